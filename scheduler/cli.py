@@ -1,0 +1,48 @@
+"""The `fairlane` command: a group whose sub-commands are imported only when they are called.
+
+Export and quantization pull in torch; serving must not, so nothing is imported here but click.
+"""
+
+import importlib
+from typing import Final
+
+import click
+
+# name -> (module, attribute, one line for `fairlane --help`)
+COMMANDS: Final[dict[str, tuple[str, str, str]]] = {
+    "serve": ("scheduler.commands.serve", "serve", "Run the scheduler, with embedded Triton where no backend is named."),
+    "infer": ("scheduler.commands.infer", "infer", "Send one request to a running Fairlane and print the answer."),
+    "export": ("export.cli", "export", "Export PyTorch models to ONNX, checked against PyTorch."),
+    "quantize": ("quantize.cli", "quantize", "Quantize exported models to INT8 behind an accuracy gate, and publish them."),
+    "bench": ("bench.cli", "bench", "Load scenarios: Triton directly, its own priorities, and Fairlane, side by side."),
+}
+
+
+class LazyGroup(click.Group):
+    """A click group that imports a command's module on first use."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names of all commands, in the order of COMMANDS."""
+        del ctx
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import and return the command, or None where there is no such name."""
+        del ctx
+        if cmd_name not in COMMANDS:
+            return None
+        module, attribute, _ = COMMANDS[cmd_name]
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands without importing them."""
+        del ctx
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, _, text) in COMMANDS.items()])
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="fairlane-server", prog_name="fairlane")
+def main() -> None:
+    """Fairlane: a priority scheduler in front of NVIDIA Triton Inference Server."""
