@@ -1,0 +1,103 @@
+"""One running Triton as the core sees it: what it can hold, what it holds, and how fast it is."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from scheduler.core.limit import in_flight_limit
+from scheduler.core.ticket import Ticket
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCapacity:
+    """What a backend offers of one model.
+
+    Attributes:
+        instances: execution slots.
+        max_batch_size: rows of one batch, at most; 0: the model has no batch dimension.
+    """
+
+    instances: int
+    max_batch_size: int
+
+
+@dataclass(frozen=True, slots=True)
+class BackendState:
+    """What a driver reports of a backend; a name reported for the first time adds it."""
+
+    name: str
+    ready: bool
+    models: Mapping[str, ModelCapacity]
+
+
+@dataclass(slots=True, eq=False)
+class Batch:
+    """Tickets at a backend as one request. Times in monotonic seconds.
+
+    Attributes:
+        started_at: when an instance was free for it; None while it lies ready behind others.
+    """
+
+    batch_id: int
+    backend: str
+    model: str
+    merge_key: str | None
+    tickets: tuple[Ticket, ...]
+    rows: int
+    estimate_s: float
+    dispatched_at: float
+    started_at: float | None
+
+
+class Backend:
+    """A backend's batches in flight, by model, in order of dispatch."""
+
+    __slots__ = ("_in_flight", "name", "state")
+
+    def __init__(self, state: BackendState) -> None:
+        self.name = state.name
+        self.state = state
+        self._in_flight: dict[str, dict[int, Batch]] = {}
+
+    def has_place(self, model: str) -> bool:
+        """Whether another batch of the model may be handed over."""
+        capacity = self.state.models.get(model)
+        return self.state.ready and capacity is not None and self.in_flight(model) < in_flight_limit(capacity.instances)
+
+    def in_flight(self, model: str) -> int:
+        """Batches of the model that the backend holds."""
+        return len(self._in_flight.get(model, ()))
+
+    def work_s(self) -> float:
+        """Estimated seconds of service in flight, over all models."""
+        return sum(batch.estimate_s for batches in self._in_flight.values() for batch in batches.values())
+
+    def start(self, batch: Batch) -> None:
+        """Hand a batch over; it runs at once where an instance is free."""
+        batches = self._in_flight.setdefault(batch.model, {})
+        running = sum(1 for other in batches.values() if other.started_at is not None)
+        if running < self._instances(batch.model):
+            batch.started_at = batch.dispatched_at
+        batches[batch.batch_id] = batch
+
+    def finish(self, batch: Batch, *, now: float) -> float:
+        """Take a batch out, let the oldest that lay ready run, and return the service seconds of this one.
+
+        Triton does not tell when an instance took a batch, so the start is inferred: instances take
+        batches in order, each when one that ran before has ended.
+        """
+        batches = self._in_flight[batch.model]
+        del batches[batch.batch_id]
+        began = batch.dispatched_at if batch.started_at is None else batch.started_at
+        if batch.started_at is not None:
+            self._run_oldest(batches, now)
+        return now - began
+
+    def _run_oldest(self, batches: dict[int, Batch], now: float) -> None:
+        for batch in batches.values():
+            if batch.started_at is None:
+                batch.started_at = now
+                return
+
+    def _instances(self, model: str) -> int:
+        capacity = self.state.models.get(model)
+        return 1 if capacity is None else capacity.instances

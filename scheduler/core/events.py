@@ -1,0 +1,36 @@
+"""What the core asks of its driver."""
+
+from dataclasses import dataclass
+
+from scheduler.core.outcome import Outcome
+from scheduler.core.ticket import Ticket
+
+
+@dataclass(frozen=True, slots=True)
+class Dispatch:
+    """Send these tickets to the backend as one inference request, then call `complete(batch_id, ...)`."""
+
+    batch_id: int
+    backend: str
+    tickets: tuple[Ticket, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """The ticket was refused on arrival. `pushback_s`: come again after so many seconds; None: do not."""
+
+    ticket: Ticket
+    outcome: Outcome
+    pushback_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Evict:
+    """The ticket was queued and lost its place. `pushback_s` as in Reject."""
+
+    ticket: Ticket
+    outcome: Outcome
+    pushback_s: float | None
+
+
+Event = Dispatch | Reject | Evict

@@ -1,0 +1,28 @@
+"""How a ticket ends: a closed list. Transport codes are the edge's business (edge/status.py)."""
+
+from enum import Enum
+
+
+class Outcome(Enum):
+    """The one way in which a ticket ended; the names are the reasons that clients see."""
+
+    # Refused before queueing.
+    QUEUE_FULL = "queue_full"
+    TENANT_QUEUE_FULL = "tenant_queue_full"
+    NO_BACKEND = "no_backend"  # refused on arrival, or evicted when the last backend went
+    DRAINING = "draining"
+    # Evicted after queueing (or refused, where it had passed on arrival).
+    DEADLINE_EXPIRED = "deadline_expired"
+    # Left by the caller, queued or in flight.
+    CANCELLED = "cancelled"
+    # Ended by the backend.
+    COMPLETED = "completed"
+    FAILED = "failed"
+
+
+class Verdict(Enum):
+    """How a batch ended at the backend."""
+
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"  # the backend answered with an error: a request in the batch may be guilty
+    LOST = "lost"  # the backend did not answer: nothing is known of the requests

@@ -1,0 +1,331 @@
+"""The core: inputs change the state, events say what to do, and nothing here waits, sleeps or sends."""
+
+from collections import Counter, deque
+
+from scheduler.core import batch as batching
+from scheduler.core.admission import Admission
+from scheduler.core.backend import Backend, BackendState, Batch
+from scheduler.core.caps import Tenant, Tenants
+from scheduler.core.events import Dispatch, Event, Evict, Reject
+from scheduler.core.heap import DeadlineHeap
+from scheduler.core.lane import Lane
+from scheduler.core.outcome import Outcome, Verdict
+from scheduler.core.placement import place
+from scheduler.core.pushback import Pushback
+from scheduler.core.settings import CoreSettings
+from scheduler.core.snapshot import BackendSnapshot, ClassSnapshot, ModelSnapshot, Snapshot, TenantSnapshot
+from scheduler.core.ticket import Ticket, TicketState
+
+
+class Scheduler:
+    """Decides who is served, when, where and together with whom.
+
+    Feed it with `submit`, `complete`, `cancel`, `set_backend`, `drain` and `tick`; after each, pull
+    `next_event()` until it gives None, and call `tick` no later than `next_wakeup()`. Every `now` is
+    in monotonic seconds and never goes back. Each submitted ticket ends exactly once.
+    """
+
+    def __init__(self, settings: CoreSettings) -> None:
+        self._settings = settings
+        self._ranks = {settings.name: rank for rank, settings in enumerate(settings.classes)}
+        self._tenants = Tenants(settings)
+        self._admission = Admission(settings, self._tenants)
+        self._pushbacks = [Pushback() for _ in settings.classes]
+        self._deadlines = DeadlineHeap()
+        self._lanes: dict[str, Lane] = {}
+        self._backends: dict[str, Backend] = {}
+        self._tickets: dict[int, Ticket] = {}
+        self._batches: dict[int, Batch] = {}
+        self._last_batch_id = 0
+        self._events: deque[Event] = deque()
+        # Models where something may have become possible since they were last looked at.
+        self._runnable: dict[str, None] = {}
+        self._ended: Counter[Outcome] = Counter()
+        self._draining = False
+        self._now = 0.0
+
+    # ---- inputs
+
+    def submit(self, ticket: Ticket, *, now: float) -> None:
+        """Take in a new ticket: it is queued, or a Reject event says why not.
+
+        Raises:
+            ValueError: the class is not configured, or the ticket was submitted before.
+        """
+        if ticket.priority_class not in self._ranks:
+            raise ValueError(f"unknown class {ticket.priority_class!r}; configured are {', '.join(self._ranks)}")
+        if ticket.state is not TicketState.NEW or ticket.ticket_id in self._tickets:
+            raise ValueError(f"ticket {ticket.ticket_id} was submitted before")
+        self._advance(now)
+        rank = self._ranks[ticket.priority_class]
+        outcome = self._refusal(ticket, rank)
+        if outcome is not None:
+            self._finish(ticket, outcome)
+            self._events.append(Reject(ticket, outcome, self._pushback(ticket, rank, outcome)))
+            return
+        self._enqueue(ticket, rank)
+
+    def complete(self, batch_id: int, verdict: Verdict, *, now: float) -> list[Ticket]:
+        """A dispatched batch has ended at its backend.
+
+        Returns:
+            The tickets that ended with it. A ticket that is not among them was cancelled before, or
+            rode in a batch that failed and will be dispatched once more, alone, so that only the
+            guilty one fails.
+
+        Raises:
+            ValueError: there is no such batch in flight.
+        """
+        batch = self._batches.pop(batch_id, None)
+        if batch is None:
+            raise ValueError(f"batch {batch_id} is not in flight")
+        self._advance(now)
+        service_s = self._backends[batch.backend].finish(batch, now=now)
+        lane = self._lanes[batch.model]
+        self._runnable[batch.model] = None
+        if verdict is Verdict.SUCCEEDED:
+            lane.estimator.learn(batch.merge_key, batch.rows, service_s)
+        if verdict is Verdict.FAILED and len(batch.tickets) > 1:
+            self._retry(batch, lane)
+            return []
+        outcome = Outcome.COMPLETED if verdict is Verdict.SUCCEEDED else Outcome.FAILED
+        return self._end_batch(batch, outcome)
+
+    def cancel(self, ticket_id: int, *, now: float) -> None:
+        """The caller has gone: a waiting ticket frees its place at once, one in flight when its batch ends.
+
+        A ticket that has ended already is left alone.
+        """
+        self._advance(now)
+        ticket = self._tickets.get(ticket_id)
+        if ticket is None:
+            return
+        if ticket.waiting:
+            self._leave_queue(ticket)
+        self._finish(ticket, Outcome.CANCELLED)
+
+    def set_backend(self, state: BackendState, *, now: float) -> None:
+        """Report a backend, or a change of its readiness or of its models.
+
+        When no ready backend offers a model any longer, its waiting tickets are evicted (NO_BACKEND).
+        """
+        self._advance(now)
+        backend = self._backends.get(state.name)
+        if backend is None:
+            self._backends[state.name] = Backend(state)
+        else:
+            backend.state = state
+        for lane in list(self._lanes.values()):
+            self._runnable[lane.model] = None
+            if not self._offered(lane.model):
+                self._evict_all(lane)
+
+    def drain(self, *, now: float) -> None:
+        """Refuse every ticket from now on; those that were accepted are served."""
+        self._advance(now)
+        self._draining = True
+
+    def tick(self, *, now: float) -> None:
+        """Let time pass: waiting tickets whose deadline has come are evicted."""
+        self._advance(now)
+
+    # ---- outputs
+
+    def next_event(self) -> Event | None:
+        """The next thing to do, or None until the next input.
+
+        Batches are formed here and not in `submit`, so tickets that are submitted together can ride together.
+        """
+        if self._events:
+            return self._events.popleft()
+        while self._runnable:
+            model = next(iter(self._runnable))
+            del self._runnable[model]
+            dispatch = self._dispatch(model)
+            if dispatch is not None:
+                # Back to the end of the line: models take turns while each has places.
+                self._runnable[model] = None
+                return dispatch
+        return None
+
+    def next_wakeup(self) -> float | None:
+        """When to call `tick` at the latest (monotonic seconds), or None."""
+        return self._deadlines.next_deadline()
+
+    @property
+    def idle(self) -> bool:
+        """Whether no ticket waits and no batch is in flight."""
+        return not self._tickets and not self._batches
+
+    def snapshot(self) -> Snapshot:
+        """The present state."""
+        return Snapshot(
+            queued=self._admission.queued,
+            queue_bytes=self._admission.queue_bytes,
+            in_flight=sum(len(batch.tickets) for batch in self._batches.values()),
+            classes=tuple(
+                ClassSnapshot(settings.name, self._admission.by_class[rank], self._pushbacks[rank].base_s)
+                for rank, settings in enumerate(self._settings.classes)
+            ),
+            tenants=tuple(TenantSnapshot(t.name, t.queued, t.in_flight) for t in self._tenants.all()),
+            models=tuple(self._model_snapshot(lane) for lane in self._lanes.values()),
+            backends=tuple(self._backend_snapshot(backend) for backend in self._backends.values()),
+            ended={outcome.name: self._ended[outcome] for outcome in Outcome},
+        )
+
+    # ---- arrival
+
+    def _refusal(self, ticket: Ticket, rank: int) -> Outcome | None:
+        if self._draining:
+            return Outcome.DRAINING
+        if ticket.deadline is not None and ticket.deadline <= self._now:
+            return Outcome.DEADLINE_EXPIRED
+        if not self._offered(ticket.model):
+            return Outcome.NO_BACKEND
+        return self._admission.refusal(ticket, rank)
+
+    def _enqueue(self, ticket: Ticket, rank: int) -> None:
+        lane = self._lanes.get(ticket.model)
+        if lane is None:
+            lane = self._lanes[ticket.model] = Lane(ticket.model, self._settings.classes)
+        lane.push(ticket, rank, self._tenants.get(ticket.tenant))
+        self._admission.book(ticket, rank)
+        self._tickets[ticket.ticket_id] = ticket
+        self._deadlines.push(ticket)
+        self._runnable[ticket.model] = None
+
+    def _pushback(self, ticket: Ticket, rank: int, outcome: Outcome) -> float | None:
+        """When the caller may come again; None where coming again cannot help."""
+        if outcome is Outcome.DEADLINE_EXPIRED:
+            return None
+        return self._pushbacks[rank].refused(ticket.ticket_id, now=self._now)
+
+    def _offered(self, model: str) -> bool:
+        return any(backend.state.ready and model in backend.state.models for backend in self._backends.values())
+
+    # ---- service
+
+    def _dispatch(self, model: str) -> Dispatch | None:
+        lane = self._lanes.get(model)
+        backend = place(self._backends.values(), model)
+        if lane is None or backend is None:
+            return None
+        tickets = batching.form(lane, backend.state.models[model])
+        if not tickets:
+            return None
+        for ticket in tickets:
+            self._hand_over(ticket)
+        return self._start(lane, backend, tuple(tickets))
+
+    def _hand_over(self, ticket: Ticket) -> None:
+        """Book a ticket that has just left its queue for a backend."""
+        if ticket.state is TicketState.RETRYING:  # holds no place in admission
+            ticket.state = TicketState.IN_FLIGHT
+        else:
+            self._admission.release(ticket, self._ranks[ticket.priority_class])
+        self._deadlines.forget(ticket)
+
+    def _start(self, lane: Lane, backend: Backend, tickets: tuple[Ticket, ...]) -> Dispatch:
+        self._last_batch_id += 1
+        rows = sum(ticket.rows for ticket in tickets)
+        merge_key = tickets[0].merge_key
+        batch = Batch(
+            batch_id=self._last_batch_id,
+            backend=backend.name,
+            model=lane.model,
+            merge_key=merge_key,
+            tickets=tickets,
+            rows=rows,
+            estimate_s=lane.estimator.line(merge_key).predict(rows),
+            dispatched_at=self._now,
+            started_at=None,
+        )
+        backend.start(batch)
+        self._batches[batch.batch_id] = batch
+        return Dispatch(batch.batch_id, backend.name, tickets)
+
+    # ---- endings
+
+    def _end_batch(self, batch: Batch, outcome: Outcome) -> list[Ticket]:
+        ended = []
+        for ticket in batch.tickets:
+            self._release(ticket)
+            if ticket.state is TicketState.IN_FLIGHT:
+                self._finish(ticket, outcome)
+                ended.append(ticket)
+        return ended
+
+    def _retry(self, batch: Batch, lane: Lane) -> None:
+        """Try each ticket of a failed batch alone; it keeps its place in flight meanwhile."""
+        for ticket in batch.tickets:
+            if ticket.state is not TicketState.IN_FLIGHT:
+                self._release(ticket)
+                continue
+            ticket.state = TicketState.RETRYING
+            lane.retries.append(ticket)
+            self._deadlines.push(ticket)
+        self._advance(self._now)
+
+    def _advance(self, now: float) -> None:
+        """Move the clock and evict what has expired."""
+        self._now = max(self._now, now)
+        while (ticket := self._deadlines.pop_due(now=self._now)) is not None:
+            self._evict(ticket, Outcome.DEADLINE_EXPIRED)
+
+    def _evict_all(self, lane: Lane) -> None:
+        for ticket in list(lane.waiting()):
+            self._deadlines.forget(ticket)
+            self._evict(ticket, Outcome.NO_BACKEND)
+
+    def _evict(self, ticket: Ticket, outcome: Outcome) -> None:
+        self._leave_queue(ticket)
+        self._finish(ticket, outcome)
+        pushback_s = self._pushback(ticket, self._ranks[ticket.priority_class], outcome)
+        self._events.append(Evict(ticket, outcome, pushback_s))
+
+    def _leave_queue(self, ticket: Ticket) -> None:
+        """Free the place of a waiting ticket that will not be served."""
+        if ticket.state is TicketState.RETRYING:
+            self._release(ticket)
+            return
+        rank = self._ranks[ticket.priority_class]
+        self._lanes[ticket.model].classes[rank].remove(ticket)
+        self._admission.release(ticket, rank)
+        self._tenants.forget_idle(self._tenants.get(ticket.tenant))
+
+    def _release(self, ticket: Ticket) -> None:
+        """Give back the ticket's place in flight, and let a tenant that was at its cap come back."""
+        tenant = self._tenants.get(ticket.tenant)
+        tenant.in_flight -= 1
+        if tenant.parked and not tenant.capped:
+            self._unpark(tenant)
+        self._tenants.forget_idle(tenant)
+
+    def _unpark(self, tenant: Tenant) -> None:
+        flows = tenant.parked
+        tenant.parked = []
+        for flow in flows:
+            flow.unpark()
+            self._runnable[flow.owner.model] = None
+
+    def _finish(self, ticket: Ticket, outcome: Outcome) -> None:
+        ticket.state = TicketState.ENDED
+        self._tickets.pop(ticket.ticket_id, None)
+        self._ended[outcome] += 1
+
+    # ---- snapshot
+
+    def _model_snapshot(self, lane: Lane) -> ModelSnapshot:
+        batch_s, row_s = lane.estimator.line(None).coefficients()
+        return ModelSnapshot(
+            name=lane.model,
+            queued={queue.settings.name: queue.queued for queue in lane.classes},
+            retrying=sum(1 for ticket in lane.retries if ticket.state is TicketState.RETRYING),
+            batch_s=batch_s,
+            row_s=row_s,
+        )
+
+    @staticmethod
+    def _backend_snapshot(backend: Backend) -> BackendSnapshot:
+        in_flight = {model: backend.in_flight(model) for model in backend.state.models}
+        return BackendSnapshot(backend.name, backend.state.ready, in_flight, backend.work_s())

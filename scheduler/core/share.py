@@ -1,0 +1,59 @@
+"""Who is served next: start-time fair queuing (SFQ) over weighted accounts.
+
+Source: P. Goyal, H. M. Vin, H. Cheng, "Start-time Fair Queuing", SIGCOMM 1996. Ticket k of account f
+with cost c (seconds of service) and weight w gets the tags
+
+    start(k)  = max(V, finish(k - 1))        finish(k) = start(k) + c / w
+
+and the ticket with the least start tag is served; V, the virtual time, is the start tag of the
+ticket last chosen. The tags of a backlogged account form a chain, so one number per account is
+enough: the start tag of its next ticket. An account that was idle joins at V: it gets no credit for
+its idleness. Two backlogged accounts differ in normalised service by at most the sum of their
+largest c / w (theorem 1 of the paper), whatever the sizes of the requests.
+
+A ticket that rides in another's batch is charged, but does not move V: it was not chosen for its
+tag, and V would otherwise run ahead of accounts that still wait.
+"""
+
+
+class Account:
+    """One account's place in virtual time.
+
+    Attributes:
+        weight: share relative to the other accounts.
+        start: start tag of the account's next ticket, in virtual seconds.
+    """
+
+    __slots__ = ("start", "weight")
+
+    def __init__(self, weight: float) -> None:
+        self.weight = weight
+        self.start = 0.0
+
+
+class VirtualTime:
+    """The virtual time V of one set of accounts, in seconds of service per unit of weight."""
+
+    __slots__ = ("latest", "now")
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.latest = 0.0
+
+    def join(self, account: Account) -> None:
+        """The account becomes backlogged (or eligible again): it starts no earlier than V."""
+        account.start = max(account.start, self.now)
+
+    def serve(self, account: Account, cost_s: float) -> None:
+        """Charge the account that was chosen for its tag; V moves to that tag."""
+        self.now = max(self.now, account.start)
+        self.ride(account, cost_s)
+
+    def ride(self, account: Account, cost_s: float) -> None:
+        """Charge an account whose ticket rides in a batch that was chosen for another's tag."""
+        account.start += cost_s / account.weight
+        self.latest = max(self.latest, account.start)
+
+    def rest(self) -> None:
+        """Nobody is backlogged: the busy period ends, V passes every tag, and accounts may be forgotten."""
+        self.now = self.latest

@@ -1,0 +1,57 @@
+"""The scheduler's state as one frozen record: for the debug page, for gauges, and for tests to assert on."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class ClassSnapshot:
+    """A class over all models."""
+
+    name: str
+    queued: int
+    pushback_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class TenantSnapshot:
+    """A tenant that has something queued or in flight."""
+
+    name: str
+    queued: int
+    in_flight: int
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSnapshot:
+    """A model's queues and its learned latency line (seconds; a batch, and a row)."""
+
+    name: str
+    queued: Mapping[str, int]
+    retrying: int
+    batch_s: float
+    row_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class BackendSnapshot:
+    """A backend's batches in flight by model, and their estimated seconds of service together."""
+
+    name: str
+    ready: bool
+    in_flight: Mapping[str, int]
+    work_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """All of it. `ended` counts tickets by outcome since the start."""
+
+    queued: int
+    queue_bytes: int
+    in_flight: int
+    classes: tuple[ClassSnapshot, ...]
+    tenants: tuple[TenantSnapshot, ...]
+    models: tuple[ModelSnapshot, ...]
+    backends: tuple[BackendSnapshot, ...]
+    ended: Mapping[str, int]

@@ -1,0 +1,46 @@
+"""What the scheduler knows of one request: everything it decides by, and no tensors."""
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+
+class TicketState(Enum):
+    """Where a ticket is. It moves only forward, but for RETRYING, which goes back to IN_FLIGHT."""
+
+    NEW = "new"
+    QUEUED = "queued"
+    IN_FLIGHT = "in_flight"
+    RETRYING = "retrying"
+    ENDED = "ended"
+
+
+@dataclass(slots=True, eq=False)
+class Ticket:
+    """One request as the scheduler sees it.
+
+    Attributes:
+        ticket_id: unique in the life of one scheduler.
+        priority_class: name of a configured class.
+        tenant: who asks; the unit of fairness and caps.
+        model: name of the model, the unit of capacity.
+        rows: size of the batch dimension, 1 for a model that has none.
+        queue_bytes: bytes of tensors that wait in memory while this ticket is queued.
+        merge_key: tickets with the same key may ride in one batch; None rides alone.
+        deadline: monotonic seconds; None waits as long as it takes.
+        state: where the ticket is; owned by the scheduler.
+    """
+
+    ticket_id: int
+    priority_class: str
+    tenant: str
+    model: str
+    rows: int = 1
+    queue_bytes: int = 0
+    merge_key: str | None = None
+    deadline: float | None = None
+    state: TicketState = field(default=TicketState.NEW, init=False)
+
+    @property
+    def waiting(self) -> bool:
+        """Whether the ticket holds a place in a queue."""
+        return self.state is TicketState.QUEUED or self.state is TicketState.RETRYING

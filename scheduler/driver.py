@@ -1,0 +1,237 @@
+"""The asyncio shell round the core: feed it, drain its events, re-arm one timer.
+
+Everything runs on one event loop, so nothing here locks. The shape is aioquic's: a sans-I/O engine and
+one small shell that owns the clock, the tasks and the futures.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
+
+from scheduler.core.backend import BackendState
+from scheduler.core.events import Dispatch, Evict, Reject
+from scheduler.core.outcome import Outcome, Verdict
+from scheduler.core.scheduler import Scheduler
+from scheduler.core.snapshot import Snapshot
+from scheduler.core.ticket import Ticket
+
+Request = TypeVar("Request")
+Response = TypeVar("Response")
+Request_contra = TypeVar("Request_contra", contravariant=True)
+Response_co = TypeVar("Response_co", covariant=True)
+
+
+class Refused(Exception):
+    """The scheduler said no: `outcome` tells why, `pushback_s` when to come again (None: do not)."""
+
+    def __init__(self, ticket: Ticket, outcome: Outcome, pushback_s: float | None) -> None:
+        super().__init__(f"{outcome.name}: class {ticket.priority_class}, tenant {ticket.tenant}, model {ticket.model}")
+        self.ticket = ticket
+        self.outcome = outcome
+        self.pushback_s = pushback_s
+
+
+class BatchError(Exception):
+    """A backend's answer to a batch was an error.
+
+    `lost` is True where the backend did not answer at all, so nothing is known of the requests.
+    """
+
+    def __init__(self, message: str, *, lost: bool) -> None:
+        super().__init__(message)
+        self.lost = lost
+
+
+class Runner(Protocol[Request_contra, Response_co]):
+    """What takes a batch to a backend."""
+
+    async def run(
+        self, backend: str, requests: Sequence[Request_contra], timeout_s: float | None
+    ) -> Sequence[Response_co]:
+        """Send the requests as one, and return one response for each, in order.
+
+        Raises:
+            BatchError: the backend answered with an error, or not at all.
+        """
+
+
+@dataclass(slots=True)
+class _Pending(Generic[Request, Response]):
+    """A request whose ticket has not ended."""
+
+    request: Request
+    future: asyncio.Future[Response]
+
+
+class Driver(Generic[Request, Response]):
+    """Runs a core on the event loop it is made in."""
+
+    def __init__(self, core: Scheduler, runner: Runner[Request, Response]) -> None:
+        self._core = core
+        self._runner = runner
+        self._loop = asyncio.get_running_loop()
+        self._pending: dict[int, _Pending[Request, Response]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self._pump_due = False
+        self._last_ticket_id = 0
+        self._became_idle = asyncio.Event()
+
+    def next_ticket_id(self) -> int:
+        """A number that no ticket of this driver has had."""
+        self._last_ticket_id += 1
+        return self._last_ticket_id
+
+    def now(self) -> float:
+        """The core's clock: monotonic seconds."""
+        return self._loop.time()
+
+    async def submit(self, ticket: Ticket, request: Request) -> Response:
+        """Queue the request, and wait for its answer.
+
+        Cancelling the caller frees the ticket's place in the queue at once.
+
+        Raises:
+            Refused: refused on arrival, or evicted from the queue.
+            BatchError: the backend failed this request.
+        """
+        future: asyncio.Future[Response] = self._loop.create_future()
+        self._core.submit(ticket, now=self.now())
+        self._pending[ticket.ticket_id] = _Pending(request, future)
+        self._pump_soon()
+        try:
+            return await future
+        except asyncio.CancelledError:
+            self._core.cancel(ticket.ticket_id, now=self.now())
+            self._pump_soon()
+            raise
+        finally:
+            self._pending.pop(ticket.ticket_id, None)
+
+    def set_backend(self, state: BackendState) -> None:
+        """Report a backend or a change of it."""
+        self._core.set_backend(state, now=self.now())
+        self._pump_soon()
+
+    def snapshot(self) -> Snapshot:
+        """The core's state."""
+        return self._core.snapshot()
+
+    async def drain(self, timeout_s: float) -> bool:
+        """Refuse new tickets and wait until the accepted ones have ended.
+
+        Returns:
+            False where some were still there after `timeout_s` seconds.
+        """
+        self._core.drain(now=self.now())
+        self._pump_soon()
+        try:
+            async with asyncio.timeout(timeout_s):
+                while not self._core.idle:
+                    self._became_idle.clear()
+                    await self._became_idle.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def close(self) -> None:
+        """Stop the timer and the batches in flight; requests that still wait are refused as DRAINING."""
+        if self._timer is not None:
+            self._timer.cancel()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for pending in list(self._pending.values()):
+            if not pending.future.done():
+                pending.future.cancel()
+
+    def _pump_soon(self) -> None:
+        """Drain events at the end of this turn of the loop: what arrives in one turn may ride together."""
+        if not self._pump_due:
+            self._pump_due = True
+            self._loop.call_soon(self._pump)
+
+    def _pump(self) -> None:
+        self._pump_due = False
+        while (event := self._core.next_event()) is not None:
+            if isinstance(event, Dispatch):
+                self._launch(event)
+            else:
+                self._refuse(event)
+        self._arm_timer()
+        if self._core.idle:
+            self._became_idle.set()
+
+    def _launch(self, dispatch: Dispatch) -> None:
+        task = self._loop.create_task(self._run(dispatch))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _refuse(self, event: Reject | Evict) -> None:
+        pending = self._pending.get(event.ticket.ticket_id)
+        if pending is not None and not pending.future.done():
+            pending.future.set_exception(Refused(event.ticket, event.outcome, event.pushback_s))
+
+    async def _run(self, dispatch: Dispatch) -> None:
+        """Take one batch to its backend, and give its tickets their answers.
+
+        A ticket whose caller left between dispatch and this turn is sent all the same: its place is taken.
+        """
+        riders = [(ticket, self._pending.get(ticket.ticket_id)) for ticket in dispatch.tickets]
+        requests = [pending.request for _, pending in riders if pending is not None]
+        error: BaseException | None = None
+        responses: Sequence[Response] = ()
+        try:
+            if requests:
+                responses = await self._runner.run(dispatch.backend, requests, self._timeout_s(dispatch.tickets))
+        except BaseException as caught:  # noqa: BLE001 - whatever happened, the tickets' places must come back
+            error = caught
+        ended = self._core.complete(dispatch.batch_id, _verdict(error), now=self.now())
+        self._answer(ended, [ticket for ticket, pending in riders if pending is not None], responses, error)
+        self._pump_soon()
+        if isinstance(error, asyncio.CancelledError):
+            raise error
+
+    def _answer(
+        self, ended: list[Ticket], sent: list[Ticket], responses: Sequence[Response], error: BaseException | None
+    ) -> None:
+        places = {ticket.ticket_id: place for place, ticket in enumerate(sent)}
+        for ticket in ended:
+            pending = self._pending.get(ticket.ticket_id)
+            if pending is None or pending.future.done():
+                continue
+            if error is None:
+                pending.future.set_result(responses[places[ticket.ticket_id]])
+            elif isinstance(error, asyncio.CancelledError):
+                pending.future.cancel()
+            else:
+                pending.future.set_exception(error)
+
+    def _timeout_s(self, tickets: Sequence[Ticket]) -> float | None:
+        """What remains to the last deadline of the batch; None where one ticket has none."""
+        deadlines = [ticket.deadline for ticket in tickets]
+        if any(deadline is None for deadline in deadlines):
+            return None
+        return max(0.0, max(deadline for deadline in deadlines if deadline is not None) - self.now())
+
+    def _arm_timer(self) -> None:
+        wakeup = self._core.next_wakeup()
+        if self._timer is not None:
+            if wakeup == self._timer.when():
+                return
+            self._timer.cancel()
+        self._timer = None if wakeup is None else self._loop.call_at(wakeup, self._tick)
+
+    def _tick(self) -> None:
+        self._timer = None
+        self._core.tick(now=self.now())
+        self._pump()
+
+
+def _verdict(error: BaseException | None) -> Verdict:
+    if error is None:
+        return Verdict.SUCCEEDED
+    if isinstance(error, BatchError) and not error.lost:
+        return Verdict.FAILED
+    return Verdict.LOST
