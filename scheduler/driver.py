@@ -164,7 +164,9 @@ class Driver(Generic[Request, Response]):
             self._became_idle.set()
 
     def _launch(self, dispatch: Dispatch) -> None:
-        task = self._loop.create_task(self._run(dispatch))
+        # Looked up now: a caller that leaves before the task runs takes its request along.
+        requests = [self._pending[ticket.ticket_id].request for ticket in dispatch.tickets]
+        task = self._loop.create_task(self._run(dispatch, requests))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -173,37 +175,37 @@ class Driver(Generic[Request, Response]):
         if pending is not None and not pending.future.done():
             pending.future.set_exception(Refused(event.ticket, event.outcome, event.pushback_s))
 
-    async def _run(self, dispatch: Dispatch) -> None:
-        """Take one batch to its backend, and give its tickets their answers.
-
-        A ticket whose caller left between dispatch and this turn is sent all the same: its place is taken.
-        """
-        riders = [(ticket, self._pending.get(ticket.ticket_id)) for ticket in dispatch.tickets]
-        requests = [pending.request for _, pending in riders if pending is not None]
+    async def _run(self, dispatch: Dispatch, requests: Sequence[Request]) -> None:
+        """Take one batch to its backend, and give its tickets their answers."""
         error: BaseException | None = None
         responses: Sequence[Response] = ()
         try:
-            if requests:
-                responses = await self._runner.run(dispatch.backend, requests, self._timeout_s(dispatch.tickets))
-        except BaseException as caught:  # noqa: BLE001 - whatever happened, the tickets' places must come back
+            responses = await self._runner.run(dispatch.backend, requests, self._timeout_s(dispatch.tickets))
+        except BaseException as caught:
+            # Whatever happened, cancellation included, the tickets' places must come back.
             error = caught
         ended = self._core.complete(dispatch.batch_id, _verdict(error), now=self.now())
-        self._answer(ended, [ticket for ticket, pending in riders if pending is not None], responses, error)
+        if error is None:
+            answers = dict(zip((ticket.ticket_id for ticket in dispatch.tickets), responses, strict=True))
+            self._answer(ended, answers)
+        else:
+            self._fail(ended, error)
         self._pump_soon()
         if isinstance(error, asyncio.CancelledError):
             raise error
 
-    def _answer(
-        self, ended: list[Ticket], sent: list[Ticket], responses: Sequence[Response], error: BaseException | None
-    ) -> None:
-        places = {ticket.ticket_id: place for place, ticket in enumerate(sent)}
+    def _answer(self, ended: list[Ticket], answers: dict[int, Response]) -> None:
+        for ticket in ended:
+            pending = self._pending.get(ticket.ticket_id)
+            if pending is not None and not pending.future.done():
+                pending.future.set_result(answers[ticket.ticket_id])
+
+    def _fail(self, ended: list[Ticket], error: BaseException) -> None:
         for ticket in ended:
             pending = self._pending.get(ticket.ticket_id)
             if pending is None or pending.future.done():
                 continue
-            if error is None:
-                pending.future.set_result(responses[places[ticket.ticket_id]])
-            elif isinstance(error, asyncio.CancelledError):
+            if isinstance(error, asyncio.CancelledError):
                 pending.future.cancel()
             else:
                 pending.future.set_exception(error)

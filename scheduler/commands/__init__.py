@@ -1,0 +1,1 @@
+"""The sub-commands of `fairlane` that belong to the service."""

@@ -1,0 +1,147 @@
+"""The one place that builds the object graph, starts it in order and stops it in reverse."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+from tritonclient.grpc import service_pb2_grpc
+
+from scheduler.config import Config
+from scheduler.core.scheduler import Scheduler
+from scheduler.core.snapshot import Snapshot
+from scheduler.driver import Driver
+from scheduler.edge.http import HttpSide
+from scheduler.edge.service import InferenceService
+from scheduler.errors import StartError
+from scheduler.triton.catalog import Catalog
+from scheduler.triton.keeper import Keeper
+from scheduler.triton.launcher import EmbeddedTriton, TritonStartError
+from scheduler.triton.pool import Call, Pool
+
+
+@dataclass(frozen=True, slots=True)
+class Addresses:
+    """Where a running service listens, and its embedded Triton where it has one; each HOST:PORT."""
+
+    grpc: str
+    http: str
+    triton: str | None
+
+
+class App:
+    """A Fairlane service within the running event loop. Make it in a coroutine."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._driver: Driver[Call, Any] = Driver(
+            Scheduler(config.core_settings()), (pool := Pool(config.limits.message_bytes))
+        )
+        self._pool = pool
+        self._catalog = Catalog(pool, self._driver.set_backend)
+        self._service = InferenceService(config, self._driver, self._catalog, pool)
+        self._listening = False
+        self._stack = contextlib.AsyncExitStack()
+
+    @property
+    def ready(self) -> bool:
+        """Whether requests are accepted and a backend is there for them."""
+        return self._listening and self._service.ready
+
+    def snapshot(self) -> Snapshot:
+        """The core's state."""
+        return self._driver.snapshot()
+
+    async def start(self) -> Addresses:
+        """Start everything; where it fails, what had been started is stopped.
+
+        Raises:
+            StartError: an address is taken, or the embedded Triton does not start; with the reason.
+        """
+        async with contextlib.AsyncExitStack() as stack:
+            http = await self._start_http(stack)
+            stack.push_async_callback(self._pool.close)
+            stack.push_async_callback(self._driver.close)
+            triton = await self._start_backends(stack)
+            await stack.enter_async_context(_background(self._catalog.watch()))
+            address = await self._start_grpc(stack)
+            self._listening = True
+            self._stack = stack.pop_all()
+        return Addresses(address, http, triton)
+
+    async def stop(self) -> bool:
+        """Readiness off, accepted requests finished, everything stopped.
+
+        Returns:
+            False where requests were still there after `limits.drain_s` seconds.
+        """
+        self._service.draining = True
+        drained = await self._driver.drain(self._config.limits.drain_s)
+        await self._stack.aclose()
+        return drained
+
+    async def _start_http(self, stack: contextlib.AsyncExitStack) -> str:
+        host, port = split_address(self._config.listen.http)
+        side = HttpSide(lambda: self.ready, self.snapshot)
+        stack.push_async_callback(side.stop)
+        try:
+            return f"{host}:{await side.start(host, port)}"
+        except OSError as error:
+            raise StartError(f"listen.http: {host}:{port}: {error.strerror or error}") from None
+
+    async def _start_backends(self, stack: contextlib.AsyncExitStack) -> str | None:
+        if not self._config.backends:
+            keeper = Keeper(EmbeddedTriton(self._config.model_repository), self._pool, self._catalog)
+            stack.push_async_callback(keeper.stop)
+            try:
+                return (await keeper.start()).grpc
+            except TritonStartError as error:
+                raise StartError(str(error)) from None
+        for backend in self._config.backends:
+            await self._pool.connect(backend.name, backend.grpc)
+        await self._catalog.refresh()
+        return None
+
+    async def _start_grpc(self, stack: contextlib.AsyncExitStack) -> str:
+        host, port = split_address(self._config.listen.grpc)
+        message_bytes = self._config.limits.message_bytes
+        server = grpc.aio.server(
+            options=[
+                ("grpc.max_send_message_length", message_bytes),
+                ("grpc.max_receive_message_length", message_bytes),
+                # Two schedulers on one port would each see half of the traffic, in silence.
+                ("grpc.so_reuseport", 0),
+            ]
+        )
+        service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(self._service, server)
+        try:
+            bound = server.add_insecure_port(f"{host}:{port}")
+        except RuntimeError as error:
+            raise StartError(f"listen.grpc: {host}:{port}: cannot be bound: {error}") from None
+        await server.start()
+        stack.push_async_callback(server.stop, 0)
+        return f"{host}:{bound}"
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """HOST:PORT as (host, port).
+
+    Raises:
+        StartError: it is not of that form.
+    """
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit() or int(port) > 65535:
+        raise StartError(f"expected HOST:PORT, got {address!r}")
+    return host, int(port)
+
+
+@contextlib.asynccontextmanager
+async def _background(coroutine: Any) -> AsyncIterator[None]:
+    task = asyncio.create_task(coroutine)
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)

@@ -1,0 +1,84 @@
+"""`fairlane serve`: run the scheduler until it is told to stop."""
+
+import asyncio
+import logging
+import signal
+from pathlib import Path
+from typing import Any
+
+import click
+
+from scheduler.app import Addresses, App
+from scheduler.config import Config, load
+from scheduler.errors import StartError
+
+DEFAULT_FILE = Path("fairlane.yaml")
+
+
+@click.command()
+@click.option("--config", "config_path", type=click.Path(path_type=Path), help="Configuration file (fairlane.yaml).")
+@click.option("--backend", "backends", multiple=True, metavar="HOST:PORT", help="A running Triton; may be repeated.")
+@click.option("--listen", metavar="HOST:PORT", help="Address of the gRPC service.")
+@click.option("--http", metavar="HOST:PORT", help="Address of /healthz, /readyz and /debug/snapshot.")
+@click.option("--model-repository", type=click.Path(path_type=Path), help="Models of the embedded Triton.")
+def serve(
+    config_path: Path | None,
+    backends: tuple[str, ...],
+    listen: str | None,
+    http: str | None,
+    model_repository: Path | None,
+) -> None:
+    """Run the scheduler, with embedded Triton on the model repository where no backend is named."""
+    logging.basicConfig(format="%(asctime)s %(levelname)-7s %(message)s", level=logging.INFO)
+    overrides = _overrides(backends, listen, http, model_repository)
+    if config_path is None and DEFAULT_FILE.exists():
+        config_path = DEFAULT_FILE
+    try:
+        config = load(config_path, overrides)
+        drained = asyncio.run(_run(config))
+    except StartError as error:
+        raise click.ClickException(str(error)) from None
+    if not drained:
+        raise click.ClickException(f"requests were still unanswered after {config.limits.drain_s:g} s; they were ended")
+
+
+def _overrides(
+    backends: tuple[str, ...], listen: str | None, http: str | None, model_repository: Path | None
+) -> dict[str, Any]:
+    overrides: dict[str, Any] = {}
+    if backends:
+        overrides["backends"] = [{"name": f"backend{place}", "grpc": each} for place, each in enumerate(backends)]
+    listening = {"grpc": listen, "http": http}
+    overrides["listen"] = {key: value for key, value in listening.items() if value is not None}
+    if model_repository is not None:
+        overrides["model_repository"] = model_repository
+    return overrides
+
+
+async def _run(config: Config) -> bool:
+    """Serve until SIGINT or SIGTERM; False where the drain ran out of time."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    app = App(config)
+    starting = asyncio.create_task(app.start())
+    stopping = asyncio.create_task(stop.wait())
+    await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    if not starting.done():
+        # Told to stop while starting: what had been started is stopped on the way out.
+        starting.cancel()
+        await asyncio.gather(starting, return_exceptions=True)
+        return True
+    try:
+        click.echo(_ready_line(starting.result()))
+        await stopping
+    finally:
+        stopping.cancel()
+    click.echo("stopping: finishing accepted requests", err=True)
+    return await app.stop()
+
+
+def _ready_line(addresses: Addresses) -> str:
+    triton = "" if addresses.triton is None else f", embedded Triton on {addresses.triton}"
+    return f"fairlane is ready: gRPC on {addresses.grpc}, HTTP on http://{addresses.http}{triton}"

@@ -1,0 +1,93 @@
+"""Checks a request against what Triton says of its model, before it is queued.
+
+A request that Triton would refuse never takes a place in a queue, and never fails the requests that
+it would have ridden with.
+"""
+
+from typing import Any
+
+from scheduler.errors import invalid
+from scheduler.triton.spec import ELEMENT_BYTES, ModelSpec, TensorSpec
+
+
+def check(request: Any, spec: ModelSpec) -> int:
+    """Check names, datatypes, shapes, byte counts and the batch size.
+
+    Args:
+        request: a `ModelInferRequest`.
+        spec: its model.
+
+    Returns:
+        The rows of the request: its batch dimension, or 1 for a model that has none.
+
+    Raises:
+        RequestError: INVALID_ARGUMENT, naming the input, what was expected and what came.
+    """
+    _check_names(request, spec)
+    rows = 1
+    for place, tensor in enumerate(request.inputs):
+        expected = spec.inputs[tensor.name]
+        _check_datatype(tensor, expected, spec)
+        shape = tuple(tensor.shape)
+        _check_shape(shape, expected, spec)
+        if request.raw_input_contents:
+            _check_bytes(tensor, request.raw_input_contents[place], spec)
+        if spec.max_batch_size:
+            if place and shape[0] != rows:
+                raise invalid(
+                    f"model {spec.name}, input {tensor.name}: expected a batch of {rows} as in input "
+                    f"{request.inputs[0].name}, got {shape[0]}"
+                )
+            rows = shape[0]
+    if spec.max_batch_size and not 1 <= rows <= spec.max_batch_size:
+        raise invalid(f"model {spec.name}: expected a batch of 1 to {spec.max_batch_size}, got {rows}")
+    return rows
+
+
+def _check_names(request: Any, spec: ModelSpec) -> None:
+    given = [tensor.name for tensor in request.inputs]
+    if len(set(given)) != len(given):
+        raise invalid(f"model {spec.name}: an input is given twice: {', '.join(given)}")
+    unknown = [name for name in given if name not in spec.inputs]
+    missing = [name for name, tensor in spec.inputs.items() if not tensor.optional and name not in given]
+    if unknown or missing:
+        raise invalid(f"model {spec.name}: expected inputs {', '.join(spec.inputs)}, got {', '.join(given) or 'none'}")
+    raw = len(request.raw_input_contents)
+    in_raw = sum(1 for tensor in request.inputs if "shared_memory_region" not in tensor.parameters)
+    if raw and raw != in_raw:
+        raise invalid(f"model {spec.name}: expected raw contents for {in_raw} inputs, got {raw}")
+
+
+def _check_datatype(tensor: Any, expected: TensorSpec, spec: ModelSpec) -> None:
+    if tensor.datatype != expected.datatype:
+        raise invalid(
+            f"model {spec.name}, input {tensor.name}: expected datatype {expected.datatype}, "
+            f"got {tensor.datatype or 'none'}"
+        )
+
+
+def _check_shape(shape: tuple[int, ...], expected: TensorSpec, spec: ModelSpec) -> None:
+    wanted = (-1, *expected.dims) if spec.max_batch_size else expected.dims
+    fits = len(shape) == len(wanted) and all(
+        size >= 0 and want in {-1, size} for size, want in zip(shape, wanted, strict=True)
+    )
+    if not fits:
+        raise invalid(f"model {spec.name}, input {expected.name}: expected shape {_shown(wanted)}, got {list(shape)}")
+
+
+def _check_bytes(tensor: Any, raw: bytes, spec: ModelSpec) -> None:
+    element_bytes = ELEMENT_BYTES.get(tensor.datatype)
+    if element_bytes is None:  # BYTES elements carry their own length
+        return
+    expected = element_bytes
+    for size in tensor.shape:
+        expected *= size
+    if len(raw) != expected:
+        raise invalid(
+            f"model {spec.name}, input {tensor.name}: expected {expected} bytes for shape "
+            f"{list(tensor.shape)} of {tensor.datatype}, got {len(raw)}"
+        )
+
+
+def _shown(dims: tuple[int, ...]) -> str:
+    return "[" + ", ".join("any" if size == -1 else str(size) for size in dims) + "]"

@@ -1,0 +1,45 @@
+"""Errors that end a command with one clear sentence, and errors that end a request with a gRPC status."""
+
+from typing import Final
+
+import grpc
+
+from scheduler.core.outcome import Outcome
+
+# About as long as a Triton needs to start.
+NO_BACKEND_PUSHBACK_S: Final = 2.0
+
+
+class StartError(RuntimeError):
+    """The service cannot start; the message says what is wrong and what to do."""
+
+
+class RequestError(Exception):
+    """A request is refused before it is queued, for a reason of its own.
+
+    Attributes:
+        code: the gRPC status code of the answer.
+        reason: from the closed list of reasons in docs/protocol.md.
+        pushback_s: seconds after which to come again; None where that cannot help.
+    """
+
+    def __init__(self, code: grpc.StatusCode, reason: str, message: str, pushback_s: float | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.reason = reason
+        self.pushback_s = pushback_s
+
+
+def invalid(message: str) -> RequestError:
+    """INVALID_ARGUMENT: the message names what was wrong, what was expected and what came."""
+    return RequestError(grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST", message)
+
+
+def unknown_model(message: str) -> RequestError:
+    """NOT_FOUND: no ready backend serves this model, or not this version."""
+    return RequestError(grpc.StatusCode.NOT_FOUND, "UNKNOWN_MODEL", message)
+
+
+def no_backend(message: str) -> RequestError:
+    """UNAVAILABLE: nothing answers right now."""
+    return RequestError(grpc.StatusCode.UNAVAILABLE, Outcome.NO_BACKEND.name, message, NO_BACKEND_PUSHBACK_S)

@@ -1,0 +1,145 @@
+"""Which backends are ready, and what models they serve: asked again every PROBE_INTERVAL_S."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable
+from typing import Any, Final
+
+import grpc
+from tritonclient.grpc import service_pb2
+
+from scheduler.core.backend import BackendState
+from scheduler.errors import no_backend, unknown_model
+from scheduler.triton.pool import Pool
+from scheduler.triton.spec import ModelSpec, spec_from_config
+
+log = logging.getLogger(__name__)
+
+# A backend that went is noticed within about a second, at a cost of a few calls a second.
+PROBE_INTERVAL_S: Final = 1.0
+# A healthy Triton answers in a millisecond; one that needs longer than this is not ready.
+PROBE_TIMEOUT_S: Final = 2.0
+# A look-up of an unknown name asks the backends again, but no more often than this.
+LOOKUP_INTERVAL_S: Final = 0.25
+
+
+class Catalog:
+    """The models of every backend, kept up to date."""
+
+    def __init__(self, pool: Pool, report: Callable[[BackendState], None]) -> None:
+        """Make a catalogue.
+
+        Args:
+            pool: the backends' channels.
+            report: called with each backend's state when it has changed.
+        """
+        self._pool = pool
+        self._report = report
+        # What a lost backend served is kept: requests for it are then unavailable, not unknown.
+        self._specs: dict[str, dict[str, ModelSpec]] = {}
+        self._reported: dict[str, BackendState] = {}
+        self._looked_up_at = float("-inf")
+        self._refreshing: asyncio.Future[None] | None = None
+
+    def ready(self) -> list[str]:
+        """The ready backends."""
+        return [name for name, state in self._reported.items() if state.ready]
+
+    def serves(self, backend: str, model: str) -> bool:
+        """Whether the backend is ready and serves the model."""
+        state = self._reported.get(backend)
+        return state is not None and state.ready and model in state.models
+
+    async def find(self, model: str, version: str) -> ModelSpec:
+        """The model as a ready backend serves it.
+
+        Raises:
+            RequestError: NOT_FOUND, where no backend serves the model, or not this version; UNAVAILABLE,
+                where no backend is there to say so.
+        """
+        spec = self._known(model)
+        if spec is None or (version and version not in spec.versions):
+            await self._look_again()
+            spec = self._known(model)
+        if spec is None and not self.ready():
+            raise no_backend("no backend is ready")
+        if spec is None:
+            served = sorted({name for specs in self._specs.values() for name in specs})
+            raise unknown_model(f"unknown model {model!r}; served are: {', '.join(served) or 'none'}")
+        if version and version not in spec.versions:
+            raise unknown_model(f"model {model}: unknown version {version!r}; served are: {', '.join(spec.versions)}")
+        return spec
+
+    async def watch(self) -> None:
+        """Refresh for ever; run as a task."""
+        while True:
+            await self.refresh()
+            await asyncio.sleep(PROBE_INTERVAL_S)
+
+    async def refresh(self) -> None:
+        """Ask every backend once; concurrent calls share one asking."""
+        if self._refreshing is None:
+            self._refreshing = asyncio.ensure_future(self._refresh_all())
+            self._refreshing.add_done_callback(lambda _: setattr(self, "_refreshing", None))
+        await asyncio.shield(self._refreshing)
+
+    def lost(self, backend: str) -> None:
+        """The backend is known to have gone: do not wait for the next probe to say so."""
+        self._tell(BackendState(backend, ready=False, models={}))
+
+    def _known(self, model: str) -> ModelSpec | None:
+        for specs in self._specs.values():
+            if model in specs:
+                return specs[model]
+        return None
+
+    async def _look_again(self) -> None:
+        now = asyncio.get_running_loop().time()
+        if now - self._looked_up_at >= LOOKUP_INTERVAL_S:
+            self._looked_up_at = now
+            await self.refresh()
+
+    async def _refresh_all(self) -> None:
+        await asyncio.gather(*(self._refresh(name) for name in self._pool.names()))
+
+    async def _refresh(self, backend: str) -> None:
+        specs: dict[str, ModelSpec] | None = None
+        with contextlib.suppress(grpc.aio.AioRpcError, KeyError):
+            specs = await self._ask(self._pool.stub(backend))
+        if backend not in self._pool.names():
+            return
+        if specs is None:
+            self.lost(backend)
+            return
+        self._specs[backend] = specs
+        capacities = {name: spec.capacity for name, spec in specs.items()}
+        self._tell(BackendState(backend, ready=True, models=capacities))
+
+    async def _ask(self, stub: Any) -> dict[str, ModelSpec] | None:
+        """The models that are ready, or None where the server is not live.
+
+        The server counts as ready while any model is: one that fails to load does not take the others along.
+        """
+        live = await stub.ServerLive(service_pb2.ServerLiveRequest(), timeout=PROBE_TIMEOUT_S)
+        if not live.live:
+            return None
+        index = await stub.RepositoryIndex(service_pb2.RepositoryIndexRequest(ready=True), timeout=PROBE_TIMEOUT_S)
+        versions: dict[str, list[str]] = {}
+        for entry in index.models:
+            versions.setdefault(entry.name, []).append(entry.version)
+        specs = {}
+        for name, loaded in versions.items():
+            with contextlib.suppress(grpc.aio.AioRpcError):  # unloaded in between
+                reply = await stub.ModelConfig(service_pb2.ModelConfigRequest(name=name), timeout=PROBE_TIMEOUT_S)
+                specs[name] = spec_from_config(reply.config, tuple(loaded))
+        return specs
+
+    def _tell(self, state: BackendState) -> None:
+        before = self._reported.get(state.name)
+        if state == before:
+            return
+        if before is None or before.ready != state.ready:
+            log.info("backend %s is %s", state.name, "ready" if state.ready else "not ready")
+        self._reported[state.name] = state
+        self._report(state)

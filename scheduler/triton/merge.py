@@ -1,0 +1,120 @@
+"""Several requests as one, and one answer as several.
+
+Triton's raw tensors are row-major with the batch dimension first, so rows concatenate byte by byte
+and split at row boundaries without being decoded. Which requests may be merged is decided before
+(`merge_key`): the same model, version, input names, dtypes, non-batch shapes and requested outputs,
+and nothing that a merge could change (parameters, shared memory, typed contents).
+"""
+
+import struct
+from collections.abc import Sequence
+from typing import Any, Final
+
+from tritonclient.grpc import service_pb2
+
+from scheduler.triton.spec import ELEMENT_BYTES, ModelSpec
+
+# Request parameters that Fairlane reads itself and that a merged request therefore need not carry.
+OWN_PARAMETERS: Final = frozenset({"priority", "timeout"})
+_LENGTH: Final = struct.Struct("<I")
+
+
+class SplitError(ValueError):
+    """The answer to a merged request cannot be split into the rows that were asked."""
+
+
+def merge_key(request: Any, spec: ModelSpec) -> str | None:
+    """The key under which a validated `ModelInferRequest` may be merged; None where it must ride alone."""
+    if not spec.mergeable or not request.raw_input_contents:
+        return None
+    if any(name not in OWN_PARAMETERS for name in request.parameters):
+        return None
+    parts = [request.model_version]
+    for tensor in request.inputs:
+        if tensor.parameters:
+            return None
+        parts.append(f"{tensor.name}:{tensor.datatype}:{','.join(map(str, tensor.shape[1:]))}")
+    for output in request.outputs:
+        if output.parameters:
+            return None
+        parts.append(f">{output.name}")
+    return "|".join(parts)
+
+
+def merge(requests: Sequence[Any], rows: Sequence[int]) -> Any:
+    """One `ModelInferRequest` with the rows of all, in order.
+
+    Args:
+        requests: of one merge key, at least one.
+        rows: rows of each.
+    """
+    first = requests[0]
+    merged = service_pb2.ModelInferRequest(model_name=first.model_name, model_version=first.model_version)
+    merged.outputs.extend(first.outputs)
+    total = sum(rows)
+    for place, tensor in enumerate(first.inputs):
+        merged.inputs.add(name=tensor.name, datatype=tensor.datatype, shape=[total, *tensor.shape[1:]])
+        merged.raw_input_contents.append(b"".join(request.raw_input_contents[place] for request in requests))
+    return merged
+
+
+def split(response: Any, requests: Sequence[Any], rows: Sequence[int]) -> list[Any]:
+    """One `ModelInferResponse` for each request, with its own rows and its own id.
+
+    Raises:
+        SplitError: an output does not have as many rows as were sent, or not the bytes for them.
+    """
+    if len(response.raw_output_contents) != len(response.outputs):
+        raise SplitError(
+            f"model {response.model_name}: expected raw contents for {len(response.outputs)} outputs, "
+            f"got {len(response.raw_output_contents)}"
+        )
+    parts = [
+        service_pb2.ModelInferResponse(
+            model_name=response.model_name, model_version=response.model_version, id=request.id
+        )
+        for request in requests
+    ]
+    for tensor, raw in zip(response.outputs, response.raw_output_contents, strict=True):
+        pieces = _split_tensor(tensor, raw, rows)
+        for part, piece, count in zip(parts, pieces, rows, strict=True):
+            part.outputs.add(name=tensor.name, datatype=tensor.datatype, shape=[count, *tensor.shape[1:]])
+            part.raw_output_contents.append(piece)
+    return parts
+
+
+def _split_tensor(tensor: Any, raw: bytes, rows: Sequence[int]) -> list[bytes]:
+    total = sum(rows)
+    if not tensor.shape or tensor.shape[0] != total:
+        raise SplitError(f"output {tensor.name}: expected {total} rows, got shape {list(tensor.shape)}")
+    elements = 1
+    for size in tensor.shape[1:]:
+        elements *= size
+    if tensor.datatype == "BYTES":
+        return _split_strings(tensor.name, raw, [count * elements for count in rows])
+    row_bytes = elements * ELEMENT_BYTES[tensor.datatype]
+    if len(raw) != total * row_bytes:
+        raise SplitError(f"output {tensor.name}: expected {total * row_bytes} bytes, got {len(raw)}")
+    pieces = []
+    begin = 0
+    for count in rows:
+        end = begin + count * row_bytes
+        pieces.append(raw[begin:end])
+        begin = end
+    return pieces
+
+
+def _split_strings(name: str, raw: bytes, counts: Sequence[int]) -> list[bytes]:
+    """Cut length-prefixed elements after so many of them each."""
+    pieces = []
+    begin = end = 0
+    for count in counts:
+        for _ in range(count):
+            if end + _LENGTH.size > len(raw):
+                raise SplitError(f"output {name}: ends within an element")
+            end += _LENGTH.size + _LENGTH.unpack_from(raw, end)[0]
+        pieces.append(raw[begin:end])
+        begin = end
+    if end != len(raw):
+        raise SplitError(f"output {name}: expected {end} bytes, got {len(raw)}")
+    return pieces

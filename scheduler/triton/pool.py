@@ -1,0 +1,118 @@
+"""The backends' channels, and batches on their way: the driver's Runner."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any, Final
+
+import grpc
+from tritonclient.grpc import service_pb2_grpc
+
+from scheduler.core.ticket import Ticket
+from scheduler.driver import BatchError
+from scheduler.triton.merge import SplitError, merge, split
+
+# Codes with which the channel, not the model, answers: nothing is known of the requests then.
+LOST_CODES: Final = frozenset(
+    {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED}
+)
+
+
+class BackendFailure(BatchError):
+    """A backend failed a request: its own code and message, prefixed with the model."""
+
+    def __init__(self, model: str, code: grpc.StatusCode, details: str) -> None:
+        super().__init__(f"model {model}: {details}", lost=code in LOST_CODES)
+        self.code = code
+
+
+class Call:
+    """A request on its way to a backend: the message as the client sent it, and its ticket."""
+
+    __slots__ = ("request", "ticket")
+
+    def __init__(self, request: Any, ticket: Ticket) -> None:
+        self.request = request
+        self.ticket = ticket
+
+
+class Pool:
+    """One channel for each backend, by name."""
+
+    def __init__(self, message_bytes: int) -> None:
+        self._options = [
+            ("grpc.max_send_message_length", message_bytes),
+            ("grpc.max_receive_message_length", message_bytes),
+            # Retries are the core's decision.
+            ("grpc.enable_retries", 0),
+            # A backend that comes back is found within a second, not after the default backoff.
+            ("grpc.max_reconnect_backoff_ms", 1000),
+            ("grpc.initial_reconnect_backoff_ms", 100),
+            ("grpc.min_reconnect_backoff_ms", 100),
+            ("grpc.use_local_subchannel_pool", 1),
+        ]
+        self._channels: dict[str, grpc.aio.Channel] = {}
+        self._stubs: dict[str, Any] = {}
+
+    async def connect(self, name: str, address: str) -> None:
+        """Open the channel of a backend; one that the name had before is closed."""
+        await self.disconnect(name)
+        channel = grpc.aio.insecure_channel(address, options=self._options)
+        self._channels[name] = channel
+        self._stubs[name] = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+
+    async def disconnect(self, name: str) -> None:
+        """Close the channel of a backend; calls in flight on it are cancelled."""
+        self._stubs.pop(name, None)
+        channel = self._channels.pop(name, None)
+        if channel is not None:
+            await channel.close()
+
+    async def close(self) -> None:
+        """Close every channel."""
+        for name in list(self._channels):
+            await self.disconnect(name)
+
+    def stub(self, name: str) -> Any:
+        """The `GRPCInferenceServiceStub` of a backend.
+
+        Raises:
+            KeyError: no such backend is connected.
+        """
+        return self._stubs[name]
+
+    def names(self) -> list[str]:
+        """The connected backends."""
+        return list(self._stubs)
+
+    async def run(self, backend: str, requests: Sequence[Call], timeout_s: float | None) -> Sequence[Any]:
+        """Send the calls as one inference request; see driver.Runner.
+
+        Raises:
+            BackendFailure: the backend failed the batch, or did not answer.
+        """
+        messages = [call.request for call in requests]
+        rows = [call.ticket.rows for call in requests]
+        model = requests[0].ticket.model
+        if len(messages) == 1:
+            return [await self._infer(backend, model, messages[0], timeout_s)]
+        response = await self._infer(backend, model, merge(messages, rows), timeout_s)
+        try:
+            return split(response, messages, rows)
+        except SplitError as error:
+            # Alone, each gets whatever the model makes of it.
+            raise BackendFailure(model, grpc.StatusCode.INTERNAL, str(error)) from error
+
+    async def _infer(self, backend: str, model: str, request: Any, timeout_s: float | None) -> Any:
+        stub = self._stubs.get(backend)
+        if stub is None:
+            raise BackendFailure(model, grpc.StatusCode.UNAVAILABLE, f"backend {backend} is not connected")
+        try:
+            return await stub.ModelInfer(request, timeout=timeout_s)
+        except grpc.aio.AioRpcError as error:
+            raise BackendFailure(model, error.code(), error.details() or "") from error
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            # The channel was closed under the call.
+            raise BackendFailure(model, grpc.StatusCode.UNAVAILABLE, f"backend {backend} was disconnected") from None

@@ -1,0 +1,93 @@
+"""What Triton says of a model, as far as requests are checked and batched by it."""
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+from tritonclient.grpc import model_config_pb2
+
+from scheduler.core.backend import ModelCapacity
+
+# Bytes of one element by KServe datatype; BYTES elements carry their own length.
+ELEMENT_BYTES: Final[dict[str, int]] = {
+    "BOOL": 1,
+    "UINT8": 1,
+    "UINT16": 2,
+    "UINT32": 4,
+    "UINT64": 8,
+    "INT8": 1,
+    "INT16": 2,
+    "INT32": 4,
+    "INT64": 8,
+    "FP16": 2,
+    "BF16": 2,
+    "FP32": 4,
+    "FP64": 8,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """One input. `dims` leaves out the batch dimension; -1 is any size."""
+
+    name: str
+    datatype: str
+    dims: tuple[int, ...]
+    optional: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """One model of one backend.
+
+    Attributes:
+        max_batch_size: rows of one request, at most; 0: no batch dimension.
+        instances: execution slots over all instance groups.
+        inputs: by name.
+        mergeable: whether rows of different requests may go as one: the model has a batch dimension,
+            keeps no state between requests, gives one response to each, and asks for no ragged input.
+        versions: versions that are loaded.
+    """
+
+    name: str
+    max_batch_size: int
+    instances: int
+    inputs: dict[str, TensorSpec]
+    mergeable: bool
+    versions: tuple[str, ...]
+
+    @property
+    def capacity(self) -> ModelCapacity:
+        """What the core needs to know."""
+        return ModelCapacity(self.instances, self.max_batch_size)
+
+
+def spec_from_config(config: Any, versions: tuple[str, ...]) -> ModelSpec:
+    """Read a `inference.ModelConfig` message."""
+    return ModelSpec(
+        name=config.name,
+        max_batch_size=config.max_batch_size,
+        instances=_instances(config),
+        inputs={tensor.name: _tensor(tensor) for tensor in config.input},
+        mergeable=_mergeable(config),
+        versions=versions,
+    )
+
+
+def _tensor(tensor: Any) -> TensorSpec:
+    kind = model_config_pb2.DataType.Name(tensor.data_type).removeprefix("TYPE_")
+    return TensorSpec(tensor.name, "BYTES" if kind == "STRING" else kind, tuple(tensor.dims), tensor.optional)
+
+
+def _instances(config: Any) -> int:
+    """A GPU group has `count` instances on each of its GPUs."""
+    total: int = sum(group.count * max(1, len(group.gpus)) for group in config.instance_group)
+    return max(1, total)
+
+
+def _mergeable(config: Any) -> bool:
+    return (
+        config.max_batch_size > 0
+        and config.WhichOneof("scheduling_choice") in {None, "dynamic_batching"}
+        and not config.model_transaction_policy.decoupled
+        and not any(tensor.allow_ragged_batch for tensor in config.input)
+    )
