@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import grpc
 from tritonclient.grpc import service_pb2_grpc
@@ -20,6 +20,9 @@ from scheduler.triton.catalog import Catalog
 from scheduler.triton.keeper import Keeper
 from scheduler.triton.launcher import EmbeddedTriton, TritonStartError
 from scheduler.triton.pool import Call, Pool
+
+# Answers that are ready leave within this time when the server stops.
+LAST_ANSWERS_S: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +82,8 @@ class App:
         """
         self._service.draining = True
         drained = await self._driver.drain(self._config.limits.drain_s)
+        # While the server still runs: what could not be finished gets an answer.
+        await self._driver.close()
         await self._stack.aclose()
         return drained
 
@@ -121,7 +126,7 @@ class App:
         except RuntimeError as error:
             raise StartError(f"listen.grpc: {host}:{port}: cannot be bound: {error}") from None
         await server.start()
-        stack.push_async_callback(server.stop, 0)
+        stack.push_async_callback(server.stop, LAST_ANSWERS_S)
         return f"{host}:{bound}"
 
 

@@ -7,7 +7,7 @@ one small shell that owns the clock, the tasks and the futures.
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Final, Generic, Protocol, TypeVar
 
 from scheduler.core.backend import BackendState
 from scheduler.core.events import Dispatch, Evict, Reject
@@ -20,6 +20,9 @@ Request = TypeVar("Request")
 Response = TypeVar("Response")
 Request_contra = TypeVar("Request_contra", contravariant=True)
 Response_co = TypeVar("Response_co", covariant=True)
+
+# Another scheduler, or the next life of this one, is there by then.
+CLOSED_PUSHBACK_S: Final = 1.0
 
 
 class Refused(Exception):
@@ -60,6 +63,7 @@ class Runner(Protocol[Request_contra, Response_co]):
 class _Pending(Generic[Request, Response]):
     """A request whose ticket has not ended."""
 
+    ticket: Ticket
     request: Request
     future: asyncio.Future[Response]
 
@@ -98,7 +102,7 @@ class Driver(Generic[Request, Response]):
         """
         future: asyncio.Future[Response] = self._loop.create_future()
         self._core.submit(ticket, now=self.now())
-        self._pending[ticket.ticket_id] = _Pending(request, future)
+        self._pending[ticket.ticket_id] = _Pending(ticket, request, future)
         self._pump_soon()
         try:
             return await future
@@ -136,15 +140,17 @@ class Driver(Generic[Request, Response]):
         return True
 
     async def close(self) -> None:
-        """Stop the timer and the batches in flight; requests that still wait are refused as DRAINING."""
+        """End everything now: requests that have no answer yet are refused as DRAINING."""
+        for pending in self._pending.values():
+            if not pending.future.done():
+                self._core.cancel(pending.ticket.ticket_id, now=self.now())
+                pending.future.set_exception(Refused(pending.ticket, Outcome.DRAINING, CLOSED_PUSHBACK_S))
         if self._timer is not None:
             self._timer.cancel()
-        for task in list(self._tasks):
+        tasks = list(self._tasks)
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        for pending in list(self._pending.values()):
-            if not pending.future.done():
-                pending.future.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     def _pump_soon(self) -> None:
         """Drain events at the end of this turn of the loop: what arrives in one turn may ride together."""
@@ -203,11 +209,7 @@ class Driver(Generic[Request, Response]):
     def _fail(self, ended: list[Ticket], error: BaseException) -> None:
         for ticket in ended:
             pending = self._pending.get(ticket.ticket_id)
-            if pending is None or pending.future.done():
-                continue
-            if isinstance(error, asyncio.CancelledError):
-                pending.future.cancel()
-            else:
+            if pending is not None and not pending.future.done():
                 pending.future.set_exception(error)
 
     def _timeout_s(self, tickets: Sequence[Ticket]) -> float | None:
