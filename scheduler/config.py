@@ -118,7 +118,7 @@ class Config(_Settings):
         default=DEFAULT_REPOSITORY, description="Triton model repository of the embedded Triton."
     )
     classes: tuple[ClassConfig, ...] = Field(
-        default_factory=_default_classes, min_length=1, description="Priority classes, most important first."
+        default_factory=_default_classes, description="Priority classes, most important first."
     )
     default_class: str | None = Field(
         default=None, description="Class of untagged requests; the most important one where not set."
@@ -132,6 +132,8 @@ class Config(_Settings):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         names = [entry.name for entry in self.classes]
+        if not names:
+            raise ValueError("classes: expected at least one")
         if len(set(names)) != len(names):
             raise ValueError(f"classes: names must differ, got {', '.join(names)}")
         if self.default_class is not None and self.default_class not in names:

@@ -1,0 +1,97 @@
+"""The configuration file: precedence, errors, and its documentation."""
+
+from pathlib import Path
+
+import pytest
+from pydantic import BaseModel
+
+from scheduler import config as module
+from scheduler.config import Config, load
+from scheduler.errors import StartError
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "config.md"
+
+
+def write(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "fairlane.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_no_file_gives_two_classes_and_open_tenants() -> None:
+    config = load(None, {}, {})
+    assert [entry.name for entry in config.classes] == ["interactive", "background"]
+    assert config.untagged_class == "interactive"
+    settings = config.core_settings()
+    assert settings.classes[0].wait_s == 0.05
+    assert settings.for_tenant("anyone").max_in_flight == 64
+
+
+def test_flags_win_over_file_over_environment_over_defaults(tmp_path: Path) -> None:
+    path = write(tmp_path, "listen: {grpc: '127.0.0.1:2'}\nmodel_repository: from_file\n")
+    environment = {"FAIRLANE_GRPC": "127.0.0.1:1", "FAIRLANE_HTTP": "127.0.0.1:11"}
+    config = load(path, {"model_repository": "from_flag"}, environment)
+    assert config.listen.grpc == "127.0.0.1:2"
+    assert config.listen.http == "127.0.0.1:11"
+    assert config.model_repository == Path("from_flag")
+    assert load(path, {"listen": {"grpc": "127.0.0.1:3"}}, environment).listen.grpc == "127.0.0.1:3"
+
+
+def test_tenant_settings_reach_the_core() -> None:
+    config = load(None, {"tenants": {"acme": {"weight": 4}, "default": {"max_in_flight": 2}}}, {})
+    settings = config.core_settings()
+    assert settings.for_tenant("acme").weight == 4
+    assert settings.for_tenant("other").max_in_flight == 2
+
+
+def test_all_errors_are_reported_together_each_with_its_path(tmp_path: Path) -> None:
+    path = write(
+        tmp_path,
+        "listen: {gprc: x}\nclasses: [{name: a, weight: -1}]\n"
+        "tenants: {t: {max_in_flight: many}}\nlimits: {queue_bytes: 0}\n",
+    )
+    with pytest.raises(StartError) as caught:
+        load(path, {}, {})
+    message = str(caught.value)
+    assert "4 error(s)" in message
+    assert "listen.gprc: unknown key" in message
+    assert "classes.0.weight: Input should be greater than 0, got -1" in message
+    assert "tenants.t.max_in_flight" in message
+    assert "got 'many'" in message
+    assert "limits.queue_bytes: Input should be greater than 0, got 0" in message
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("default_class: gold", "default_class: expected one of interactive, background, got 'gold'"),
+        ("classes: [{name: a}, {name: a}]", "names must differ"),
+        ("backends: [{name: b, grpc: x:1}, {name: b, grpc: y:1}]", "backends: names must differ"),
+        ("classes: []", "classes: expected at least one"),
+        ("- a list", "expected a mapping at the top, got list"),
+        ("a: [", "not YAML"),
+    ],
+)
+def test_inconsistent_file_is_refused_in_words(tmp_path: Path, text: str, words: str) -> None:
+    with pytest.raises(StartError, match=words.replace("[", r"\[")):
+        load(write(tmp_path, text), {}, {})
+
+
+def test_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(StartError, match="cannot be read: No such file"):
+        load(tmp_path / "nope.yaml", {}, {})
+
+
+def test_empty_file_is_the_defaults(tmp_path: Path) -> None:
+    assert load(write(tmp_path, ""), {}, {}) == load(None, {}, {})
+
+
+def test_every_field_is_documented() -> None:
+    document = DOCUMENT.read_text()
+    models = [each for each in vars(module).values() if isinstance(each, type) and issubclass(each, BaseModel)]
+    fields = [(name, field) for each in models for name, field in each.model_fields.items()]
+    assert len(fields) >= len(Config.model_fields)
+    for name, field in fields:
+        assert field.description, name
+        assert f"{name}` |" in document, name
+        assert field.description in document, name
