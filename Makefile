@@ -7,7 +7,6 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 TRITON_STAMP := $(VENV)/triton/.installed
 MODELS := minilm digits
-SERVED := $(foreach m,$(MODELS),model_repository/$(m)/1/model.onnx)
 
 .PHONY: help setup test lint format serve export quantize bench models triton-container clean
 
@@ -63,4 +62,4 @@ triton-container: ## the official Triton container on the same model_repository/
 	@deploy/triton-container.sh
 
 clean: ## remove what was built (not .venv)
-	rm -rf build model_repository/*/[0-9]*
+	rm -rf build model_repository/*/[0-9]* model_repository/*/.[0-9]*

@@ -1,0 +1,95 @@
+"""The model card: what a model is made from, and what was measured of it, as JSON beside the model."""
+
+from pathlib import Path
+from typing import Final
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from export.errors import ExportError
+
+CARD_FILE: Final = "model_card.json"
+
+
+class CardError(ExportError):
+    """A model card cannot be read."""
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Source(_Record):
+    """Where a model's weights, or the data it was trained on, come from."""
+
+    package: str
+    version: str
+    file: str
+    sha256: str
+    licence: str
+
+
+class Parity(_Record):
+    """How closely the ONNX graph follows PyTorch."""
+
+    max_abs_diff: float
+    tolerance: float
+    shapes: tuple[str, ...]
+
+
+class Measure(_Record):
+    """One side of a before-and-after comparison.
+
+    `size_bytes` is the size of the ONNX file, `latency_ms` the median on one thread by batch size
+    (rows, as text), `scores` the model's own accuracy figures by name.
+    """
+
+    size_bytes: int
+    latency_ms: dict[str, float]
+    scores: dict[str, float]
+
+
+class Quantization(_Record):
+    """What came of quantizing: the recipe, both measures, and the gate's refusals (none: INT8 is served)."""
+
+    recipe: str
+    fp32: Measure
+    int8: Measure
+    refusals: tuple[str, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether the INT8 model is the one served."""
+        return not self.refusals
+
+
+class ModelCard(_Record):
+    """All that is recorded of one model. `quantization` is absent until it was tried."""
+
+    name: str
+    source: Source
+    opset: int
+    tools: dict[str, str]
+    fp32_sha256: str
+    parity: Parity
+    quantization: Quantization | None = None
+
+    def write(self, folder: Path) -> None:
+        """Write the card into `folder`, in place of any before it. It is never there in part."""
+        new = folder / f".{CARD_FILE}.new"
+        new.write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        new.replace(folder / CARD_FILE)
+
+
+def read_card(folder: Path) -> ModelCard:
+    """The card in `folder`.
+
+    Raises:
+        CardError: there is none, or it is not a model card.
+    """
+    path = folder / CARD_FILE
+    try:
+        return ModelCard.model_validate_json(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise CardError(f"{path} is missing: run `fairlane export {folder.name}` first") from error
+    except (OSError, ValidationError) as error:
+        raise CardError(f"{path} is not a readable model card: {error}") from error

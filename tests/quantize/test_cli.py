@@ -1,0 +1,101 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+import quantize.recipe
+from export.card import read_card
+from export.repository import Repository
+from quantize.cli import quantize as command
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def run(build: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run `fairlane quantize` with a recipe on the tiny model."""
+    places = ["--build-dir", str(build), "--model-repository", str(tmp_path / "repository")]
+
+    def invoke(recipe: Any, *args: str) -> Result:
+        monkeypatch.setattr(quantize.recipe, "load_recipe", lambda _: recipe)
+        return CliRunner().invoke(command, [*places, *args, "digits"])
+
+    return invoke
+
+
+def quantized(result: Result) -> bool:
+    return bool(json.loads(result.stdout)[0]["quantized"])
+
+
+def test_table_shows_size_latency_and_accuracy_of_both(run: Run, lenient: Any) -> None:
+    result = run(lenient)
+    assert result.exit_code == 0, result.output
+    for text in ("FP32", "INT8", "size, MB", "latency, batch 1, ms", "latency, batch 8, ms", "closeness"):
+        assert text in result.stdout
+
+
+def test_json_is_all_there_is_on_standard_output(run: Run, lenient: Any) -> None:
+    (row,) = json.loads(run(lenient, "--json").stdout)
+    assert (row["model"], row["quantized"]) == ("digits", True)
+    assert row["card"]["quantization"]["int8"]["scores"]["closeness"] > 0.9
+
+
+def test_refusal_exits_non_zero_and_says_by_how_much(run: Run, strict: Any, tmp_path: Path) -> None:
+    result = run(strict)
+    assert result.exit_code == 1
+    assert "digits: INT8 refused, FP32 is served instead" in result.stderr
+    assert "short by 0.50" in result.stderr
+    assert Repository(tmp_path / "repository").serves("digits")
+
+
+def test_missing_serves_a_refused_model_and_does_not_try_again(run: Run, strict: Any) -> None:
+    first = run(strict, "--missing", "--json")
+    again = run(strict, "--missing", "--json")
+    assert (first.exit_code, quantized(first)) == (0, True)
+    assert (again.exit_code, quantized(again)) == (0, False)
+    assert "INT8 refused" in again.stderr
+
+
+def test_missing_skips_a_quantized_model(run: Run, lenient: Any) -> None:
+    run(lenient)
+    assert not quantized(run(lenient, "--missing", "--json"))
+
+
+def test_missing_quantizes_what_is_served_as_a_plain_export(
+    run: Run, lenient: Any, build: Path, tmp_path: Path
+) -> None:
+    built = build / "models" / "digits"
+    Repository(tmp_path / "repository").publish(read_card(built), built / "fp32.onnx", built)
+    assert quantized(run(lenient, "--missing", "--json"))
+
+
+def test_missing_quantizes_again_after_a_new_export(run: Run, lenient: Any, build: Path) -> None:
+    run(lenient)
+    built = build / "models" / "digits"
+    read_card(built).model_copy(update={"fp32_sha256": "f" * 64, "quantization": None}).write(built)
+    assert quantized(run(lenient, "--missing", "--json"))
+
+
+def test_missing_replaces_a_model_whose_card_cannot_be_read(run: Run, lenient: Any, tmp_path: Path) -> None:
+    run(lenient)
+    (Repository(tmp_path / "repository").version_folder("digits") / "model_card.json").write_text("{}")
+    assert quantized(run(lenient, "--missing", "--json"))
+
+
+def test_missing_leaves_a_model_that_somebody_else_put_there(run: Run, lenient: Any, tmp_path: Path) -> None:
+    version = tmp_path / "repository" / "digits" / "1"
+    version.mkdir(parents=True)
+    (version / "model.onnx").write_text("mine")
+    assert not quantized(run(lenient, "--missing", "--json"))
+    assert (version / "model.onnx").read_text() == "mine"
+
+
+def test_model_without_an_export_is_an_error_in_one_line(run: Run, lenient: Any, build: Path) -> None:
+    (build / "models" / "digits" / "model_card.json").unlink()
+    result = run(lenient)
+    assert result.exit_code == 1
+    assert "run `fairlane export digits` first" in result.stderr
+    assert "Traceback" not in result.stderr

@@ -1,0 +1,80 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from export.card import CardError, read_card
+from export.checksum import sha256_of
+from export.repository import Repository
+from quantize.verdict import quantize_model
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Repository:
+    return Repository(tmp_path / "repository")
+
+
+def silent(_: str) -> None:
+    pass
+
+
+def test_model_that_passes_is_served_as_int8(lenient: Any, build: Path, repository: Repository) -> None:
+    card = quantize_model("digits", lenient, build, repository, silent)
+    version = repository.version_folder("digits")
+    assert card.quantization is not None
+    assert card.quantization.passed
+    assert sha256_of(version / "model.onnx") != card.fp32_sha256
+    assert (version / "model.onnx").stat().st_size == card.quantization.int8.size_bytes
+    assert (version / "asset.txt").read_text() == "asset"
+
+
+def test_model_that_fails_the_gate_is_served_as_fp32(strict: Any, build: Path, repository: Repository) -> None:
+    card = quantize_model("digits", strict, build, repository, silent)
+    assert card.quantization is not None
+    assert not card.quantization.passed
+    assert sha256_of(repository.version_folder("digits") / "model.onnx") == card.fp32_sha256
+
+
+def test_refusal_is_recorded_with_its_numbers_in_both_cards(strict: Any, build: Path, repository: Repository) -> None:
+    card = quantize_model("digits", strict, build, repository, silent)
+    assert card == repository.card("digits") == read_card(build / "models" / "digits")
+    assert card.quantization is not None
+    (refusal,) = card.quantization.refusals
+    assert refusal.startswith("closeness: expected at least 1.5000, got 0.99")
+    assert "short by 0.50" in refusal
+
+
+def test_refusal_replaces_an_int8_model_of_before(
+    lenient: Any, strict: Any, build: Path, repository: Repository
+) -> None:
+    quantize_model("digits", lenient, build, repository, silent)
+    card = quantize_model("digits", strict, build, repository, silent)
+    assert sha256_of(repository.version_folder("digits") / "model.onnx") == card.fp32_sha256
+
+
+def test_error_while_quantizing_leaves_what_is_served(
+    lenient: Any, build: Path, repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = quantize_model("digits", lenient, build, repository, silent)
+
+    def fail(*_: Any) -> None:
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(lenient, "scores", fail)
+    with pytest.raises(RuntimeError):
+        quantize_model("digits", lenient, build, repository, silent)
+    assert repository.card("digits") == before
+
+
+def test_model_without_an_export_says_what_to_run(lenient: Any, tmp_path: Path, repository: Repository) -> None:
+    with pytest.raises(CardError, match="run `fairlane export digits` first"):
+        quantize_model("digits", lenient, tmp_path / "empty", repository, silent)
+
+
+def test_both_latencies_and_sizes_are_measured(lenient: Any, build: Path, repository: Repository) -> None:
+    card = quantize_model("digits", lenient, build, repository, silent)
+    assert card.quantization is not None
+    for measure in (card.quantization.fp32, card.quantization.int8):
+        assert set(measure.latency_ms) == {"1", "8"}
+        assert all(latency_ms > 0 for latency_ms in measure.latency_ms.values())
+        assert measure.size_bytes > 0
