@@ -10,10 +10,18 @@ import click
 
 # name -> (module, attribute, one line for `fairlane --help`)
 COMMANDS: Final[dict[str, tuple[str, str, str]]] = {
-    "serve": ("scheduler.commands.serve", "serve", "Run the scheduler, with embedded Triton where no backend is named."),
+    "serve": (
+        "scheduler.commands.serve",
+        "serve",
+        "Run the scheduler, with embedded Triton where no backend is named.",
+    ),
     "infer": ("scheduler.commands.infer", "infer", "Send one request to a running Fairlane and print the answer."),
     "export": ("export.cli", "export", "Export PyTorch models to ONNX, checked against PyTorch."),
-    "quantize": ("quantize.cli", "quantize", "Quantize exported models to INT8 behind an accuracy gate, and publish them."),
+    "quantize": (
+        "quantize.cli",
+        "quantize",
+        "Quantize exported models to INT8 behind an accuracy gate, and publish them.",
+    ),
     "bench": ("bench.cli", "bench", "Load scenarios: Triton directly, its own priorities, and Fairlane, side by side."),
 }
 

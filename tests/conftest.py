@@ -1,10 +1,23 @@
-"""Fixtures for every test."""
+"""Fixtures for every test.
+
+    eventually      await eventually(condition): poll until it holds
+    models          an empty ModelRepository in this test's own directory
+    new_repository  the same for fixtures of a wider scope
+    start_triton    start(repository, **options) -> RunningTriton: servers that end with the test
+    triton_factory  the same for a session
+
+Servers run on an event loop in a thread of their own, so plain and async tests of any loop can use them.
+"""
 
 import asyncio
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.real_triton import ModelRepository, TritonFactory
 
 PATIENCE_S = 30.0
 
@@ -19,3 +32,31 @@ def eventually() -> Callable[..., Any]:
                 await asyncio.sleep(0.001)
 
     return wait
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> ModelRepository:
+    """An empty model repository."""
+    path = tmp_path / "model_repository"
+    path.mkdir()
+    return ModelRepository(path)
+
+
+@pytest.fixture(scope="session")
+def triton_factory() -> Iterator[TritonFactory]:
+    """Start servers that live until the end of the session."""
+    with contextlib.closing(TritonFactory()) as factory:
+        yield factory
+
+
+@pytest.fixture
+def start_triton() -> Iterator[TritonFactory]:
+    """Start servers that live until the end of the test."""
+    with contextlib.closing(TritonFactory()) as factory:
+        yield factory
+
+
+@pytest.fixture(scope="session")
+def new_repository(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], ModelRepository]:
+    """Make empty model repositories for fixtures of a wider scope than a test."""
+    return lambda: ModelRepository(tmp_path_factory.mktemp("model_repository"))

@@ -4,10 +4,11 @@ A request that Triton would refuse never takes a place in a queue, and never fai
 it would have ridden with.
 """
 
+import math
 from typing import Any
 
 from scheduler.errors import invalid
-from scheduler.triton.spec import ELEMENT_BYTES, ModelSpec, TensorSpec
+from scheduler.triton.spec import ELEMENT_BYTES, ModelSpec, TensorSpec, string_end
 
 
 def check(request: Any, spec: ModelSpec) -> int:
@@ -76,16 +77,31 @@ def _check_shape(shape: tuple[int, ...], expected: TensorSpec, spec: ModelSpec) 
 
 
 def _check_bytes(tensor: Any, raw: bytes, spec: ModelSpec) -> None:
-    element_bytes = ELEMENT_BYTES.get(tensor.datatype)
-    if element_bytes is None:  # BYTES elements carry their own length
+    elements = math.prod(tensor.shape)
+    if tensor.datatype == "BYTES":
+        _check_strings(tensor, raw, elements, spec)
         return
-    expected = element_bytes
-    for size in tensor.shape:
-        expected *= size
+    expected = elements * ELEMENT_BYTES[tensor.datatype]
     if len(raw) != expected:
         raise invalid(
             f"model {spec.name}, input {tensor.name}: expected {expected} bytes for shape "
             f"{list(tensor.shape)} of {tensor.datatype}, got {len(raw)}"
+        )
+
+
+def _check_strings(tensor: Any, raw: bytes, elements: int, spec: ModelSpec) -> None:
+    """A length that reaches beyond the data would fail the whole batch inside Triton."""
+    try:
+        end = string_end(raw, 0, elements)
+    except ValueError as error:
+        raise invalid(
+            f"model {spec.name}, input {tensor.name}: expected {elements} elements for shape "
+            f"{list(tensor.shape)} of BYTES, each behind its length (4 bytes, little-endian): {error}"
+        ) from None
+    if end != len(raw):
+        raise invalid(
+            f"model {spec.name}, input {tensor.name}: expected {elements} elements for shape "
+            f"{list(tensor.shape)} of BYTES, which end after {end} bytes, got {len(raw)} bytes"
         )
 
 

@@ -42,7 +42,8 @@ class Keeper:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
-        await self._triton.stop()
+        # Whoever stops has drained: nothing is in flight, and a polite end would take Triton seconds.
+        await self._triton.stop(grace_s=0.0)
 
     async def _start_once(self) -> TritonAddress:
         address = await self._triton.start()

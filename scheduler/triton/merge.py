@@ -6,17 +6,16 @@ and split at row boundaries without being decoded. Which requests may be merged 
 and nothing that a merge could change (parameters, shared memory, typed contents).
 """
 
-import struct
+import math
 from collections.abc import Sequence
 from typing import Any, Final
 
 from tritonclient.grpc import service_pb2
 
-from scheduler.triton.spec import ELEMENT_BYTES, ModelSpec
+from scheduler.triton.spec import ELEMENT_BYTES, ModelSpec, string_end
 
 # Request parameters that Fairlane reads itself and that a merged request therefore need not carry.
 OWN_PARAMETERS: Final = frozenset({"priority", "timeout"})
-_LENGTH: Final = struct.Struct("<I")
 
 
 class SplitError(ValueError):
@@ -87,9 +86,7 @@ def _split_tensor(tensor: Any, raw: bytes, rows: Sequence[int]) -> list[bytes]:
     total = sum(rows)
     if not tensor.shape or tensor.shape[0] != total:
         raise SplitError(f"output {tensor.name}: expected {total} rows, got shape {list(tensor.shape)}")
-    elements = 1
-    for size in tensor.shape[1:]:
-        elements *= size
+    elements = math.prod(tensor.shape[1:])
     if tensor.datatype == "BYTES":
         return _split_strings(tensor.name, raw, [count * elements for count in rows])
     row_bytes = elements * ELEMENT_BYTES[tensor.datatype]
@@ -109,10 +106,10 @@ def _split_strings(name: str, raw: bytes, counts: Sequence[int]) -> list[bytes]:
     pieces = []
     begin = end = 0
     for count in counts:
-        for _ in range(count):
-            if end + _LENGTH.size > len(raw):
-                raise SplitError(f"output {name}: ends within an element")
-            end += _LENGTH.size + _LENGTH.unpack_from(raw, end)[0]
+        try:
+            end = string_end(raw, begin, count)
+        except ValueError as error:
+            raise SplitError(f"output {name}: {error}") from None
         pieces.append(raw[begin:end])
         begin = end
     if end != len(raw):

@@ -1,5 +1,6 @@
 """What Triton says of a model, as far as requests are checked and batched by it."""
 
+import struct
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -23,6 +24,23 @@ ELEMENT_BYTES: Final[dict[str, int]] = {
     "FP32": 4,
     "FP64": 8,
 }
+_LENGTH: Final = struct.Struct("<I")
+
+
+def string_end(raw: bytes, begin: int, elements: int) -> int:
+    """Where so many BYTES elements end that begin at `begin`: each is its length (uint32, little-endian) and its bytes.
+
+    Raises:
+        ValueError: the data end within an element.
+    """
+    end = begin
+    for element in range(elements):
+        end += _LENGTH.size
+        if end <= len(raw):
+            end += _LENGTH.unpack_from(raw, end - _LENGTH.size)[0]
+        if end > len(raw):
+            raise ValueError(f"the data end within element {element}, after {len(raw)} bytes")
+    return end
 
 
 @dataclass(frozen=True, slots=True)

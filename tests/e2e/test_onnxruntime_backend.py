@@ -1,0 +1,151 @@
+"""The embedded `onnxruntime` backend behind a real tritonserver."""
+
+import asyncio
+
+import numpy as np
+import pytest
+import tritonclient.grpc.aio as aioclient
+from tritonclient.grpc import InferInput, InferRequestedOutput
+from tritonclient.utils import InferenceServerException
+
+GATHER_DELAY_US = 500_000  # long enough for every request of a test to be in one Triton batch
+IDENTITIES = {
+    "BOOL": np.array([[True, False, True]]),
+    "UINT8": np.array([[0, 255]], np.uint8),
+    "INT8": np.array([[-128, 127]], np.int8),
+    "INT32": np.array([[-(2**31), 2**31 - 1]], np.int32),
+    "INT64": np.array([[-(2**63), 2**63 - 1]], np.int64),
+    "FP16": np.array([[0.5, -65504.0, np.inf]], np.float16),
+    "FP32": np.array([[1.5, -0.0, np.inf]], np.float32),
+    "FP64": np.array([[1e300, -1e-300]], np.float64),
+}
+
+
+@pytest.fixture(scope="module")
+def server(triton_factory, new_repository):
+    models = new_repository()
+    models.add_arithmetic()
+    models.add_embedding()
+    models.add_embedding("gathering", delay_us=GATHER_DELAY_US)
+    for kind in IDENTITIES:
+        models.add_identity(f"identity_{kind}", kind)
+    models.add_identity("identity_STRING", "STRING")
+    models.add_identity("unbatched", "FP32", rows=0, dims=[-1, -1])
+    models.add_identity("unbatched_STRING", "STRING", rows=0)
+    return triton_factory(models)
+
+
+@pytest.fixture
+async def client(server):
+    async with aioclient.InferenceServerClient(server.address.grpc) as client:
+        yield client
+
+
+def tensor(name, value, kind):
+    made = InferInput(name, list(value.shape), kind)
+    made.set_data_from_numpy(value)
+    return made
+
+
+def ids(*rows):
+    return [tensor("IDS", np.array(rows, np.int64), "INT64")]
+
+
+def vectors(*rows):
+    return np.array([[[word, 10 * word] for word in row] for row in rows], np.float32)
+
+
+async def executions(client, model):
+    """How many times the model has run, and for how many requests."""
+    stats = (await client.get_inference_statistics(model)).model_stats[0]
+    return stats.execution_count, stats.inference_stats.success.count + stats.inference_stats.fail.count
+
+
+@pytest.mark.parametrize("kind", IDENTITIES)
+async def test_every_type_comes_back_bit_for_bit(client, kind):
+    value = IDENTITIES[kind]
+    answer = (await client.infer(f"identity_{kind}", [tensor("IN", value, kind)])).as_numpy("OUT")
+    assert answer.dtype == value.dtype
+    np.testing.assert_array_equal(answer, value)
+
+
+@pytest.mark.parametrize("words", [[b"plain", b"", "Grüße, 世界".encode()], [b"nul\0inside", b"x" * 5000, b"\n"]])
+@pytest.mark.parametrize("model", ["identity_STRING", "unbatched_STRING"])
+async def test_text_comes_back_byte_for_byte(client, model, words):
+    value = np.array(words, np.object_)
+    value = value if model.startswith("unbatched") else value[np.newaxis]
+    answer = (await client.infer(model, [tensor("IN", value, "BYTES")])).as_numpy("OUT")
+    assert answer.tolist() == value.tolist()
+
+
+async def test_bytes_that_are_not_utf8_are_refused_by_name(client):
+    value = np.array([[b"fine", b"\xff\xfe"]], np.object_)
+    with pytest.raises(InferenceServerException, match="input 'IN': element 1 is not UTF-8"):
+        await client.infer("identity_STRING", [tensor("IN", value, "BYTES")])
+
+
+async def test_unbatched_model_keeps_its_shape(client):
+    value = np.arange(6, dtype=np.float32).reshape(2, 3)
+    answer = await client.infer("unbatched", [tensor("IN", value, "FP32")])
+    np.testing.assert_array_equal(answer.as_numpy("OUT"), value)
+
+
+async def test_only_requested_outputs_come_back(client):
+    ones = np.ones((2, 4), np.float32)
+    inputs = [tensor("A", ones, "FP32"), tensor("B", ones, "FP32")]
+    answer = await client.infer("arithmetic", inputs, outputs=[InferRequestedOutput("DIFFERENCE")])
+    assert answer.as_numpy("SUM") is None
+    np.testing.assert_array_equal(answer.as_numpy("DIFFERENCE"), 0 * ones)
+
+
+async def test_concurrent_requests_run_once_and_each_gets_its_rows(client):
+    before = await executions(client, "gathering")
+    rows = [[[word, 1]] for word in range(4)] + [[[4, 0], [5, 9]]]
+    answers = await asyncio.gather(*(client.infer("gathering", ids(*each)) for each in rows))
+    for each, answer in zip(rows, answers, strict=True):
+        np.testing.assert_array_equal(answer.as_numpy("VECTORS"), vectors(*each))
+    after = await executions(client, "gathering")
+    assert (after[0] - before[0], after[1] - before[1]) == (1, 5)
+
+
+async def test_bad_token_id_fails_its_own_request_alone(client):
+    before = await executions(client, "gathering")
+    rows = [[[1, 2]], [[3, 99]], [[5, 6]], [[7, 8]]]
+    answers = await asyncio.gather(*(client.infer("gathering", ids(*each)) for each in rows), return_exceptions=True)
+    assert isinstance(answers[1], InferenceServerException)
+    assert "idx=99" in str(answers[1])
+    assert answers[1].status() == "StatusCode.INVALID_ARGUMENT"
+    for index in (0, 2, 3):
+        np.testing.assert_array_equal(answers[index].as_numpy("VECTORS"), vectors(*rows[index]))
+    assert (await executions(client, "gathering"))[0] - before[0] == 1, "they were one Triton batch"
+
+
+async def test_lone_bad_token_id_fails_and_the_model_serves_on(client):
+    with pytest.raises(InferenceServerException, match="idx=-11"):
+        await client.infer("embedding", ids([-11]))
+    np.testing.assert_array_equal((await client.infer("embedding", ids([3]))).as_numpy("VECTORS"), vectors([3]))
+
+
+async def test_inputs_with_different_batch_sizes_are_refused(client):
+    inputs = [tensor("A", np.ones((2, 4), np.float32), "FP32"), tensor("B", np.ones((3, 4), np.float32), "FP32")]
+    with pytest.raises(InferenceServerException, match=r"(?i)batch|shape"):
+        await client.infer("arithmetic", inputs)
+
+
+async def test_malformed_text_is_refused_by_name_and_the_model_serves_on(client):
+    broken = InferInput("IN", [1, 1], "BYTES")
+    broken.set_data_from_numpy(np.array([[b"four"]], np.object_))
+    broken._raw_content = b"\xff\xff\xff\x7fx"  # says two GiB, has one byte
+    good = np.array([[b"good"]], np.object_)
+    with pytest.raises(InferenceServerException, match="IN"):
+        await client.infer("identity_STRING", [broken])
+    answer = await client.infer("identity_STRING", [tensor("IN", good, "BYTES")])
+    assert answer.as_numpy("OUT").tolist() == good.tolist()
+
+
+async def test_no_rows_at_all_are_answered_or_refused_and_the_model_serves_on(client):
+    with pytest.raises(InferenceServerException):
+        await client.infer("embedding", [tensor("IDS", np.zeros((0, 2), np.int64), "INT64")])
+    np.testing.assert_array_equal((await client.infer("embedding", ids([3]))).as_numpy("VECTORS"), vectors([3]))
+    empty = await client.infer("embedding", [tensor("IDS", np.zeros((2, 0), np.int64), "INT64")])
+    assert empty.as_numpy("VECTORS").shape == (2, 0, 2)
