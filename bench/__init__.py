@@ -1,0 +1,1 @@
+"""Load scenarios: Triton directly, Triton's own priorities and Fairlane, run in turn on one machine."""

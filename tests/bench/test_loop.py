@@ -1,0 +1,75 @@
+import asyncio
+import time
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from bench.loop import closed_loop, open_loop
+from bench.outcome import Outcome
+from bench.samples import Recorder
+
+
+@dataclass
+class FakeSender:
+    """Answers after `service_s` without a server; `stall_s` blocks the loop in the first request."""
+
+    service_s: float = 0.0
+    stall_s: float = 0.0
+    recorder: Recorder = field(default_factory=Recorder)
+    begin_s: float = field(default_factory=time.monotonic)
+    tasks: list[asyncio.Task[None]] = field(default_factory=list)
+    outstanding: int = 0
+    most_outstanding: int = 0
+
+    def now_s(self) -> float:
+        return time.monotonic() - self.begin_s
+
+    def fire(self, due_s: float) -> None:
+        self.tasks.append(asyncio.create_task(self.request(self.recorder.arrive(due_s))))
+
+    async def request(self, index: int) -> None:
+        self.recorder.send(index, self.now_s())
+        self.outstanding += 1
+        self.most_outstanding = max(self.most_outstanding, self.outstanding)
+        if self.stall_s and index == 0:
+            time.sleep(self.stall_s)  # noqa: ASYNC251 - the generator's own stall is what this is about
+        await asyncio.sleep(self.service_s)
+        self.outstanding -= 1
+        self.recorder.finish(index, self.now_s(), Outcome.OK)
+
+
+async def test_open_loop_does_not_wait_for_answers() -> None:
+    sender = FakeSender(service_s=30)
+    await open_loop(sender, np.arange(20) * 0.005)
+    await asyncio.sleep(0)
+    assert sender.most_outstanding == 20
+    for task in sender.tasks:
+        task.cancel()
+    await asyncio.gather(*sender.tasks, return_exceptions=True)
+
+
+async def test_a_stalled_generator_skips_nothing_and_books_its_lateness() -> None:
+    sender = FakeSender(stall_s=0.2)
+    await open_loop(sender, np.arange(20) * 0.01)
+    await asyncio.gather(*sender.tasks)
+    samples = sender.recorder.freeze(duration_s=0.2, end_s=sender.now_s(), cpu_s=0)
+    np.testing.assert_allclose(samples.due_s, np.arange(20) * 0.01)
+    # Request i was due at 10 i ms and could not be sent before 200 ms.
+    assert np.all(samples.lateness_ms[1:] >= 200 - samples.due_s[1:] * 1e3 - 1)
+    assert np.all(samples.latency_ms[1:] >= samples.lateness_ms[1:])
+
+
+async def test_nothing_is_sent_before_it_is_due() -> None:
+    sender = FakeSender()
+    await open_loop(sender, np.arange(10) * 0.02)
+    await asyncio.gather(*sender.tasks)
+    samples = sender.recorder.freeze(duration_s=0.2, end_s=sender.now_s(), cpu_s=0)
+    assert np.all(samples.lateness_ms > -1)
+
+
+async def test_closed_loop_keeps_its_number_outstanding() -> None:
+    sender = FakeSender(service_s=0.005)
+    await closed_loop(sender, 8, 0.1)
+    assert sender.most_outstanding == 8
+    assert sender.outstanding == 0
+    assert len(sender.recorder.due_s) >= 16

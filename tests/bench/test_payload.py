@@ -1,0 +1,58 @@
+import numpy as np
+import pytest
+from tritonclient.grpc import service_pb2
+
+from bench.payload import infer_request
+from bench.stream import Stream
+
+STREAM = Stream(
+    name="s", model="minilm", traffic_class="interactive", tenant="t", duration_s=1, rate_per_s=1, rows=2, seq=5
+)
+
+
+def metadata(shape: list[int], dtype: str = "INT64") -> service_pb2.ModelMetadataResponse:
+    response = service_pb2.ModelMetadataResponse(name="minilm")
+    for name in ("input_ids", "attention_mask", "token_type_ids"):
+        response.inputs.add(name=name, datatype=dtype, shape=shape)
+    return response
+
+
+def parse(body: bytes) -> service_pb2.ModelInferRequest:
+    return service_pb2.ModelInferRequest.FromString(body)
+
+
+def test_open_dimensions_become_rows_and_tokens() -> None:
+    request = parse(infer_request(STREAM, metadata([-1, -1]), seed=1))
+    assert [list(tensor.shape) for tensor in request.inputs] == [[2, 5]] * 3
+    ids, mask, types = (np.frombuffer(raw, np.int64) for raw in request.raw_input_contents)
+    assert len(ids) == 10
+    assert set(mask) == {1}
+    assert set(types) == {0}
+    assert len(request.parameters) == 0
+
+
+def test_fixed_dimensions_are_kept() -> None:
+    request = parse(infer_request(STREAM, metadata([-1, 1, 8, 8], "FP32"), seed=1))
+    assert list(request.inputs[0].shape) == [2, 1, 8, 8]
+    assert len(request.raw_input_contents[0]) == 2 * 64 * 4
+
+
+def test_triton_priority_is_a_request_parameter() -> None:
+    stream = Stream(**{**vars(STREAM), "triton_priority": 2})
+    assert parse(infer_request(stream, metadata([-1, -1]), seed=1)).parameters["priority"].uint64_param == 2
+
+
+def test_a_model_without_batch_is_named() -> None:
+    with pytest.raises(ValueError, match="minilm: input input_ids has shape"):
+        infer_request(STREAM, metadata([8, 8]), seed=1)
+
+
+def test_unknown_dtype_is_named() -> None:
+    with pytest.raises(ValueError, match="no values for dtype BYTES"):
+        infer_request(STREAM, metadata([-1, 1], "BYTES"), seed=1)
+
+
+@pytest.mark.parametrize("change", [{"rate_per_s": 0}, {"outstanding": 4}, {"rows": 0}, {"duration_s": 0}])
+def test_impossible_streams_are_refused(change: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match="stream s"):
+        Stream(**{**vars(STREAM), **change})
