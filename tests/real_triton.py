@@ -70,7 +70,8 @@ class ModelRepository:
 
         return (
             f'name: "{name}"\nbackend: "onnxruntime"\nmax_batch_size: {rows}\n'
-            f"input [{entries(inputs)}]\noutput [{entries(outputs)}]\ninstance_group [{{ kind: KIND_CPU }}]\n{extra}\n"
+            f"input [{entries(inputs)}]\noutput [{entries(outputs)}]\n{extra}\n"
+            + ("" if "instance_group" in extra else "instance_group [{ count: 1 kind: KIND_CPU }]\n")
         )
 
     def add_arithmetic(self, name: str = "arithmetic") -> Path:
@@ -82,11 +83,20 @@ class ModelRepository:
         column = ("FP32", [4])
         return self.add(name, nodes, {"A": column, "B": column}, {"SUM": column, "DIFFERENCE": column})
 
-    def add_identity(self, name: str, kind: str, *, rows: int = 8, dims: list[int] | None = None) -> Path:
-        """OUT = IN, of any type and any number of columns."""
+    def add_identity(
+        self,
+        name: str,
+        kind: str,
+        *,
+        rows: int = 8,
+        dims: list[int] | None = None,
+        ends: tuple[str, str] = ("IN", "OUT"),
+        extra: str = "",
+    ) -> Path:
+        """OUT = IN, of any type and any number of columns; `ends` names them."""
         tensor = (kind, dims or [-1])
-        nodes = [helper.make_node("Identity", ["IN"], ["OUT"])]
-        return self.add(name, nodes, {"IN": tensor}, {"OUT": tensor}, rows=rows)
+        nodes = [helper.make_node("Identity", [ends[0]], [ends[1]])]
+        return self.add(name, nodes, {ends[0]: tensor}, {ends[1]: tensor}, rows=rows, extra=extra)
 
     def add_embedding(self, name: str = "embedding", *, delay_us: int = 0, rows: int = 8) -> Path:
         """VECTORS[n, k, 2] = table[IDS[n, k]], a vocabulary of ten where word i is (i, 10 i)."""

@@ -1,4 +1,5 @@
 import asyncio
+import contextlib
 import os
 import signal
 import socket
@@ -230,6 +231,10 @@ async def test_ready_address_serves_health_and_metrics(models):
     async with aiohttp.ClientSession() as session:
         async with session.get(f"http://{address.http}/v2/health/live") as response:
             assert response.status == 200
-        async with session.get(f"http://{address.metrics}/metrics") as response:
-            assert "nv_" in await response.text()
+        metrics = ""
+        async with asyncio.timeout(30):
+            while "nv_" not in metrics:  # Triton opens this port a moment after it says that it is ready
+                with contextlib.suppress(aiohttp.ClientConnectionError):
+                    async with session.get(f"http://{address.metrics}/metrics") as response:
+                        metrics = await response.text()
     await triton.stop(grace_s=0.0)

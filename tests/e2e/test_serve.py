@@ -1,0 +1,189 @@
+"""`fairlane serve` as a person runs it: a process of its own, on the published models, with real signals."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import fairlane
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[2]
+READY = re.compile(r"fairlane is ready: gRPC on (\S+), HTTP on (\S+), embedded Triton on (\S+)")
+START_S = 90.0
+SERVE = (sys.executable, "-m", "scheduler", "serve")
+
+
+@dataclass
+class Serving:
+    """A ready service."""
+
+    process: subprocess.Popen[str]
+    grpc: str
+    http: str
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run `fairlane ARGUMENTS --address ...` against it."""
+        command = [sys.executable, "-m", "scheduler", *arguments, "--address", self.grpc]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+
+    def state(self) -> Any:
+        with urllib.request.urlopen(f"{self.http}/debug/snapshot", timeout=10) as reply:
+            return json.load(reply)
+
+
+def descendants(pid: int) -> list[int]:
+    """Processes under this one, by walking /proc once."""
+    parents = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            except OSError:
+                continue
+    found = [pid]
+    for each in found:
+        found.extend(child for child, parent in parents.items() if parent == each)
+    return found[1:]
+
+
+def alive(pids: list[int]) -> list[int]:
+    living = []
+    for pid in pids:
+        try:
+            if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX":
+                living.append(pid)
+        except OSError:
+            continue
+    return living
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Iterator[Callable[..., Serving]]:
+    started = []
+
+    def start(*flags: str) -> Serving:
+        log = (tmp_path / "serve.err").open("w")
+        process = subprocess.Popen(
+            [*SERVE, "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", *flags],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+        )
+        log.close()
+        started.append(process)
+        assert process.stdout is not None
+        found = READY.match(process.stdout.readline())
+        assert found, (tmp_path / "serve.err").read_text()
+        return Serving(process, found[1], found[2])
+
+    yield start
+    for process in started:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
+def embed(client: fairlane.Client, rows: int = 1) -> Any:
+    inputs = {name: np.ones((rows, 8), dtype=np.int64) for name in ("input_ids", "attention_mask")}
+    return client.infer("minilm", inputs, priority="interactive", tenant="demo", timeout_s=30)["sentence_embedding"]
+
+
+def test_infer_commands_answer_from_the_int8_models(serve: Callable[..., Serving]) -> None:
+    serving = serve()
+    with urllib.request.urlopen(f"{serving.http}/readyz", timeout=10) as reply:
+        assert reply.status == 200
+    texts = ("a cat on the sofa", "a kitten on the couch", "quarterly revenue")
+    flags = [flag for text in texts for flag in ("--text", text)]
+    table = serving.run("infer", "minilm", *flags, "--priority", "interactive", "--tenant", "demo")
+    assert table.returncode == 0, table.stderr
+    assert "quarterly" in table.stdout
+    answer = json.loads(serving.run("infer", "minilm", *flags, "--json").stdout)
+    cosine = np.array(answer["cosine_similarity"])
+    assert cosine[0, 1] > 0.6
+    assert cosine[0, 2] < 0.3
+    digits = serving.run("infer", "digits", "--sample", "0", "--sample", "7", "--priority", "background", "--json")
+    assert digits.returncode == 0, digits.stderr
+    assert serving.state()["ended"]["COMPLETED"] == 3
+
+
+def test_interrupt_stops_everything_and_exits_with_zero(serve: Callable[..., Serving], poll_until: Any) -> None:
+    serving = serve()
+    children = descendants(serving.process.pid)
+    assert children
+    serving.process.send_signal(signal.SIGINT)
+    assert serving.process.wait(timeout=30) == 0
+    poll_until(lambda: not alive(children))
+
+
+def test_nothing_is_left_when_the_service_is_killed(serve: Callable[..., Serving], poll_until: Any) -> None:
+    serving = serve()
+    children = descendants(serving.process.pid)
+    assert children
+    serving.process.kill()
+    serving.process.wait(timeout=30)
+    poll_until(lambda: not alive(children))
+
+
+def test_killed_triton_is_started_again_and_service_resumes(serve: Callable[..., Serving], poll_until: Any) -> None:
+    serving = serve()
+    (server,) = [
+        pid for pid in descendants(serving.process.pid) if b"tritonserver" in Path(f"/proc/{pid}/comm").read_bytes()
+    ]
+    with fairlane.Client(serving.grpc) as client:
+        before = embed(client)
+        os.kill(server, signal.SIGKILL)
+        poll_until(lambda: not client.ready())
+        with pytest.raises(fairlane.Unavailable) as caught:
+            client.infer("digits", {"image": np.zeros((1, 1, 8, 8), dtype=np.float32)}, timeout_s=0.2)
+        assert caught.value.reason == "NO_BACKEND"
+        assert caught.value.retry_after_s is not None
+        with pytest.raises(urllib.error.HTTPError, match="503"):
+            urllib.request.urlopen(f"{serving.http}/readyz", timeout=10)
+        poll_until(client.ready, within_s=START_S)
+        np.testing.assert_array_equal(embed(client), before)
+
+
+def test_model_that_does_not_load_ends_the_start_with_tritons_reason(tmp_path: Path) -> None:
+    model = tmp_path / "models" / "broken"
+    (model / "1").mkdir(parents=True)
+    (model / "1" / "model.onnx").write_bytes(b"not an onnx file")
+    (model / "config.pbtxt").write_text(
+        'name: "broken"\nbackend: "onnxruntime"\nmax_batch_size: 1\n'
+        'input [{ name: "X" data_type: TYPE_FP32 dims: [1] }]\noutput [{ name: "Y" data_type: TYPE_FP32 dims: [1] }]\n'
+    )
+    result = subprocess.run(
+        [*SERVE, "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", "--model-repository", str(tmp_path / "models")],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert result.returncode == 1
+    assert "broken" in result.stderr
+    assert "is ready" not in result.stdout
+
+
+def test_address_that_is_taken_is_named(serve: Callable[..., Serving]) -> None:
+    serving = serve()
+    result = subprocess.run(
+        [*SERVE, "--listen", serving.grpc, "--http", "127.0.0.1:0"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert result.returncode == 1
+    assert f"listen.grpc: {serving.grpc}" in result.stderr
