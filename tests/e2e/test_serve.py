@@ -109,7 +109,7 @@ def test_infer_commands_answer_from_the_int8_models(serve: Callable[..., Serving
     assert table.returncode == 0, table.stderr
     assert "quarterly" in table.stdout
     answer = json.loads(serving.run("infer", "minilm", *flags, "--json").stdout)
-    cosine = np.array(answer["cosine_similarity"])
+    cosine = np.array(answer["similarity"])
     assert cosine[0, 1] > 0.6
     assert cosine[0, 2] < 0.3
     digits = serving.run("infer", "digits", "--sample", "0", "--sample", "7", "--priority", "background", "--json")
