@@ -67,6 +67,10 @@ class Backend:
         """Batches of the model that the backend holds."""
         return len(self._in_flight.get(model, ()))
 
+    def busy_models(self) -> list[str]:
+        """Models with batches in flight, also those that the backend no longer offers."""
+        return [model for model, batches in self._in_flight.items() if batches]
+
     def work_s(self) -> float:
         """Estimated seconds of service in flight, over all models."""
         return sum(batch.estimate_s for batches in self._in_flight.values() for batch in batches.values())

@@ -17,7 +17,7 @@ Nothing waits for a batch to fill: a batch is what is there when a place in flig
 from dataclasses import dataclass
 
 from scheduler.core.backend import ModelCapacity
-from scheduler.core.flows import ClassQueue, Flow
+from scheduler.core.flows import ClassQueue
 from scheduler.core.lane import Lane
 from scheduler.core.limit import batches_ahead
 from scheduler.core.ticket import Ticket
@@ -27,6 +27,7 @@ from scheduler.core.ticket import Ticket
 class _Filling:
     """A batch while it is put together."""
 
+    opened_by: ClassQueue
     tickets: list[Ticket]
     rows: int
     limit_rows: int
@@ -39,16 +40,17 @@ def form(lane: Lane, capacity: ModelCapacity) -> list[Ticket]:
         lane: the model's queues.
         capacity: what the chosen backend offers of the model.
     """
-    retry = lane.next_retry()
-    if retry is not None:
-        return [lane.retries.popleft()]
     turn = lane.next_turn()
     if turn is None:
         return []
     queue, flow, ticket = turn
+    cost_s = _cost_s(lane, ticket)
+    lane.virtual.serve(queue, cost_s)
+    if flow is None:
+        return [queue.retries.popleft()]
     limit_rows = _limit_rows(lane, queue, capacity, ticket.merge_key)
-    _take(lane, queue, flow, ticket, chosen=True)
-    batch = _Filling([ticket], ticket.rows, limit_rows)
+    queue.take(flow, ticket, cost_s, chosen=True)
+    batch = _Filling(queue, [ticket], ticket.rows, limit_rows)
     if ticket.merge_key is not None:
         for rider_queue in lane.classes:
             _fill(lane, rider_queue, capacity, ticket.merge_key, batch)
@@ -58,24 +60,27 @@ def form(lane: Lane, capacity: ModelCapacity) -> list[Ticket]:
 def _fill(lane: Lane, queue: ClassQueue, capacity: ModelCapacity, merge_key: str, batch: _Filling) -> None:
     """Add this class's tickets of the key while they fit."""
     limit_rows = min(batch.limit_rows, _limit_rows(lane, queue, capacity, merge_key))
+    full_batch_s = capacity.max_batch_size * lane.estimator.line(merge_key).row_s
     while batch.rows < limit_rows:
         found = queue.first_of(merge_key)
         if found is None or batch.rows + found[1].rows > limit_rows:
             return
         flow, ticket = found
-        _take(lane, queue, flow, ticket, chosen=False)
+        cost_s = _cost_s(lane, ticket)
+        queue.take(flow, ticket, cost_s, chosen=False)
+        if queue is batch.opened_by:
+            lane.virtual.charge(queue, cost_s)
+        else:
+            lane.virtual.ride(queue, cost_s, most_s=full_batch_s)
         batch.tickets.append(ticket)
         batch.rows += ticket.rows
         batch.limit_rows = limit_rows
 
 
-def _take(lane: Lane, queue: ClassQueue, flow: Flow, ticket: Ticket, *, chosen: bool) -> None:
-    cost_s = ticket.rows * lane.estimator.line(ticket.merge_key).row_s
-    queue.take(flow, ticket, cost_s, chosen=chosen)
-    if chosen:
-        lane.virtual.serve(queue, cost_s)
-    else:
-        lane.virtual.ride(queue, cost_s)
+def _cost_s(lane: Lane, ticket: Ticket) -> float:
+    """The ticket's service time: its rows' part of a usual batch, or all of the batch that it is by itself."""
+    line = lane.estimator.line(ticket.merge_key)
+    return line.predict(ticket.rows) if ticket.merge_key is None else ticket.rows * line.row_s
 
 
 def _limit_rows(lane: Lane, queue: ClassQueue, capacity: ModelCapacity, merge_key: str | None) -> int:

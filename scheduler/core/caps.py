@@ -30,7 +30,7 @@ class Tenant:
         self.settings = settings
         self.in_flight = 0
         self.queued = 0
-        self.parked: list[Flow] = []
+        self.parked: dict[Flow, None] = {}
 
     @property
     def capped(self) -> bool:

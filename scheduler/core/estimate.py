@@ -3,13 +3,16 @@
 Least squares with exponential forgetting over (rows, seconds). Sums of weights decay by FORGET with
 each sample, so the line follows drift within about 1 / (1 - FORGET) batches. Robustness: once a line
 is known, a sample counts for at most OUTLIER times what was expected, so that one stall does not
-double the estimate, while a lasting change still arrives (geometrically). Where all samples have the
-same rows the slope cannot be seen, and the line runs through the origin, which never underrates the
-saving of a smaller batch. The form of the line is BentoML's and Clockwork's (OSDI 2020, section 4.3:
-execution of a model at one batch size is predictable).
+double the estimate, while a lasting change still arrives (geometrically). The form of the line is
+BentoML's and Clockwork's (OSDI 2020, section 4.3: execution of a model at one batch size is predictable).
 
-Cold start: nothing is extrapolated beyond GROWTH times the largest batch that was seen, so the first
-batches grow 1, 2, 4, ... and a wrong first guess costs one small batch.
+Where all samples have the same rows the slope cannot be seen; the constant keeps the part of the whole
+that it had when the slope was last seen. Before that it counts as none, which may overrate a larger
+batch so much that none is ever tried (a = 15 ms, b = 0.1 ms, bound 25 ms: one row takes 15.1 ms, and
+two would be thought to take 30.2): so as long as what runs is within the bound, the next size is tried.
+
+Cold start: nothing is extrapolated beyond GROWTH times the largest batch seen of late, so the first
+batches grow 1, 2, 4, ... and a wrong guess costs one batch of twice the usual size.
 """
 
 from collections import OrderedDict
@@ -21,6 +24,10 @@ KNOWN_SAMPLES: Final = 5
 GROWTH: Final = 2
 # Service time of one row of a model that has never run; any value will do, shares are relative.
 FIRST_ROW_S: Final = 0.005
+# A spread of rows below this part of their mean square is none: too little to see a slope by.
+FLAT: Final = 1e-6
+# A clock that stood still must not make a model free: nothing could ever outweigh a prediction of zero.
+LEAST_S: Final = 1e-6
 # Lines kept; the least recently used is dropped (a merge key per sequence length can be many).
 MAX_LINES: Final = 1024
 
@@ -28,15 +35,19 @@ MAX_LINES: Final = 1024
 class LatencyLine:
     """Seconds of service as a function of rows, for one merge key."""
 
-    __slots__ = ("_n", "_sx", "_sxx", "_sxy", "_sy", "largest_rows", "samples")
+    __slots__ = ("_constant_part", "_flat", "_line", "_n", "_sx", "_sxx", "_sxy", "_sy", "largest_rows", "samples")
 
     def __init__(self) -> None:
         self._n = self._sx = self._sy = self._sxx = self._sxy = 0.0
+        self._line = (0.0, FIRST_ROW_S)
+        self._flat = True
+        self._constant_part = 0.0
         self.samples = 0
-        self.largest_rows = 0
+        self.largest_rows = 0.0
 
     def learn(self, rows: int, service_s: float) -> None:
         """Take in one finished batch."""
+        service_s = max(service_s, LEAST_S)
         if self.samples >= KNOWN_SAMPLES:
             service_s = min(service_s, OUTLIER * self.predict(rows))
         self._n = self._n * FORGET + 1
@@ -45,26 +56,16 @@ class LatencyLine:
         self._sxx = self._sxx * FORGET + rows * rows
         self._sxy = self._sxy * FORGET + rows * service_s
         self.samples += 1
-        self.largest_rows = max(self.largest_rows, rows)
+        self.largest_rows = max(rows, FORGET * self.largest_rows)
+        self._line = self._fit()
 
     def coefficients(self) -> tuple[float, float]:
         """(a, b): seconds a batch, seconds a row; both at least 0."""
-        if not self.samples:
-            return 0.0, FIRST_ROW_S
-        spread = self._n * self._sxx - self._sx * self._sx
-        if spread <= 1e-6 * self._n * self._sxx:
-            return 0.0, self._sy / self._sx
-        slope = (self._n * self._sxy - self._sx * self._sy) / spread
-        intercept = (self._sy - slope * self._sx) / self._n
-        if intercept < 0:
-            return 0.0, self._sxy / self._sxx
-        if slope < 0:
-            return self._sy / self._n, 0.0
-        return intercept, slope
+        return self._line
 
     def predict(self, rows: int) -> float:
         """Expected service seconds of a batch of so many rows."""
-        a, b = self.coefficients()
+        a, b = self._line
         return a + b * rows
 
     @property
@@ -74,11 +75,32 @@ class LatencyLine:
 
     def rows_within(self, bound_s: float) -> int:
         """The largest batch expected to end within the bound, no more than GROWTH times the largest seen."""
-        a, b = self.coefficients()
-        grown = max(1, GROWTH * self.largest_rows)
+        a, b = self._line
+        grown = max(1, int(GROWTH * self.largest_rows))
         if bound_s <= a:
             return 0
-        return grown if b == 0 else min(grown, int((bound_s - a) / b))
+        if b == 0 or self._next_size_unknown(bound_s):
+            return grown
+        return min(grown, int((bound_s - a) / b))
+
+    def _next_size_unknown(self, bound_s: float) -> bool:
+        return self._flat and not self._constant_part and self.samples > 0 and self._sy <= bound_s * self._n
+
+    def _fit(self) -> tuple[float, float]:
+        """Least squares with both coefficients at least 0."""
+        spread = self._n * self._sxx - self._sx * self._sx
+        self._flat = spread <= FLAT * self._n * self._sxx
+        if self._flat:
+            constant_s = self._constant_part * self._sy / self._n
+            return constant_s, (1 - self._constant_part) * self._sy / self._sx
+        slope = (self._n * self._sxy - self._sx * self._sy) / spread
+        intercept = (self._sy - slope * self._sx) / self._n
+        if intercept < 0:
+            intercept, slope = 0.0, self._sxy / self._sxx
+        elif slope < 0:
+            intercept, slope = self._sy / self._n, 0.0
+        self._constant_part = intercept * self._n / self._sy
+        return intercept, slope
 
 
 class Estimator:

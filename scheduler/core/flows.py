@@ -4,16 +4,28 @@
 key, so that a batch is filled in fair order without a scan. Start tags only grow, so an entry whose
 tag is out of date is corrected when it comes to the top; a flow whose tenant is at its cap is taken
 out when met and put back when the cap frees (caps.py). Every operation is O(log tenants) amortised.
+
+Memory is bounded by what waits, whoever comes and goes under however many names: a heap sweeps out
+flows without tickets as it doubles, and no more than MAX_RESTING idle flows keep the tag that their
+last service earned them.
 """
 
 import heapq
+from collections import deque
 from collections.abc import Iterator
+from typing import Final
 
 from scheduler.core.caps import Tenant
 from scheduler.core.order import TicketQueue
 from scheduler.core.settings import ClassSettings
 from scheduler.core.share import Account, VirtualTime
 from scheduler.core.ticket import Ticket, TicketState
+
+# Below this many entries sweeping a heap costs more than it frees.
+SLACK_ENTRIES: Final = 64
+# Idle flows remembered while V has not passed their tags. A flow forgotten early may come back at V
+# and gain the service of its last ticket, once; the one nearest to V gains least and goes first.
+MAX_RESTING: Final = 4096
 
 
 class Flow(Account):
@@ -22,9 +34,10 @@ class Flow(Account):
     Attributes:
         serial: makes the order of equal tags that of first appearance.
         absent_from: heaps that met the flow while its tenant was capped, and dropped it.
+        resting_tag: tag under which the flow was last lined up to be forgotten.
     """
 
-    __slots__ = ("absent_from", "owner", "parked", "serial", "tenant", "tickets")
+    __slots__ = ("absent_from", "owner", "resting_tag", "serial", "tenant", "tickets")
 
     def __init__(self, tenant: Tenant, owner: "ClassQueue", serial: int) -> None:
         super().__init__(tenant.settings.weight)
@@ -32,22 +45,19 @@ class Flow(Account):
         self.owner = owner
         self.serial = serial
         self.tickets = TicketQueue()
-        self.parked = False
-        self.absent_from: list[FlowHeap] = []
+        self.absent_from: dict[FlowHeap, None] = {}
+        self.resting_tag: float | None = None
 
     def park(self, heap: "FlowHeap") -> None:
         """Leave a heap until the tenant is below its cap again."""
-        self.absent_from.append(heap)
-        if not self.parked:
-            self.parked = True
-            self.tenant.parked.append(self)
+        self.absent_from[heap] = None
+        self.tenant.parked[self] = None
 
     def unpark(self) -> None:
         """Come back, with no credit for the time at the cap."""
-        self.parked = False
         self.owner.virtual.join(self)
         heaps = self.absent_from
-        self.absent_from = []
+        self.absent_from = {}
         for heap in heaps:
             heap.add(self)
 
@@ -55,24 +65,31 @@ class Flow(Account):
 class FlowHeap:
     """Flows by start tag, those with a ticket of `merge_key` (None: those with any ticket)."""
 
-    __slots__ = ("_entries", "_members", "_merge_key")
+    __slots__ = ("_entries", "_members", "_merge_key", "_sweep_at")
 
     def __init__(self, merge_key: str | None = None) -> None:
         self._merge_key = merge_key
         self._entries: list[tuple[float, int, Flow]] = []
         self._members: set[int] = set()
+        self._sweep_at = SLACK_ENTRIES
+
+    def __len__(self) -> int:
+        return len(self._entries)
 
     def add(self, flow: Flow) -> None:
         """Add the flow unless it is here."""
-        if flow.serial not in self._members:
-            self._members.add(flow.serial)
-            heapq.heappush(self._entries, (flow.start, flow.serial, flow))
+        if flow.serial in self._members:
+            return
+        if len(self._entries) >= self._sweep_at:
+            self._sweep()
+        self._members.add(flow.serial)
+        heapq.heappush(self._entries, (flow.start, flow.serial, flow))
 
     def first(self) -> tuple[Flow, Ticket] | None:
         """The flow with the least start tag that may run, and its oldest ticket; None: there is none."""
         while self._entries:
             start, serial, flow = self._entries[0]
-            ticket = flow.tickets.head() if self._merge_key is None else flow.tickets.head_of(self._merge_key)
+            ticket = self._head(flow)
             if ticket is None:
                 self._pop(serial)
             elif flow.tenant.capped:
@@ -84,9 +101,21 @@ class FlowHeap:
                 return flow, ticket
         return None
 
+    def _head(self, flow: Flow) -> Ticket | None:
+        return flow.tickets.head() if self._merge_key is None else flow.tickets.head_of(self._merge_key)
+
     def _pop(self, serial: int) -> None:
         heapq.heappop(self._entries)
         self._members.discard(serial)
+
+    def _sweep(self) -> None:
+        """Drop flows without a ticket, wherever they stand."""
+        self._entries = [
+            (flow.start, serial, flow) for _, serial, flow in self._entries if self._head(flow) is not None
+        ]
+        heapq.heapify(self._entries)
+        self._members = {serial for _, serial, _ in self._entries}
+        self._sweep_at = SLACK_ENTRIES + 2 * len(self._entries)
 
 
 class ClassQueue(Account):
@@ -96,6 +125,7 @@ class ClassQueue(Account):
         rank: 0 is the most important class.
         queued: waiting tickets.
         blocked: whether every tenant that waits here was last seen at its cap.
+        retries: tickets of a batch that failed, each to be tried alone; they still count in flight.
     """
 
     __slots__ = (
@@ -109,6 +139,7 @@ class ClassQueue(Account):
         "model",
         "queued",
         "rank",
+        "retries",
         "settings",
         "virtual",
     )
@@ -120,6 +151,7 @@ class ClassQueue(Account):
         self.settings = settings
         self.rank = rank
         self.queued = 0
+        self.retries: deque[Ticket] = deque()
         self.virtual = VirtualTime()
         self._flows: dict[str, Flow] = {}
         self._heads = FlowHeap()
@@ -127,6 +159,17 @@ class ClassQueue(Account):
         self._key_counts: dict[str, int] = {}
         self._resting: list[tuple[float, int, Flow]] = []
         self._serial = 0
+
+    @property
+    def backlogged(self) -> bool:
+        """Whether anything waits here, retries included."""
+        return self.queued > 0 or self.next_retry() is not None
+
+    def next_retry(self) -> Ticket | None:
+        """The oldest ticket that waits to be tried alone."""
+        while self.retries and self.retries[0].state is not TicketState.RETRYING:
+            self.retries.popleft()
+        return self.retries[0] if self.retries else None
 
     def push(self, ticket: Ticket, tenant: Tenant) -> None:
         """Queue the ticket under its tenant."""
@@ -162,7 +205,7 @@ class ClassQueue(Account):
         if chosen:
             self.virtual.serve(flow, cost_s)
         else:
-            self.virtual.ride(flow, cost_s)
+            self.virtual.charge(flow, cost_s)
         flow.tenant.in_flight += 1
         self._leave(flow, ticket, TicketState.IN_FLIGHT)
 
@@ -171,7 +214,10 @@ class ClassQueue(Account):
         self._leave(self._flows[ticket.tenant], ticket, TicketState.ENDED)
 
     def __iter__(self) -> Iterator[Ticket]:
-        return (ticket for flow in self._flows.values() for ticket in flow.tickets)
+        """Every ticket that waits here, retries first."""
+        yield from (ticket for ticket in self.retries if ticket.state is TicketState.RETRYING)
+        for flow in self._flows.values():
+            yield from flow.tickets
 
     def _flow_of(self, tenant: Tenant) -> Flow:
         flow = self._flows.get(tenant.name)
@@ -207,10 +253,19 @@ class ClassQueue(Account):
 
     def _rest(self, flow: Flow) -> None:
         """Forget idle flows whose tag V has passed: joining anew would give them the same tag."""
-        heapq.heappush(self._resting, (flow.start, flow.serial, flow))
+        if flow.resting_tag != flow.start:
+            flow.resting_tag = flow.start
+            heapq.heappush(self._resting, (flow.start, flow.serial, flow))
         if not self.queued:
             self.virtual.rest()
-        while self._resting and self._resting[0][0] <= self.virtual.now:
-            _, _, idle = heapq.heappop(self._resting)
-            if not idle.tickets and idle.start <= self.virtual.now and self._flows.get(idle.tenant.name) is idle:
-                del self._flows[idle.tenant.name]
+        while self._resting and (self._resting[0][0] <= self.virtual.now or len(self._resting) > MAX_RESTING):
+            tag, _, idle = heapq.heappop(self._resting)
+            if idle.resting_tag == tag:
+                idle.resting_tag = None
+            if not idle.tickets and idle.start <= max(tag, self.virtual.now):
+                self._forget(idle)
+
+    def _forget(self, flow: Flow) -> None:
+        flow.tenant.parked.pop(flow, None)
+        if self._flows.get(flow.tenant.name) is flow:
+            del self._flows[flow.tenant.name]

@@ -1,6 +1,12 @@
-"""One model's waiting tickets: its classes, its retries, and which class is served next."""
+"""One model's waiting tickets: its classes, and which of them is served next.
 
-from collections import deque
+A ticket to be tried once more goes first within its class, and its class pays for the second try: a
+failed background batch of many tickets does not stand in the way of a more important arrival.
+
+A class that rides in another's batches pays for no more than one full batch between two turns of its
+own (share.py): it may take every free place, and its tenants that cannot ride still get its turns.
+"""
+
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -13,10 +19,10 @@ from scheduler.core.ticket import Ticket, TicketState
 
 
 class Turn(NamedTuple):
-    """The ticket that opens the next batch, with its class and its tenant's flow."""
+    """The ticket that opens the next batch, with its class and its tenant's flow; a retry has none."""
 
     queue: ClassQueue
-    flow: Flow
+    flow: Flow | None
     ticket: Ticket
 
 
@@ -25,33 +31,35 @@ class Lane:
 
     Attributes:
         classes: queues, most important class first.
-        retries: tickets of a batch that failed, each to be tried alone; they still count in flight.
         estimator: what the model's batches cost.
     """
 
-    __slots__ = ("classes", "estimator", "model", "retries", "virtual")
+    __slots__ = ("classes", "estimator", "model", "virtual")
 
     def __init__(self, model: str, classes: Sequence[ClassSettings]) -> None:
         self.model = model
         self.classes = tuple(ClassQueue(model, settings, rank) for rank, settings in enumerate(classes))
-        self.retries: deque[Ticket] = deque()
         self.estimator = Estimator()
         self.virtual = VirtualTime()
 
     def push(self, ticket: Ticket, rank: int, tenant: Tenant) -> None:
         """Queue a ticket in the class of this rank."""
         queue = self.classes[rank]
-        if not queue.queued:
-            if not any(other.queued for other in self.classes):
-                self.virtual.rest()
-            self.virtual.join(queue)
+        self._join(queue)
         queue.push(ticket, tenant)
+
+    def retry(self, ticket: Ticket, rank: int) -> None:
+        """Line up a ticket of a failed batch to be tried alone."""
+        queue = self.classes[rank]
+        self._join(queue)
+        ticket.state = TicketState.RETRYING
+        queue.retries.append(ticket)
 
     def next_turn(self) -> Turn | None:
         """Whose turn it is: the class with the least start tag (ties: the more important), then its first flow."""
         best: Turn | None = None
         for queue in self.classes:
-            found = queue.first() if queue.queued else None
+            found = self._next(queue)
             if found is None:
                 queue.blocked = bool(queue.queued)
                 continue
@@ -60,17 +68,24 @@ class Lane:
                 queue.blocked = False
                 self.virtual.join(queue)
             if best is None or queue.start < best.queue.start:
-                best = Turn(queue, *found)
+                best = found
         return best
 
-    def next_retry(self) -> Ticket | None:
-        """The oldest ticket that waits to be tried alone."""
-        while self.retries and self.retries[0].state is not TicketState.RETRYING:
-            self.retries.popleft()
-        return self.retries[0] if self.retries else None
-
     def waiting(self) -> Iterator[Ticket]:
-        """Every ticket that waits here, retries first."""
-        yield from (ticket for ticket in self.retries if ticket.state is TicketState.RETRYING)
+        """Every ticket that waits here, retries included."""
         for queue in self.classes:
             yield from queue
+
+    def _join(self, queue: ClassQueue) -> None:
+        if not queue.backlogged:
+            if not any(other.backlogged for other in self.classes):
+                self.virtual.rest()
+            self.virtual.join(queue)
+
+    @staticmethod
+    def _next(queue: ClassQueue) -> Turn | None:
+        retry = queue.next_retry()
+        if retry is not None:
+            return Turn(queue, None, retry)
+        found = queue.first() if queue.queued else None
+        return None if found is None else Turn(queue, *found)

@@ -80,7 +80,7 @@ class Scheduler:
         if batch is None:
             raise ValueError(f"batch {batch_id} is not in flight")
         self._advance(now)
-        service_s = self._backends[batch.backend].finish(batch, now=now)
+        service_s = self._backends[batch.backend].finish(batch, now=self._now)
         lane = self._lanes[batch.model]
         self._runnable[batch.model] = None
         if verdict is Verdict.SUCCEEDED:
@@ -100,9 +100,12 @@ class Scheduler:
         ticket = self._tickets.get(ticket_id)
         if ticket is None:
             return
-        if ticket.waiting:
+        waited = ticket.waiting
+        if waited:
             self._leave_queue(ticket)
         self._finish(ticket, Outcome.CANCELLED)
+        if waited:
+            self._deadlines.forget(ticket)
 
     def set_backend(self, state: BackendState, *, now: float) -> None:
         """Report a backend, or a change of its readiness or of its models.
@@ -261,10 +264,11 @@ class Scheduler:
             if ticket.state is not TicketState.IN_FLIGHT:
                 self._release(ticket)
                 continue
-            ticket.state = TicketState.RETRYING
-            lane.retries.append(ticket)
+            lane.retry(ticket, self._ranks[ticket.priority_class])
             self._deadlines.push(ticket)
         self._advance(self._now)
+        if not self._offered(lane.model):
+            self._evict_all(lane)
 
     def _advance(self, now: float) -> None:
         """Move the clock and evict what has expired."""
@@ -274,8 +278,8 @@ class Scheduler:
 
     def _evict_all(self, lane: Lane) -> None:
         for ticket in list(lane.waiting()):
-            self._deadlines.forget(ticket)
             self._evict(ticket, Outcome.NO_BACKEND)
+            self._deadlines.forget(ticket)
 
     def _evict(self, ticket: Ticket, outcome: Outcome) -> None:
         self._leave_queue(ticket)
@@ -303,7 +307,7 @@ class Scheduler:
 
     def _unpark(self, tenant: Tenant) -> None:
         flows = tenant.parked
-        tenant.parked = []
+        tenant.parked = {}
         for flow in flows:
             flow.unpark()
             self._runnable[flow.owner.model] = None
@@ -320,12 +324,14 @@ class Scheduler:
         return ModelSnapshot(
             name=lane.model,
             queued={queue.settings.name: queue.queued for queue in lane.classes},
-            retrying=sum(1 for ticket in lane.retries if ticket.state is TicketState.RETRYING),
+            retrying=sum(
+                1 for queue in lane.classes for ticket in queue.retries if ticket.state is TicketState.RETRYING
+            ),
             batch_s=batch_s,
             row_s=row_s,
         )
 
     @staticmethod
     def _backend_snapshot(backend: Backend) -> BackendSnapshot:
-        in_flight = {model: backend.in_flight(model) for model in backend.state.models}
+        in_flight = {model: backend.in_flight(model) for model in (*backend.state.models, *backend.busy_models())}
         return BackendSnapshot(backend.name, backend.state.ready, in_flight, backend.work_s())

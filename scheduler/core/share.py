@@ -12,7 +12,9 @@ its idleness. Two backlogged accounts differ in normalised service by at most th
 largest c / w (theorem 1 of the paper), whatever the sizes of the requests.
 
 A ticket that rides in another's batch is charged, but does not move V: it was not chosen for its
-tag, and V would otherwise run ahead of accounts that still wait.
+tag, and V would otherwise run ahead of accounts that still wait. Without V moving, rides could put an
+account ahead without bound and put its next turn off for as long. Where that would fall on others (lane.py:
+not all tenants of a class ride) `ride` bounds what is charged between two turns of the account's own.
 """
 
 
@@ -22,13 +24,15 @@ class Account:
     Attributes:
         weight: share relative to the other accounts.
         start: start tag of the account's next ticket, in virtual seconds.
+        ridden_s: seconds of service that `ride` has charged since the account's last turn.
     """
 
-    __slots__ = ("start", "weight")
+    __slots__ = ("ridden_s", "start", "weight")
 
     def __init__(self, weight: float) -> None:
         self.weight = weight
         self.start = 0.0
+        self.ridden_s = 0.0
 
 
 class VirtualTime:
@@ -47,12 +51,19 @@ class VirtualTime:
     def serve(self, account: Account, cost_s: float) -> None:
         """Charge the account that was chosen for its tag; V moves to that tag."""
         self.now = max(self.now, account.start)
-        self.ride(account, cost_s)
+        account.ridden_s = 0.0
+        self.charge(account, cost_s)
 
-    def ride(self, account: Account, cost_s: float) -> None:
-        """Charge an account whose ticket rides in a batch that was chosen for another's tag."""
+    def charge(self, account: Account, cost_s: float) -> None:
+        """Charge an account for a ticket that was not chosen for its tag; V stays."""
         account.start += cost_s / account.weight
         self.latest = max(self.latest, account.start)
+
+    def ride(self, account: Account, cost_s: float, *, most_s: float) -> None:
+        """As `charge`, of no more than `most_s` seconds between two turns of the account's own."""
+        charged_s = min(cost_s, max(0.0, most_s - account.ridden_s))
+        account.ridden_s += charged_s
+        self.charge(account, charged_s)
 
     def rest(self) -> None:
         """Nobody is backlogged: the busy period ends, V passes every tag, and accounts may be forgotten."""

@@ -1,0 +1,88 @@
+"""Short ways to make what the core is fed with, for the tests of the core, the simulation and the state machine."""
+
+from collections.abc import Mapping
+from itertools import count
+from typing import Any
+
+from scheduler.core.backend import BackendState, Batch, ModelCapacity
+from scheduler.core.events import Dispatch, Event
+from scheduler.core.scheduler import Scheduler
+from scheduler.core.settings import ClassSettings, CoreSettings, TenantSettings
+from scheduler.core.ticket import Ticket, TicketState
+
+_ticket_ids = count(1)
+
+
+def tenant_settings(weight: float = 1, max_in_flight: int = 1000, max_queued: int = 100_000) -> TenantSettings:
+    return TenantSettings(weight, max_in_flight, max_queued)
+
+
+def class_settings(
+    name: str, weight: float = 1, *, max_queued: int = 100_000, wait_s: float | None = None
+) -> ClassSettings:
+    return ClassSettings(name, weight, max_queued, wait_s)
+
+
+INTERACTIVE = class_settings("interactive", 16, wait_s=0.05)
+BACKGROUND = class_settings("background", 1)
+
+
+def core_settings(
+    classes: tuple[ClassSettings, ...] = (INTERACTIVE, BACKGROUND),
+    tenants: Mapping[str, TenantSettings] | None = None,
+    default: TenantSettings | None = None,
+    max_queued: int = 200_000,
+    queue_bytes: int = 1_000_000,
+) -> CoreSettings:
+    return CoreSettings(classes, tenants or {}, default or tenant_settings(), max_queued, queue_bytes)
+
+
+def make_ticket(priority_class: str = "interactive", tenant: str = "acme", model: str = "m", **others: Any) -> Ticket:
+    return Ticket(others.pop("ticket_id", next(_ticket_ids)), priority_class, tenant, model, **others)
+
+
+def queued_ticket(priority_class: str = "interactive", tenant: str = "acme", **others: Any) -> Ticket:
+    """A ticket in the state that a queue gives it."""
+    ticket = make_ticket(priority_class, tenant, **others)
+    ticket.state = TicketState.QUEUED
+    return ticket
+
+
+def backend_state(
+    name: str = "gpu0",
+    *,
+    ready: bool = True,
+    instances: int = 1,
+    max_batch_size: int = 8,
+    models: tuple[str, ...] = ("m",),
+) -> BackendState:
+    return BackendState(name, ready, dict.fromkeys(models, ModelCapacity(instances, max_batch_size)))
+
+
+def make_batch(batch_id: int = 1, tickets: tuple[Ticket, ...] = (), **others: Any) -> Batch:
+    values = {"backend": "gpu0", "model": "m", "merge_key": None, "estimate_s": 0.01, "dispatched_at": 0.0}
+    values |= {"rows": sum(ticket.rows for ticket in tickets), "started_at": None} | others
+    return Batch(batch_id=batch_id, tickets=tickets, **values)
+
+
+def ready_core(*states: BackendState, **settings: Any) -> Scheduler:
+    """A scheduler with these backends; none named: `gpu0` with one instance of `m`."""
+    core = Scheduler(core_settings(**settings))
+    for state in states or (backend_state(),):
+        core.set_backend(state, now=0.0)
+    return core
+
+
+def pull(core: Scheduler) -> list[Event]:
+    """Every event there is."""
+    events = []
+    while (event := core.next_event()) is not None:
+        events.append(event)
+    return events
+
+
+def dispatched(core: Scheduler) -> list[Dispatch]:
+    """Every event there is; all of them dispatches."""
+    events = pull(core)
+    assert all(isinstance(event, Dispatch) for event in events)
+    return [event for event in events if isinstance(event, Dispatch)]

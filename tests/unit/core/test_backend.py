@@ -1,0 +1,92 @@
+import pytest
+
+from scheduler.core.backend import Backend, Batch
+from tests.unit.core.build import backend_state, make_batch
+
+
+def start(backend: Backend, batch_id: int, at: float, **others: object) -> Batch:
+    batch = make_batch(batch_id, dispatched_at=at, **others)
+    backend.start(batch)
+    return batch
+
+
+@pytest.mark.parametrize("instances", [1, 3])
+def test_a_backend_holds_one_batch_more_than_it_has_instances(instances):
+    backend = Backend(backend_state(instances=instances))
+    for number in range(instances + 1):
+        assert backend.has_place("m")
+        start(backend, number, 0.0)
+    assert not backend.has_place("m")
+    assert backend.in_flight("m") == instances + 1
+
+
+def test_only_a_ready_backend_that_offers_the_model_has_a_place():
+    assert not Backend(backend_state(ready=False)).has_place("m")
+    assert not Backend(backend_state()).has_place("other")
+
+
+def test_models_have_places_of_their_own():
+    backend = Backend(backend_state(models=("m", "n")))
+    start(backend, 1, 0.0)
+    start(backend, 2, 0.0)
+    assert not backend.has_place("m")
+    assert backend.has_place("n")
+    assert backend.in_flight("n") == 0
+
+
+def test_work_is_the_sum_of_estimates_over_all_models():
+    backend = Backend(backend_state(models=("m", "n")))
+    start(backend, 1, 0.0, estimate_s=0.25)
+    last = start(backend, 2, 0.0, estimate_s=0.5, model="n")
+    assert backend.work_s() == 0.75
+    assert backend.busy_models() == ["m", "n"]
+    backend.finish(last, now=1.0)
+    assert backend.work_s() == 0.25
+    assert backend.busy_models() == ["m"]
+
+
+def test_a_batch_that_lay_ready_is_served_from_the_moment_an_instance_was_free():
+    backend = Backend(backend_state())
+    first, second = start(backend, 1, 1.0), start(backend, 2, 1.5)
+    assert (first.started_at, second.started_at) == (1.0, None)
+    assert backend.finish(first, now=4.0) == 3.0
+    assert second.started_at == 4.0
+    assert backend.finish(second, now=6.0) == 2.0
+
+
+def test_the_oldest_batch_that_lay_ready_runs_next():
+    backend = Backend(backend_state(instances=2))
+    batches = [start(backend, number, 0.0) for number in range(4)]
+    backend.finish(batches[1], now=1.0)
+    assert [batch.started_at for batch in batches] == [0.0, 0.0, 1.0, None]
+
+
+def test_a_batch_that_ends_before_it_was_thought_to_run_counts_from_its_dispatch():
+    backend = Backend(backend_state())
+    first, second = start(backend, 1, 0.0), start(backend, 2, 1.0)
+    assert backend.finish(second, now=3.0) == 2.0
+    assert first.started_at == 0.0
+    assert backend.finish(first, now=4.0) == 4.0
+
+
+def test_a_model_that_vanished_keeps_its_batches_until_they_end():
+    backend = Backend(backend_state())
+    first, second = start(backend, 1, 0.0), start(backend, 2, 0.0)
+    backend.state = backend_state(models=())
+    assert backend.busy_models() == ["m"]
+    assert backend.finish(first, now=1.0) == 1.0
+    assert backend.finish(second, now=2.0) == 1.0
+    late = start(backend, 3, 3.0)
+    assert late.started_at == 3.0
+
+
+def test_fewer_instances_take_places_away_only_from_new_batches():
+    backend = Backend(backend_state(instances=3))
+    batches = [start(backend, number, 0.0) for number in range(4)]
+    backend.state = backend_state(instances=1)
+    for batch in batches[:2]:
+        assert not backend.has_place("m")
+        backend.finish(batch, now=1.0)
+    assert not backend.has_place("m")
+    backend.finish(batches[2], now=1.0)
+    assert backend.has_place("m")

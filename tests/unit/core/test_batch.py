@@ -1,0 +1,169 @@
+import pytest
+
+from scheduler.core import batch as batching
+from scheduler.core.backend import ModelCapacity
+from scheduler.core.caps import Tenant
+from scheduler.core.lane import Lane
+from scheduler.core.ticket import Ticket
+from tests.unit.core.build import class_settings, make_ticket, tenant_settings
+
+WAIT_S = 0.0502  # a little over 50 ms, so that 25 ms fit whatever the rounding
+ONE, TWO = ModelCapacity(1, 8), ModelCapacity(2, 8)
+
+
+@pytest.fixture
+def lane() -> Lane:
+    """Learned: 5 ms a batch and 5 ms a row, of key `k` and of the model."""
+    lane = Lane("m", (class_settings("interactive", 16, wait_s=WAIT_S), class_settings("background", 1)))
+    for rows in (1, 8) * 10:
+        lane.estimator.learn("k", rows, 0.005 + 0.005 * rows)
+    return lane
+
+
+@pytest.fixture
+def acme() -> Tenant:
+    return Tenant("acme", tenant_settings())
+
+
+def push(lane: Lane, tenant: Tenant, priority_class: str, count: int, **others: object) -> list[Ticket]:
+    rank = {"interactive": 0, "background": 1}[priority_class]
+    tickets = [make_ticket(priority_class, tenant.name, **{"merge_key": "k"} | others) for _ in range(count)]
+    for ticket in tickets:
+        lane.push(ticket, rank, tenant)
+    return tickets
+
+
+def sizes(lane: Lane, capacity: ModelCapacity) -> list[int]:
+    return [len(tickets) for tickets in iter(lambda: batching.form(lane, capacity), [])]
+
+
+def test_nothing_waits_nothing_goes(lane):
+    assert batching.form(lane, ONE) == []
+
+
+def test_tickets_of_one_key_fill_a_batch_and_the_rest_does_not_wait(lane, acme):
+    push(lane, acme, "interactive", 11)
+    assert sizes(lane, ONE) == [8, 3]
+
+
+def test_tickets_without_a_key_ride_alone(lane, acme):
+    push(lane, acme, "interactive", 2, merge_key=None)
+    push(lane, acme, "interactive", 2)
+    assert sizes(lane, ONE) == [1, 1, 2]
+
+
+def test_keys_do_not_mix(lane, acme):
+    first = push(lane, acme, "interactive", 1) + push(lane, acme, "interactive", 2, merge_key="other")
+    first += push(lane, acme, "interactive", 1)
+    assert batching.form(lane, ONE) == [first[0], first[3]]
+    assert batching.form(lane, ONE) == first[1:3]
+
+
+def test_a_model_without_a_batch_dimension_takes_one_ticket(lane, acme):
+    push(lane, acme, "interactive", 2)
+    push(lane, acme, "background", 1)
+    assert sizes(lane, ModelCapacity(1, 0)) == [1, 1, 1]
+
+
+def test_rows_never_exceed_the_models_maximum(lane, acme):
+    push(lane, acme, "interactive", 3, rows=3)
+    assert sizes(lane, ONE) == [2, 1]
+
+
+def test_a_ticket_larger_than_its_bound_goes_alone(lane, acme):
+    push(lane, acme, "background", 2, rows=7)
+    assert sizes(lane, ONE) == [1, 1]
+
+
+@pytest.mark.parametrize(("capacity", "rows"), [(ONE, 4), (TWO, 8)])
+def test_a_background_batch_lasts_no_longer_than_the_interactive_wait_allows(lane, acme, capacity, rows):
+    # One instance: two batch lengths in 50 ms, so 25 ms = 5 + 4 * 5 each. Two: one length, so 50 ms = 5 + 9 * 5.
+    push(lane, acme, "background", 16)
+    assert sizes(lane, capacity)[0] == rows
+
+
+def test_an_interactive_batch_is_not_bounded_by_its_own_wait(lane, acme):
+    push(lane, acme, "interactive", 8)
+    assert sizes(lane, ONE) == [8]
+
+
+def test_without_a_bound_above_batches_are_full(acme):
+    lane = Lane("m", (class_settings("interactive"), class_settings("background")))
+    push(lane, acme, "background", 9)
+    assert sizes(lane, ONE) == [8, 1]
+
+
+def test_free_places_of_an_interactive_batch_carry_background_up_to_its_bound(lane, acme):
+    interactive = push(lane, acme, "interactive", 2)
+    background = push(lane, acme, "background", 9)
+    assert batching.form(lane, ONE) == interactive + background[:2]
+
+
+def test_a_full_interactive_batch_carries_no_background(lane, acme):
+    push(lane, acme, "interactive", 5)
+    push(lane, acme, "background", 5)
+    assert {ticket.priority_class for ticket in batching.form(lane, ONE)} == {"interactive"}
+
+
+def test_a_background_batch_takes_interactive_tickets_of_its_key_first(lane, acme):
+    capped = Tenant("capped", tenant_settings())
+    background = push(lane, acme, "background", 9)
+    interactive = push(lane, capped, "interactive", 1)
+    lane.classes[0].start = 9.0  # it is background's turn
+    assert batching.form(lane, ONE) == [background[0], interactive[0], *background[1:3]]
+
+
+def test_a_rider_that_does_not_fit_ends_the_filling(lane, acme):
+    push(lane, acme, "interactive", 1, rows=5)
+    push(lane, acme, "interactive", 1, rows=4)
+    push(lane, acme, "interactive", 1, rows=3)
+    assert sizes(lane, ONE) == [1, 2]
+
+
+def test_riding_stops_at_the_tenants_cap(lane):
+    capped, other = Tenant("capped", tenant_settings(max_in_flight=2)), Tenant("other", tenant_settings())
+    push(lane, capped, "interactive", 5)
+    push(lane, other, "interactive", 1)
+    batch = batching.form(lane, ONE)
+    assert sorted(ticket.tenant for ticket in batch) == ["capped", "capped", "other"]
+    assert batching.form(lane, ONE) == []
+
+
+def test_each_ticket_is_charged_to_its_own_class_and_tenant(lane, acme):
+    other = Tenant("other", tenant_settings(weight=2))
+    row_s = lane.estimator.line("k").row_s
+    push(lane, acme, "interactive", 1)
+    push(lane, other, "background", 2)
+    batching.form(lane, ONE)
+    assert lane.classes[0].start == pytest.approx(row_s / 16)
+    assert lane.classes[1].start == pytest.approx(2 * row_s)
+    assert lane.classes[1].virtual.latest == pytest.approx(2 * row_s / 2)
+
+
+def test_a_ticket_that_rides_alone_is_charged_the_whole_batch(lane, acme):
+    push(lane, acme, "interactive", 1, merge_key=None, rows=4)
+    batching.form(lane, ONE)
+    assert lane.classes[0].start == pytest.approx(0.025 / 16)
+
+
+def test_a_retry_goes_alone_and_its_class_pays(lane, acme):
+    retry = make_ticket("background", merge_key="k")
+    lane.retry(retry, 1)
+    push(lane, acme, "background", 2)
+    assert batching.form(lane, ONE) == [retry]
+    assert lane.classes[1].start == pytest.approx(lane.estimator.line("k").row_s)
+    assert sizes(lane, ONE) == [2]
+
+
+def test_tenants_that_cannot_ride_are_served_though_others_of_their_class_ride_in_every_batch(lane, acme):
+    rider, other = Tenant("rider", tenant_settings()), Tenant("other", tenant_settings())
+    push(lane, rider, "background", 5000)
+    push(lane, other, "background", 50, merge_key="other")
+    before_background = []
+    for batch in range(400):
+        push(lane, acme, "interactive", 1)
+        push(lane, acme, "interactive", 2, merge_key="busy")
+        if any(ticket.tenant == "other" for ticket in batching.form(lane, ONE)):
+            before_background.append(batch)
+    assert len(before_background) >= 5
+    assert before_background[0] <= 200

@@ -1,0 +1,273 @@
+import pytest
+
+from scheduler.core import flows
+from scheduler.core.caps import Tenant
+from scheduler.core.flows import SLACK_ENTRIES, ClassQueue
+from scheduler.core.ticket import Ticket, TicketState
+from tests.unit.core.build import BACKGROUND, make_ticket, tenant_settings
+
+
+@pytest.fixture
+def queue() -> ClassQueue:
+    return ClassQueue("m", BACKGROUND, rank=1)
+
+
+def tenant(name: str = "acme", weight: float = 1, max_in_flight: int = 100) -> Tenant:
+    return Tenant(name, tenant_settings(weight, max_in_flight))
+
+
+def push(queue: ClassQueue, owner: Tenant, merge_key: str | None = None) -> Ticket:
+    ticket = make_ticket("background", owner.name, merge_key=merge_key)
+    queue.push(ticket, owner)
+    return ticket
+
+
+def take_first(queue: ClassQueue, cost_s: float = 1.0) -> Ticket | None:
+    found = queue.first()
+    if found is not None:
+        queue.take(*found, cost_s, chosen=True)
+    return None if found is None else found[1]
+
+
+def take_rider(queue: ClassQueue, merge_key: str, cost_s: float = 1.0) -> Ticket | None:
+    found = queue.first_of(merge_key)
+    if found is not None:
+        queue.take(*found, cost_s, chosen=False)
+    return None if found is None else found[1]
+
+
+def test_pushing_and_taking_keep_the_counts(queue):
+    owner = tenant()
+    ticket = push(queue, owner)
+    assert (queue.queued, owner.queued, owner.in_flight, ticket.state) == (1, 1, 0, TicketState.QUEUED)
+    assert take_first(queue) is ticket
+    assert (queue.queued, owner.queued, owner.in_flight, ticket.state) == (0, 0, 1, TicketState.IN_FLIGHT)
+    assert queue.first() is None
+
+
+def test_removing_frees_the_place_and_takes_nothing_in_flight(queue):
+    owner = tenant()
+    ticket = push(queue, owner, "k")
+    queue.remove(ticket)
+    assert (queue.queued, owner.queued, owner.in_flight, ticket.state) == (0, 0, 0, TicketState.ENDED)
+    assert queue.first() is None
+    assert queue.first_of("k") is None
+
+
+def test_tenants_share_by_weight(queue):
+    light, heavy = tenant("light"), tenant("heavy", weight=3)
+    for _ in range(40):
+        push(queue, light)
+        push(queue, heavy)
+    taken = [take_first(queue).tenant for _ in range(40)]
+    assert taken.count("heavy") == 30
+
+
+def test_equal_tags_go_to_the_tenant_that_came_first(queue):
+    for name in ("b", "a"):
+        push(queue, tenant(name))
+    assert [take_first(queue).tenant, take_first(queue).tenant] == ["b", "a"]
+
+
+def test_an_idle_tenant_comes_back_at_v_without_credit(queue):
+    busy, idle = tenant("busy"), tenant("idle")
+    for _ in range(20):
+        push(queue, busy)
+    for _ in range(10):
+        take_first(queue)
+    for _ in range(10):
+        push(queue, idle)
+    taken = [take_first(queue).tenant for _ in range(10)]
+    assert taken.count("idle") == 5
+
+
+def test_a_tenant_that_leaves_and_returns_at_once_does_not_escape_its_charge(queue):
+    steady, hopper = tenant("steady"), tenant("hopper")
+    for _ in range(20):
+        push(queue, steady)
+    taken = []
+    for _ in range(20):
+        if not hopper.queued:
+            push(queue, hopper)
+        taken.append(take_first(queue).tenant)
+    assert taken.count("hopper") == 10
+
+
+def test_riders_of_a_merge_key_come_in_fair_order_and_are_charged(queue):
+    light, heavy = tenant("light"), tenant("heavy", weight=3)
+    for _ in range(40):
+        push(queue, light, "k")
+        push(queue, heavy, "k")
+    taken = [take_rider(queue, "k").tenant for _ in range(40)]
+    assert taken.count("heavy") == 30
+    assert queue.virtual.now == 0.0
+
+
+def test_a_merge_key_that_nobody_waits_with_has_no_rider(queue):
+    push(queue, tenant(), "k")
+    assert queue.first_of("other") is None
+
+
+def test_taken_by_key_is_gone_from_the_heads_too(queue):
+    owner = tenant()
+    plain, keyed = push(queue, owner), push(queue, owner, "k")
+    assert take_rider(queue, "k") is keyed
+    assert take_first(queue) is plain
+    assert take_first(queue) is None
+
+
+def test_taken_from_the_heads_is_gone_by_key_too(queue):
+    first, second = tenant("a"), tenant("b")
+    push(queue, first, "k")
+    other = push(queue, second, "k")
+    take_first(queue)
+    assert take_rider(queue, "k") is other
+
+
+def test_a_capped_tenant_blocks_nobody_and_comes_back_when_unparked(queue):
+    capped, other = tenant("capped", max_in_flight=1), tenant("other")
+    for _ in range(2):
+        push(queue, capped, "k")
+    waiting = push(queue, other, "k")
+    take_first(queue)
+    assert queue.first_of("k")[1] is waiting
+    assert take_first(queue) is waiting
+    assert queue.first() is None
+    capped.in_flight = 0
+    (flow,) = capped.parked
+    flow.unpark()
+    assert queue.first_of("k")[1].tenant == "capped"
+    assert take_first(queue).tenant == "capped"
+
+
+def test_a_tenant_gets_no_credit_for_its_time_at_the_cap(queue):
+    capped, other = tenant("capped", max_in_flight=1), tenant("other")
+    for _ in range(30):
+        push(queue, capped)
+        push(queue, other)
+    taken = [take_first(queue).tenant for _ in range(11)]
+    assert taken.count("other") == 10
+    capped.settings = tenant_settings(max_in_flight=1000)
+    for flow in list(capped.parked):
+        flow.unpark()
+    taken = [take_first(queue).tenant for _ in range(10)]
+    assert taken.count("capped") in (5, 6)
+
+
+def test_a_tenant_that_was_forgotten_and_came_anew_keeps_its_tag(queue):
+    other, before, after = tenant("other"), tenant("acme"), tenant("acme")
+    push(queue, other)
+    push(queue, other)
+    push(queue, before)
+    take_first(queue)
+    take_first(queue, cost_s=5.0)
+    push(queue, after)
+    assert [take_first(queue).tenant, take_first(queue).tenant] == ["other", "acme"]
+
+
+def test_iteration_gives_retries_first(queue):
+    owner = tenant()
+    waiting = push(queue, owner)
+    retry, ended = make_ticket("background"), make_ticket("background")
+    retry.state, ended.state = TicketState.RETRYING, TicketState.ENDED
+    queue.retries.extend((ended, retry))
+    assert list(queue) == [retry, waiting]
+
+
+def test_a_queue_is_backlogged_by_tickets_or_by_living_retries(queue):
+    assert not queue.backlogged
+    retry = make_ticket("background")
+    retry.state = TicketState.RETRYING
+    queue.retries.append(retry)
+    assert queue.backlogged
+    assert queue.next_retry() is retry
+    retry.state = TicketState.ENDED
+    assert not queue.backlogged
+    push(queue, tenant())
+    assert queue.backlogged
+
+
+def test_an_empty_queue_remembers_no_tenant_and_no_key(queue):
+    for number in range(100):
+        push(queue, tenant(f"t{number}"), f"k{number}")
+    while take_first(queue) is not None:
+        pass
+    assert (len(queue._flows), len(queue._by_key), len(queue._key_counts), len(queue._resting)) == (0, 0, 0, 0)
+    assert len(queue._heads) == 0
+
+
+def test_flows_are_forgotten_once_v_has_passed_their_tags(queue):
+    once, busy = tenant("once"), tenant("busy")
+    push(queue, once)
+    for _ in range(10):
+        push(queue, busy)
+    for _ in range(4):
+        take_first(queue)
+    assert "once" in queue._flows  # V stands at busy's tag until busy gives a flow back
+    last = push(queue, tenant("passer-by"))
+    queue.remove(last)
+    assert list(queue._flows) == ["busy"]
+
+
+def test_a_storm_of_names_that_come_and_go_leaves_nothing_behind(queue):
+    push(queue, tenant("steady"), "k")
+    for number in range(5000):
+        queue.remove(push(queue, tenant(f"t{number}"), "k"))
+        assert len(queue._heads) <= SLACK_ENTRIES + 2
+        assert len(queue._by_key["k"]) <= SLACK_ENTRIES + 2
+    assert len(queue._flows) == 1
+    assert take_first(queue).tenant == "steady"
+
+
+def test_names_that_are_served_once_while_others_wait_are_not_all_remembered(queue, monkeypatch):
+    monkeypatch.setattr(flows, "MAX_RESTING", 50)
+    push(queue, tenant("t0"))
+    for number in range(1, 1000):  # someone new always waits at V, so V stands still
+        push(queue, tenant(f"t{number}"))
+        take_first(queue)
+    assert len(queue._flows) <= 52
+    assert len(queue._resting) <= 51
+
+
+def test_a_capped_tenant_that_cancels_and_returns_is_parked_once(queue):
+    capped = tenant("capped", max_in_flight=0)
+    for _ in range(1000):
+        ticket = push(queue, capped)
+        assert queue.first() is None
+        queue.remove(ticket)
+    assert len(capped.parked) == 0
+    push(queue, capped)
+    queue.first()
+    for _ in range(1000):
+        ticket = push(queue, capped)
+        assert queue.first() is None
+        queue.remove(ticket)
+    (flow,) = capped.parked
+    assert len(flow.absent_from) == 1
+
+
+def test_a_flow_ahead_of_v_that_cancels_and_returns_is_lined_up_to_be_forgotten_once(queue):
+    ahead, steady = tenant("ahead"), tenant("steady")
+    push(queue, ahead)
+    take_first(queue, cost_s=100.0)
+    queue.virtual.now = 1.0
+    push(queue, steady)
+    for _ in range(1000):
+        queue.remove(push(queue, ahead))
+    assert len(queue._resting) <= 2
+
+
+def test_a_flow_unparked_without_tickets_is_forgotten_in_the_end(queue):
+    capped, other = tenant("capped", max_in_flight=1), tenant("other")
+    for _ in range(3):
+        push(queue, other)
+    push(queue, capped)
+    second = push(queue, capped)
+    for _ in range(3):
+        take_first(queue)
+    assert queue.first()[0].tenant is other
+    queue.remove(second)
+    for flow in list(capped.parked):
+        flow.unpark()
+    take_first(queue)
+    assert queue._flows == {}

@@ -1,0 +1,125 @@
+import pytest
+
+from scheduler.core.caps import Tenant
+from scheduler.core.lane import Lane
+from scheduler.core.ticket import Ticket, TicketState
+from tests.unit.core.build import BACKGROUND, INTERACTIVE, make_ticket, tenant_settings
+
+RANKS = {"interactive": 0, "background": 1}
+
+
+@pytest.fixture
+def lane() -> Lane:
+    return Lane("m", (INTERACTIVE, BACKGROUND))
+
+
+@pytest.fixture
+def acme() -> Tenant:
+    return Tenant("acme", tenant_settings())
+
+
+def push(lane: Lane, tenant: Tenant, priority_class: str = "interactive") -> Ticket:
+    ticket = make_ticket(priority_class, tenant.name)
+    lane.push(ticket, RANKS[priority_class], tenant)
+    return ticket
+
+
+def serve(lane: Lane, cost_s: float = 1.0) -> Ticket | None:
+    turn = lane.next_turn()
+    if turn is None:
+        return None
+    lane.virtual.serve(turn.queue, cost_s)
+    if turn.flow is None:
+        turn.queue.retries.popleft()
+    else:
+        turn.queue.take(turn.flow, turn.ticket, cost_s, chosen=True)
+    return turn.ticket
+
+
+def classes_served(lane: Lane, turns: int) -> list[str]:
+    return [serve(lane).priority_class for _ in range(turns)]
+
+
+def test_an_empty_lane_has_no_turn(lane):
+    assert lane.next_turn() is None
+    assert list(lane.waiting()) == []
+
+
+def test_classes_share_by_weight_and_background_trickles(lane, acme):
+    for _ in range(200):
+        push(lane, acme, "background")
+        push(lane, acme)
+    served = classes_served(lane, 170)
+    assert served.count("background") == 10
+    assert served[0] == "interactive"
+
+
+def test_a_tie_goes_to_the_more_important_class(lane, acme):
+    push(lane, acme, "background")
+    push(lane, acme)
+    assert classes_served(lane, 1) == ["interactive"]
+
+
+def test_an_idle_class_gets_no_credit(lane, acme):
+    for _ in range(200):
+        push(lane, acme)
+    classes_served(lane, 100)
+    for _ in range(50):
+        push(lane, acme, "background")
+    assert classes_served(lane, 34).count("background") == 2
+
+
+def test_a_class_whose_tenants_were_all_capped_gets_no_credit_for_that_time(lane, acme):
+    capped = Tenant("capped", tenant_settings(max_in_flight=0))
+    for _ in range(50):
+        push(lane, capped, "background")
+        push(lane, acme)
+        push(lane, acme)
+    assert classes_served(lane, 50).count("background") == 0
+    assert lane.classes[1].blocked
+    capped.settings = tenant_settings()
+    for flow in list(capped.parked):
+        flow.unpark()
+    assert classes_served(lane, 34).count("background") == 2
+    assert not lane.classes[1].blocked
+
+
+def test_after_the_lane_was_empty_nobody_owes_anything(lane, acme):
+    push(lane, acme, "background")
+    serve(lane, cost_s=100.0)
+    push(lane, acme)
+    serve(lane)
+    push(lane, acme, "background")
+    push(lane, acme)
+    assert lane.classes[0].start == lane.classes[1].start == lane.virtual.now == 100.0625
+
+
+def test_a_retry_goes_first_within_its_class(lane, acme):
+    push(lane, acme)
+    retry = make_ticket()
+    lane.retry(retry, 0)
+    assert retry.state is TicketState.RETRYING
+    assert serve(lane) is retry
+
+
+def test_retries_of_a_lesser_class_wait_for_its_turn_and_get_it(lane, acme):
+    for _ in range(40):
+        push(lane, acme)
+    for _ in range(8):
+        lane.retry(make_ticket("background"), 1)
+    assert classes_served(lane, 34).count("background") == 2
+
+
+def test_a_retry_that_has_ended_gets_no_turn(lane):
+    ended, retry = make_ticket(), make_ticket()
+    lane.retry(ended, 0)
+    lane.retry(retry, 0)
+    ended.state = TicketState.ENDED
+    assert list(lane.waiting()) == [retry]
+    assert serve(lane) is retry
+    assert lane.next_turn() is None
+
+
+def test_waiting_lists_every_class(lane, acme):
+    background, interactive = push(lane, acme, "background"), push(lane, acme)
+    assert list(lane.waiting()) == [interactive, background]

@@ -1,0 +1,369 @@
+import pytest
+
+from scheduler.core.events import Dispatch, Evict, Reject
+from scheduler.core.outcome import Outcome, Verdict
+from scheduler.core.ticket import Ticket, TicketState
+from tests.unit.core.build import (
+    BACKGROUND,
+    backend_state,
+    class_settings,
+    dispatched,
+    make_ticket,
+    pull,
+    ready_core,
+    tenant_settings,
+)
+
+ONE_CLASS = (class_settings("interactive"),)
+
+
+def submit(core, count=1, *, now=1.0, **ticket) -> list[Ticket]:
+    tickets = [make_ticket(**ticket) for _ in range(count)]
+    for each in tickets:
+        core.submit(each, now=now)
+    return tickets
+
+
+def failed_pair(core, **ticket) -> tuple[Ticket, Ticket]:
+    """Two tickets that rode in one batch, which failed at 2.0; nothing is pulled since."""
+    pair = submit(core, 2, merge_key="k", **ticket)
+    (batch,) = dispatched(core)
+    assert core.complete(batch.batch_id, Verdict.FAILED, now=2.0) == []
+    return pair[0], pair[1]
+
+
+class TestArrival:
+    def test_a_ticket_with_a_free_place_is_dispatched_at_once(self):
+        core = ready_core()
+        (ticket,) = submit(core)
+        assert dispatched(core) == [Dispatch(1, "gpu0", (ticket,))]
+        assert ticket.state is TicketState.IN_FLIGHT
+
+    def test_tickets_submitted_together_ride_together(self):
+        core = ready_core()
+        tickets = submit(core, 3, merge_key="k")
+        assert [event.tickets for event in dispatched(core)] == [tuple(tickets)]
+
+    def test_an_unknown_class_is_the_callers_error(self):
+        core = ready_core()
+        with pytest.raises(ValueError, match="unknown class 'urgent'; configured are interactive, background"):
+            core.submit(make_ticket("urgent"), now=1.0)
+        assert core.idle
+
+    def test_a_ticket_is_submitted_once(self):
+        core = ready_core()
+        (ticket,) = submit(core)
+        for again in (ticket, make_ticket(ticket_id=ticket.ticket_id)):
+            with pytest.raises(ValueError, match=f"ticket {ticket.ticket_id} was submitted before"):
+                core.submit(again, now=1.0)
+
+    @pytest.mark.parametrize(
+        ("ticket", "outcome"),
+        [
+            ({"deadline": 1.0}, Outcome.DEADLINE_EXPIRED),
+            ({"model": "unknown"}, Outcome.NO_BACKEND),
+            ({"queue_bytes": 1_000_001}, Outcome.QUEUE_FULL),
+        ],
+    )
+    def test_a_refused_ticket_ends_at_once_and_leaves_nothing(self, ticket, outcome):
+        core = ready_core()
+        (refused,) = submit(core, **ticket)
+        (event,) = pull(core)
+        assert (type(event), event.ticket, event.outcome) == (Reject, refused, outcome)
+        assert (event.pushback_s is None) == (outcome is Outcome.DEADLINE_EXPIRED)
+        assert refused.state is TicketState.ENDED
+        assert core.idle
+        assert core.snapshot().tenants == ()
+
+    def test_a_model_of_a_backend_that_is_not_ready_has_no_backend(self):
+        core = ready_core(backend_state(ready=False))
+        submit(core)
+        assert [event.outcome for event in pull(core)] == [Outcome.NO_BACKEND]
+
+    def test_refusals_of_one_class_push_back_that_class_alone(self):
+        core = ready_core()
+        for second in range(3):
+            submit(core, 3, model="unknown", now=1.0 + second)
+        interactive, background = core.snapshot().classes
+        assert interactive.pushback_s > background.pushback_s == 1
+
+    def test_a_bound_refuses_the_arrival_and_a_free_place_takes_the_next(self):
+        core = ready_core(default=tenant_settings(max_queued=1))
+        submit(core, 3)
+        assert [type(event) for event in pull(core)] == [Reject, Reject, Dispatch]
+        submit(core, 1)
+        assert [type(event) for event in pull(core)] == [Dispatch]
+
+
+class TestService:
+    def test_batches_in_flight_are_instances_and_one_more(self):
+        core = ready_core(backend_state(instances=2))
+        submit(core, 5)
+        assert len(dispatched(core)) == 3
+        core.complete(1, Verdict.SUCCEEDED, now=2.0)
+        assert len(dispatched(core)) == 1
+
+    def test_models_take_turns(self):
+        core = ready_core(backend_state(models=("m", "n")))
+        submit(core, 2, model="m")
+        submit(core, 2, model="n")
+        assert [event.tickets[0].model for event in dispatched(core)] == ["m", "n", "m", "n"]
+
+    def test_batches_spread_over_backends_by_work(self):
+        core = ready_core(backend_state("a"), backend_state("b"))
+        submit(core, 3)
+        assert [event.backend for event in dispatched(core)] == ["a", "b", "a"]
+
+    def test_completed_tickets_are_returned_and_ended(self):
+        core = ready_core()
+        tickets = submit(core, 2, merge_key="k")
+        (batch,) = dispatched(core)
+        assert core.complete(batch.batch_id, Verdict.SUCCEEDED, now=2.0) == tickets
+        assert core.idle
+        assert core.snapshot().ended["COMPLETED"] == 2
+
+    def test_the_service_time_of_a_success_is_learned_and_of_a_failure_is_not(self):
+        core = ready_core()
+        for now, verdict in ((10, Verdict.FAILED), (20, Verdict.LOST), (30, Verdict.SUCCEEDED)):
+            submit(core, now=now)
+            (batch,) = dispatched(core)
+            core.complete(batch.batch_id, verdict, now=now + 0.25)
+        assert core.snapshot().models[0].row_s == 0.25
+
+    def test_a_batch_completes_once(self):
+        core = ready_core()
+        submit(core)
+        (batch,) = dispatched(core)
+        core.complete(batch.batch_id, Verdict.SUCCEEDED, now=2.0)
+        for batch_id in (batch.batch_id, 99):
+            with pytest.raises(ValueError, match=f"batch {batch_id} is not in flight"):
+                core.complete(batch_id, Verdict.SUCCEEDED, now=2.0)
+
+    def test_a_capped_tenant_blocks_nobody_and_is_served_when_a_ticket_of_its_own_ends(self):
+        core = ready_core(backend_state(instances=8), tenants={"capped": tenant_settings(max_in_flight=1)})
+        submit(core, 3, tenant="capped")
+        submit(core, 2, tenant="other")
+        assert [event.tickets[0].tenant for event in dispatched(core)] == ["capped", "other", "other"]
+        core.complete(2, Verdict.SUCCEEDED, now=2.0)
+        assert dispatched(core) == []
+        core.complete(1, Verdict.SUCCEEDED, now=2.0)
+        assert [event.tickets[0].tenant for event in dispatched(core)] == ["capped"]
+
+    def test_a_cap_freed_on_one_model_wakes_the_tenants_tickets_of_another(self):
+        core = ready_core(backend_state(models=("m", "n")), tenants={"capped": tenant_settings(max_in_flight=1)})
+        submit(core, tenant="capped", model="m")
+        submit(core, tenant="capped", model="n")
+        (first,) = dispatched(core)
+        core.complete(first.batch_id, Verdict.SUCCEEDED, now=2.0)
+        assert [event.tickets[0].model for event in dispatched(core)] == ["n"]
+
+
+class TestFailure:
+    def test_a_batch_of_one_fails_with_its_ticket(self):
+        core = ready_core()
+        (ticket,) = submit(core)
+        (batch,) = dispatched(core)
+        assert core.complete(batch.batch_id, Verdict.FAILED, now=2.0) == [ticket]
+        assert core.snapshot().ended["FAILED"] == 1
+        assert core.idle
+
+    def test_a_lost_batch_fails_whole_and_is_not_tried_again(self):
+        core = ready_core()
+        pair = submit(core, 2, merge_key="k")
+        (batch,) = dispatched(core)
+        assert core.complete(batch.batch_id, Verdict.LOST, now=2.0) == pair
+        assert dispatched(core) == []
+
+    def test_each_ticket_of_a_failed_batch_is_tried_alone_so_that_only_the_guilty_fails(self):
+        core = ready_core()
+        innocent, guilty = failed_pair(core)
+        first, second = dispatched(core)
+        assert (first.tickets, second.tickets) == ((innocent,), (guilty,))
+        assert core.complete(first.batch_id, Verdict.SUCCEEDED, now=3.0) == [innocent]
+        assert core.complete(second.batch_id, Verdict.FAILED, now=3.0) == [guilty]
+        assert core.idle
+
+    def test_a_ticket_between_two_tries_keeps_its_place_in_flight_and_holds_none_in_the_queue(self):
+        core = ready_core(default=tenant_settings(max_in_flight=2))
+        failed_pair(core)
+        snapshot = core.snapshot()
+        assert (snapshot.queued, snapshot.in_flight, snapshot.models[0].retrying) == (0, 0, 2)
+        assert snapshot.tenants[0].in_flight == 2
+        submit(core)
+        assert len(dispatched(core)) == 2
+        assert core.snapshot().queued == 1
+
+    def test_retries_of_background_let_a_more_important_arrival_pass(self):
+        core = ready_core(backend_state(max_batch_size=64), classes=(class_settings("interactive", 16), BACKGROUND))
+        background = submit(core, 8, priority_class="background", merge_key="k")
+        (batch,) = dispatched(core)
+        core.complete(batch.batch_id, Verdict.FAILED, now=2.0)
+        running, _ = dispatched(core)
+        (arrival,) = submit(core, now=2.0)
+        core.complete(running.batch_id, Verdict.SUCCEEDED, now=3.0)
+        assert [event.tickets for event in dispatched(core)] == [(arrival,)]
+        assert background[2].state is TicketState.RETRYING
+
+    def test_a_deadline_that_passed_in_flight_ends_the_ticket_instead_of_a_second_try(self):
+        core = ready_core()
+        late, other = submit(core, deadline=1.5, merge_key="k") + submit(core, merge_key="k")
+        (batch,) = dispatched(core)
+        core.complete(batch.batch_id, Verdict.FAILED, now=2.0)
+        evicted, retried = pull(core)
+        assert evicted == Evict(late, Outcome.DEADLINE_EXPIRED, None)
+        assert retried.tickets == (other,)
+
+    def test_a_deadline_passes_while_the_ticket_waits_for_its_second_try(self):
+        core = ready_core(backend_state(max_batch_size=3))
+        tickets = submit(core, 3, deadline=3.0, merge_key="k")
+        (batch,) = dispatched(core)
+        core.complete(batch.batch_id, Verdict.FAILED, now=2.0)
+        assert len(dispatched(core)) == 2
+        assert core.next_wakeup() == 3.0
+        core.tick(now=3.0)
+        assert pull(core) == [Evict(tickets[2], Outcome.DEADLINE_EXPIRED, None)]
+        assert core.snapshot().tenants[0].in_flight == 2
+
+    def test_tickets_to_be_tried_again_are_evicted_where_the_model_has_gone_meanwhile(self):
+        core = ready_core()
+        submit(core, 2, merge_key="k")
+        (batch,) = dispatched(core)
+        core.set_backend(backend_state(ready=False), now=1.5)
+        core.complete(batch.batch_id, Verdict.FAILED, now=2.0)
+        assert [event.outcome for event in pull(core)] == [Outcome.NO_BACKEND, Outcome.NO_BACKEND]
+        assert core.idle
+        assert core.snapshot().tenants == ()
+
+
+class TestDeadlines:
+    def test_a_ticket_expires_at_its_deadline_and_not_before(self):
+        core = ready_core()
+        submit(core, 2)
+        (waiting,) = submit(core, deadline=5.0)
+        assert len(dispatched(core)) == 2
+        assert core.next_wakeup() == 5.0
+        core.tick(now=4.999)
+        assert pull(core) == []
+        core.tick(now=5.0)
+        assert pull(core) == [Evict(waiting, Outcome.DEADLINE_EXPIRED, None)]
+        assert core.next_wakeup() is None
+
+    def test_a_ticket_in_flight_does_not_expire(self):
+        core = ready_core()
+        (ticket,) = submit(core, deadline=5.0)
+        (batch,) = dispatched(core)
+        assert core.next_wakeup() is None
+        core.tick(now=9.0)
+        assert pull(core) == []
+        assert core.complete(batch.batch_id, Verdict.SUCCEEDED, now=9.0) == [ticket]
+
+    def test_every_input_lets_time_pass(self):
+        core = ready_core()
+        submit(core, 2)
+        (batch, _) = dispatched(core)
+        inputs = (
+            lambda now: core.submit(make_ticket(), now=now),
+            lambda now: core.complete(batch.batch_id, Verdict.SUCCEEDED, now=now),
+            lambda now: core.cancel(0, now=now),
+            lambda now: core.set_backend(backend_state(), now=now),
+            lambda now: core.tick(now=now),
+            lambda now: core.drain(now=now),
+        )
+        for now, feed in enumerate(inputs, start=10):
+            (expiring,) = submit(core, deadline=now, now=now - 0.5)
+            feed(now)
+            assert expiring.state is TicketState.ENDED
+            pull(core)
+
+
+class TestBackends:
+    def test_a_backend_that_becomes_ready_takes_what_waits(self):
+        core = ready_core(backend_state("a"))
+        submit(core, 4)
+        assert len(dispatched(core)) == 2
+        core.set_backend(backend_state("b"), now=2.0)
+        assert [event.backend for event in dispatched(core)] == ["b", "b"]
+
+    def test_more_instances_take_what_waits(self):
+        core = ready_core()
+        submit(core, 4)
+        dispatched(core)
+        core.set_backend(backend_state(instances=3), now=2.0)
+        assert len(dispatched(core)) == 2
+
+    def test_when_the_last_backend_goes_what_waits_is_evicted_and_what_is_in_flight_ends(self):
+        core = ready_core()
+        tickets = submit(core, 4)
+        first, second = dispatched(core)
+        core.set_backend(backend_state(ready=False), now=2.0)
+        assert [(event.ticket, event.outcome) for event in pull(core)] == [
+            (ticket, Outcome.NO_BACKEND) for ticket in tickets[2:]
+        ]
+        assert core.snapshot().backends[0].in_flight == {"m": 2}
+        assert core.complete(first.batch_id, Verdict.SUCCEEDED, now=3.0) == [tickets[0]]
+        assert core.complete(second.batch_id, Verdict.LOST, now=3.0) == [tickets[1]]
+        assert core.idle
+
+    def test_while_another_backend_offers_the_model_nothing_is_evicted(self):
+        core = ready_core(backend_state("a"), backend_state("b"))
+        submit(core, 6)
+        assert len(dispatched(core)) == 4
+        core.set_backend(backend_state("a", ready=False), now=2.0)
+        assert pull(core) == []
+        core.complete(1, Verdict.SUCCEEDED, now=3.0)
+        assert pull(core) == []
+        core.complete(2, Verdict.SUCCEEDED, now=3.0)
+        assert [event.backend for event in dispatched(core)] == ["b"]
+
+    def test_a_model_that_vanishes_is_evicted_alone_and_its_batches_end(self):
+        core = ready_core(backend_state(models=("m", "n")))
+        submit(core, 3, model="m")
+        submit(core, 3, model="n")
+        batches = dispatched(core)
+        core.set_backend(backend_state(models=("n",)), now=2.0)
+        assert [event.ticket.model for event in pull(core)] == ["m"]
+        assert core.snapshot().backends[0].in_flight == {"n": 2, "m": 2}
+        for batch in batches:
+            core.complete(batch.batch_id, Verdict.SUCCEEDED, now=3.0)
+        assert [event.tickets[0].model for event in dispatched(core)] == ["n"]
+
+    def test_evicted_tickets_with_deadlines_do_not_wake_anybody(self):
+        core = ready_core()
+        submit(core, 4, deadline=9.0)
+        dispatched(core)
+        core.set_backend(backend_state(ready=False), now=2.0)
+        assert core.next_wakeup() is None
+
+
+class TestDrain:
+    def test_draining_refuses_arrivals_and_serves_what_was_accepted(self):
+        core = ready_core()
+        submit(core, 3)
+        first, _ = dispatched(core)
+        core.drain(now=2.0)
+        (late,) = submit(core, now=2.0)
+        (event,) = pull(core)
+        assert (type(event), event.ticket, event.outcome) == (Reject, late, Outcome.DRAINING)
+        assert event.pushback_s is not None
+        core.complete(first.batch_id, Verdict.SUCCEEDED, now=3.0)
+        (third,) = dispatched(core)
+        core.complete(2, Verdict.SUCCEEDED, now=3.0)
+        assert not core.idle
+        core.complete(third.batch_id, Verdict.SUCCEEDED, now=4.0)
+        assert core.idle
+
+    def test_a_failed_batch_is_tried_again_while_draining(self):
+        core = ready_core()
+        core.submit(make_ticket(merge_key="k"), now=1.0)
+        core.submit(make_ticket(merge_key="k"), now=1.0)
+        (batch,) = dispatched(core)
+        core.drain(now=1.0)
+        core.complete(batch.batch_id, Verdict.FAILED, now=2.0)
+        assert len(dispatched(core)) == 2
+
+
+def test_the_clock_never_goes_back():
+    core = ready_core()
+    core.tick(now=10.0)
+    submit(core, deadline=9.0, now=8.0)
+    assert [event.outcome for event in pull(core)] == [Outcome.DEADLINE_EXPIRED]

@@ -1,0 +1,36 @@
+import dataclasses
+
+import pytest
+
+from scheduler.core.outcome import Outcome, Verdict
+from scheduler.core.snapshot import BackendSnapshot, ClassSnapshot, ModelSnapshot, Snapshot, TenantSnapshot
+from tests.unit.core.build import dispatched, make_ticket, ready_core
+
+
+def test_a_snapshot_tells_all_of_the_state():
+    core = ready_core()
+    for number in range(2):
+        core.submit(make_ticket(tenant="b", ticket_id=number), now=0.0)
+    core.submit(make_ticket("background", "a", ticket_id=2, queue_bytes=9), now=0.0)
+    dispatched(core)
+    core.complete(1, Verdict.SUCCEEDED, now=0.5)
+    core.submit(make_ticket("background", "a", ticket_id=3, queue_bytes=5), now=0.5)
+    assert core.snapshot() == Snapshot(
+        queued=2,
+        queue_bytes=5,
+        in_flight=1,
+        classes=(ClassSnapshot("interactive", 1, 1), ClassSnapshot("background", 1, 1)),
+        tenants=(TenantSnapshot("a", 1, 1), TenantSnapshot("b", 1, 0)),
+        models=(ModelSnapshot("m", {"interactive": 1, "background": 1}, 0, 0.0, 0.5),),
+        backends=(BackendSnapshot("gpu0", True, {"m": 1}, 0.005),),
+        ended={outcome.name: int(outcome is Outcome.COMPLETED) for outcome in Outcome},
+    )
+
+
+def test_a_snapshot_cannot_be_changed_and_does_not_change():
+    core = ready_core()
+    before = core.snapshot()
+    core.submit(make_ticket(), now=0.0)
+    assert before.queued == 0
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        before.queued = 1

@@ -1,0 +1,15 @@
+import pytest
+
+from scheduler.core.ticket import TicketState
+from tests.unit.core.build import make_ticket
+
+
+@pytest.mark.parametrize("state", TicketState)
+def test_a_ticket_waits_while_it_is_queued_or_to_be_tried_again(state):
+    ticket = make_ticket()
+    ticket.state = state
+    assert ticket.waiting == (state in (TicketState.QUEUED, TicketState.RETRYING))
+
+
+def test_tickets_are_told_apart_by_identity():
+    assert make_ticket(ticket_id=1) != make_ticket(ticket_id=1)
