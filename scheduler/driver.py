@@ -187,6 +187,8 @@ class Driver(Generic[Request, Response]):
         responses: Sequence[Response] = ()
         try:
             responses = await self._runner.run(dispatch.backend, requests, self._timeout_s(dispatch.tickets))
+            if len(responses) != len(requests):
+                raise BatchError(f"expected {len(requests)} responses, got {len(responses)}", lost=False)  # noqa: TRY301
         except BaseException as caught:
             # Whatever happened, cancellation included, the tickets' places must come back.
             error = caught

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import inf
 
 from scheduler.core.limit import in_flight_limit
 from scheduler.core.ticket import Ticket
@@ -66,6 +67,17 @@ class Backend:
     def in_flight(self, model: str) -> int:
         """Batches of the model that the backend holds."""
         return len(self._in_flight.get(model, ()))
+
+    def has_idle_instance(self, model: str) -> bool:
+        """Whether a batch that is handed over now would run at once."""
+        return self.in_flight(model) < self._instances(model)
+
+    def next_free_at(self, model: str) -> float:
+        """When the first of the model's running batches is expected to end; long ago where none runs."""
+        batches = self._in_flight.get(model, {}).values()
+        return min(
+            (batch.started_at + batch.estimate_s for batch in batches if batch.started_at is not None), default=-inf
+        )
 
     def busy_models(self) -> list[str]:
         """Models with batches in flight, also those that the backend no longer offers."""

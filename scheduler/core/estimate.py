@@ -33,15 +33,34 @@ MAX_LINES: Final = 1024
 
 
 class LatencyLine:
-    """Seconds of service as a function of rows, for one merge key."""
+    """Seconds of service as a function of rows, for one merge key.
 
-    __slots__ = ("_constant_part", "_flat", "_line", "_n", "_sx", "_sxx", "_sxy", "_sy", "largest_rows", "samples")
+    Attributes:
+        error_s: mean absolute error of the prediction, in seconds, forgetting as the line does.
+        largest_rows: of the batches of late; decays while smaller ones run.
+        samples: batches learned from.
+    """
+
+    __slots__ = (
+        "_constant_part",
+        "_flat",
+        "_line",
+        "_n",
+        "_sx",
+        "_sxx",
+        "_sxy",
+        "_sy",
+        "error_s",
+        "largest_rows",
+        "samples",
+    )
 
     def __init__(self) -> None:
         self._n = self._sx = self._sy = self._sxx = self._sxy = 0.0
         self._line = (0.0, FIRST_ROW_S)
         self._flat = True
         self._constant_part = 0.0
+        self.error_s = 0.0
         self.samples = 0
         self.largest_rows = 0.0
 
@@ -49,7 +68,9 @@ class LatencyLine:
         """Take in one finished batch."""
         service_s = max(service_s, LEAST_S)
         if self.samples >= KNOWN_SAMPLES:
-            service_s = min(service_s, OUTLIER * self.predict(rows))
+            expected_s = self.predict(rows)
+            service_s = min(service_s, OUTLIER * expected_s)
+            self.error_s += (1 - FORGET) * (abs(service_s - expected_s) - self.error_s)
         self._n = self._n * FORGET + 1
         self._sx = self._sx * FORGET + rows
         self._sy = self._sy * FORGET + service_s
@@ -126,6 +147,11 @@ class Estimator:
         if merge_key is None or merge_key in self._lines:
             return self.line(merge_key).rows_within(bound_s)
         return min(1, self._model.rows_within(bound_s))
+
+    def rows_for_free(self, merge_key: str, rows: int, part: float) -> int:
+        """Rows to which a batch of so many may be filled up while it takes no more than `part` of its time longer."""
+        line = self.line(merge_key)
+        return max(rows, line.rows_within(line.predict(rows) * (1 + part)))
 
     def learn(self, merge_key: str | None, rows: int, service_s: float) -> None:
         """Take in one finished batch."""

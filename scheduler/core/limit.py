@@ -1,15 +1,32 @@
-"""How many batches a backend is handed per model: late binding.
+"""How much is handed to a backend, and when: late binding.
 
-A model of n instances runs n batches; one more lies ready so that an instance never idles for the
-length of a round trip. Everything else waits here, where class and tenant still count: what has
-been handed over cannot be overtaken. (Kubernetes API Priority and Fairness and llm-d's flow control
-bound what is in flight for the same reason.)
+A model of n instances runs n batches; one more may lie ready, so that an instance never idles for the
+length of a round trip. Everything else waits here, where class and tenant still count: what has been
+handed over cannot be overtaken. (Kubernetes API Priority and Fairness and llm-d's flow control bound
+what is in flight for the same reason.)
+
+The ready batch is bound late as well. Handed over as soon as its place is free it would lie at the
+backend for as long as a batch runs, and a more important arrival would wait for two batches instead
+of one. It only has to be there when an instance becomes free, so where it could be overtaken it is
+held until `lead_s` before the earliest expected end of a running batch:
+
+    lead_s = LEAD_S + ERRORS * e        e: mean absolute error of the latency line, in seconds
+
+With T the longest that a batch with lesser tickets may last, a more important arrival then waits for
+the rest of a running batch, at most T; or, where the ready batch has just left, for `lead_s` and then
+T. So T = wait_s - lead_s keeps the wait within wait_s (as far as the estimate is right), where handing
+over at once would need T = wait_s / 2; half of wait_s is the floor of T for that reason.
 """
 
 from typing import Final
 
 # Batches that lie ready at the backend beyond those that run.
 READY_BATCHES: Final = 1
+# The way to an instance (merge, one message, Triton's queue: about 1 ms), and a timer that is 1 ms late.
+LEAD_S: Final = 0.002
+# A batch that ends earlier than its lead costs one round trip of an idle instance; one that leaves earlier than
+# needed costs a more important arrival up to T. The second is dearer, so the lead covers the usual error, not all.
+ERRORS: Final = 1.0
 
 
 def in_flight_limit(instances: int) -> int:
@@ -17,10 +34,11 @@ def in_flight_limit(instances: int) -> int:
     return instances + READY_BATCHES
 
 
-def batches_ahead(instances: int) -> int:
-    """Batch lengths that an arrival waits, at most, when every place in flight has just been taken.
+def lead_s(error_s: float) -> float:
+    """How long before an instance is expected to be free the ready batch leaves, in seconds."""
+    return LEAD_S + ERRORS * error_s
 
-    It needs a place in flight and then an instance: two endings. With one instance those come one
-    after the other; with two or more the running batches all end within one batch length.
-    """
-    return 2 if instances == 1 else 1
+
+def longest_batch_s(wait_s: float, error_s: float) -> float:
+    """T: how long a batch may last that a class with this `wait_s` may have to wait for, in seconds."""
+    return max(wait_s - lead_s(error_s), wait_s / 2)

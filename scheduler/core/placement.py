@@ -1,5 +1,7 @@
 """Where a batch goes: of the ready backends that have a place for the model, the least loaded.
 
+One with an idle instance comes before one where the batch would only lie ready.
+
 Load is the estimated seconds of service in flight over all models, not a count: ten small batches
 are less than one large one. Ties go to the backend named first.
 """
@@ -11,4 +13,5 @@ from scheduler.core.backend import Backend
 
 def place(backends: Iterable[Backend], model: str) -> Backend | None:
     """The backend for the model's next batch, or None where none has a place."""
-    return min((b for b in backends if b.has_place(model)), key=Backend.work_s, default=None)
+    able = (backend for backend in backends if backend.has_place(model))
+    return min(able, key=lambda backend: (not backend.has_idle_instance(model), backend.work_s()), default=None)

@@ -1,6 +1,7 @@
 """The core: inputs change the state, events say what to do, and nothing here waits, sleeps or sends."""
 
 from collections import Counter, deque
+from collections.abc import Iterator
 
 from scheduler.core import batch as batching
 from scheduler.core.admission import Admission
@@ -9,6 +10,7 @@ from scheduler.core.caps import Tenant, Tenants
 from scheduler.core.events import Dispatch, Event, Evict, Reject
 from scheduler.core.heap import DeadlineHeap
 from scheduler.core.lane import Lane
+from scheduler.core.limit import lead_s
 from scheduler.core.outcome import Outcome, Verdict
 from scheduler.core.placement import place
 from scheduler.core.pushback import Pushback
@@ -40,6 +42,8 @@ class Scheduler:
         self._events: deque[Event] = deque()
         # Models where something may have become possible since they were last looked at.
         self._runnable: dict[str, None] = {}
+        # Models whose next batch is kept back until a time.
+        self._held: dict[str, float] = {}
         self._ended: Counter[Outcome] = Counter()
         self._draining = False
         self._now = 0.0
@@ -129,7 +133,7 @@ class Scheduler:
         self._draining = True
 
     def tick(self, *, now: float) -> None:
-        """Let time pass: waiting tickets whose deadline has come are evicted."""
+        """Let time pass: what has expired is evicted, and what was kept back until now may go."""
         self._advance(now)
 
     # ---- outputs
@@ -153,7 +157,7 @@ class Scheduler:
 
     def next_wakeup(self) -> float | None:
         """When to call `tick` at the latest (monotonic seconds), or None."""
-        return self._deadlines.next_deadline()
+        return min(self._wakeups(), default=None)
 
     @property
     def idle(self) -> bool:
@@ -175,6 +179,12 @@ class Scheduler:
             backends=tuple(self._backend_snapshot(backend) for backend in self._backends.values()),
             ended={outcome.name: self._ended[outcome] for outcome in Outcome},
         )
+
+    def _wakeups(self) -> Iterator[float]:
+        deadline = self._deadlines.next_deadline()
+        if deadline is not None:
+            yield deadline
+        yield from self._held.values()
 
     # ---- arrival
 
@@ -211,7 +221,8 @@ class Scheduler:
     def _dispatch(self, model: str) -> Dispatch | None:
         lane = self._lanes.get(model)
         backend = place(self._backends.values(), model)
-        if lane is None or backend is None:
+        self._held.pop(model, None)
+        if lane is None or backend is None or self._hold(lane, backend):
             return None
         tickets = batching.form(lane, backend.state.models[model])
         if not tickets:
@@ -219,6 +230,20 @@ class Scheduler:
         for ticket in tickets:
             self._hand_over(ticket)
         return self._start(lane, backend, tuple(tickets))
+
+    def _hold(self, lane: Lane, backend: Backend) -> bool:
+        """Whether the next batch would only lie ready, could be overtaken, and is therefore kept back (limit.py)."""
+        if backend.has_idle_instance(lane.model):
+            return False
+        turn = lane.next_turn()
+        if turn is None or batching.overtaking_wait_s(lane, turn.queue) is None:
+            return False
+        error_s = lane.estimator.line(turn.ticket.merge_key).error_s
+        leave_at = backend.next_free_at(lane.model) - lead_s(error_s)
+        if leave_at <= self._now:
+            return False
+        self._held[lane.model] = leave_at
+        return True
 
     def _hand_over(self, ticket: Ticket) -> None:
         """Book a ticket that has just left its queue for a backend."""
@@ -271,8 +296,11 @@ class Scheduler:
             self._evict_all(lane)
 
     def _advance(self, now: float) -> None:
-        """Move the clock and evict what has expired."""
+        """Move the clock, evict what has expired, and look again at what was kept back until now."""
         self._now = max(self._now, now)
+        for model in [model for model, leave_at in self._held.items() if leave_at <= self._now]:
+            del self._held[model]
+            self._runnable[model] = None
         while (ticket := self._deadlines.pop_due(now=self._now)) is not None:
             self._evict(ticket, Outcome.DEADLINE_EXPIRED)
 
@@ -320,7 +348,8 @@ class Scheduler:
     # ---- snapshot
 
     def _model_snapshot(self, lane: Lane) -> ModelSnapshot:
-        batch_s, row_s = lane.estimator.line(None).coefficients()
+        line = lane.estimator.line(None)
+        batch_s, row_s = line.coefficients()
         return ModelSnapshot(
             name=lane.model,
             queued={queue.settings.name: queue.queued for queue in lane.classes},
@@ -329,6 +358,7 @@ class Scheduler:
             ),
             batch_s=batch_s,
             row_s=row_s,
+            error_s=line.error_s,
         )
 
     @staticmethod

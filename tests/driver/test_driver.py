@@ -158,6 +158,16 @@ async def test_lost_batch_fails_every_rider_without_another_try() -> None:
     assert len(runner.batches) == 1
 
 
+async def test_runner_with_too_few_responses_is_an_error_and_not_somebody_elses_answer() -> None:
+    runner = HeldRunner()
+    driver = make(runner)
+    calls = [asyncio.create_task(driver.submit(ticket(driver), request)) for request in "ab"]
+    for number in range(3):  # the batch, and then each alone
+        (await runner.next_batch(number)).done.set_result([])
+    answers = await asyncio.gather(*calls, return_exceptions=True)
+    assert {str(answer) for answer in answers} == {"expected 1 responses, got 0"}
+
+
 async def test_unexpected_exception_of_the_runner_is_answered_and_frees_the_place() -> None:
     runner = HeldRunner()
     driver = make(runner)

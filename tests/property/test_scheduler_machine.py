@@ -123,10 +123,11 @@ class SchedulerMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.core.next_wakeup() is not None)
     @rule()
     def wakeup(self):
-        before, self.now = self.live.copy(), max(self.now, self.core.next_wakeup())
+        self.now = max(self.now, self.core.next_wakeup())
         self.core.tick(now=self.now)
         self._pull()
-        assert len(self.live) < len(before)
+        later = self.core.next_wakeup()
+        assert later is None or later > self.now
 
     @precondition(lambda self: self.last_id > 40)
     @rule()
@@ -222,6 +223,22 @@ class SchedulerMachine(RuleBasedStateMachine):
         held = Counter(ticket.tenant for batch in self.in_flight.values() for ticket in batch.tickets)
         return held + Counter(self.live[ticket_id].tenant for ticket_id in self.retrying)
 
+    def _free(self, model: str, *, ready_batches: int) -> bool:
+        """Whether a ready backend has an instance idle, or a place for so many batches beyond its instances."""
+        return any(
+            state.ready
+            and model in state.models
+            and self._flying(name, model) < state.models[model].instances + ready_batches
+            for name, state in self.backends.items()
+        )
+
+    def _able(self, model: str) -> list[Ticket]:
+        """Tickets of the model that wait and may run."""
+        held = self._held()
+        able = [t for t in self._waiting() if held[t.tenant] < SETTINGS.for_tenant(t.tenant).max_in_flight]
+        retrying = [self.live[ticket_id] for ticket_id in self.retrying]
+        return [ticket for ticket in able + retrying if ticket.model == model]
+
     # ---- invariants
 
     @invariant()
@@ -239,16 +256,24 @@ class SchedulerMachine(RuleBasedStateMachine):
         assert all(count <= SETTINGS.for_tenant(name).max_in_flight for name, count in self._held().items())
 
     @invariant()
-    def no_place_stays_free_while_someone_may_take_it(self):
-        held, waiting = self._held(), self._waiting()
+    def no_instance_idles_while_someone_may_run(self):
         for model in MODELS:
-            free = any(
-                state.ready and model in state.models and self._flying(name, model) < state.models[model].instances + 1
-                for name, state in self.backends.items()
-            )
-            able = [t for t in waiting if held[t.tenant] < SETTINGS.for_tenant(t.tenant).max_in_flight]
-            retrying = [self.live[ticket_id] for ticket_id in self.retrying]
-            assert not (free and any(ticket.model == model for ticket in able + retrying))
+            assert not (self._free(model, ready_batches=0) and self._able(model))
+
+    @invariant()
+    def a_place_stays_free_only_until_a_time(self):
+        """Where a batch could lie ready and does not, it is held, and a wake-up is due."""
+        for model in MODELS:
+            if self._free(model, ready_batches=1) and self._able(model):
+                assert self.core._held[model] > self.now
+                assert self.core.next_wakeup() <= self.core._held[model]
+
+    @invariant()
+    def the_most_important_class_is_never_held(self):
+        for model in MODELS:
+            if self._free(model, ready_batches=1):
+                turn = self.core._lanes[model].next_turn() if model in self.core._lanes else None
+                assert turn is None or turn.queue.rank > 0
 
     @invariant()
     def nobody_waits_where_no_backend_could_ever_serve(self):
@@ -277,10 +302,10 @@ class SchedulerMachine(RuleBasedStateMachine):
             assert {model: n for model, n in backend.in_flight.items() if n} == {m: n for m, n in flying.items() if n}
 
     @invariant()
-    def the_next_wakeup_is_the_earliest_deadline_of_what_waits(self):
+    def the_next_wakeup_is_the_earliest_deadline_or_end_of_holding(self):
         waiting = [*self._waiting(), *(self.live[ticket_id] for ticket_id in self.retrying)]
         deadlines = [ticket.deadline for ticket in waiting if ticket.deadline is not None]
-        assert self.core.next_wakeup() == (min(deadlines) if deadlines else None)
+        assert self.core.next_wakeup() == min([*deadlines, *self.core._held.values()], default=None)
 
     @invariant()
     def virtual_time_never_goes_back(self):

@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 
+from scheduler.core.limit import LEAD_S
+
 
 def max_min_shares(capacity: float, demands: Mapping[str, float], weights: Mapping[str, float]) -> dict[str, float]:
     """Weighted max-min: who asks for less than a fair share gets all of it, the rest share what is left by weight."""
@@ -22,14 +24,13 @@ def sfq_lag_s(costs_s: Mapping[str, float], weights: Mapping[str, float]) -> flo
     return sum(costs_s[name] / weights[name] for name in costs_s)
 
 
-def largest_batch_rows(a: float, b: float, wait_s: float, instances: int, max_batch_size: int) -> int:
+def largest_batch_rows(a: float, b: float, wait_s: float, max_batch_size: int) -> int:
     """Rows of a lesser batch, such that an arrival waits wait_s at most.
 
-    All places in flight were taken the moment before. One instance: the running batch must end, then the
-    one that lay ready: two lengths. More: the arrival takes the place of the first that ends, and the
-    instance of the second, both within one length.
+    It arrives just after the ready batch has left, LEAD_S before an instance is free: it waits for that, and
+    then for the ready batch. (With more instances it waits less: the next one ends within the same length.)
     """
-    length_s = wait_s / (2 if instances == 1 else 1)
+    length_s = max(wait_s - LEAD_S, wait_s / 2)
     return max(1, min(max_batch_size, int((length_s - a) / b)))
 
 

@@ -18,7 +18,7 @@ def test_everybody_content():
 
 def test_closed_forms():
     assert sfq_lag_s({"a": 2.0, "b": 3.0}, {"a": 1, "b": 3}) == 3.0
-    assert largest_batch_rows(0.005, 0.001, 0.0501, 1, 32) == 20
-    assert largest_batch_rows(0.005, 0.001, 0.0501, 2, 32) == 32
-    assert largest_batch_rows(0.1, 0.001, 0.05, 1, 32) == 1
+    assert largest_batch_rows(0.005, 0.002, 0.0501, 32) == 21
+    assert largest_batch_rows(0.005, 0.001, 0.0501, 32) == 32
+    assert largest_batch_rows(0.1, 0.001, 0.05, 32) == 1
     assert rows_per_s(0.005, 0.001, 5, 2) == pytest.approx(1000)

@@ -90,3 +90,20 @@ def test_fewer_instances_take_places_away_only_from_new_batches():
     assert not backend.has_place("m")
     backend.finish(batches[2], now=1.0)
     assert backend.has_place("m")
+
+
+def test_an_instance_is_idle_until_as_many_batches_are_there():
+    backend = Backend(backend_state(instances=2))
+    start(backend, 1, 0.0)
+    assert backend.has_idle_instance("m")
+    start(backend, 2, 0.0)
+    assert not backend.has_idle_instance("m")
+
+
+def test_an_instance_is_free_when_the_first_running_batch_is_expected_to_end():
+    backend = Backend(backend_state(instances=2))
+    assert backend.next_free_at("m") < 0.0
+    start(backend, 1, 1.0, estimate_s=0.5)
+    start(backend, 2, 1.25, estimate_s=0.125)
+    start(backend, 3, 1.25, estimate_s=0.0)  # lies ready: it does not run
+    assert backend.next_free_at("m") == 1.375

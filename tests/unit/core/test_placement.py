@@ -18,6 +18,10 @@ def test_the_least_work_wins_not_the_fewest_batches():
     assert place(backends([1.0], [0.1, 0.1, 0.1]), "m").name == "gpu1"
 
 
+def test_a_backend_where_the_batch_runs_at_once_comes_before_one_where_it_lies_ready():
+    assert place(backends([0.001] * 8, [5.0]), "m").name == "gpu1"
+
+
 def test_a_tie_goes_to_the_backend_named_first():
     assert place(backends([0.5], [0.5]), "m").name == "gpu0"
 

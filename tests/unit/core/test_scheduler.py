@@ -1,6 +1,7 @@
 import pytest
 
 from scheduler.core.events import Dispatch, Evict, Reject
+from scheduler.core.limit import LEAD_S
 from scheduler.core.outcome import Outcome, Verdict
 from scheduler.core.ticket import Ticket, TicketState
 from tests.unit.core.build import (
@@ -30,6 +31,74 @@ def failed_pair(core, **ticket) -> tuple[Ticket, Ticket]:
     (batch,) = dispatched(core)
     assert core.complete(batch.batch_id, Verdict.FAILED, now=2.0) == []
     return pair[0], pair[1]
+
+
+class TestHolding:
+    """Learned: a row of this model takes 100 ms, so the ready batch leaves LEAD_S before that has passed."""
+
+    @staticmethod
+    def core(**settings):
+        core = ready_core(**settings)
+        for number in range(20):
+            submit(core, now=float(number))
+            (batch,) = dispatched(core)
+            core.complete(batch.batch_id, Verdict.SUCCEEDED, now=number + 0.1)
+        return core
+
+    def test_a_background_batch_that_would_lie_ready_is_held_until_an_instance_is_nearly_free(self):
+        core = self.core()
+        submit(core, 2, now=100.0, priority_class="background")
+        assert len(dispatched(core)) == 1
+        assert core.next_wakeup() == pytest.approx(100.1 - LEAD_S)
+        core.tick(now=100.09)
+        assert dispatched(core) == []
+        core.tick(now=core.next_wakeup())
+        assert len(dispatched(core)) == 1
+        assert core.next_wakeup() is None
+
+    def test_an_interactive_ticket_takes_the_place_of_the_held_batch(self):
+        core = self.core()
+        submit(core, 2, now=100.0, priority_class="background")
+        dispatched(core)
+        (interactive,) = submit(core, now=100.02)
+        (batch,) = dispatched(core)
+        assert batch.tickets == (interactive,)
+
+    def test_a_batch_that_ends_early_lets_the_held_one_go_at_once(self):
+        core = self.core()
+        submit(core, 2, now=100.0, priority_class="background")
+        (first,) = dispatched(core)
+        core.complete(first.batch_id, Verdict.SUCCEEDED, now=100.05)
+        assert len(dispatched(core)) == 1
+        assert core.next_wakeup() is None
+
+    def test_an_overdue_batch_holds_nothing(self):
+        core = self.core()
+        submit(core, now=100.0, priority_class="background")
+        dispatched(core)
+        submit(core, now=100.5, priority_class="background")
+        assert len(dispatched(core)) == 1
+
+    def test_what_nobody_may_overtake_is_not_held(self):
+        core = self.core()
+        submit(core, 2, now=100.0)
+        assert len(dispatched(core)) == 2
+
+    def test_where_no_class_minds_the_wait_nothing_is_held(self):
+        core = self.core(classes=(class_settings("interactive"), BACKGROUND))
+        submit(core, 2, now=100.0, priority_class="background")
+        assert len(dispatched(core)) == 2
+
+    def test_cancelling_what_is_held_leaves_nothing_behind(self):
+        core = self.core()
+        held = submit(core, 2, now=100.0, priority_class="background")[1]
+        (batch,) = dispatched(core)
+        core.cancel(held.ticket_id, now=100.01)
+        core.tick(now=100.2)
+        assert dispatched(core) == []
+        core.complete(batch.batch_id, Verdict.SUCCEEDED, now=100.3)
+        assert core.idle
+        assert core.next_wakeup() is None
 
 
 class TestArrival:

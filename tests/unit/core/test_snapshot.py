@@ -13,6 +13,8 @@ def test_a_snapshot_tells_all_of_the_state():
         core.submit(make_ticket(tenant="b", ticket_id=number), now=0.0)
     core.submit(make_ticket("background", "a", ticket_id=2, queue_bytes=9), now=0.0)
     dispatched(core)
+    core.tick(now=0.004)  # the background ticket was held until the first was nearly done
+    dispatched(core)
     core.complete(1, Verdict.SUCCEEDED, now=0.5)
     core.submit(make_ticket("background", "a", ticket_id=3, queue_bytes=5), now=0.5)
     assert core.snapshot() == Snapshot(
@@ -21,7 +23,7 @@ def test_a_snapshot_tells_all_of_the_state():
         in_flight=1,
         classes=(ClassSnapshot("interactive", 1, 1), ClassSnapshot("background", 1, 1)),
         tenants=(TenantSnapshot("a", 1, 1), TenantSnapshot("b", 1, 0)),
-        models=(ModelSnapshot("m", {"interactive": 1, "background": 1}, 0, 0.0, 0.5),),
+        models=(ModelSnapshot("m", {"interactive": 1, "background": 1}, 0, 0.0, 0.5, 0.0),),
         backends=(BackendSnapshot("gpu0", True, {"m": 1}, 0.005),),
         ended={outcome.name: int(outcome is Outcome.COMPLETED) for outcome in Outcome},
     )
