@@ -74,6 +74,10 @@ class App:
             self._stack = stack.pop_all()
         return Addresses(address, http, triton)
 
+    async def until_ready(self) -> None:
+        """Wait until a backend is ready."""
+        await self._catalog.until_ready()
+
     async def stop(self) -> bool:
         """Readiness off, accepted requests finished, everything stopped.
 

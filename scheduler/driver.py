@@ -112,6 +112,9 @@ class Driver(Generic[Request, Response]):
             raise
         finally:
             self._pending.pop(ticket.ticket_id, None)
+            # The traceback of a refusal holds this frame, and the future holds the refusal: a cycle for the collector,
+            # hundreds of times a second, unless it is cut here.
+            del future
 
     def set_backend(self, state: BackendState) -> None:
         """Report a backend or a change of it."""

@@ -65,23 +65,29 @@ async def _run(config: Config) -> bool:
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
     app = App(config)
-    starting = asyncio.create_task(app.start())
+    starting = asyncio.create_task(_start(app))
     stopping = asyncio.create_task(stop.wait())
     await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
-    if not starting.done():
+    if starting.done():
+        starting.result()
+        await stopping
+    else:
         # Told to stop while starting: what had been started is stopped on the way out.
         starting.cancel()
         await asyncio.gather(starting, return_exceptions=True)
-        return True
-    try:
-        addresses = starting.result()
-        _quiet_collector()
-        click.echo(_ready_line(addresses))
-        await stopping
-    finally:
-        stopping.cancel()
+    stopping.cancel()
     click.echo("stopping: finishing accepted requests", err=True)
     return await app.stop()
+
+
+async def _start(app: App) -> None:
+    """Start, and print the one line when requests can be answered."""
+    addresses = await app.start()
+    if not app.ready:
+        click.echo("waiting for a backend to be ready", err=True)
+        await app.until_ready()
+    _quiet_collector()
+    click.echo(_ready_line(addresses))
 
 
 def _quiet_collector() -> None:

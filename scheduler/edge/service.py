@@ -1,7 +1,8 @@
 """`inference.GRPCInferenceService`: ModelInfer is scheduled, health and metadata are answered or relayed."""
 
 import logging
-from typing import Any, Final
+from collections.abc import Coroutine
+from typing import Any, Final, NoReturn
 
 import grpc
 from tritonclient.grpc import service_pb2, service_pb2_grpc
@@ -70,7 +71,10 @@ class InferenceService(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: 
             ended = status.of_refusal(refused)
         except BackendFailure as failure:
             ended = status.of_backend_failure(failure)
-        return await _abort(context, ended, request.id)
+        aborting = _abort(context, ended, request.id)
+        # gRPC keeps the exception that ends a call in its context; this frame must not close that circle.
+        del context
+        return await aborting
 
     async def ModelStreamInfer(self, request_iterator: Any, context: grpc.aio.ServicerContext[Any, Any]) -> None:  # noqa: N802
         """Refuse: streams are not scheduled yet, and unscheduled they would pass by everyone's share."""
@@ -116,11 +120,13 @@ class InferenceService(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: 
         )
 
 
-async def _abort(context: grpc.aio.ServicerContext[Any, Any], ended: status.Status, request_id: str) -> Any:
+def _abort(
+    context: grpc.aio.ServicerContext[Any, Any], ended: status.Status, request_id: str
+) -> Coroutine[Any, Any, NoReturn]:
     trailers = ended.trailers
     if request_id:
         trailers = (*trailers, ("x-request-id", request_id))
-    return await context.abort(ended.code, ended.message, trailers)
+    return context.abort(ended.code, ended.message, trailers)
 
 
 def _relayed(method: str) -> Any:

@@ -39,6 +39,7 @@ class Catalog:
         # What a lost backend served is kept: requests for it are then unavailable, not unknown.
         self._specs: dict[str, dict[str, ModelSpec]] = {}
         self._reported: dict[str, BackendState] = {}
+        self._any_ready = asyncio.Event()
         self._looked_up_at = float("-inf")
         self._refreshing: asyncio.Future[None] | None = None
 
@@ -70,6 +71,10 @@ class Catalog:
         if version and version not in spec.versions:
             raise unknown_model(f"model {model}: unknown version {version!r}; served are: {', '.join(spec.versions)}")
         return spec
+
+    async def until_ready(self) -> None:
+        """Wait until a backend is ready; `watch` must be running."""
+        await self._any_ready.wait()
 
     async def watch(self) -> None:
         """Refresh for ever; run as a task."""
@@ -142,4 +147,8 @@ class Catalog:
         if before is None or before.ready != state.ready:
             log.info("backend %s is %s", state.name, "ready" if state.ready else "not ready")
         self._reported[state.name] = state
+        if self.ready():
+            self._any_ready.set()
+        else:
+            self._any_ready.clear()
         self._report(state)
