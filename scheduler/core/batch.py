@@ -96,8 +96,7 @@ def _limit_rows(lane: Lane, queue: ClassQueue, capacity: ModelCapacity, merge_ke
     wait_s = overtaking_wait_s(lane, queue)
     if wait_s is None:
         return capacity.max_batch_size
-    bound_s = longest_batch_s(wait_s, lane.estimator.line(merge_key).error_s)
-    return max(1, min(capacity.max_batch_size, lane.estimator.rows_within(merge_key, bound_s)))
+    return max(1, min(capacity.max_batch_size, lane.estimator.rows_within(merge_key, longest_batch_s(wait_s))))
 
 
 def overtaking_wait_s(lane: Lane, queue: ClassQueue) -> float | None:

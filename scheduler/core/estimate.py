@@ -36,7 +36,6 @@ class LatencyLine:
     """Seconds of service as a function of rows, for one merge key.
 
     Attributes:
-        error_s: mean absolute error of the prediction, in seconds, forgetting as the line does.
         largest_rows: of the batches of late; decays while smaller ones run.
         samples: batches learned from.
     """
@@ -60,7 +59,6 @@ class LatencyLine:
         self._line = (0.0, FIRST_ROW_S)
         self._flat = True
         self._constant_part = 0.0
-        self.error_s = 0.0
         self.samples = 0
         self.largest_rows = 0.0
 
@@ -68,9 +66,7 @@ class LatencyLine:
         """Take in one finished batch."""
         service_s = max(service_s, LEAST_S)
         if self.samples >= KNOWN_SAMPLES:
-            expected_s = self.predict(rows)
-            service_s = min(service_s, OUTLIER * expected_s)
-            self.error_s += (1 - FORGET) * (abs(service_s - expected_s) - self.error_s)
+            service_s = min(service_s, OUTLIER * self.predict(rows))
         self._n = self._n * FORGET + 1
         self._sx = self._sx * FORGET + rows
         self._sy = self._sy * FORGET + service_s

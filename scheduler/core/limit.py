@@ -8,14 +8,16 @@ what is in flight for the same reason.)
 The ready batch is bound late as well. Handed over as soon as its place is free it would lie at the
 backend for as long as a batch runs, and a more important arrival would wait for two batches instead
 of one. It only has to be there when an instance becomes free, so where it could be overtaken it is
-held until `lead_s` before the earliest expected end of a running batch:
-
-    lead_s = LEAD_S + ERRORS * e        e: mean absolute error of the latency line, in seconds
+held until LEAD_S before the earliest expected end of a running batch.
 
 With T the longest that a batch with lesser tickets may last, a more important arrival then waits for
-the rest of a running batch, at most T; or, where the ready batch has just left, for `lead_s` and then
-T. So T = wait_s - lead_s keeps the wait within wait_s (as far as the estimate is right), where handing
+the rest of a running batch, at most T; or, where the ready batch has just left, for LEAD_S and then T.
+So T = wait_s - LEAD_S keeps the wait within wait_s (as far as the estimate is right), where handing
 over at once would need T = wait_s / 2; half of wait_s is the floor of T for that reason.
+
+The lead does not grow with the error of the estimate: a running batch that ends before the next has
+left costs one round trip of an idle instance, and a batch that leaves earlier than needed costs a more
+important arrival up to T.
 """
 
 from typing import Final
@@ -24,9 +26,6 @@ from typing import Final
 READY_BATCHES: Final = 1
 # The way to an instance (merge, one message, Triton's queue: about 1 ms), and a timer that is 1 ms late.
 LEAD_S: Final = 0.002
-# A batch that ends earlier than its lead costs one round trip of an idle instance; one that leaves earlier than
-# needed costs a more important arrival up to T. The second is dearer, so the lead covers the usual error, not all.
-ERRORS: Final = 1.0
 
 
 def in_flight_limit(instances: int) -> int:
@@ -34,11 +33,6 @@ def in_flight_limit(instances: int) -> int:
     return instances + READY_BATCHES
 
 
-def lead_s(error_s: float) -> float:
-    """How long before an instance is expected to be free the ready batch leaves, in seconds."""
-    return LEAD_S + ERRORS * error_s
-
-
-def longest_batch_s(wait_s: float, error_s: float) -> float:
+def longest_batch_s(wait_s: float) -> float:
     """T: how long a batch may last that a class with this `wait_s` may have to wait for, in seconds."""
-    return max(wait_s - lead_s(error_s), wait_s / 2)
+    return max(wait_s - LEAD_S, wait_s / 2)

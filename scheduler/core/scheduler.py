@@ -10,7 +10,7 @@ from scheduler.core.caps import Tenant, Tenants
 from scheduler.core.events import Dispatch, Event, Evict, Reject
 from scheduler.core.heap import DeadlineHeap
 from scheduler.core.lane import Lane
-from scheduler.core.limit import lead_s
+from scheduler.core.limit import LEAD_S
 from scheduler.core.outcome import Outcome, Verdict
 from scheduler.core.placement import place
 from scheduler.core.pushback import Pushback
@@ -238,8 +238,7 @@ class Scheduler:
         turn = lane.next_turn()
         if turn is None or batching.overtaking_wait_s(lane, turn.queue) is None:
             return False
-        error_s = lane.estimator.line(turn.ticket.merge_key).error_s
-        leave_at = backend.next_free_at(lane.model) - lead_s(error_s)
+        leave_at = backend.next_free_at(lane.model) - LEAD_S
         if leave_at <= self._now:
             return False
         self._held[lane.model] = leave_at
@@ -348,8 +347,7 @@ class Scheduler:
     # ---- snapshot
 
     def _model_snapshot(self, lane: Lane) -> ModelSnapshot:
-        line = lane.estimator.line(None)
-        batch_s, row_s = line.coefficients()
+        batch_s, row_s = lane.estimator.line(None).coefficients()
         return ModelSnapshot(
             name=lane.model,
             queued={queue.settings.name: queue.queued for queue in lane.classes},
@@ -358,7 +356,6 @@ class Scheduler:
             ),
             batch_s=batch_s,
             row_s=row_s,
-            error_s=line.error_s,
         )
 
     @staticmethod

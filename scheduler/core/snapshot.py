@@ -24,14 +24,13 @@ class TenantSnapshot:
 
 @dataclass(frozen=True, slots=True)
 class ModelSnapshot:
-    """A model's queues and its learned latency line: seconds a batch, seconds a row, mean absolute error."""
+    """A model's queues and its learned latency line: seconds a batch, and seconds a row."""
 
     name: str
     queued: Mapping[str, int]
     retrying: int
     batch_s: float
     row_s: float
-    error_s: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -87,7 +87,7 @@ def test_a_ticket_larger_than_its_bound_goes_alone(lane, acme):
 
 @pytest.mark.parametrize("capacity", [ONE, TWO])
 def test_a_background_batch_lasts_no_longer_than_the_interactive_wait_allows(lane, acme, capacity):
-    # 37.2 ms less a lead of 2 ms (the estimate is exact): 35.2 = 5 + 6 * 5 and a little, so six rows.
+    # 37.2 ms less a lead of 2 ms: 35.2 = 5 + 6 * 5 and a little, so six rows.
     push(lane, acme, "background", 16)
     assert sizes(lane, capacity)[0] == 6
 

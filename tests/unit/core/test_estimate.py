@@ -166,12 +166,6 @@ class TestEstimator:
         assert estimator.rows_within("b", 1.0) == 1
 
 
-def test_an_exact_line_has_no_error_and_a_noisy_one_has_its_mean_absolute_error():
-    assert learned(*samples_of(0.01, 0.002, (1, 2, 4, 8))).error_s == pytest.approx(0.0)
-    noisy = [(4, 0.020 + (0.002 if number % 2 else -0.002)) for number in range(400)]
-    assert learned(*noisy).error_s == pytest.approx(0.002, rel=0.1)
-
-
 def test_free_rows_are_those_that_lengthen_the_batch_by_no_more_than_their_part():
     estimator = Estimator()
     for rows, service_s in samples_of(0.0201, 0.001, (1, 8)):
