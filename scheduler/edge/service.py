@@ -11,7 +11,7 @@ from scheduler.config import Config
 from scheduler.core.ticket import Ticket
 from scheduler.driver import Driver, Refused
 from scheduler.edge import status
-from scheduler.edge.classify import Caller, Classifier
+from scheduler.edge.classify import NAME_LENGTH, Caller, Classifier
 from scheduler.edge.validate import check
 from scheduler.errors import RequestError, no_backend
 from scheduler.triton.catalog import Catalog
@@ -59,10 +59,9 @@ class InferenceService(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: 
         """Schedule one inference request."""
         try:
             caller = self._classifier.classify(request, context.invocation_metadata(), context.time_remaining())
-            if caller.request_id:
-                # Both ids are echoed, on every way a call can end.
-                request.id = caller.request_id
-                context.set_trailing_metadata((("x-request-id", caller.request_id),))
+            # Echoed on every way a call can end: in the answer, and in a trailer.
+            request.id = caller.request_id
+            context.set_trailing_metadata(_id_trailer(caller.request_id))
             ticket = await self._ticket(request, caller)
             return await self._driver.submit(ticket, Call(request, ticket))
         except RequestError as error:
@@ -123,10 +122,14 @@ class InferenceService(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: 
 def _abort(
     context: grpc.aio.ServicerContext[Any, Any], ended: status.Status, request_id: str
 ) -> Coroutine[Any, Any, NoReturn]:
-    trailers = ended.trailers
-    if request_id:
-        trailers = (*trailers, ("x-request-id", request_id))
-    return context.abort(ended.code, ended.message, trailers)
+    return context.abort(ended.code, ended.message, (*ended.trailers, *_id_trailer(request_id)))
+
+
+def _id_trailer(request_id: str) -> tuple[tuple[str, str], ...]:
+    """The trailer that echoes the id; none for an id that a header cannot carry."""
+    if not request_id or len(request_id) > NAME_LENGTH or not (request_id.isascii() and request_id.isprintable()):
+        return ()
+    return (("x-request-id", request_id),)
 
 
 def _relayed(method: str) -> Any:

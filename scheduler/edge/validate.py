@@ -26,13 +26,15 @@ def check(request: Any, spec: ModelSpec) -> int:
     """
     _check_names(request, spec)
     rows = 1
+    # Tensors in shared memory have no raw contents; the others have theirs in order.
+    raw = iter(request.raw_input_contents)
     for place, tensor in enumerate(request.inputs):
         expected = spec.inputs[tensor.name]
         _check_datatype(tensor, expected, spec)
         shape = tuple(tensor.shape)
         _check_shape(shape, expected, spec)
-        if request.raw_input_contents:
-            _check_bytes(tensor, request.raw_input_contents[place], spec)
+        if request.raw_input_contents and not _in_shared_memory(tensor):
+            _check_bytes(tensor, next(raw), spec)
         if spec.max_batch_size:
             if place and shape[0] != rows:
                 raise invalid(
@@ -54,9 +56,13 @@ def _check_names(request: Any, spec: ModelSpec) -> None:
     if unknown or missing:
         raise invalid(f"model {spec.name}: expected inputs {', '.join(spec.inputs)}, got {', '.join(given) or 'none'}")
     raw = len(request.raw_input_contents)
-    in_raw = sum(1 for tensor in request.inputs if "shared_memory_region" not in tensor.parameters)
+    in_raw = sum(1 for tensor in request.inputs if not _in_shared_memory(tensor))
     if raw and raw != in_raw:
         raise invalid(f"model {spec.name}: expected raw contents for {in_raw} inputs, got {raw}")
+
+
+def _in_shared_memory(tensor: Any) -> bool:
+    return "shared_memory_region" in tensor.parameters
 
 
 def _check_datatype(tensor: Any, expected: TensorSpec, spec: ModelSpec) -> None:

@@ -321,3 +321,31 @@ async def test_stop_answers_what_cannot_be_finished(serve: Any, eventually: Any,
     answers = await asyncio.gather(*calls, return_exceptions=True)
     assert [answer.code() for answer in answers] == [grpc.StatusCode.UNAVAILABLE] * 4
     assert {trailers(answer)["fairlane-reason"] for answer in answers} == {"DRAINING"}
+
+
+@pytest.mark.parametrize("request_id", ["\u00e9t\u00e9", "line\nbreak", "x" * 10_000])
+async def test_id_that_no_header_can_carry_is_echoed_in_the_answer_alone(
+    serve: Any, request_of: Any, request_id: str
+) -> None:
+    served = await serve()
+    call = served.stub.ModelInfer(request_of([[1]], id=request_id))
+    assert (await call).id == request_id
+    assert "x-request-id" not in dict(await call.trailing_metadata())
+    error = await refusal(served.infer(request_of([[1]] * 9, id=request_id)))
+    assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_timeout_beyond_all_reason_is_no_limit(serve: Any, request_of: Any, rows_of: Any) -> None:
+    served = await serve()
+    request = request_of([[1]])
+    request.parameters["timeout"].uint64_param = 2**64 - 1
+    assert rows_of(await served.infer(request, timeout_s=1e9)) == [[1]]
+
+
+async def test_tensor_in_shared_memory_is_left_to_triton(serve: Any, request_of: Any) -> None:
+    served = await serve()
+    request = request_of([[1]])
+    request.ClearField("raw_input_contents")
+    request.inputs[0].parameters["shared_memory_region"].string_param = "region"
+    await refusal(served.infer(request))  # the fake has no shared memory; the request reaches it untouched
+    assert served.triton.requests == [request]
