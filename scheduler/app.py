@@ -39,9 +39,7 @@ class App:
 
     def __init__(self, config: Config) -> None:
         self._config = config
-        self._driver: Driver[Call, Any] = Driver(
-            Scheduler(config.core_settings()), (pool := Pool(config.limits.message_bytes))
-        )
+        self._driver: Driver[Call, Any] = Driver(Scheduler(config.core_settings()), (pool := Pool()))
         self._pool = pool
         self._catalog = Catalog(pool, self._driver.set_backend)
         self._service = InferenceService(config, self._driver, self._catalog, pool)

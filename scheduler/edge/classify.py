@@ -12,6 +12,8 @@ DEFAULT_TENANT: Final = "default"
 NAME_LENGTH: Final = 128
 TENANT_HEADERS: Final = ("x-tenant-id", "x-llm-d-inference-fairness-id")
 MICROSECONDS: Final = 1e-6
+# A year: longer ones mean "no limit", and gRPC overflows on the largest.
+LONGEST_TIMEOUT_S: Final = 365 * 86400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +113,5 @@ def _integer(request: Any, name: str) -> int:
     return value
 
 
-def _sooner(first: float | None, second: float | None) -> float | None:
-    if first is None or second is None:
-        return second if first is None else first
-    return min(first, second)
+def _sooner(*timeouts_s: float | None) -> float | None:
+    return min((each for each in timeouts_s if each is not None and each <= LONGEST_TIMEOUT_S), default=None)

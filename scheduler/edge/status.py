@@ -15,6 +15,8 @@ from scheduler.triton.pool import BackendFailure
 DOMAIN: Final = "fairlane"
 # A deadline cannot be met by coming again: gRPC's word for "do not retry".
 NO_RETRY: Final = "-1"
+# gRPC drops a status whose headers exceed 8 KiB; the message is in them twice.
+MESSAGE_LENGTH: Final = 1024
 
 CODES: Final[dict[Outcome, grpc.StatusCode]] = {
     Outcome.QUEUE_FULL: grpc.StatusCode.RESOURCE_EXHAUSTED,
@@ -59,13 +61,16 @@ def of_request_error(error: RequestError) -> Status:
 
 
 def of_backend_failure(failure: BackendFailure) -> Status:
-    """The backend's own code and message; nothing is said of coming again."""
-    return Status(failure.code, str(failure), ())
+    """The backend's own code and message; nothing is said of coming again, but of a deadline that passed there."""
+    if failure.code is grpc.StatusCode.DEADLINE_EXCEEDED:
+        return _status(failure.code, str(failure), Outcome.DEADLINE_EXPIRED.name, None, {})
+    return Status(failure.code, str(failure)[:MESSAGE_LENGTH], ())
 
 
 def _status(
     code: grpc.StatusCode, message: str, reason: str, pushback_s: float | None, about: dict[str, str]
 ) -> Status:
+    message = message[:MESSAGE_LENGTH]
     details = [_packed(error_details_pb2.ErrorInfo(reason=reason, domain=DOMAIN, metadata=about))]
     trailers: list[tuple[str, str | bytes]] = [("fairlane-reason", reason)]
     if pushback_s is not None:

@@ -1,7 +1,6 @@
 """Which backends are ready, and what models they serve: asked again every PROBE_INTERVAL_S."""
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Callable
 from typing import Any, Final
@@ -53,16 +52,16 @@ class Catalog:
         return state is not None and state.ready and model in state.models
 
     async def find(self, model: str, version: str) -> ModelSpec:
-        """The model as a ready backend serves it.
+        """The model as a ready backend serves it, or as a lost one did where no ready one knows it.
 
         Raises:
             RequestError: NOT_FOUND, where no backend serves the model, or not this version; UNAVAILABLE,
                 where no backend is there to say so.
         """
-        spec = self._known(model)
+        spec = self._known(model, version)
         if spec is None or (version and version not in spec.versions):
             await self._look_again()
-            spec = self._known(model)
+            spec = self._known(model, version)
         if spec is None and not self.ready():
             raise no_backend("no backend is ready")
         if spec is None:
@@ -93,11 +92,12 @@ class Catalog:
         """The backend is known to have gone: do not wait for the next probe to say so."""
         self._tell(BackendState(backend, ready=False, models={}))
 
-    def _known(self, model: str) -> ModelSpec | None:
-        for specs in self._specs.values():
-            if model in specs:
-                return specs[model]
-        return None
+    def _known(self, model: str, version: str) -> ModelSpec | None:
+        """The best that is known: of a ready backend before a lost one, with the version before one without."""
+        ready = self.ready()
+        found = [(backend in ready, specs[model]) for backend, specs in self._specs.items() if model in specs]
+        found.sort(key=lambda each: (each[0], not version or version in each[1].versions), reverse=True)
+        return found[0][1] if found else None
 
     async def _look_again(self) -> None:
         now = asyncio.get_running_loop().time()
@@ -109,11 +109,19 @@ class Catalog:
         await asyncio.gather(*(self._refresh(name) for name in self._pool.names()))
 
     async def _refresh(self, backend: str) -> None:
+        stub = self._pool.stub(backend)
         specs: dict[str, ModelSpec] | None = None
-        with contextlib.suppress(grpc.aio.AioRpcError, KeyError):
-            specs = await self._ask(self._pool.stub(backend))
-        if backend not in self._pool.names():
-            return
+        try:
+            specs = await self._ask(stub, self._specs.get(backend, {}))
+        except (grpc.aio.AioRpcError, grpc.aio.UsageError):
+            pass  # not live
+        except asyncio.CancelledError:
+            # A channel that is closed under a call cancels it, though nobody cancelled this task.
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+        if not self._pool.uses(backend, stub):
+            return  # connected anew meanwhile: the answer is about what was there before
         if specs is None:
             self.lost(backend)
             return
@@ -121,7 +129,7 @@ class Catalog:
         capacities = {name: spec.capacity for name, spec in specs.items()}
         self._tell(BackendState(backend, ready=True, models=capacities))
 
-    async def _ask(self, stub: Any) -> dict[str, ModelSpec] | None:
+    async def _ask(self, stub: Any, before: dict[str, ModelSpec]) -> dict[str, ModelSpec] | None:
         """The models that are ready, or None where the server is not live.
 
         The server counts as ready while any model is: one that fails to load does not take the others along.
@@ -135,9 +143,14 @@ class Catalog:
             versions.setdefault(entry.name, []).append(entry.version)
         specs = {}
         for name, loaded in versions.items():
-            with contextlib.suppress(grpc.aio.AioRpcError):  # unloaded in between
+            try:
                 reply = await stub.ModelConfig(service_pb2.ModelConfigRequest(name=name), timeout=PROBE_TIMEOUT_S)
-                specs[name] = spec_from_config(reply.config, tuple(loaded))
+            except grpc.aio.AioRpcError as error:
+                # One slow answer is no reason to evict a queue; any other error: unloaded in between.
+                if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED and name in before:
+                    specs[name] = before[name]
+                continue
+            specs[name] = spec_from_config(reply.config, tuple(loaded))
         return specs
 
     def _tell(self, state: BackendState) -> None:

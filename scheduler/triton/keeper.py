@@ -49,6 +49,8 @@ class Keeper:
         address = await self._triton.start()
         await self._pool.connect(BACKEND_NAME, address.grpc)
         await self._catalog.refresh()
+        if BACKEND_NAME not in self._catalog.ready():
+            await self._catalog.refresh()  # the first may have been under way before the connection was made
         return address
 
     async def _watch(self) -> None:

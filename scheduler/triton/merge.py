@@ -30,14 +30,14 @@ def merge_key(request: Any, spec: ModelSpec) -> str | None:
         return None
     parts = [request.model_version]
     for tensor in request.inputs:
-        if tensor.parameters:
+        if tensor.parameters or tensor.HasField("contents"):
             return None
         parts.append(f"{tensor.name}:{tensor.datatype}:{','.join(map(str, tensor.shape[1:]))}")
     for output in request.outputs:
         if output.parameters:
             return None
         parts.append(f">{output.name}")
-    return "|".join(parts)
+    return repr(parts)  # not joined: the names are the client's, and may hold any separator
 
 
 def merge(requests: Sequence[Any], rows: Sequence[int]) -> Any:
@@ -61,8 +61,11 @@ def split(response: Any, requests: Sequence[Any], rows: Sequence[int]) -> list[A
     """One `ModelInferResponse` for each request, with its own rows and its own id.
 
     Raises:
-        SplitError: an output does not have as many rows as were sent, or not the bytes for them.
+        SplitError: an output does not have as many rows as were sent, or not the bytes for them, or the
+            answer carries parameters, which may belong to one request alone.
     """
+    if response.parameters or any(tensor.parameters for tensor in response.outputs):
+        raise SplitError(f"model {response.model_name}: the answer has parameters, and whose they are is not told")
     if len(response.raw_output_contents) != len(response.outputs):
         raise SplitError(
             f"model {response.model_name}: expected raw contents for {len(response.outputs)} outputs, "

@@ -38,10 +38,11 @@ class Call:
 class Pool:
     """One channel for each backend, by name."""
 
-    def __init__(self, message_bytes: int) -> None:
+    def __init__(self) -> None:
         self._options = [
-            ("grpc.max_send_message_length", message_bytes),
-            ("grpc.max_receive_message_length", message_bytes),
+            # The bound on messages is the edge's; a batch of admitted requests may be larger than one of them.
+            ("grpc.max_send_message_length", -1),
+            ("grpc.max_receive_message_length", -1),
             # Retries are the core's decision.
             ("grpc.enable_retries", 0),
             # A backend that comes back is found within a second, not after the default backoff.
@@ -79,6 +80,10 @@ class Pool:
             KeyError: no such backend is connected.
         """
         return self._stubs[name]
+
+    def uses(self, name: str, stub: Any) -> bool:
+        """Whether this is still the backend's stub."""
+        return self._stubs.get(name) is stub
 
     def names(self) -> list[str]:
         """The connected backends."""

@@ -7,6 +7,8 @@ import grpc
 import pytest
 from google.rpc import error_details_pb2, status_pb2
 
+from scheduler.triton.fake import FakeTriton
+
 
 def trailers(error: grpc.aio.AioRpcError) -> dict[str, Any]:
     return dict(error.trailing_metadata())
@@ -339,7 +341,9 @@ async def test_timeout_beyond_all_reason_is_no_limit(serve: Any, request_of: Any
     served = await serve()
     request = request_of([[1]])
     request.parameters["timeout"].uint64_param = 2**64 - 1
-    assert rows_of(await served.infer(request, timeout_s=1e9)) == [[1]]
+    assert rows_of(await served.stub.ModelInfer(request)) == [[1]]
+    request.parameters["timeout"].int64_param = 2**63 - 1
+    assert rows_of(await served.stub.ModelInfer(request)) == [[1]]
 
 
 async def test_tensor_in_shared_memory_is_left_to_triton(serve: Any, request_of: Any) -> None:
@@ -349,3 +353,28 @@ async def test_tensor_in_shared_memory_is_left_to_triton(serve: Any, request_of:
     request.inputs[0].parameters["shared_memory_region"].string_param = "region"
     await refusal(served.infer(request))  # the fake has no shared memory; the request reaches it untouched
     assert served.triton.requests == [request]
+
+
+async def test_backend_that_comes_back_elsewhere_is_found_again(serve: Any, request_of: Any, rows_of: Any) -> None:
+    served = await serve()
+    pool, catalog = served.app._pool, served.app._catalog
+    other = FakeTriton(list(served.triton.models.values()))
+    address = await other.start()
+    # Connected anew while a probe is under way: the probe's channel is closed under it.
+    probing = asyncio.ensure_future(catalog.refresh())
+    await asyncio.sleep(0)
+    await pool.connect("fake", address)
+    await probing
+    await catalog.refresh()
+    assert catalog.ready() == ["fake"]
+    assert rows_of(await served.infer(request_of([[5]]))) == [[5]]
+    assert len(other.requests) == 1
+    assert served.triton.requests == []
+    await other.stop()
+
+
+async def test_long_message_is_cut_so_that_the_status_arrives(serve: Any, request_of: Any) -> None:
+    served = await serve()
+    error = await refusal(served.infer(request_of([[1]], model="m" * 20_000)))
+    assert error.code() is grpc.StatusCode.NOT_FOUND
+    assert trailers(error)["fairlane-reason"] == "UNKNOWN_MODEL"

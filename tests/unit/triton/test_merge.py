@@ -1,0 +1,74 @@
+"""What may be merged, and how an answer is split."""
+
+from typing import Any
+
+import pytest
+from tritonclient.grpc import service_pb2
+
+from scheduler.triton.merge import SplitError, merge, merge_key, split
+from scheduler.triton.spec import ModelSpec, TensorSpec
+
+SPEC = ModelSpec("m", 8, 1, {"X": TensorSpec("X", "BYTES", (-1,), optional=False)}, mergeable=True, versions=("1",))
+
+
+def request(*rows: list[bytes], **about: Any) -> Any:
+    message = service_pb2.ModelInferRequest(model_name="m", **about)
+    message.inputs.add(name="X", datatype="BYTES", shape=[len(rows), len(rows[0])])
+    message.raw_input_contents.append(b"".join(len(word).to_bytes(4, "little") + word for row in rows for word in row))
+    return message
+
+
+def answer_to(message: Any) -> Any:
+    """OUT is X."""
+    answer = service_pb2.ModelInferResponse(model_name="m", model_version="1")
+    answer.outputs.add(name="OUT", datatype="BYTES", shape=message.inputs[0].shape)
+    answer.raw_output_contents.append(message.raw_input_contents[0])
+    return answer
+
+
+def test_strings_come_back_to_those_who_sent_them():
+    requests = [request([b"a", b""]), request([b"bc", b"d"], [b"", b"efg"])]
+    parts = split(answer_to(merge(requests, [1, 2])), requests, [1, 2])
+    assert [part.raw_output_contents[0] for part in parts] == [each.raw_input_contents[0] for each in requests]
+    assert [list(part.outputs[0].shape) for part in parts] == [[1, 2], [2, 2]]
+
+
+def test_names_that_hold_a_separator_do_not_make_keys_equal():
+    one, two = request([b"a"]), request([b"a"])
+    one.outputs.add(name="x|>y")
+    two.outputs.add(name="x")
+    two.outputs.add(name="y")
+    assert merge_key(one, SPEC) != merge_key(two, SPEC)
+
+
+def test_own_parameters_do_not_keep_requests_apart_and_others_do():
+    tagged, odd = request([b"a"]), request([b"a"])
+    tagged.parameters["priority"].int64_param = 2
+    odd.parameters["temperature"].double_param = 0.5
+    assert merge_key(tagged, SPEC) == merge_key(request([b"a"]), SPEC)
+    assert merge_key(odd, SPEC) is None
+
+
+def test_typed_contents_ride_alone_also_beside_raw_ones():
+    message = request([b"a"])
+    message.inputs[0].contents.bytes_contents.append(b"a")
+    assert merge_key(message, SPEC) is None
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda answer: answer.outputs[0].shape.__setitem__(0, 2),
+        lambda answer: answer.raw_output_contents.__setitem__(0, answer.raw_output_contents[0][:-1]),
+        lambda answer: answer.raw_output_contents.__setitem__(0, answer.raw_output_contents[0] + b"x"),
+        lambda answer: answer.raw_output_contents.append(b""),
+        lambda answer: answer.parameters["p"].__setattr__("bool_param", True),
+        lambda answer: answer.outputs[0].parameters["p"].__setattr__("bool_param", True),
+    ],
+)
+def test_answer_that_cannot_be_split_says_so(spoil: Any):
+    requests = [request([b"a"]), request([b"b"]), request([b"c"])]
+    answer = answer_to(merge(requests, [1, 1, 1]))
+    spoil(answer)
+    with pytest.raises(SplitError):
+        split(answer, requests, [1, 1, 1])
