@@ -14,8 +14,8 @@ from scheduler.config import Config, load
 from scheduler.errors import StartError
 
 DEFAULT_FILE: Final = Path("fairlane.yaml")
-# Objects, young and middle collections until the next one. Small young ones, as by default (a middle one of 7,000
-# objects takes 5 to 9 ms; of 20,000, 40 ms), and full ones ten times rarer: little cyclic garbage lives that long.
+# Objects, young and middle collections until the next one. Young ones as small as by default, since a pause grows with
+# the objects that are walked, and full ones ten times rarer: little cyclic garbage lives that long.
 COLLECT_AFTER: Final = (700, 10, 100)
 
 
@@ -94,8 +94,8 @@ async def _start(app: App) -> None:
 def _quiet_collector() -> None:
     """Keep the garbage collector from stopping the event loop for long.
 
-    What is alive now stays alive: it is put beyond the collector's reach, which would otherwise walk all of it,
-    some 80 ms, in the middle of somebody's request.
+    What is alive now stays alive: it is put beyond the collector's reach, which would otherwise walk all of it
+    in the middle of somebody's request.
     """
     gc.collect()
     gc.freeze()

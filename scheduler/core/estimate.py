@@ -49,7 +49,6 @@ class LatencyLine:
         "_sxx",
         "_sxy",
         "_sy",
-        "error_s",
         "largest_rows",
         "samples",
     )

@@ -1,6 +1,5 @@
 """`inference.GRPCInferenceService`: ModelInfer is scheduled, health and metadata are answered or relayed."""
 
-import logging
 from collections.abc import Coroutine
 from typing import Any, Final, NoReturn
 
@@ -17,8 +16,6 @@ from scheduler.errors import RequestError, no_backend
 from scheduler.triton.catalog import Catalog
 from scheduler.triton.merge import merge_key
 from scheduler.triton.pool import BackendFailure, Call, Pool
-
-log = logging.getLogger(__name__)
 
 # A metadata call that Triton has not answered by then will not be.
 RELAY_TIMEOUT_S: Final = 10.0
