@@ -1,22 +1,8 @@
 """What theory says should come out: closed forms, worked out without the scheduler."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from scheduler.core.limit import LEAD_S
-
-
-def max_min_shares(capacity: float, demands: Mapping[str, float], weights: Mapping[str, float]) -> dict[str, float]:
-    """Weighted max-min: who asks for less than a fair share gets all of it, the rest share what is left by weight."""
-    shares: dict[str, float] = {}
-    hungry = dict(demands)
-    while hungry:
-        level = (capacity - sum(shares.values())) / sum(weights[name] for name in hungry)
-        content = {name: demand for name, demand in hungry.items() if demand <= level * weights[name]}
-        if not content:
-            return shares | {name: level * weights[name] for name in hungry}
-        shares |= content
-        hungry = {name: demand for name, demand in hungry.items() if name not in content}
-    return shares
 
 
 def sfq_lag_s(costs_s: Mapping[str, float], weights: Mapping[str, float]) -> float:
@@ -34,6 +20,34 @@ def largest_batch_rows(a: float, b: float, wait_s: float, max_batch_size: int) -
     return max(1, min(max_batch_size, int((length_s - a) / b)))
 
 
-def rows_per_s(a: float, b: float, rows: int, instances: int) -> float:
-    """Throughput with batches of this size."""
-    return instances * rows / (a + b * rows)
+def turn_wait_s(weight: float, weights: float, turn_s: float, lesser_turn_s: float) -> float:
+    """How long an account that waits is put off at most, while another (`weights`) keeps a backlog.
+
+    Its last turn of `lesser_turn_s` is paid for when the other has had `weights / weight` times as much;
+    two turns of the other are in flight by then, and one may just have been chosen.
+    """
+    return lesser_turn_s * weights / weight + 3 * turn_s
+
+
+def burst_s(burst_rows: float, capacity_per_s: float, others_per_s: float, on_s: float) -> float:
+    """From the first arrival of a burst until all of it is served, as a fluid: at least as long as it lasts."""
+    return max(on_s, burst_rows / (capacity_per_s - others_per_s))
+
+
+def most_on_time(deadlines_s: Iterable[float], batch_s: float, batch_rows: int) -> int:
+    """How many of the single-row requests that arrive together anybody could answer by their deadlines.
+
+    Equal lengths, one release: in order of deadlines, each is taken that still ends in time, and no other
+    order takes more (J. M. Moore, "An n job, one machine sequencing algorithm", 1968).
+    """
+    taken = 0
+    for deadline_s in sorted(deadlines_s):
+        if (taken // batch_rows + 1) * batch_s <= deadline_s:
+            taken += 1
+    return taken
+
+
+def jain(shares: Iterable[float]) -> float:
+    """Jain's index of fairness: 1 where all have the same, 1 / n where one has all (Jain, Chiu, Hawe 1984)."""
+    values = list(shares)
+    return sum(values) ** 2 / (len(values) * sum(value * value for value in values))

@@ -1,8 +1,12 @@
 import pytest
 
-from tests.sim.oracle import max_min_shares, rows_per_s, sfq_lag_s
-from tests.sim.world import Load, Server, World
-from tests.unit.core.build import class_settings, core_settings, tenant_settings
+from simulate.backend import BackendPlan, Service
+from simulate.clients import ClosedLoop, Periodic, Poisson
+from simulate.load import Load
+from simulate.max_min import max_min_shares
+from simulate.scenario import class_settings, core_settings, tenant_settings
+from simulate.world import World
+from tests.sim.oracle import sfq_lag_s
 
 ONE_CLASS = (class_settings("interactive"),)
 TWO_CLASSES = (class_settings("interactive", 16), class_settings("background", 1))
@@ -10,9 +14,9 @@ A, B = 0.004, 0.001
 WARM_S = 5.0
 
 
-def world(*, instances: int = 1, max_batch_size: int = 8, jitter: float = 0.0, **settings: object) -> World:
-    server = Server(A, B, instances, max_batch_size, jitter)
-    return World(core_settings(**{"classes": ONE_CLASS} | settings), {("gpu0", "m"): server})
+def world(*, instances: int = 1, **settings: object) -> World:
+    plan = BackendPlan("gpu0", {"m": Service(A, B, instances)})
+    return World(core_settings(**{"classes": ONE_CLASS} | settings), [plan])
 
 
 @pytest.mark.parametrize("sizes", [(1, 1), (1, 8), (8, 1), (3, 5)])
@@ -20,7 +24,7 @@ def test_tenants_of_weight_1_and_3_get_1_to_3_of_service_time_whatever_their_siz
     weights = {"light": 1.0, "heavy": 3.0}
     sim = world(tenants={name: tenant_settings(weight) for name, weight in weights.items()})
     for name, rows in zip(weights, sizes, strict=True):
-        sim.backlog(Load(tenant=name, rows=rows, merge_key=None), depth=30)
+        sim.add(ClosedLoop(load=Load(tenant=name, rows=rows, merge_key=None), outstanding=30))
     sim.run(60.0)
     costs_s = {name: A + B * rows for name, rows in zip(weights, sizes, strict=True)}
     # The theorem is about what was handed over; each may have the two batches in flight beyond that.
@@ -34,7 +38,7 @@ def test_tenants_that_merge_share_rows_by_weight():
     weights = {"light": 1.0, "heavy": 3.0}
     sim = world(tenants={name: tenant_settings(weight) for name, weight in weights.items()})
     for name in weights:
-        sim.backlog(Load(tenant=name), depth=40)
+        sim.add(ClosedLoop(load=Load(tenant=name), outstanding=40))
     sim.run(20.0)
     assert sim.rows(WARM_S, tenant="heavy") == pytest.approx(3 * sim.rows(WARM_S, tenant="light"), rel=0.01)
 
@@ -42,7 +46,7 @@ def test_tenants_that_merge_share_rows_by_weight():
 def test_classes_of_weight_16_and_1_get_16_to_1_within_a_batch():
     sim = world(classes=TWO_CLASSES)
     for name in ("interactive", "background"):
-        sim.backlog(Load(name), depth=100)
+        sim.add(ClosedLoop(load=Load(name), outstanding=100))
     sim.run(30.0)
     for until in (6.0, 10.0, 30.0):
         interactive, background = (sim.rows(WARM_S, until, priority_class=c.name) for c in TWO_CLASSES)
@@ -52,8 +56,8 @@ def test_classes_of_weight_16_and_1_get_16_to_1_within_a_batch():
 @pytest.mark.parametrize("key", ["k", "other"])
 def test_background_never_starves(key):
     sim = world(classes=TWO_CLASSES)
-    sim.backlog(Load("interactive"), depth=200)
-    sim.backlog(Load("background", merge_key=key), depth=5)
+    sim.add(ClosedLoop(load=Load("interactive"), outstanding=200))
+    sim.add(ClosedLoop(load=Load("background", merge_key=key), outstanding=5))
     sim.run(30.0)
     # A turn comes after at most 16 times what its last batch cost; eight rows of interactive go at a time.
     assert sim.longest_wait_s(WARM_S, priority_class="background") <= 3 * 17 * (A + 8 * B)
@@ -61,10 +65,10 @@ def test_background_never_starves(key):
 
 def test_background_that_cannot_ride_is_served_while_others_of_its_class_ride_without_end():
     sim = world(classes=TWO_CLASSES)
-    sim.backlog(Load("interactive", tenant="rare"), depth=1)
-    sim.backlog(Load("interactive", tenant="busy", merge_key="busy"), depth=50)
-    sim.backlog(Load("background", tenant="rider"), depth=100)
-    sim.backlog(Load("background", tenant="other", merge_key="other"), depth=10)
+    sim.add(ClosedLoop(load=Load("interactive", tenant="rare"), outstanding=1))
+    sim.add(ClosedLoop(load=Load("interactive", tenant="busy", merge_key="busy"), outstanding=50))
+    sim.add(ClosedLoop(load=Load("background", tenant="rider"), outstanding=100))
+    sim.add(ClosedLoop(load=Load("background", tenant="other", merge_key="other"), outstanding=10))
     sim.run(60.0)
     rounds_s = 16 * 2 * 8 * (A + 8 * B)
     assert sim.longest_wait_s(WARM_S, tenant="other") <= 2 * rounds_s
@@ -75,8 +79,8 @@ def test_the_idle_get_no_credit(what):
     classes = (class_settings("early", 1), class_settings("late", 1))
     sim = world(classes=classes if what == "priority_class" else ONE_CLASS)
     loads = {name: Load(**{"merge_key": None, what: name}) for name in ("early", "late")}
-    sim.backlog(loads["early"], depth=50)
-    sim.backlog(loads["late"], depth=50, start=20.0)
+    sim.add(ClosedLoop(load=loads["early"], outstanding=50))
+    sim.add(ClosedLoop(load=loads["late"], outstanding=50, start_s=20.0))
     sim.run(30.0)
     for until in (20.5, 21.0, 25.0):
         early_s, late_s = (sim.service_s(20.1, until, **{what: name}) for name in loads)
@@ -87,19 +91,19 @@ def test_shares_are_weighted_max_min():
     weights, demands = {"a": 1.0, "b": 2.0, "c": 4.0}, {"a": 1e9, "b": 1e9, "c": 20.0}
     sim = world(tenants={name: tenant_settings(weight) for name, weight in weights.items()})
     for name in "ab":
-        sim.backlog(Load(tenant=name, merge_key=None), depth=30)
-    sim.poisson(Load(tenant="c", merge_key=None), per_s=demands["c"])
+        sim.add(ClosedLoop(load=Load(tenant=name, merge_key=None), outstanding=30))
+    sim.add(Poisson(load=Load(tenant="c", merge_key=None), per_s=demands["c"]))
     sim.run(100.0)
-    expected = max_min_shares(rows_per_s(A, B, 1, 1), demands, weights)
+    expected = max_min_shares(Service(A, B).rows_per_s(1), demands, weights)
     for name, per_s in expected.items():
         assert sim.rows(WARM_S, tenant=name) / 95 == pytest.approx(per_s, rel=0.05)
 
 
 def test_a_noisy_neighbour_does_not_make_the_quiet_wait():
     sim = world()
-    capacity = rows_per_s(A, B, 8, 1)
-    sim.periodic(Load(tenant="quiet"), per_s=capacity * 0.4)
-    sim.poisson(Load(tenant="noisy"), per_s=capacity * 5)
+    capacity = Service(A, B).rows_per_s()
+    sim.add(Periodic(load=Load(tenant="quiet"), per_s=capacity * 0.4))
+    sim.add(Poisson(load=Load(tenant="noisy"), per_s=capacity * 5))
     sim.run(20.0)
     # Two batches are in flight; then it opens the next or rides in it.
     assert sim.longest_wait_s(WARM_S, tenant="quiet") <= 3 * (A + 8 * B)
@@ -109,8 +113,8 @@ def test_a_noisy_neighbour_does_not_make_the_quiet_wait():
 
 def test_a_capped_tenant_blocks_nobody():
     sim = world(instances=2, tenants={"capped": tenant_settings(max_in_flight=1)})
-    sim.poisson(Load(tenant="capped", merge_key=None), per_s=1000)
-    sim.periodic(Load(tenant="free", merge_key=None), per_s=150)
+    sim.add(Poisson(load=Load(tenant="capped", merge_key=None), per_s=1000))
+    sim.add(Periodic(load=Load(tenant="free", merge_key=None), per_s=150))
     sim.run(20.0)
     length_s = A + B
     assert sim.longest_wait_s(WARM_S, tenant="free") <= 2 * length_s

@@ -1,0 +1,1 @@
+"""A world for the scheduler's core under a virtual clock: clients, backends, outages, and named scenarios."""
