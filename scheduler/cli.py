@@ -22,6 +22,7 @@ COMMANDS: Final[dict[str, tuple[str, str, str]]] = {
         "quantize",
         "Quantize exported models to INT8 behind an accuracy gate, and publish them.",
     ),
+    "simulate": ("simulate.cli", "simulate", "Play a named scenario against the core under a virtual clock."),
     "bench": ("bench.cli", "bench", "Load scenarios: Triton directly, its own priorities, and Fairlane, side by side."),
 }
 
