@@ -16,6 +16,8 @@ from scheduler.driver import Driver
 from scheduler.edge.http import HttpSide
 from scheduler.edge.service import InferenceService
 from scheduler.errors import StartError
+from scheduler.telemetry.hooks import NULL
+from scheduler.telemetry.observatory import Observatory, recorder_of
 from scheduler.triton.catalog import Catalog
 from scheduler.triton.keeper import Keeper
 from scheduler.triton.launcher import EmbeddedTriton, TritonStartError
@@ -39,11 +41,16 @@ class App:
 
     def __init__(self, config: Config) -> None:
         self._config = config
-        self._driver: Driver[Call, Any] = Driver(Scheduler(config.core_settings()), (pool := Pool()))
-        self._pool = pool
+        recorder = recorder_of(config)
+        telemetry = NULL if recorder is None else recorder
+        self._pool = pool = Pool(telemetry)
+        self._driver: Driver[Call, Any] = Driver(Scheduler(config.core_settings()), pool, telemetry)
         self._catalog = Catalog(pool, self._driver.set_backend)
-        self._service = InferenceService(config, self._driver, self._catalog, pool)
+        self._service = InferenceService(config, self._driver, self._catalog, pool, telemetry)
         self._listening = False
+        self._observatory = (
+            None if recorder is None else Observatory(config, recorder, self.snapshot, lambda: self.ready)
+        )
         self._stack = contextlib.AsyncExitStack()
 
     @property
@@ -91,7 +98,9 @@ class App:
 
     async def _start_http(self, stack: contextlib.AsyncExitStack) -> str:
         host, port = split_address(self._config.listen.http)
-        side = HttpSide(lambda: self.ready, self.snapshot)
+        if self._observatory is not None:
+            await stack.enter_async_context(self._observatory.watching())
+        side = HttpSide(lambda: self.ready, self.snapshot, self._observatory)
         stack.push_async_callback(side.stop)
         try:
             return f"{host}:{await side.start(host, port)}"

@@ -7,7 +7,7 @@ Precedence: flags, then the file, then the environment (`FAIRLANE_GRPC`, `FAIRLA
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final, Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -37,6 +37,12 @@ QUEUE_BYTES: Final = 256 * 1024 * 1024
 MESSAGE_BYTES: Final = 64 * 1024 * 1024
 # Long enough for accepted work on a CPU, short of the 30 s after which orchestrators kill.
 DRAIN_S: Final = 20.0
+# A dashboard cannot show more, and each costs a few series for every class, model and outcome.
+LABELLED_TENANTS: Final = 20
+# The last seconds of a busy service, the last minutes of a quiet one; a few MB.
+JOURNAL_REQUESTS: Final = 4096
+# One request in a hundred tells how the usual ones fare.
+TRACE_SAMPLE: Final = 0.01
 
 
 class _Settings(BaseModel):
@@ -49,7 +55,9 @@ class Listen(_Settings):
     """Where the service listens."""
 
     grpc: str = Field(default=DEFAULT_GRPC, description="HOST:PORT of the gRPC service; port 0 takes a free one.")
-    http: str = Field(default=DEFAULT_HTTP, description="HOST:PORT of /healthz, /readyz and /debug/snapshot.")
+    http: str = Field(
+        default=DEFAULT_HTTP, description="HOST:PORT of the live page, /metrics, /healthz, /readyz and /debug."
+    )
 
 
 class BackendConfig(_Settings):
@@ -87,6 +95,45 @@ class Limits(_Settings):
     queue_bytes: int = Field(default=QUEUE_BYTES, gt=0, description="Bytes of waiting tensors in all, at most.")
     message_bytes: int = Field(default=MESSAGE_BYTES, gt=0, description="Bytes of one gRPC message, at most.")
     drain_s: float = Field(default=DRAIN_S, ge=0, description="Seconds to finish accepted requests when stopping.")
+
+
+class Logs(_Settings):
+    """What the service writes to standard error."""
+
+    format: Literal["console", "json"] = Field(default="console", description="`console` for people, or `json`.")
+    level: Literal["debug", "info", "warning"] = Field(
+        default="info", description="`debug` has a line for every request; refusals are sampled from `info` on."
+    )
+
+
+class Tracing(_Settings):
+    """OpenTelemetry spans; needs the extra `tracing`."""
+
+    otlp: str | None = Field(
+        default=None, description="HOST:PORT of an OTLP gRPC receiver; none: nothing is traced.", min_length=3
+    )
+    sample: float = Field(
+        default=TRACE_SAMPLE,
+        ge=0,
+        le=1,
+        description="Part of the requests without a `traceparent` that are traced; one with it says so itself.",
+    )
+
+
+class TelemetryConfig(_Settings):
+    """What is told of the requests that pass."""
+
+    enabled: bool = Field(
+        default=True, description="Whether anything is measured: /metrics, the live page, `fairlane explain`, traces."
+    )
+    tenants: int = Field(
+        default=LABELLED_TENANTS, ge=0, description="Tenants with a label of their own in /metrics, at most."
+    )
+    requests: int = Field(
+        default=JOURNAL_REQUESTS, ge=0, description="The last requests kept for `fairlane explain`; about 1 KB each."
+    )
+    logs: Logs = Field(default_factory=Logs, description="What the service writes to standard error.")
+    tracing: Tracing = Field(default_factory=Tracing, description="OpenTelemetry spans.")
 
 
 class ModelConfigEntry(_Settings):
@@ -127,6 +174,9 @@ class Config(_Settings):
         default_factory=dict, description="Settings by tenant; `default` is for all others."
     )
     limits: Limits = Field(default_factory=Limits, description="Bounds of the whole process.")
+    telemetry: TelemetryConfig = Field(
+        default_factory=TelemetryConfig, description="What is told of the requests that pass."
+    )
     models: dict[str, ModelConfigEntry] = Field(default_factory=dict, description="Per-model settings.")
 
     @model_validator(mode="after")

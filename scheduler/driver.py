@@ -15,6 +15,7 @@ from scheduler.core.outcome import Outcome, Verdict
 from scheduler.core.scheduler import Scheduler
 from scheduler.core.snapshot import Snapshot
 from scheduler.core.ticket import Ticket
+from scheduler.telemetry.hooks import NULL, Telemetry
 
 Request = TypeVar("Request")
 Response = TypeVar("Response")
@@ -71,8 +72,9 @@ class _Pending(Generic[Request, Response]):
 class Driver(Generic[Request, Response]):
     """Runs a core on the event loop it is made in."""
 
-    def __init__(self, core: Scheduler, runner: Runner[Request, Response]) -> None:
+    def __init__(self, core: Scheduler, runner: Runner[Request, Response], telemetry: Telemetry = NULL) -> None:
         self._core = core
+        self._telemetry = telemetry
         self._runner = runner
         self._loop = asyncio.get_running_loop()
         self._pending: dict[int, _Pending[Request, Response]] = {}
@@ -107,7 +109,9 @@ class Driver(Generic[Request, Response]):
         try:
             return await future
         except asyncio.CancelledError:
-            self._core.cancel(ticket.ticket_id, now=self.now())
+            now = self.now()
+            self._core.cancel(ticket.ticket_id, now=now)
+            self._telemetry.cancelled(ticket, now=now)
             self._pump_soon()
             raise
         finally:
@@ -119,6 +123,7 @@ class Driver(Generic[Request, Response]):
     def set_backend(self, state: BackendState) -> None:
         """Report a backend or a change of it."""
         self._core.set_backend(state, now=self.now())
+        self._telemetry.backend(state)
         self._pump_soon()
 
     def snapshot(self) -> Snapshot:
@@ -147,7 +152,7 @@ class Driver(Generic[Request, Response]):
         for pending in self._pending.values():
             if not pending.future.done():
                 self._core.cancel(pending.ticket.ticket_id, now=self.now())
-                pending.future.set_exception(Refused(pending.ticket, Outcome.DRAINING, CLOSED_PUSHBACK_S))
+                self._refuse(Evict(pending.ticket, Outcome.DRAINING, CLOSED_PUSHBACK_S))
         if self._timer is not None:
             self._timer.cancel()
         tasks = list(self._tasks)
@@ -175,11 +180,13 @@ class Driver(Generic[Request, Response]):
     def _launch(self, dispatch: Dispatch) -> None:
         # Looked up now: a caller that leaves before the task runs takes its request along.
         requests = [self._pending[ticket.ticket_id].request for ticket in dispatch.tickets]
+        self._telemetry.dispatched(self._core.batch(dispatch.batch_id))
         task = self._loop.create_task(self._run(dispatch, requests))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     def _refuse(self, event: Reject | Evict) -> None:
+        self._telemetry.refused(event, now=self.now())
         pending = self._pending.get(event.ticket.ticket_id)
         if pending is not None and not pending.future.done():
             pending.future.set_exception(Refused(event.ticket, event.outcome, event.pushback_s))
@@ -195,7 +202,11 @@ class Driver(Generic[Request, Response]):
         except BaseException as caught:
             # Whatever happened, cancellation included, the tickets' places must come back.
             error = caught
-        ended = self._core.complete(dispatch.batch_id, _verdict(error), now=self.now())
+        now = self.now()
+        verdict = _verdict(error)
+        batch = self._core.batch(dispatch.batch_id)
+        ended = self._core.complete(dispatch.batch_id, verdict, now=now)
+        self._telemetry.completed(batch, verdict, ended, now=now)
         if error is None:
             answers = dict(zip((ticket.ticket_id for ticket in dispatch.tickets), responses, strict=True))
             self._answer(ended, answers)

@@ -177,6 +177,7 @@ class ClassQueue(Account):
         if not flow.tickets:
             self.virtual.join(flow)
         ticket.state = TicketState.QUEUED
+        ticket.queued_tag = self.virtual.now
         flow.tickets.append(ticket)
         self.queued += 1
         tenant.queued += 1
@@ -202,6 +203,7 @@ class ClassQueue(Account):
             cost_s: its estimated service time.
             chosen: True for the ticket that the batch was formed for, False for one that rides along.
         """
+        ticket.start_tag = flow.start
         if chosen:
             self.virtual.serve(flow, cost_s)
         else:

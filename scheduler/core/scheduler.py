@@ -159,6 +159,14 @@ class Scheduler:
         """When to call `tick` at the latest (monotonic seconds), or None."""
         return min(self._wakeups(), default=None)
 
+    def batch(self, batch_id: int) -> Batch:
+        """A batch in flight, to look at.
+
+        Raises:
+            KeyError: there is no such batch in flight.
+        """
+        return self._batches[batch_id]
+
     @property
     def idle(self) -> bool:
         """Whether no ticket waits and no batch is in flight."""

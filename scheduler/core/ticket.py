@@ -28,6 +28,8 @@ class Ticket:
         merge_key: tickets with the same key may ride in one batch; None rides alone.
         deadline: monotonic seconds; None waits as long as it takes.
         state: where the ticket is; owned by the scheduler.
+        start_tag: its tenant's place in its class's virtual time (share.py) when it was taken; virtual seconds.
+        queued_tag: where that virtual time stood when it was queued.
     """
 
     ticket_id: int
@@ -39,6 +41,8 @@ class Ticket:
     merge_key: str | None = None
     deadline: float | None = None
     state: TicketState = field(default=TicketState.NEW, init=False)
+    start_tag: float = field(default=0.0, init=False)
+    queued_tag: float = field(default=0.0, init=False)
 
     @property
     def waiting(self) -> bool:

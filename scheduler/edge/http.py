@@ -1,25 +1,58 @@
-"""The HTTP side: is it alive, is it ready, and what is its state."""
+"""The HTTP side: is it alive, is it ready, what is its state, and the live page."""
 
-from collections.abc import Callable
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
 from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Final
 
 from aiohttp import web
 
 from scheduler.core.snapshot import Snapshot
+from scheduler.telemetry.explain import explain
+from scheduler.telemetry.live import SCHEMA, Live
+from scheduler.telemetry.metrics import CONTENT_TYPE
+from scheduler.telemetry.observatory import Observatory
+
+PAGE: Final = Path(__file__).parent / "page"
+ASSETS: Final = {
+    "/": ("index.html", "text/html"),
+    "/page.css": ("page.css", "text/css"),
+    "/page.js": ("page.js", "text/javascript"),
+}
+# The page needs nothing from elsewhere, and nothing that it shows can bring scripts along.
+SECURITY_HEADERS: Final = {
+    "Content-Security-Policy": "default-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-cache",
+}
+# People with the page open; each costs the scheduler a message a second.
+MAX_LISTENERS: Final = 32
+MAX_TOP: Final = 200
+MAX_NEWEST: Final = 200
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class HttpSide:
-    """`/healthz`, `/readyz` and `/debug/snapshot` on one address.
+    """Health, metrics, state and the live page on one address.
 
     Args:
         ready: whether inference is possible now.
-        snapshot: the core's state; None while the service is starting.
+        snapshot: the core's state.
+        observatory: what is measured; None where telemetry is off, and then only health and snapshot are served.
     """
 
-    def __init__(self, ready: Callable[[], bool], snapshot: Callable[[], Snapshot | None]) -> None:
+    def __init__(
+        self, ready: Callable[[], bool], snapshot: Callable[[], Snapshot], observatory: Observatory | None = None
+    ) -> None:
         self._ready = ready
         self._snapshot = snapshot
+        self._observatory = observatory
         self._runner: web.AppRunner | None = None
+        self._listeners: set[asyncio.Task[Any]] = set()
 
     async def start(self, host: str, port: int) -> int:
         """Listen, and return the port (the chosen one where `port` is 0).
@@ -28,13 +61,15 @@ class HttpSide:
             OSError: the address cannot be bound.
         """
         app = web.Application()
-        app.add_routes(
-            [
-                web.get("/healthz", self._healthz),
-                web.get("/readyz", self._readyz),
-                web.get("/debug/snapshot", self._debug_snapshot),
-            ]
-        )
+        routes: dict[str, Handler] = {
+            "/healthz": self._healthz,
+            "/readyz": self._readyz,
+            "/debug/snapshot": self._debug_snapshot,
+        }
+        if self._observatory is not None:
+            routes |= _observed(self._observatory, self._listeners)
+        app.add_routes([web.get(path, handler) for path, handler in routes.items()])
+        app.on_response_prepare.append(_secure)
         self._runner = web.AppRunner(app, access_log=None)
         await self._runner.setup()
         await web.TCPSite(self._runner, host, port).start()
@@ -42,7 +77,9 @@ class HttpSide:
         return bound
 
     async def stop(self) -> None:
-        """Stop listening."""
+        """Stop listening; those who listen to events are sent away."""
+        for listener in self._listeners:
+            listener.cancel()
         if self._runner is not None:
             await self._runner.cleanup()
 
@@ -58,7 +95,82 @@ class HttpSide:
 
     async def _debug_snapshot(self, request: web.Request) -> web.Response:
         del request
-        snapshot = self._snapshot()
-        if snapshot is None:
-            return web.json_response({"error": "starting"}, status=503)
-        return web.json_response(asdict(snapshot))
+        return web.json_response({"schema": SCHEMA} | asdict(self._snapshot()))
+
+
+async def _secure(request: web.Request, response: web.StreamResponse) -> None:
+    del request
+    response.headers.update(SECURITY_HEADERS)
+
+
+def _observed(observatory: Observatory, listeners: set[asyncio.Task[Any]]) -> dict[str, Handler]:
+    """What there is to see while telemetry is on."""
+
+    async def metrics(request: web.Request) -> web.Response:
+        del request
+        return web.Response(body=observatory.metrics.exposition(), headers={"Content-Type": CONTENT_TYPE})
+
+    async def events(request: web.Request) -> web.StreamResponse:
+        task = asyncio.current_task()
+        if task is None or len(listeners) >= MAX_LISTENERS:
+            return web.Response(status=503, text=f"{MAX_LISTENERS} listeners are there already\n")
+        listeners.add(task)
+        try:
+            return await _stream(request, observatory.live)
+        finally:
+            listeners.discard(task)
+
+    async def journeys(request: web.Request) -> web.Response:
+        newest = observatory.recorder.journal.newest(_number(request, "newest", 50, MAX_NEWEST))
+        journal = observatory.recorder.journal
+        return web.json_response({"schema": SCHEMA, "requests": [explain(each, journal) for each in newest]})
+
+    async def journey(request: web.Request) -> web.Response:
+        name = request.match_info["name"]
+        journal = observatory.recorder.journal
+        found = journal.find(name)
+        if found is None:
+            error = f"no request {name!r} among the last {len(journal)} that ended (telemetry.requests)"
+            return web.json_response({"error": error}, status=404)
+        return web.json_response({"schema": SCHEMA} | explain(found, journal))
+
+    routes: dict[str, Handler] = {path: _asset(*about) for path, about in ASSETS.items()}
+    routes |= {"/metrics": metrics, "/events": events, "/debug/requests": journeys}
+    return routes | {"/debug/requests/{name:.+}": journey}
+
+
+def _asset(file: str, content_type: str) -> Handler:
+    body = (PAGE / file).read_bytes()
+
+    async def handler(request: web.Request) -> web.Response:
+        del request
+        return web.Response(body=body, content_type=content_type, charset="utf-8")
+
+    return handler
+
+
+async def _stream(request: web.Request, live: Live) -> web.StreamResponse:
+    """Server-sent events: the plots' history once, then the state once a second."""
+    match = request.query.get("match", "")[:128]
+    top = _number(request, "top", 25, MAX_TOP)
+    response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+    await response.prepare(request)
+    try:
+        await response.write(_event("history", live.history()))
+        await response.write(_event("state", live.state(match, top)))
+        async for _ in live.samples():
+            await response.write(_event("state", live.state(match, top)))
+    except ConnectionResetError:
+        pass  # the page was closed
+    return response
+
+
+def _event(name: str, data: Any) -> bytes:
+    return f"event: {name}\ndata: {json.dumps(data, separators=(',', ':'))}\n\n".encode()
+
+
+def _number(request: web.Request, name: str, default: int, most: int) -> int:
+    value = request.query.get(name, str(default))
+    if not value.isascii() or not value.isdigit():
+        raise web.HTTPBadRequest(text=f"{name}: expected a number, got {value[:40]!r}\n")
+    return min(int(value[:9]), most)

@@ -13,6 +13,7 @@ from scheduler.edge import status
 from scheduler.edge.classify import NAME_LENGTH, Caller, Classifier
 from scheduler.edge.validate import check
 from scheduler.errors import RequestError, no_backend
+from scheduler.telemetry.hooks import NULL, Telemetry
 from scheduler.triton.catalog import Catalog
 from scheduler.triton.merge import merge_key
 from scheduler.triton.pool import BackendFailure, Call, Pool
@@ -39,8 +40,16 @@ REFUSED: Final = (
 class InferenceService(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]
     """The service as clients of Triton know it. Method names are the protocol's."""
 
-    def __init__(self, config: Config, driver: Driver[Call, Any], catalog: Catalog, pool: Pool) -> None:
+    def __init__(
+        self,
+        config: Config,
+        driver: Driver[Call, Any],
+        catalog: Catalog,
+        pool: Pool,
+        telemetry: Telemetry = NULL,
+    ) -> None:
         self._config = config
+        self._telemetry = telemetry
         self._classifier = Classifier(config)
         self._driver = driver
         self._catalog = catalog
@@ -59,9 +68,18 @@ class InferenceService(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: 
             # Echoed on every way a call can end: in the answer, and in a trailer.
             request.id = caller.request_id
             context.set_trailing_metadata(_id_trailer(caller.request_id))
-            ticket = await self._ticket(request, caller)
+            arrived = self._driver.now()
+            ticket = await self._ticket(request, caller, arrived)
+            self._telemetry.received(
+                ticket,
+                request_id=caller.request_id,
+                headers=context.invocation_metadata() or (),
+                arrived=arrived,
+                now=self._driver.now(),
+            )
             return await self._driver.submit(ticket, Call(request, ticket))
         except RequestError as error:
+            self._telemetry.invalid(error.reason)
             ended = status.of_request_error(error)
         except Refused as refused:
             ended = status.of_refusal(refused)
@@ -100,8 +118,7 @@ class InferenceService(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: 
         except grpc.aio.AioRpcError as error:
             return await context.abort(error.code(), error.details() or "")
 
-    async def _ticket(self, request: Any, caller: Caller) -> Ticket:
-        arrived = self._driver.now()
+    async def _ticket(self, request: Any, caller: Caller, arrived: float) -> Ticket:
         spec = await self._catalog.find(request.model_name, request.model_version)
         rows = check(request, spec)
         return Ticket(

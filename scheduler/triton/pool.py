@@ -9,6 +9,7 @@ from tritonclient.grpc import service_pb2_grpc
 
 from scheduler.core.ticket import Ticket
 from scheduler.driver import BatchError
+from scheduler.telemetry.hooks import NULL, Telemetry
 from scheduler.triton.merge import SplitError, merge, split
 
 # Codes with which the channel, not the model, answers: nothing is known of the requests then.
@@ -38,7 +39,8 @@ class Call:
 class Pool:
     """One channel for each backend, by name."""
 
-    def __init__(self) -> None:
+    def __init__(self, telemetry: Telemetry = NULL) -> None:
+        self._telemetry = telemetry
         self._options = [
             # The bound on messages is the edge's; a batch of admitted requests may be larger than one of them.
             ("grpc.max_send_message_length", -1),
@@ -97,22 +99,25 @@ class Pool:
         """
         messages = [call.request for call in requests]
         rows = [call.ticket.rows for call in requests]
-        model = requests[0].ticket.model
+        ticket = requests[0].ticket
+        model = ticket.model
         if len(messages) == 1:
-            return [await self._infer(backend, model, messages[0], timeout_s)]
-        response = await self._infer(backend, model, merge(messages, rows), timeout_s)
+            return [await self._infer(backend, ticket, messages[0], timeout_s)]
+        response = await self._infer(backend, ticket, merge(messages, rows), timeout_s)
         try:
             return split(response, messages, rows)
         except SplitError as error:
             # Alone, each gets whatever the model makes of it.
             raise BackendFailure(model, grpc.StatusCode.INTERNAL, str(error)) from error
 
-    async def _infer(self, backend: str, model: str, request: Any, timeout_s: float | None) -> Any:
+    async def _infer(self, backend: str, ticket: Ticket, request: Any, timeout_s: float | None) -> Any:
+        """Send one request; `ticket` is one of those that ride in it."""
+        model = ticket.model
         stub = self._stubs.get(backend)
         if stub is None:
             raise BackendFailure(model, grpc.StatusCode.UNAVAILABLE, f"backend {backend} is not connected")
         try:
-            return await stub.ModelInfer(request, timeout=timeout_s)
+            return await stub.ModelInfer(request, timeout=timeout_s, metadata=self._telemetry.headers(ticket))
         except grpc.aio.AioRpcError as error:
             raise BackendFailure(model, error.code(), error.details() or "") from error
         except asyncio.CancelledError:

@@ -1,0 +1,76 @@
+"""What changed, in words: backends that come and go, refusals that begin and end, pushback that grows."""
+
+from collections import Counter, deque
+from typing import Any, Final
+
+from scheduler.core.outcome import Outcome
+from scheduler.core.snapshot import Snapshot
+from scheduler.telemetry.measures import Measures
+from scheduler.telemetry.tenants import REFUSALS
+
+KEPT: Final = 50
+# A flood that pauses for a few seconds is one flood.
+QUIET_SAMPLES: Final = 5
+REASONS: Final[dict[Outcome, str]] = {
+    Outcome.QUEUE_FULL: "the queue is full",
+    Outcome.TENANT_QUEUE_FULL: "tenants have used up their queues",
+    Outcome.NO_BACKEND: "no backend is ready",
+    Outcome.DRAINING: "the service is stopping",
+    Outcome.DEADLINE_EXPIRED: "deadlines pass while they wait",
+}
+
+
+class Happenings:
+    """The last KEPT changes, found by comparing one sample with the one before."""
+
+    def __init__(self) -> None:
+        self._kept: deque[dict[str, Any]] = deque(maxlen=KEPT)
+        self._ready: dict[str, bool] = {}
+        self._pushback: dict[str, float] = {}
+        self._refused: Counter[tuple[str, Outcome]] = Counter()
+        # Refusals that are going on: samples without one since.
+        self._ongoing: dict[tuple[str, Outcome], int] = {}
+
+    def latest(self) -> list[dict[str, Any]]:
+        """Newest first; `at` in Unix seconds, `level` is `good`, `note` or `bad`."""
+        return list(reversed(self._kept))
+
+    def look(self, snapshot: Snapshot, measures: Measures, *, at: float) -> None:
+        """Compare with the sample before."""
+        for backend in snapshot.backends:
+            if self._ready.get(backend.name) != backend.ready:
+                self._add(
+                    at, "good" if backend.ready else "bad", f"backend {backend.name} is {_readiness(backend.ready)}"
+                )
+                self._ready[backend.name] = backend.ready
+        for each in snapshot.classes:
+            before = self._pushback.get(each.name, each.pushback_s)
+            if before != each.pushback_s:
+                verb = "rises" if each.pushback_s > before else "falls"
+                self._add(at, "note", f"pushback of {each.name} {verb} from {before:g} s to {each.pushback_s:g} s")
+            self._pushback[each.name] = each.pushback_s
+        self._look_at_refusals(measures, at)
+
+    def _look_at_refusals(self, measures: Measures, at: float) -> None:
+        refused: Counter[tuple[str, Outcome]] = Counter()
+        for (name, _, outcome), series in measures.requests.items():
+            if outcome in REFUSALS:
+                refused[name, outcome] += series.total.count
+        for key, count in refused.items():
+            if count > self._refused[key]:
+                if key not in self._ongoing:
+                    self._add(at, "bad", f"{key[0]} is being refused: {REASONS.get(key[1], key[1].value)}")
+                self._ongoing[key] = 0
+        self._refused = refused
+        for key in list(self._ongoing):
+            self._ongoing[key] += 1
+            if self._ongoing[key] > QUIET_SAMPLES:
+                del self._ongoing[key]
+                self._add(at, "good", f"{key[0]} is no longer refused ({REASONS.get(key[1], key[1].value)})")
+
+    def _add(self, at: float, level: str, text: str) -> None:
+        self._kept.append({"at": round(at, 1), "level": level, "text": text})
+
+
+def _readiness(ready: bool) -> str:
+    return "ready" if ready else "not ready"

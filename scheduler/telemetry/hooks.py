@@ -1,0 +1,77 @@
+"""What the driver and the edge tell telemetry. The default listens to nothing and costs an empty call."""
+
+from collections.abc import Iterable, Sequence
+from typing import Final, Protocol
+
+from scheduler.core.backend import BackendState, Batch
+from scheduler.core.events import Evict, Reject
+from scheduler.core.outcome import Verdict
+from scheduler.core.ticket import Ticket
+
+# A header of a request or of a call to a backend.
+Header = tuple[str, str | bytes]
+
+
+class Telemetry(Protocol):
+    """Called as things happen, on the event loop; times in monotonic seconds. Nothing here may raise or wait."""
+
+    def received(
+        self, ticket: Ticket, *, request_id: str, headers: Iterable[Header], arrived: float, now: float
+    ) -> None:
+        """A valid request is about to be submitted; `arrived`: when the edge saw it."""
+
+    def invalid(self, reason: str) -> None:
+        """A request was refused before it became a ticket."""
+
+    def refused(self, event: Reject | Evict, *, now: float) -> None:
+        """A ticket was refused on arrival, or lost its place in the queue."""
+
+    def cancelled(self, ticket: Ticket, *, now: float) -> None:
+        """The caller left before the ticket had ended."""
+
+    def dispatched(self, batch: Batch) -> None:
+        """A batch is about to leave for its backend."""
+
+    def headers(self, ticket: Ticket) -> tuple[tuple[str, str], ...] | None:
+        """What the call to the backend says of the trace that it belongs to; `ticket` is one of the batch's."""
+
+    def completed(self, batch: Batch, verdict: Verdict, ended: Sequence[Ticket], *, now: float) -> None:
+        """A batch has come back; `ended`: the tickets that ended with it."""
+
+    def backend(self, state: BackendState) -> None:
+        """A backend, or a change of it."""
+
+
+class NullTelemetry:
+    """Listens to nothing."""
+
+    def received(
+        self, ticket: Ticket, *, request_id: str, headers: Iterable[Header], arrived: float, now: float
+    ) -> None:
+        """Nothing."""
+
+    def invalid(self, reason: str) -> None:
+        """Nothing."""
+
+    def refused(self, event: Reject | Evict, *, now: float) -> None:
+        """Nothing."""
+
+    def cancelled(self, ticket: Ticket, *, now: float) -> None:
+        """Nothing."""
+
+    def dispatched(self, batch: Batch) -> None:
+        """Nothing."""
+
+    def headers(self, ticket: Ticket) -> tuple[tuple[str, str], ...] | None:
+        """Nothing."""
+        del ticket
+        return None
+
+    def completed(self, batch: Batch, verdict: Verdict, ended: Sequence[Ticket], *, now: float) -> None:
+        """Nothing."""
+
+    def backend(self, state: BackendState) -> None:
+        """Nothing."""
+
+
+NULL: Final = NullTelemetry()

@@ -1,0 +1,90 @@
+"""What is counted of requests and batches: the numbers behind /metrics and the live page, each kept once.
+
+A request costs two histogram observations and a few dictionary look-ups, all at its end; a batch one set of
+observations, whatever the number of its riders.
+"""
+
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+
+from scheduler.core.backend import Batch
+from scheduler.core.outcome import Outcome, Verdict
+from scheduler.telemetry.histogram import RATIOS, ROWS, SECONDS, Histogram
+from scheduler.telemetry.journey import Journey
+from scheduler.telemetry.tenants import TenantTable
+
+
+def _seconds() -> Histogram:
+    return Histogram(SECONDS)
+
+
+@dataclass(slots=True)
+class RequestSeries:
+    """Requests of one class, model and outcome: from arrival to the end, and the part of it spent in the queue."""
+
+    total: Histogram = field(default_factory=_seconds)
+    waited: Histogram = field(default_factory=_seconds)
+
+
+@dataclass(slots=True)
+class BatchSeries:
+    """Batches of one model at one backend.
+
+    Attributes:
+        verdicts: batches by how they ended.
+        rows: of each.
+        service: seconds of each at an instance, as the core infers it.
+        ratio: actual through estimated seconds, of those that succeeded.
+        estimated_s: sum of the estimates of those that succeeded.
+        requests: riders.
+    """
+
+    verdicts: Counter[Verdict] = field(default_factory=Counter)
+    rows: Histogram = field(default_factory=lambda: Histogram(ROWS))
+    service: Histogram = field(default_factory=_seconds)
+    ratio: Histogram = field(default_factory=lambda: Histogram(RATIOS))
+    estimated_s: float = 0.0
+    requests: int = 0
+
+
+class Measures:
+    """Counts since the start.
+
+    Attributes:
+        requests: by (class, model, outcome).
+        batches: by (backend, model).
+        invalid: requests that never became a ticket, by reason.
+        retries: second tries of requests whose batch had failed, by model.
+        tenants: by tenant.
+    """
+
+    def __init__(self, tenants: TenantTable) -> None:
+        self.requests: defaultdict[tuple[str, str, Outcome], RequestSeries] = defaultdict(RequestSeries)
+        self.batches: defaultdict[tuple[str, str], BatchSeries] = defaultdict(BatchSeries)
+        self.invalid: Counter[str] = Counter()
+        self.retries: Counter[str] = Counter()
+        self.tenants = tenants
+
+    def ended(self, journey: Journey, outcome: Outcome, now: float) -> None:
+        """Count a request that has just ended."""
+        ticket = journey.ticket
+        waited_s = (now if journey.dispatched_at is None else journey.dispatched_at) - journey.queued_at
+        series = self.requests[ticket.priority_class, ticket.model, outcome]
+        series.total.observe(now - journey.arrived)
+        series.waited.observe(waited_s)
+        self.tenants.ended(ticket, outcome, waited_s)
+
+    def completed(self, batch: Batch, verdict: Verdict, now: float) -> None:
+        """Count a batch that has just come back."""
+        series = self.batches[batch.backend, batch.model]
+        service_s = now - (batch.dispatched_at if batch.started_at is None else batch.started_at)
+        series.verdicts[verdict] += 1
+        series.rows.observe(batch.rows)
+        series.service.observe(service_s)
+        series.requests += len(batch.tickets)
+        if verdict is Verdict.SUCCEEDED:
+            series.estimated_s += batch.estimate_s
+            series.ratio.observe(service_s / batch.estimate_s if batch.estimate_s else 1.0)
+        row_s = service_s / batch.rows
+        for ticket in batch.tickets:
+            self.tenants.served(ticket, row_s * ticket.rows)

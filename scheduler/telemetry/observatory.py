@@ -1,0 +1,46 @@
+"""All of telemetry, built from its settings: what app.py starts and the HTTP side shows."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+
+from scheduler.config import Config
+from scheduler.core.snapshot import Snapshot
+from scheduler.telemetry.journey import Journal
+from scheduler.telemetry.live import Live
+from scheduler.telemetry.measures import Measures
+from scheduler.telemetry.metrics import Metrics, State
+from scheduler.telemetry.process import ProcessWatch
+from scheduler.telemetry.recorder import Recorder
+from scheduler.telemetry.tenants import TenantTable
+
+
+class Observatory:
+    """What listens (`recorder`), and what shows it (`metrics`, `live`). Make it within the event loop."""
+
+    def __init__(self, config: Config, recorder: Recorder, snapshot: Callable[[], Snapshot], ready: Callable[[], bool]):
+        settings = config.core_settings()
+        self.recorder = recorder
+        self._process = ProcessWatch()
+        self.metrics = Metrics(lambda: State(snapshot(), settings, recorder, self._process))
+        self.live = Live(settings, recorder, self._process, snapshot, ready)
+
+    @contextlib.asynccontextmanager
+    async def watching(self) -> AsyncIterator[None]:
+        """Measure the process and sample once a second, until the end of the block."""
+        tasks = [asyncio.create_task(each) for each in (self._process.watch(), self.live.watch())]
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def recorder_of(config: Config) -> Recorder | None:
+    """What listens, by the settings; None where telemetry is off."""
+    about = config.telemetry
+    if not about.enabled:
+        return None
+    now = asyncio.get_running_loop().time()
+    return Recorder(Measures(TenantTable(about.tenants, now)), Journal(about.requests))
