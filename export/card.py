@@ -39,22 +39,30 @@ class Parity(_Record):
 class Measure(_Record):
     """One side of a before-and-after comparison.
 
-    `size_bytes` is the size of the ONNX file, `latency_ms` the median on one thread by batch size
-    (rows, as text), `scores` the model's own accuracy figures by name.
+    `size_bytes` is the size of the ONNX file, `latency_ms` the median on one thread by the shape of the
+    request, `scores` the model's own accuracy figures by name, `intervals` the 95 % confidence intervals of
+    those that are means over samples.
     """
 
     size_bytes: int
     latency_ms: dict[str, float]
     scores: dict[str, float]
+    intervals: dict[str, tuple[float, float]] = {}
 
 
 class Quantization(_Record):
-    """What came of quantizing: the recipe, both measures, and the gate's refusals (none: INT8 is served)."""
+    """What came of quantizing: the recipe, both measures, and the gate's refusals (none: INT8 is served).
+
+    `falls` are the 95 % confidence intervals of what each score lost, sample against sample. `choice` says why
+    this recipe, where a search found it.
+    """
 
     recipe: str
     fp32: Measure
     int8: Measure
     refusals: tuple[str, ...]
+    falls: dict[str, tuple[float, float]] = {}
+    choice: str = ""
 
     @property
     def passed(self) -> bool:
@@ -63,7 +71,12 @@ class Quantization(_Record):
 
 
 class ModelCard(_Record):
-    """All that is recorded of one model. `quantization` is absent until it was tried."""
+    """All that is recorded of one model. `quantization` is absent until it was tried.
+
+    `batch_invariant` says whether the served model gives a row the same answer alone and among others, so that
+    requests of several tenants may be merged; `batch_cosine_min` is the smallest cosine seen between the two.
+    Both are absent where it was not measured.
+    """
 
     name: str
     source: Source
@@ -72,6 +85,8 @@ class ModelCard(_Record):
     fp32_sha256: str
     parity: Parity
     quantization: Quantization | None = None
+    batch_invariant: bool | None = None
+    batch_cosine_min: float | None = None
 
     def write(self, folder: Path) -> None:
         """Write the card into `folder`, in place of any before it. It is never there in part."""

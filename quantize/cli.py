@@ -76,10 +76,12 @@ def is_judged(name: str, repository: Repository, build: Path) -> bool:
 def _quantize(name: str, repository: Repository, build: Path, console: Console) -> ModelCard:
     with console.status(f"{name}: importing ONNX Runtime") as status:
         # Imported late, as `--missing` mostly has nothing to do.
-        from quantize.recipe import load_recipe  # noqa: PLC0415
+        from quantize.task import load_task  # noqa: PLC0415
         from quantize.verdict import quantize_model  # noqa: PLC0415
 
-        return quantize_model(name, load_recipe(name), build, repository, lambda step: status.update(f"{name}: {step}"))
+        task = load_task(name)
+        step = lambda text: status.update(f"{name}: {text}")  # noqa: E731
+        return quantize_model(name, task, task.recipe, build, repository, step)
 
 
 def _print(cards: list[ModelCard], served: dict[str, ModelCard | None], todo: list[str], as_json: bool) -> None:

@@ -1,35 +1,38 @@
-"""Latency: how long one request takes on one thread, before and after, measured in turn."""
+"""Latency: what one request costs on one thread, for several models in turn."""
 
 import statistics
 import time
+from collections.abc import Sequence
 from typing import Final
 
 from export.definition import Feed
-from export.session import Session
+from quantize.task import Runner
 
-BATCH_ROWS: Final = (1, 8)
-WARM_UP: Final = 3
-ROUNDS: Final = 40
+WARM_UP: Final = 2
+ROUNDS_MIN: Final = 5
+ROUNDS_MAX: Final = 40
+# Of one shape, all models together; shapes that take longer get fewer rounds.
+BUDGET_S: Final = 4.0
 
 
-def median_ms(sessions: tuple[Session, Session], feed: Feed, rounds: int = ROUNDS) -> tuple[float, float]:
-    """Median latency of two models on the same feed, in milliseconds.
+def medians_ms(models: Sequence[Runner], feed: Feed) -> list[float]:
+    """Median processor time of each model on the same feed, in milliseconds.
 
-    They run in turn, so that what else the machine does strikes both alike.
+    Processor time of this process, as others' work on the machine is not the model's; and in turn, so that what
+    others do to caches and clocks strikes all alike. With one thread each it is latency on an idle machine.
 
     Args:
-        sessions: opened with one thread each.
+        models: opened with one thread each.
         feed: one request.
-        rounds: runs of each.
     """
     for _ in range(WARM_UP):
-        for session in sessions:
-            session.run(feed)
-    timed = [(_run_ms(sessions[0], feed), _run_ms(sessions[1], feed)) for _ in range(rounds)]
-    return statistics.median(first for first, _ in timed), statistics.median(second for _, second in timed)
+        took_s = sum(_run_ms(model, feed) for model in models) / 1e3
+    rounds = int(min(max(BUDGET_S / max(took_s, 1e-6), ROUNDS_MIN), ROUNDS_MAX))
+    timed = [[_run_ms(model, feed) for model in models] for _ in range(rounds)]
+    return [statistics.median(times) for times in zip(*timed, strict=True)]
 
 
-def _run_ms(session: Session, feed: Feed) -> float:
-    started = time.perf_counter()
-    session.run(feed)
-    return (time.perf_counter() - started) * 1e3
+def _run_ms(model: Runner, feed: Feed) -> float:
+    started = time.process_time()
+    model.run(feed)
+    return (time.process_time() - started) * 1e3

@@ -1,27 +1,38 @@
-"""The quantizer: an FP32 graph and a recipe in, an INT8 graph out. Static, so no request shapes another's answer.
+"""The quantizer: an FP32 graph and a recipe in, an INT8 graph out."""
 
-Activations are u8 and weights s8 with one scale per channel, as quantize/dequantize pairs (QDQ) that ONNX Runtime
-fuses into integer kernels where it has them. u8 weights would be six times slower than FP32 on a convolution.
-"""
-
+import contextlib
+import logging
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import onnx
+from google.protobuf.message import DecodeError
 from onnxruntime.quantization import (
     CalibrationDataReader,
     CalibrationMethod,
     QuantFormat,
     QuantType,
+    quantize_dynamic,
     quantize_static,
 )
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from export.definition import Feed
-from export.graph import write_graph
-from quantize.recipe import Recipe
+from export.graph import GraphError, write_graph
+from quantize.layers import layers, quantized
+from quantize.observe import observe
+from quantize.per_token import is_per_token, quantize_per_token, replace_nodes
+from quantize.recipe import Dynamic, PerToken, Recipe, Static, WeightOnly
+from quantize.smooth import smooth
+
+# Called anew for each pass over the calibration inputs.
+Calibration = Callable[[], Iterable[Feed]]
+
+CALIBRATORS: Final = {"minmax": CalibrationMethod.MinMax, "entropy": CalibrationMethod.Entropy}
+# Of MatMulNBits: multiply in int8, not in FP32.
+INT8_ACCURACY: Final = 4
 
 
 class FeedReader(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime ships no types
@@ -36,32 +47,165 @@ class FeedReader(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime sh
         return None if feed is None else dict(feed)
 
 
-def quantize_graph(recipe: Recipe, fp32: Path, built: Path, int8: Path) -> None:
+def quantize_graph(recipe: Recipe, calibration: Calibration, fp32: Path, int8: Path) -> None:
     """Write the INT8 form of a graph.
 
     Args:
-        recipe: what to quantize, and on what data to calibrate.
+        recipe: what to quantize, and how.
+        calibration: gives real inputs from which the ranges of activations are taken.
         fp32: the graph to read.
-        built: the folder of the export, with its assets.
         int8: the file to write.
 
     Raises:
-        GraphError: the result is not a valid graph.
+        GraphError: `fp32` is not a readable graph, or the result is not a valid one. Names the file.
+        UnknownLayerError: the recipe leaves out a layer that is not there.
+        CalibrationError: the calibration inputs give no ranges.
     """
-    with tempfile.TemporaryDirectory(prefix="fairlane-quantize-") as scratch:
-        prepared, raw = Path(scratch, "prepared.onnx"), Path(scratch, "raw.onnx")
-        # Symbolic shape inference does not get through a transformer with dynamic axes; ONNX's own does.
-        quant_pre_process(str(fp32), str(prepared), skip_symbolic_shape=True)
+    model = read_graph(fp32)
+    names = quantized(recipe, model.graph)
+    if isinstance(recipe, PerToken):
+        _per_token(recipe, model, names, calibration)
+    elif isinstance(recipe, Static):
+        model = _static(recipe, model, names, calibration)
+    elif isinstance(recipe, Dynamic):
+        model = _dynamic(model, names)
+    else:
+        model = _weight_only(recipe, model, names)
+    write_graph(model, int8)
+
+
+def read_graph(path: Path) -> onnx.ModelProto:
+    """A graph from disk, checked, in which every node has a name.
+
+    Raises:
+        GraphError: naming the file, and what is wrong with it.
+    """
+    try:
+        model = onnx.load(path)
+        onnx.checker.check_model(model)
+    except FileNotFoundError as error:
+        raise GraphError(f"{path}: expected an ONNX file, got no such file") from error
+    except DecodeError as error:
+        raise GraphError(
+            f"{path}: expected an ONNX file, got one that is cut off or something else: {error}"
+        ) from error
+    except onnx.checker.ValidationError as error:
+        raise GraphError(f"{path}: onnx.checker refuses it: {error}") from error
+    if not model.graph.node:
+        raise GraphError(f"{path}: expected a graph, got an ONNX file without nodes")
+    for place, node in enumerate(model.graph.node):
+        node.name = node.name or f"{node.op_type}_{place}"
+    return model
+
+
+def _per_token(recipe: PerToken, model: onnx.ModelProto, names: Sequence[str], calibration: Calibration) -> None:
+    if recipe.smooth is not None:
+        ranged = _ranged_inputs(model, names)
+        smooth(model, names, observe(model, ranged, calibration()), recipe.smooth)
+    seen = observe(model, _ranged_inputs(model, names), calibration())
+    quantize_per_token(model, names, seen)
+
+
+def _ranged_inputs(model: onnx.ModelProto, names: Sequence[str]) -> list[str]:
+    """The activations that get their range from calibration."""
+    products = {
+        layer.name for layer in layers(model.graph) if layer.operator == "MatMul" and not is_per_token(layer.producer)
+    }
+    inputs = [node.input[0] for node in model.graph.node if node.name in products and node.name in names]
+    return list(dict.fromkeys(inputs))
+
+
+def _static(recipe: Static, model: onnx.ModelProto, names: Sequence[str], calibration: Calibration) -> onnx.ModelProto:
+    if recipe.smooth is not None:
+        inputs = [node.input[0] for node in model.graph.node if node.name in names and node.op_type == "MatMul"]
+        smooth(model, names, observe(model, inputs, calibration()), recipe.smooth)
+        replace_nodes(model.graph, model.graph.node)
+
+    def run(prepared: Path, raw: Path) -> None:
         quantize_static(
             str(prepared),
             str(raw),
-            FeedReader(recipe.calibration(built)),
+            FeedReader(iter(calibration())),
             quant_format=QuantFormat.QDQ,
-            nodes_to_quantize=list(recipe.nodes(onnx.load(prepared).graph)),
+            nodes_to_quantize=_present(prepared, names) if recipe.operators else _all_but(prepared, model, names),
             activation_type=QuantType.QUInt8,
+            # u8 weights would be six times slower than FP32 on a convolution.
             weight_type=QuantType.QInt8,
             per_channel=True,
-            # The full range seen: cutting off tails (percentiles) ruins accuracy in both models.
-            calibrate_method=CalibrationMethod.MinMax,
+            calibrate_method=CALIBRATORS[recipe.calibrate],
         )
-        write_graph(onnx.load(raw), int8)
+
+    return _through_files(model, run)
+
+
+def _dynamic(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:
+    return _through_files(
+        model,
+        lambda prepared, raw: quantize_dynamic(
+            str(prepared),
+            str(raw),
+            nodes_to_quantize=_present(prepared, names),
+            weight_type=QuantType.QInt8,
+            per_channel=True,
+        ),
+    )
+
+
+def _weight_only(recipe: WeightOnly, model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:
+    with _quiet():
+        # Imported late, as it configures the root logger when it is imported.
+        from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer  # noqa: PLC0415
+
+    products = {node.name for node in model.graph.node if node.op_type == "MatMul"}
+    kept_out = [name for name in products if name not in names]
+    quantizer = MatMulNBitsQuantizer(
+        model,
+        bits=recipe.bits,
+        block_size=recipe.block,
+        is_symmetric=True,
+        accuracy_level=INT8_ACCURACY,
+        nodes_to_exclude=kept_out,
+        op_types_to_quantize=("MatMul",),
+    )
+    with _quiet():
+        quantizer.process()
+    result: onnx.ModelProto = quantizer.model.model
+    quantize_per_token(result, [name for name in names if name not in products], {})
+    return result
+
+
+def _through_files(model: onnx.ModelProto, run: Callable[[Path, Path], None]) -> onnx.ModelProto:
+    """ONNX Runtime's quantizers read and write files."""
+    with tempfile.TemporaryDirectory(prefix="fairlane-quantize-") as scratch:
+        source, prepared, raw = (Path(scratch, f"{name}.onnx") for name in ("source", "prepared", "raw"))
+        onnx.save(model, source)
+        # Symbolic shape inference does not get through a transformer with dynamic axes; ONNX's own does.
+        quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
+        with _quiet():
+            run(prepared, raw)
+        return onnx.load(raw)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence what onnxruntime's quantizers log of each node, and take back what they do to the root logger."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)
+        root.handlers[:], root.level = handlers, level
+
+
+def _present(prepared: Path, names: Sequence[str]) -> list[str]:
+    # Preparing fuses nodes; what is gone cannot be named.
+    there = {node.name for node in onnx.load(prepared).graph.node}
+    return [name for name in names if name in there]
+
+
+def _all_but(prepared: Path, model: onnx.ModelProto, names: Sequence[str]) -> list[str]:
+    """Every node of the prepared graph, also those that preparing made, but for what the recipe leaves out."""
+    excluded = {node.name for node in model.graph.node} - set(names)
+    return [node.name for node in onnx.load(prepared).graph.node if node.name not in excluded]

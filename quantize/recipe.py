@@ -1,53 +1,90 @@
-"""The recipe of a model: what is quantized, on what data, and what it must still be able to do."""
+"""A recipe: how a graph is quantized, as data. `quantize.quantizer` carries it out."""
 
-import importlib
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Protocol, cast
+from typing import Annotated, Final, Literal
 
-import onnx
+from pydantic import BaseModel, ConfigDict, Field
 
-from export.catalog import chosen
-from export.definition import Feed
-from export.session import Session
-from quantize.gate import Limit
-
-Scores = Mapping[str, float]
+# In `exclude`, this prefix and an operator stand for the nodes whose first input that operator computes.
+AFTER: Final = "after:"
 
 
-class Recipe(Protocol):
-    """One model, as the quantizer and the gate see it. Each file of `quantize.models` has one, named `RECIPE`."""
+class _Recipe(BaseModel):
+    """What all recipes have.
+
+    `exclude` names nodes that stay in FP32: shell patterns of node names (`node_MatMul_1*`), or `after:Gelu` for
+    every node that reads what a Gelu computed.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    exclude: tuple[str, ...] = ()
+
+    def _left_out(self) -> str:
+        return f"; FP32: {', '.join(self.exclude)}" if self.exclude else ""
+
+
+class Static(_Recipe):
+    """u8 activations with ranges from calibration, s8 weights with a scale a channel, as QDQ pairs.
+
+    `operators`: which operators, where their weights are constants; none: every node. `calibrate`: the full range
+    seen (minmax), or the one that loses the least information (entropy; Migacz, "8-bit inference with TensorRT",
+    2017). `smooth`: the strength of activation smoothing, see `quantize.smooth`.
+    """
+
+    method: Literal["static"] = "static"
+    operators: tuple[str, ...] = ()
+    calibrate: Literal["minmax", "entropy"] = "minmax"
+    smooth: Annotated[float, Field(gt=0, lt=1)] | None = None
 
     @property
     def summary(self) -> str:
-        """The recipe in one line, for the model card."""
+        """The recipe in one line."""
+        what = " and ".join(self.operators) or "every node"
+        smooth = f", smoothing {self.smooth}" if self.smooth else ""
+        return f"static QDQ, u8 activations, s8 weights per channel, {self.calibrate}{smooth}; {what}{self._left_out()}"
+
+
+class Dynamic(_Recipe):
+    """u8 activations with one range a tensor, taken from the request itself: not batch-invariant."""
+
+    method: Literal["dynamic"] = "dynamic"
 
     @property
-    def limits(self) -> Sequence[Limit]:
-        """What the gate asks for."""
-
-    def nodes(self, graph: onnx.GraphProto) -> Sequence[str]:
-        """Names of the nodes to quantize."""
-
-    def calibration(self, built: Path) -> Iterator[Feed]:
-        """Real inputs from which the ranges of activations are taken.
-
-        Args:
-            built: the folder of the export, with its assets.
-        """
-
-    def scores(self, fp32: Session, int8: Session, built: Path) -> tuple[Scores, Scores]:
-        """The same scores of both models, on inputs that calibration has not seen. Higher is better."""
-
-    def latency_feed(self, rows: int, built: Path) -> Feed:
-        """A typical request of that many rows."""
+    def summary(self) -> str:
+        """The recipe in one line."""
+        return f"dynamic, one range a batch, s8 weights per channel; MatMul and Gather{self._left_out()}"
 
 
-def load_recipe(name: str) -> Recipe:
-    """Import `quantize.models.NAME` and return its `RECIPE`.
+class WeightOnly(_Recipe):
+    """FP32 activations, weights of `bits` bits with a scale for each `block` of them (MatMulNBits)."""
 
-    Raises:
-        UnknownModelError: the name is not in the catalog.
+    method: Literal["weight_only"] = "weight_only"
+    bits: Literal[4, 8] = 8
+    block: Literal[16, 32, 64, 128] = 32
+
+    @property
+    def summary(self) -> str:
+        """The recipe in one line."""
+        return f"weights only, {self.bits} bits, blocks of {self.block}; MatMul, and s8 tables{self._left_out()}"
+
+
+class PerToken(_Recipe):
+    """u8 activations: one scale a token behind GELU and ReLU, calibrated ranges elsewhere. See `quantize.per_token`.
+
+    `smooth`: the strength of activation smoothing, see `quantize.smooth`.
     """
-    (known,) = chosen([name])
-    return cast(Recipe, importlib.import_module(f"quantize.models.{known}").RECIPE)
+
+    method: Literal["per_token"] = "per_token"
+    smooth: Annotated[float, Field(gt=0, lt=1)] | None = None
+
+    @property
+    def summary(self) -> str:
+        """The recipe in one line."""
+        smooth = f", smoothing {self.smooth}" if self.smooth else ""
+        return (
+            "integer kernels, u8 activations (a scale a token behind GELU and ReLU, MinMax elsewhere), "
+            f"s8 weights per channel{smooth}; MatMul, and tables per row{self._left_out()}"
+        )
+
+
+Recipe = Annotated[Static | Dynamic | WeightOnly | PerToken, Field(discriminator="method")]

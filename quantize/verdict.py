@@ -1,29 +1,37 @@
 """The verdict on one model: quantize it, measure it, judge it, and serve INT8 or FP32 accordingly."""
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from export.card import Measure, ModelCard, Quantization, read_card
+from export.definition import FloatArray
 from export.repository import FP32_FILE, MODEL_FILE, Repository, built_folder
-from export.session import open_session
+from export.session import Session, open_session
 from quantize.gate import judge
-from quantize.latency import BATCH_ROWS, median_ms
+from quantize.interval import interval
+from quantize.invariance import BATCH_COSINE, BATCH_LIMIT, batch_cosine_min
+from quantize.latency import medians_ms
 from quantize.quantizer import quantize_graph
 from quantize.recipe import Recipe
+from quantize.task import Outcomes, Task
 
 Step = Callable[[str], None]
 
 
-def quantize_model(name: str, recipe: Recipe, build: Path, repository: Repository, step: Step) -> ModelCard:
+def quantize_model(
+    name: str, task: Task, recipe: Recipe, build: Path, repository: Repository, step: Step, choice: str = ""
+) -> ModelCard:
     """Quantize an exported model and publish it; where the gate refuses it, publish the FP32 export.
 
     Args:
         name: the model's name.
-        recipe: how to quantize and judge it.
+        task: what to calibrate and judge on.
+        recipe: how to quantize.
         build: where `fairlane export` left the export.
         repository: where to publish.
         step: told, in a few words, what is being done.
+        choice: why this recipe, for the card.
 
     Returns:
         The card, which is both published and written beside the export. Its `quantization` is set.
@@ -36,29 +44,63 @@ def quantize_model(name: str, recipe: Recipe, build: Path, repository: Repositor
     with tempfile.TemporaryDirectory(prefix="fairlane-quantize-") as scratch:
         int8 = Path(scratch, MODEL_FILE)
         step("calibrating and quantizing")
-        quantize_graph(recipe, built / FP32_FILE, built, int8)
-        verdict = judged(recipe, built, int8, step)
-        card = card.model_copy(update={"quantization": verdict})
+        quantize_graph(recipe, lambda: task.calibration(built), built / FP32_FILE, int8)
+        verdict = judged(task, recipe, built, int8, step).model_copy(update={"choice": choice})
+        served = verdict.int8 if verdict.passed else verdict.fp32
+        card = card.model_copy(
+            update={
+                "quantization": verdict,
+                "batch_cosine_min": served.scores[BATCH_COSINE],
+                "batch_invariant": BATCH_LIMIT.refusal(verdict.fp32, served) is None,
+            }
+        )
         step("publishing")
         repository.publish(card, int8 if verdict.passed else built / FP32_FILE, built)
     card.write(built)
     return card
 
 
-def judged(recipe: Recipe, built: Path, int8: Path, step: Step) -> Quantization:
-    """Measure the INT8 graph against the FP32 one and hold it to the recipe's limits."""
+def judged(task: Task, recipe: Recipe, built: Path, int8: Path, step: Step) -> Quantization:
+    """Measure the INT8 graph against the FP32 one, on the samples to judge on, and hold it to the limits."""
     paths = (built / FP32_FILE, int8)
     sessions = open_session(paths[0], threads=1), open_session(paths[1], threads=1)
     step("comparing accuracy")
-    scores = recipe.scores(*sessions, built)
+    answers = [task.answers(session, built, "judge") for session in sessions]
+    outcomes = [task.outcomes(one, answers[0], built, "judge") for one in answers]
     step("measuring latency")
-    latency = {rows: median_ms(sessions, recipe.latency_feed(rows, built)) for rows in BATCH_ROWS}
+    latency = {shape: medians_ms(sessions, feed) for shape, feed in task.latency_feeds(built).items()}
+    step("comparing rows alone and in company")
     before, after = (
-        Measure(
-            size_bytes=paths[side].stat().st_size,
-            latency_ms={str(rows): medians[side] for rows, medians in latency.items()},
-            scores=dict(scores[side]),
-        )
-        for side in (0, 1)
+        _measure(paths[side], {shape: ms[side] for shape, ms in latency.items()}, outcomes[side], batch)
+        for side, batch in enumerate(_batch_cosines(task, sessions, built))
     )
-    return Quantization(recipe=recipe.summary, fp32=before, int8=after, refusals=judge(recipe.limits, before, after))
+    return Quantization(
+        recipe=recipe.summary,
+        fp32=before,
+        int8=after,
+        falls={name: interval(lost) for name, lost in _falls(outcomes[0], outcomes[1]).items()},
+        refusals=judge((*task.limits, BATCH_LIMIT), before, after),
+    )
+
+
+def _batch_cosines(task: Task, sessions: tuple[Session, Session], built: Path) -> list[float]:
+    return [batch_cosine_min(session, task.companies(built)) for session in sessions]
+
+
+def _measure(path: Path, latency_ms: Mapping[str, float], outcomes: Outcomes, batch_cosine: float) -> Measure:
+    return Measure(
+        size_bytes=path.stat().st_size,
+        latency_ms=dict(latency_ms),
+        scores={**scores(outcomes), BATCH_COSINE: batch_cosine},
+        intervals={name: interval(values) for name, values in outcomes.items() if len(values) > 1},
+    )
+
+
+def scores(outcomes: Outcomes) -> dict[str, float]:
+    """The mean of each outcome over the samples."""
+    return {name: float(values.mean()) for name, values in outcomes.items()}
+
+
+def _falls(before: Outcomes, after: Outcomes) -> dict[str, FloatArray]:
+    """By how much each sample fell, for each score that has more than one."""
+    return {name: values - after[name] for name, values in before.items() if len(values) > 1}

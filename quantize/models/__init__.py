@@ -1,1 +1,1 @@
-"""How each model is quantized and judged, one recipe file each; `quantize.recipe` says what a recipe is."""
+"""How each model is quantized and judged, one file each; `quantize.task` says what a task is."""

@@ -1,33 +1,34 @@
 """digits: static INT8 of the whole network, calibrated on training images and judged on held-out ones."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
 import numpy as np
-import onnx
 
-from export.definition import Feed
+from export.definition import Feed, FloatArray
 from export.digits_data import Digits, load_split, read_samples
-from export.session import Session
 from quantize.gate import Limit, MayFall
-from quantize.recipe import Recipe, Scores
+from quantize.recipe import Recipe, Static
+from quantize.task import Company, Outcomes, Peer, Runner, Split, Task
 
 CALIBRATION_IMAGES: Final = 256
 CALIBRATION_ROWS: Final = 32
+COMPANY_ROWS: Final = 64
 # Half a point is two of the 540 held-out images: what changes by chance when a border case tips over.
 ACCURACY_FALL: Final = 0.005
 
 
-class DigitsRecipe:
-    """The recipe of digits. See `quantize.recipe.Recipe`."""
+class DigitsTask:
+    """The task of digits. See `quantize.task.Task`."""
 
-    summary = "static QDQ, u8 activations, s8 weights per channel, MinMax; every node"
+    recipe: Recipe = Static()
+    candidates: Mapping[str, Recipe] = {
+        "static": Static(),
+        "static, entropy": Static(calibrate="entropy"),
+        "static, first layer FP32": Static(exclude=("node_conv2d",)),
+    }
     limits: Sequence[Limit] = (MayFall("accuracy", ACCURACY_FALL),)
-
-    def nodes(self, graph: onnx.GraphProto) -> Sequence[str]:
-        """All of them."""
-        return [node.name for node in graph.node]
 
     def calibration(self, built: Path) -> Iterator[Feed]:
         """Training images."""
@@ -36,20 +37,42 @@ class DigitsRecipe:
         for start in range(0, CALIBRATION_IMAGES, CALIBRATION_ROWS):
             yield {"image": training.image[start : start + CALIBRATION_ROWS]}
 
-    def scores(self, fp32: Session, int8: Session, built: Path) -> tuple[Scores, Scores]:
-        """Accuracy on the held-out images."""
-        held_out = read_samples(built)
-        return {"accuracy": accuracy(fp32, held_out)}, {"accuracy": accuracy(int8, held_out)}
+    def answers(self, model: Runner, built: Path, split: Split) -> FloatArray:
+        """Logits FP32 [n, 10]."""
+        return model.run({"image": _images(built, split).image})
 
-    def latency_feed(self, rows: int, built: Path) -> Feed:
-        """Held-out images."""
-        return {"image": read_samples(built).image[:rows]}
+    def outcomes(self, answers: FloatArray, fp32: FloatArray, built: Path, split: Split) -> Outcomes:
+        """Whether the largest logit is the label's, and whether it is where FP32 has it."""
+        chosen = np.argmax(answers, axis=1)
+        return {
+            "accuracy": _share(chosen == _images(built, split).label),
+            "agreement": _share(chosen == np.argmax(fp32, axis=1)),
+        }
+
+    def companies(self, built: Path) -> Iterable[Company]:
+        """Held-out images in one batch."""
+        image = read_samples(built).image[:COMPANY_ROWS]
+        yield [{"image": image[row : row + 1]} for row in range(len(image))], {"image": image}
+
+    def latency_feeds(self, built: Path) -> Mapping[str, Feed]:
+        """Held-out images, by how many."""
+        image = read_samples(built).image
+        return {str(rows): {"image": image[:rows]} for rows in (1, 32)}
+
+    def peers(self) -> Mapping[str, Peer]:
+        """None: the model is ours."""
+        return {}
 
 
-def accuracy(session: Session, digits: Digits) -> float:
-    """Share of images whose largest logit is the label's."""
-    logits = session.run({"image": digits.image})
-    return float(np.mean(np.argmax(logits, axis=1) == digits.label))
+def _images(built: Path, split: Split) -> Digits:
+    if split == "judge":
+        return read_samples(built)
+    training, _ = load_split()
+    return Digits(training.image[CALIBRATION_IMAGES:], training.label[CALIBRATION_IMAGES:])
 
 
-RECIPE: Recipe = DigitsRecipe()
+def _share(hits: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]) -> FloatArray:
+    return hits.astype(np.float32)
+
+
+TASK: Task = DigitsTask()

@@ -1,4 +1,4 @@
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,37 +10,46 @@ from export.card import ModelCard, Parity, Source
 from export.checksum import sha256_of
 from export.definition import Feed, FloatArray
 from export.graph import IR_VERSION, OPSET, write_graph
-from export.session import Session
 from quantize.gate import AtLeast, Limit
-from quantize.recipe import Scores
+from quantize.recipe import PerToken, Recipe, Static
+from quantize.task import Company, Outcomes, Peer, Runner, Split
 
 FEATURES = 16
 
 
-class TinyRecipe:
+class TinyTask:
     """Quantizes a single matrix product, and asks for what it is told to ask for."""
 
-    summary = "tiny"
+    recipe: Recipe = Static(operators=("MatMul",))
+    candidates: Mapping[str, Recipe] = {"static": Static(operators=("MatMul",)), "per-token": PerToken()}
 
     def __init__(self, at_least: float) -> None:
         self.limits: Sequence[Limit] = (AtLeast("closeness", at_least),)
-
-    def nodes(self, graph: onnx.GraphProto) -> Sequence[str]:
-        return [node.name for node in graph.node if node.op_type == "MatMul"]
 
     def calibration(self, built: Path) -> Iterator[Feed]:
         del built
         for seed in range(4):
             yield {"x": rows(8, seed)}
 
-    def scores(self, fp32: Session, int8: Session, built: Path) -> tuple[Scores, Scores]:
+    def answers(self, model: Runner, built: Path, split: Split) -> FloatArray:
         del built
-        feed = {"x": rows(8, 9)}
-        return {"closeness": 1.0}, {"closeness": 1 - float(np.abs(fp32.run(feed) - int8.run(feed)).max())}
+        return model.run({"x": rows(40, 9 if split == "judge" else 10)})
 
-    def latency_feed(self, rows_: int, built: Path) -> Feed:
+    def outcomes(self, answers: FloatArray, fp32: FloatArray, built: Path, split: Split) -> Outcomes:
+        del built, split
+        return {"closeness": 1 - np.abs(fp32 - answers).max(axis=1)}
+
+    def companies(self, built: Path) -> Iterable[Company]:
         del built
-        return {"x": rows(rows_, 0)}
+        together = rows(8, 11)
+        yield [{"x": together[row : row + 1]} for row in range(8)], {"x": together}
+
+    def latency_feeds(self, built: Path) -> Mapping[str, Feed]:
+        del built
+        return {str(count): {"x": rows(count, 0)} for count in (1, 8)}
+
+    def peers(self) -> Mapping[str, Peer]:
+        return {}
 
 
 def rows(count: int, seed: int) -> FloatArray:
@@ -61,13 +70,13 @@ def tiny_graph() -> onnx.ModelProto:
 
 
 @pytest.fixture
-def lenient() -> TinyRecipe:
-    return TinyRecipe(at_least=0.9)
+def lenient() -> TinyTask:
+    return TinyTask(at_least=0.9)
 
 
 @pytest.fixture
-def strict() -> TinyRecipe:
-    return TinyRecipe(at_least=1.5)
+def strict() -> TinyTask:
+    return TinyTask(at_least=1.5)
 
 
 @pytest.fixture

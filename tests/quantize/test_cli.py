@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-import quantize.recipe
+import quantize.task
 from export.card import read_card
 from export.repository import Repository
 from quantize.cli import quantize as command
@@ -16,11 +16,11 @@ Run = Callable[..., Result]
 
 @pytest.fixture
 def run(build: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Run `fairlane quantize` with a recipe on the tiny model."""
+    """Run `fairlane quantize` with a task on the tiny model."""
     places = ["--build-dir", str(build), "--model-repository", str(tmp_path / "repository")]
 
-    def invoke(recipe: Any, *args: str) -> Result:
-        monkeypatch.setattr(quantize.recipe, "load_recipe", lambda _: recipe)
+    def invoke(task: Any, *args: str) -> Result:
+        monkeypatch.setattr(quantize.task, "load_task", lambda _: task)
         return CliRunner().invoke(command, [*places, *args, "digits"])
 
     return invoke
@@ -33,7 +33,7 @@ def quantized(result: Result) -> bool:
 def test_table_shows_size_latency_and_accuracy_of_both(run: Run, lenient: Any) -> None:
     result = run(lenient)
     assert result.exit_code == 0, result.output
-    for text in ("FP32", "INT8", "size, MB", "latency, batch 1, ms", "latency, batch 8, ms", "closeness"):
+    for text in ("FP32", "INT8", "size, MB", "latency 1, ms", "latency 8, ms", "times faster", "closeness"):
         assert text in result.stdout
 
 

@@ -3,17 +3,21 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+import pytest
+from onnx import TensorProto
 
-from export.graph import IR_VERSION, OPSET
+from export.graph import IR_VERSION, OPSET, GraphError
 from export.session import open_session
-from quantize.models.minilm import MiniLMRecipe
+from quantize.layers import UnknownLayerError
 from quantize.quantizer import quantize_graph
+from quantize.recipe import Dynamic, PerToken, Recipe, Static, WeightOnly
+
+MATMUL = ("MatMul",)
 
 
 def test_result_is_close_static_and_of_the_same_format(lenient: Any, build: Path, tmp_path: Path) -> None:
     built = build / "models" / "digits"
-    quantize_graph(lenient, built / "fp32.onnx", built, tmp_path / "int8.onnx")
+    quantize_graph(lenient.recipe, lambda: lenient.calibration(built), built / "fp32.onnx", tmp_path / "int8.onnx")
     model = onnx.load(tmp_path / "int8.onnx")
     operators = {node.op_type for node in model.graph.node}
     assert {"QuantizeLinear", "DequantizeLinear"} <= operators
@@ -29,27 +33,63 @@ def test_result_is_close_static_and_of_the_same_format(lenient: Any, build: Path
 
 def test_weights_are_signed_and_have_a_scale_a_channel(lenient: Any, build: Path, tmp_path: Path) -> None:
     built = build / "models" / "digits"
-    quantize_graph(lenient, built / "fp32.onnx", built, tmp_path / "int8.onnx")
+    quantize_graph(lenient.recipe, lambda: lenient.calibration(built), built / "fp32.onnx", tmp_path / "int8.onnx")
     constants = {one.name: one for one in onnx.load(tmp_path / "int8.onnx").graph.initializer}
     assert constants["w_quantized"].data_type == TensorProto.INT8
     assert list(constants["w_scale"].dims) == [4]
 
 
-def test_minilm_leaves_attention_ffn_down_and_computed_lookups_alone() -> None:
-    def constant(name: str, *shape: int) -> onnx.TensorProto:
-        return numpy_helper.from_array(np.zeros(shape, np.float32), name)
+@pytest.mark.parametrize(
+    ("recipe", "operator"),
+    [
+        (Static(), "QuantizeLinear"),
+        (Static(operators=MATMUL, calibrate="entropy"), "QuantizeLinear"),
+        (Static(operators=MATMUL, smooth=0.5), "Mul"),
+        (PerToken(), "MatMulIntegerToFloat"),
+        (PerToken(smooth=0.5), "Mul"),
+        (Dynamic(), "DynamicQuantizeLinear"),
+        (WeightOnly(bits=8, block=16), "MatMulNBits"),
+        (WeightOnly(bits=4, block=16), "MatMulNBits"),
+    ],
+)
+def test_every_recipe_gives_a_graph_close_to_fp32(
+    lenient: Any, build: Path, tmp_path: Path, recipe: Recipe, operator: str
+) -> None:
+    built = build / "models" / "digits"
+    quantize_graph(recipe, lambda: lenient.calibration(built), built / "fp32.onnx", tmp_path / "int8.onnx")
+    assert operator in {node.op_type for node in onnx.load(tmp_path / "int8.onnx").graph.node}
+    feed = next(lenient.calibration(built))
+    difference = open_session(tmp_path / "int8.onnx").run(feed) - open_session(built / "fp32.onnx").run(feed)
+    assert 0 < np.abs(difference).max() < (0.1 if recipe == WeightOnly(bits=4, block=16) else 0.02)
 
-    graph = helper.make_graph(
-        [
-            helper.make_node("Gather", ["words", "ids"], ["a"], "lookup"),
-            helper.make_node("Gather", ["shape", "one"], ["b"], "computed_lookup"),
-            helper.make_node("MatMul", ["a", "up"], ["c"], "ffn_up"),
-            helper.make_node("MatMul", ["c", "down"], ["d"], "ffn_down"),
-            helper.make_node("MatMul", ["a", "d"], ["e"], "attention"),
-        ],
-        "g",
-        [],
-        [],
-        [constant("words", 30, 384), constant("up", 384, 1536), constant("down", 1536, 384)],
-    )
-    assert MiniLMRecipe().nodes(graph) == ["lookup", "ffn_up"]
+
+def test_excluded_layer_stays_fp32(lenient: Any, build: Path, tmp_path: Path) -> None:
+    built = build / "models" / "digits"
+    recipe = PerToken(exclude=("prod*",))
+    quantize_graph(recipe, lambda: lenient.calibration(built), built / "fp32.onnx", tmp_path / "int8.onnx")
+    feed = next(lenient.calibration(built))
+    outputs = [open_session(path).run(feed) for path in (tmp_path / "int8.onnx", built / "fp32.onnx")]
+    assert np.array_equal(*outputs)
+
+
+def test_unknown_excluded_layer_is_an_error_that_names_the_layers(lenient: Any, build: Path, tmp_path: Path) -> None:
+    built = build / "models" / "digits"
+    with pytest.raises(UnknownLayerError, match="exclude 'fc1': expected a pattern that matches a layer, of product"):
+        quantize_graph(PerToken(exclude=("fc1",)), lambda: (), built / "fp32.onnx", tmp_path / "int8.onnx")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (lambda path: path.write_bytes(path.read_bytes()[:-200]), "cut off"),
+        (lambda path: path.write_text("not a graph"), "cut off or something else"),
+        (lambda path: path.write_bytes(b""), "onnx.checker refuses it|without nodes"),
+        (lambda path: path.unlink(), "got no such file"),
+    ],
+)
+def test_bad_file_is_an_error_that_names_file_and_reason(build: Path, tmp_path: Path, spoil: Any, reason: str) -> None:
+    path = build / "models" / "digits" / "fp32.onnx"
+    spoil(path)
+    with pytest.raises(GraphError, match=f"fp32.onnx: .*({reason})"):
+        quantize_graph(Static(), lambda: (), path, tmp_path / "int8.onnx")
+    assert not (tmp_path / "int8.onnx").exists()

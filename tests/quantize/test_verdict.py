@@ -6,6 +6,7 @@ import pytest
 from export.card import CardError, read_card
 from export.checksum import sha256_of
 from export.repository import Repository
+from quantize.recipe import Dynamic
 from quantize.verdict import quantize_model
 
 
@@ -19,7 +20,7 @@ def silent(_: str) -> None:
 
 
 def test_model_that_passes_is_served_as_int8(lenient: Any, build: Path, repository: Repository) -> None:
-    card = quantize_model("digits", lenient, build, repository, silent)
+    card = quantize_model("digits", lenient, lenient.recipe, build, repository, silent)
     version = repository.version_folder("digits")
     assert card.quantization is not None
     assert card.quantization.passed
@@ -29,14 +30,14 @@ def test_model_that_passes_is_served_as_int8(lenient: Any, build: Path, reposito
 
 
 def test_model_that_fails_the_gate_is_served_as_fp32(strict: Any, build: Path, repository: Repository) -> None:
-    card = quantize_model("digits", strict, build, repository, silent)
+    card = quantize_model("digits", strict, strict.recipe, build, repository, silent)
     assert card.quantization is not None
     assert not card.quantization.passed
     assert sha256_of(repository.version_folder("digits") / "model.onnx") == card.fp32_sha256
 
 
 def test_refusal_is_recorded_with_its_numbers_in_both_cards(strict: Any, build: Path, repository: Repository) -> None:
-    card = quantize_model("digits", strict, build, repository, silent)
+    card = quantize_model("digits", strict, strict.recipe, build, repository, silent)
     assert card == repository.card("digits") == read_card(build / "models" / "digits")
     assert card.quantization is not None
     (refusal,) = card.quantization.refusals
@@ -47,34 +48,61 @@ def test_refusal_is_recorded_with_its_numbers_in_both_cards(strict: Any, build: 
 def test_refusal_replaces_an_int8_model_of_before(
     lenient: Any, strict: Any, build: Path, repository: Repository
 ) -> None:
-    quantize_model("digits", lenient, build, repository, silent)
-    card = quantize_model("digits", strict, build, repository, silent)
+    quantize_model("digits", lenient, lenient.recipe, build, repository, silent)
+    card = quantize_model("digits", strict, strict.recipe, build, repository, silent)
     assert sha256_of(repository.version_folder("digits") / "model.onnx") == card.fp32_sha256
 
 
 def test_error_while_quantizing_leaves_what_is_served(
     lenient: Any, build: Path, repository: Repository, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = quantize_model("digits", lenient, build, repository, silent)
+    before = quantize_model("digits", lenient, lenient.recipe, build, repository, silent)
 
     def fail(*_: Any) -> None:
         raise RuntimeError("out of memory")
 
-    monkeypatch.setattr(lenient, "scores", fail)
+    monkeypatch.setattr(lenient, "outcomes", fail)
     with pytest.raises(RuntimeError):
-        quantize_model("digits", lenient, build, repository, silent)
+        quantize_model("digits", lenient, lenient.recipe, build, repository, silent)
     assert repository.card("digits") == before
 
 
 def test_model_without_an_export_says_what_to_run(lenient: Any, tmp_path: Path, repository: Repository) -> None:
     with pytest.raises(CardError, match="run `fairlane export digits` first"):
-        quantize_model("digits", lenient, tmp_path / "empty", repository, silent)
+        quantize_model("digits", lenient, lenient.recipe, tmp_path / "empty", repository, silent)
 
 
 def test_both_latencies_and_sizes_are_measured(lenient: Any, build: Path, repository: Repository) -> None:
-    card = quantize_model("digits", lenient, build, repository, silent)
+    card = quantize_model("digits", lenient, lenient.recipe, build, repository, silent)
     assert card.quantization is not None
     for measure in (card.quantization.fp32, card.quantization.int8):
         assert set(measure.latency_ms) == {"1", "8"}
         assert all(latency_ms > 0 for latency_ms in measure.latency_ms.values())
         assert measure.size_bytes > 0
+
+
+def test_card_says_whether_requests_may_be_merged(lenient: Any, build: Path, repository: Repository) -> None:
+    card = quantize_model("digits", lenient, lenient.recipe, build, repository, silent)
+    assert card.batch_invariant is True
+    assert card.batch_cosine_min is not None
+    assert card.batch_cosine_min >= 0.9999
+
+
+def test_model_that_company_changes_is_refused_and_fp32_may_be_merged(
+    lenient: Any, build: Path, repository: Repository
+) -> None:
+    card = quantize_model("digits", lenient, Dynamic(), build, repository, silent)
+    assert card.quantization is not None
+    (refusal,) = card.quantization.refusals
+    assert refusal.startswith("batch_cosine_min: expected at least 0.9999")
+    assert card.batch_invariant is True
+    assert sha256_of(repository.version_folder("digits") / "model.onnx") == card.fp32_sha256
+
+
+def test_scores_have_intervals_and_so_has_what_was_lost(lenient: Any, build: Path, repository: Repository) -> None:
+    verdict = quantize_model("digits", lenient, lenient.recipe, build, repository, silent).quantization
+    assert verdict is not None
+    low, high = verdict.int8.intervals["closeness"]
+    assert low < verdict.int8.scores["closeness"] < high
+    low, high = verdict.falls["closeness"]
+    assert 0 < low < 1 - verdict.int8.scores["closeness"] < high

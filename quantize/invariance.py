@@ -1,0 +1,33 @@
+"""Batch invariance: a row gets the same answer alone and among others.
+
+A server that merges requests of several tenants needs it: without, one tenant's words change another's answer.
+"""
+
+from collections.abc import Iterable
+from typing import Final
+
+import numpy as np
+
+from export.definition import FloatArray
+from quantize.gate import AtLeast
+from quantize.task import Company, Runner
+
+# The score's name. Not exactly 1: sums are made in another order at another batch size. Dynamic quantization: .98.
+BATCH_COSINE: Final = "batch_cosine_min"
+BATCH_LIMIT: Final = AtLeast(BATCH_COSINE, 0.9999)
+
+
+def batch_cosine_min(model: Runner, companies: Iterable[Company]) -> float:
+    """The smallest cosine of a row's answer alone to its answer in company. NaN where an answer is not finite."""
+    worst = 1.0
+    for alone, together in companies:
+        answers = np.concatenate([model.run(feed) for feed in alone])
+        worst = float(np.minimum(worst, cosine(answers, model.run(together)).min()))
+    return worst
+
+
+def cosine(first: FloatArray, second: FloatArray) -> FloatArray:
+    """Cosine of each row with the row opposite, [n, ...] twice -> [n]. Does not rely on rows of length 1."""
+    one, other = (values.reshape(len(values), -1).astype(np.float64) for values in (first, second))
+    lengths = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
+    return np.asarray((one * other).sum(axis=1) / lengths, dtype=np.float32)

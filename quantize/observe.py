@@ -1,0 +1,82 @@
+"""What calibration sees: the range of each activation, and how far each of its channels reaches."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from onnx import TensorProto, helper
+
+from export.definition import Feed, FloatArray
+from export.errors import ExportError
+
+U8_STEPS: Final = 255
+
+
+class CalibrationError(ExportError):
+    """There is nothing to calibrate on, or what it gives is no range."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """An activation in calibration: least and largest value, and the largest |x| of each channel (last axis)."""
+
+    least: float
+    largest: float
+    reach: FloatArray
+
+    def scale_and_zero(self) -> tuple[np.float32, np.uint8]:
+        """The u8 grid that covers the range, with zero on a step of it: x = scale * (q - zero)."""
+        least, largest = min(self.least, 0.0), max(self.largest, 0.0)
+        scale = (largest - least) / U8_STEPS or 1.0
+        return np.float32(scale), np.uint8(round(-least / scale))
+
+
+def observe(model: onnx.ModelProto, activations: Sequence[str], feeds: Iterable[Feed]) -> Mapping[str, Seen]:
+    """Run a graph on feeds and record what its activations reach.
+
+    Args:
+        model: the FP32 graph.
+        activations: names of FP32 tensors in it.
+        feeds: calibration inputs, without padding.
+
+    Raises:
+        CalibrationError: there are no feeds, or an activation is not finite on one of them.
+    """
+    if not activations:
+        return {}
+    inputs = {one.name for one in model.graph.input}
+    computed = [name for name in dict.fromkeys(activations) if name not in inputs]
+    session = _session(model, computed)
+    seen: dict[str, Seen] = {}
+    for feed in feeds:
+        got = dict(zip(computed, session.run(computed, dict(feed)), strict=True)) if computed else {}
+        for name in dict.fromkeys(activations):
+            values = got[name] if name in got else feed[name]
+            if not np.isfinite(values).all():
+                raise CalibrationError(f"{name}: expected finite values in calibration, got infinity or NaN")
+            seen[name] = _wider(seen.get(name), values)
+    if not seen:
+        raise CalibrationError("expected feeds to calibrate on, got none")
+    return seen
+
+
+def _session(model: onnx.ModelProto, computed: Sequence[str]) -> ort.InferenceSession:
+    observed = onnx.ModelProto()
+    observed.CopyFrom(model)
+    there = {output.name for output in observed.graph.output}
+    wanted = [name for name in computed if name not in there]
+    observed.graph.output.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in wanted)
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    return ort.InferenceSession(observed.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+
+def _wider(before: Seen | None, values: FloatArray) -> Seen:
+    reach = np.abs(values).reshape(-1, values.shape[-1]).max(axis=0)
+    now = Seen(float(values.min()), float(values.max()), reach)
+    if before is None:
+        return now
+    return Seen(min(before.least, now.least), max(before.largest, now.largest), np.maximum(before.reach, now.reach))

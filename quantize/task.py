@@ -1,0 +1,84 @@
+"""The task of a model: how it is quantized, and what it must still be able to do afterwards."""
+
+import importlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Literal, Protocol, cast
+
+from export.catalog import chosen
+from export.definition import Feed, FloatArray
+from quantize.gate import Limit
+from quantize.recipe import Recipe
+
+# What recipes are compared on, and what the chosen one is judged on. Calibration has seen neither.
+Split = Literal["choose", "judge"]
+# What each sample came to, by score: a score is the mean over samples. Higher is better.
+Outcomes = Mapping[str, FloatArray]
+# The feeds of rows alone, and one feed with all of them, in the same order.
+Company = tuple[Sequence[Feed], Feed]
+
+
+class Runner(Protocol):
+    """A loaded model: a feed in, its first output FP32 out. `export.session.Session` is one."""
+
+    def run(self, feed: Feed) -> FloatArray:
+        """The first output for one feed."""
+
+
+class Peer(Protocol):
+    """Somebody else's quantized form of the same model, to compare with."""
+
+    @property
+    def size_bytes(self) -> int:
+        """Size of its file."""
+
+    def run(self, feed: Feed) -> FloatArray:
+        """The first output for one feed of ours."""
+
+
+class Task(Protocol):
+    """One model, as the quantizer and the gate see it. Each file of `quantize.models` has one, named `TASK`."""
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe that is published, found by `fairlane quantize NAME --search`."""
+
+    @property
+    def candidates(self) -> Mapping[str, Recipe]:
+        """What the search tries, by short names."""
+
+    @property
+    def limits(self) -> Sequence[Limit]:
+        """What the gate asks for, besides batch invariance."""
+
+    def calibration(self, built: Path) -> Iterator[Feed]:
+        """Real inputs from which the ranges of activations are taken.
+
+        Args:
+            built: the folder of the export, with its assets.
+        """
+
+    def answers(self, model: Runner, built: Path, split: Split) -> FloatArray:
+        """The model's outputs for every sample of a split, one row each."""
+
+    def outcomes(self, answers: FloatArray, fp32: FloatArray, built: Path, split: Split) -> Outcomes:
+        """What a model's answers are worth; `fp32` are those of the FP32 export on the same samples."""
+
+    def companies(self, built: Path) -> Iterable[Company]:
+        """Rows that must get the same answer alone and together, of varied lengths."""
+
+    def latency_feeds(self, built: Path) -> Mapping[str, Feed]:
+        """Typical requests, by the name of their shape."""
+
+    def peers(self) -> Mapping[str, Peer]:
+        """Those that are installed."""
+
+
+def load_task(name: str) -> Task:
+    """Import `quantize.models.NAME` and return its `TASK`.
+
+    Raises:
+        UnknownModelError: the name is not in the catalog.
+    """
+    (known,) = chosen([name])
+    return cast(Task, importlib.import_module(f"quantize.models.{known}").TASK)
