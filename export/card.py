@@ -1,7 +1,7 @@
 """The model card: what a model is made from, and what was measured of it, as JSON beside the model."""
 
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -63,7 +63,11 @@ class Quantization(_Record):
 
 
 class ModelCard(_Record):
-    """All that is recorded of one model. `quantization` is absent until it was tried."""
+    """All that is recorded of one model.
+
+    `quantization` is absent until it was tried. `target` is what Triton runs the model on. `scores` are those of the
+    FP32 export on the model's own task, where its definition can evaluate it.
+    """
 
     name: str
     source: Source
@@ -72,6 +76,13 @@ class ModelCard(_Record):
     fp32_sha256: str
     parity: Parity
     quantization: Quantization | None = None
+    target: Literal["cpu", "cuda", "tensorrt"] = "cpu"
+    scores: dict[str, float] = {}
+
+    @property
+    def symmetric(self) -> bool:
+        """Whether INT8 must be symmetric, s8 activations and s8 weights: all that TensorRT takes."""
+        return self.target == "tensorrt"
 
     def write(self, folder: Path) -> None:
         """Write the card into `folder`, in place of any before it. It is never there in part."""
