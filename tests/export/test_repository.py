@@ -167,7 +167,7 @@ def test_unreadable_card_is_named(tmp_path: Path, built: Path, card: ModelCard) 
         repository.card("digits")
 
 
-# Changes what is served in a fork that dies, without any clean-up, at the N-th change it makes to the disk, for every N.
+# Changes what is served in a fork that dies, without clean-up, at the N-th change it makes to the disk, for every N.
 # Prints what is served after each: the exit code, the content before and after, and the oldest version's content.
 DYING = """
 import json, os, sys
