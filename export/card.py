@@ -1,7 +1,7 @@
 """The model card: what a model is made from, and what was measured of it, as JSON beside the model."""
 
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -71,7 +71,10 @@ class Quantization(_Record):
 
 
 class ModelCard(_Record):
-    """All that is recorded of one model. `quantization` is absent until it was tried.
+    """All that is recorded of one model.
+
+    `quantization` is absent until it was tried. `target` is what Triton runs the model on. `scores` are those of the
+    FP32 export on the model's own task, where its definition can evaluate it.
 
     `batch_invariant` says whether the served model gives a row the same answer alone and among others, so that
     requests of several tenants may be merged; `batch_cosine_min` is the smallest cosine seen between the two.
@@ -87,6 +90,13 @@ class ModelCard(_Record):
     quantization: Quantization | None = None
     batch_invariant: bool | None = None
     batch_cosine_min: float | None = None
+    target: Literal["cpu", "cuda", "tensorrt"] = "cpu"
+    scores: dict[str, float] = {}
+
+    @property
+    def symmetric(self) -> bool:
+        """Whether INT8 must be symmetric, s8 activations and s8 weights: all that TensorRT takes."""
+        return self.target == "tensorrt"
 
     def write(self, folder: Path) -> None:
         """Write the card into `folder`, in place of any before it. It is never there in part."""

@@ -5,21 +5,31 @@ Names are known without importing a definition, because definitions import torch
 """
 
 import importlib
+import importlib.util
+import sys
 from collections.abc import Sequence
-from typing import Final, cast
+from pathlib import Path
+from types import ModuleType
+from typing import Final
 
 from export.definition import Definition
 from export.errors import ExportError
 
+# Served by default; and those that need weights of their own, made when they are asked for by name.
 MODEL_NAMES: Final = ("minilm", "digits")
+OPTIONAL_NAMES: Final = ("efficientnet_lite0", "smollm2")
 
 
 class UnknownModelError(ExportError):
     """A model was named that the catalog does not hold."""
 
 
+class DefinitionFileError(ExportError):
+    """A file does not define a model."""
+
+
 def chosen(names: Sequence[str]) -> tuple[str, ...]:
-    """The models a command is about: those named, or all of them where none is.
+    """The models a command is about: those named, or the default ones where none is.
 
     Args:
         names: what the user typed; may repeat a name.
@@ -30,17 +40,72 @@ def chosen(names: Sequence[str]) -> tuple[str, ...]:
     Raises:
         UnknownModelError: a name is not in the catalog.
     """
+    known = (*MODEL_NAMES, *OPTIONAL_NAMES)
     for name in names:
-        if name not in MODEL_NAMES:
-            raise UnknownModelError(f"unknown model {name!r}: expected one of {', '.join(MODEL_NAMES)}")
+        if name not in known:
+            raise UnknownModelError(f"unknown model {name!r}: expected one of {', '.join(known)}, or a file")
     return tuple(dict.fromkeys(names)) or MODEL_NAMES
 
 
+def is_path(name: str) -> bool:
+    """Whether what was typed is a file rather than a name of the catalog."""
+    return "/" in name or name.endswith((".py", ".onnx"))
+
+
 def load_definition(name: str) -> Definition:
-    """Import `export.models.NAME` (and with it torch) and return its `DEFINITION`.
+    """The definition that a name or a path stands for. Importing it mostly imports torch.
+
+    Args:
+        name: a name of the catalog, a Python file with a `DEFINITION`, or an ONNX file.
 
     Raises:
         UnknownModelError: the name is not in the catalog.
+        DefinitionFileError: the file is missing, fails, or defines nothing. Names the file and the line.
     """
-    (known,) = chosen([name])
-    return cast(Definition, importlib.import_module(f"export.models.{known}").DEFINITION)
+    if not is_path(name):
+        (known,) = chosen([name])
+        return _definition_of(importlib.import_module(f"export.models.{known}"), f"export/models/{known}.py")
+    path = Path(name)
+    if not path.is_file():
+        raise DefinitionFileError(f"{path}: expected a Python file with a DEFINITION or an ONNX file, got no such file")
+    if path.suffix == ".onnx":
+        # Imported late: onnx takes a second.
+        from export.onnx_source import define_onnx  # noqa: PLC0415
+
+        return define_onnx(path)
+    return _definition_of(_run_file(path), str(path))
+
+
+def _definition_of(module: ModuleType, where: str) -> Definition:
+    definition = getattr(module, "DEFINITION", None)
+    if not isinstance(definition, Definition):
+        got = "no such name" if definition is None else type(definition).__name__
+        raise DefinitionFileError(f"{where}: DEFINITION: expected an export.definition.Definition, got {got}")
+    return definition
+
+
+def _run_file(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"fairlane_model_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise DefinitionFileError(f"{path}: expected a Python or an ONNX file, got a file named {path.suffix!r}")
+    module = importlib.util.module_from_spec(spec)
+    # Registered, so that what the file defines can name its own module, as dataclasses do.
+    sys.modules[spec.name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[spec.name]
+        raise DefinitionFileError(f"{path}{_line(error, path)}: {type(error).__name__}: {error}") from error
+    return module
+
+
+def _line(error: BaseException, path: Path) -> str:
+    """`, line 12`: the last line of the file that the error went through."""
+    if isinstance(error, SyntaxError):
+        return f", line {error.lineno}"
+    number, frame = None, error.__traceback__
+    while frame is not None:
+        here = Path(frame.tb_frame.f_code.co_filename).resolve() == path.resolve()
+        number = frame.tb_lineno if here else number
+        frame = frame.tb_next
+    return "" if number is None else f", line {number}"

@@ -2,6 +2,7 @@
 
 import json
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,39 +11,65 @@ from rich.console import Console
 from rich.table import Table
 
 from export.card import ModelCard, read_card
-from export.catalog import chosen, load_definition
+from export.catalog import chosen, is_path, load_definition
+from export.config import TARGETS, Target
 from export.errors import ExportError
 from export.repository import DEFAULT_BUILD, DEFAULT_REPOSITORY, FP32_FILE, Repository, built_folder, is_built
+from export.server import bring_into_service
+from export.session import DEVICES, Device
+from export.template import write_template
 
 
 @click.command()
-@click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.argument("names", nargs=-1, metavar="[NAME | FILE.py | FILE.onnx]... | new NAME")
 @click.option("--missing", is_flag=True, help="Skip models whose export is already there.")
 @click.option(
     "--model-repository",
     type=click.Path(path_type=Path, file_okay=False),
     default=DEFAULT_REPOSITORY,
     show_default=True,
-    help="Where a model that has no version yet is published as FP32.",
+    help="Where a model that is not served as INT8 is published as FP32.",
 )
 @click.option(
     "--build-dir",
     type=click.Path(path_type=Path, file_okay=False),
     default=DEFAULT_BUILD,
     show_default=True,
-    help="Where the export goes: models/NAME/fp32.onnx, model_card.json and assets.",
+    help="Where the export goes: models/NAME/fp32.onnx, config.pbtxt, model_card.json and assets.",
+)
+@click.option(
+    "--target", type=click.Choice(TARGETS), default="cpu", show_default=True, help="What Triton runs the model on."
+)
+@click.option(
+    "--device",
+    type=click.Choice(DEVICES),
+    default="cpu",
+    show_default=True,
+    help="Where the export is compared with PyTorch.",
+)
+@click.option("--overwrite-config", is_flag=True, help="Replace a config.pbtxt that is not the one made here.")
+@click.option(
+    "--server", metavar="HOST:PORT", help="A running Fairlane or Triton on this repository: load the version there."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for machines.")
-def export(names: tuple[str, ...], missing: bool, model_repository: Path, build_dir: Path, as_json: bool) -> None:
+def export(names: tuple[str, ...], missing: bool, as_json: bool, **options: Any) -> None:
     """Export PyTorch models to ONNX, checked against PyTorch.
 
-    Without NAME: all models. An export that does not agree with PyTorch is not written. A quantized model
-    that is being served stays until `fairlane quantize` replaces it.
+    NAME is one of the catalog; without any: the default ones. FILE.py is a model definition of yours;
+    `fairlane export new NAME` writes NAME.py to start from. FILE.onnx is taken as it is. An export that does not
+    agree with PyTorch is not written. A quantized model that is being served stays until `fairlane quantize`
+    replaces it.
     """
     console = Console(stderr=True)
     try:
-        rows = [_one(name, missing, Repository(model_repository), build_dir, console) for name in chosen(names)]
-    except ExportError as error:
+        if names[:1] == ("new",):
+            click.echo(write_template(names[1:], Path()))
+            return
+        run = _Export(**options)
+        todo = [name for name in names if is_path(name)]
+        todo += chosen([name for name in names if not is_path(name)]) if len(todo) < len(names) or not names else ()
+        rows = [run.one(name, missing, console) for name in todo]
+    except (ExportError, OSError) as error:
         raise click.ClickException(str(error)) from error
     if as_json:
         click.echo(json.dumps(rows, indent=2))
@@ -50,41 +77,82 @@ def export(names: tuple[str, ...], missing: bool, model_repository: Path, build_
         Console().print(_table(rows))
 
 
-def _one(name: str, missing: bool, repository: Repository, build: Path, console: Console) -> dict[str, Any]:
-    folder = built_folder(build, name)
-    skip = missing and is_built(build, name)
-    started = time.monotonic()
-    card = read_card(folder) if skip else _export(name, folder, console)
-    _serve(card, folder, repository, console)
-    return {
-        "model": name,
-        "exported": not skip,
-        "path": str(folder / FP32_FILE),
-        "size_bytes": (folder / FP32_FILE).stat().st_size,
-        "seconds": round(time.monotonic() - started, 1),
-        "card": card.model_dump(mode="json"),
-    }
+@dataclass(frozen=True)
+class _Export:
+    """One call of the command: where things go, and what they are for. Fields are named like the options."""
 
+    model_repository: Path
+    build_dir: Path
+    target: Target
+    device: Device
+    overwrite_config: bool
+    server: str | None
 
-def _export(name: str, folder: Path, console: Console) -> ModelCard:
-    with console.status(f"{name}: importing PyTorch") as status:
-        # Imported late: torch takes seconds, and `--missing` mostly has nothing to do.
-        from export.exporter import export_model  # noqa: PLC0415
+    @property
+    def _repository(self) -> Repository:
+        return Repository(self.model_repository)
 
-        card = export_model(load_definition(name), folder, lambda step: status.update(f"{name}: {step}"))
-    console.print(f"{name}: max abs difference to PyTorch {card.parity.max_abs_diff:.1e}", soft_wrap=True)
-    return card
+    def one(self, typed: str, missing: bool, console: Console) -> dict[str, Any]:
+        """Export one model where it must be, and see that it is served."""
+        # A name of the catalog is a model's name, so `--missing` needs no definition and with it no torch.
+        name = load_definition(typed).name if is_path(typed) else typed
+        folder = built_folder(self.build_dir, name)
+        skip = missing and is_built(self.build_dir, name)
+        started = time.monotonic()
+        card = read_card(folder) if skip else self._export(typed, folder, console)
+        self._configure(card, folder, console)
+        self._serve(card, folder, console)
+        return {
+            "model": name,
+            "exported": not skip,
+            "path": str(folder / FP32_FILE),
+            "size_bytes": (folder / FP32_FILE).stat().st_size,
+            "seconds": round(time.monotonic() - started, 1),
+            "card": card.model_dump(mode="json"),
+        }
 
+    def _export(self, typed: str, folder: Path, console: Console) -> ModelCard:
+        with console.status(f"{typed}: importing PyTorch") as status:
+            # Imported late: torch takes seconds, and `--missing` mostly has nothing to do.
+            from export.exporter import export_model  # noqa: PLC0415
 
-def _serve(card: ModelCard, folder: Path, repository: Repository, console: Console) -> None:
-    if not repository.serves(card.name):
-        repository.publish(card, folder / FP32_FILE, folder)
-        return
-    served = repository.card(card.name)
-    if served is not None and served.fp32_sha256 != card.fp32_sha256:
+            definition = load_definition(typed)
+            card = export_model(
+                definition,
+                folder,
+                lambda step: status.update(f"{definition.name}: {step}"),
+                target=self.target,
+                device=self.device,
+            )
+        compared = f"max abs difference to PyTorch {card.parity.max_abs_diff:.1e}"
+        told = compared if definition.module else f"runs at {len(card.parity.shapes)} shapes"
+        console.print(f"{card.name}: {told}", soft_wrap=True)
+        return card
+
+    def _configure(self, card: ModelCard, folder: Path, console: Console) -> None:
+        if self._repository.has_config_of(card.name, folder):
+            return
+        if self.overwrite_config:
+            self._repository.configure(card.name, folder)
+            return
         console.print(
-            f"{card.name}: an earlier export is being served; run `fairlane quantize {card.name}`", soft_wrap=True
+            f"{card.name}: its config.pbtxt is not the one made here and stays; --overwrite-config replaces it",
+            soft_wrap=True,
         )
+
+    def _serve(self, card: ModelCard, folder: Path, console: Console) -> None:
+        if self._repository.serves(card.name):
+            served = self._repository.card(card.name)
+            if served is None or served.fp32_sha256 == card.fp32_sha256:
+                return
+            if served.quantization is not None and served.quantization.passed:
+                console.print(
+                    f"{card.name}: an earlier export is being served as INT8; run `fairlane quantize {card.name}`",
+                    soft_wrap=True,
+                )
+                return
+        version = int(self._repository.publish(card, folder / FP32_FILE, folder).name)
+        bring_into_service(self._repository, self.server, card.name, version)
 
 
 def _table(rows: list[dict[str, Any]]) -> Table:

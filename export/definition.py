@@ -1,55 +1,244 @@
-"""The definition of a model: everything the exporter has to know that differs from model to model."""
+"""The definition of a model: all that exporting, serving and judging need and that differs from model to model.
 
-from collections.abc import Iterator, Mapping
+A definition is data and a few functions, in one small Python file that ends in `DEFINITION = Definition(...)`:
+a file of `export/models/`, or any path that is given to `fairlane export`.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from export.card import Source
+from export.errors import ExportError
 
 if TYPE_CHECKING:
     from torch import nn
 
-# What one inference request carries: input name -> tensor. Also the form onnxruntime takes.
-Feed = Mapping[str, npt.NDArray[Any]]
+Array = npt.NDArray[Any]
 FloatArray = npt.NDArray[np.float32]
+# What one inference request carries: input name -> tensor. Also the form onnxruntime takes.
+Feed = Mapping[str, Array]
+# A loaded model, FP32 or INT8: a feed in, all outputs by name out.
+Predict = Callable[[Feed], Mapping[str, Array]]
+
+BATCH: Final = "batch"
+# Triton's names of the datatypes that a numpy array can hold, without TYPE_.
+NUMPY_TYPES: Final[Mapping[str, npt.DTypeLike]] = {
+    "BOOL": np.bool_,
+    "UINT8": np.uint8,
+    "UINT16": np.uint16,
+    "UINT32": np.uint32,
+    "UINT64": np.uint64,
+    "INT8": np.int8,
+    "INT16": np.int16,
+    "INT32": np.int32,
+    "INT64": np.int64,
+    "FP16": np.float16,
+    "FP32": np.float32,
+    "FP64": np.float64,
+    "STRING": np.object_,
+}
+NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
-class Definition(Protocol):
-    """One model, as the exporter sees it. Each file of `export.models` has one, named `DEFINITION`."""
+class DefinitionError(ExportError):
+    """A definition contradicts itself, or a tensor contradicts its definition."""
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """An input or output.
+
+    Args:
+        name: as in the graph and in Triton.
+        datatype: Triton's name without TYPE_: FP32, INT64, ...
+        dims: every axis; a number where the size is fixed, a name where it varies. The same name is the same size,
+            and `past+new` is the sum of two.
+            A first axis named `batch` in every input makes a model whose requests Triton may batch.
+    """
+
+    name: str
+    datatype: str
+    dims: tuple[int | str, ...]
+
+    def __post_init__(self) -> None:
+        """Refuse what could never be served."""
+        if self.datatype not in NUMPY_TYPES:
+            raise DefinitionError(
+                f"{self.name}: datatype: expected one of {', '.join(NUMPY_TYPES)}; got {self.datatype!r}"
+            )
+        for size in self.dims:
+            if not (isinstance(size, str) and all(part.isidentifier() for part in size.split("+"))) and not (
+                isinstance(size, int) and size > 0
+            ):
+                raise DefinitionError(f"{self.name}: dims: expected positive numbers and axis names, got {self.dims}")
+
+    def varying(self) -> dict[int, str]:
+        """Axis -> name, of each axis that varies."""
+        return {axis: size for axis, size in enumerate(self.dims) if isinstance(size, str)}
+
+
+@dataclass(frozen=True)
+class Gate:
+    """A condition on one score of the quantized model; give one bound or both.
+
+    Args:
+        score: a name that `evaluate` returns. Higher is better.
+        at_least: the score itself must reach this.
+        may_fall: it may be lower than FP32's, but not by more than this.
+    """
+
+    score: str
+    at_least: float | None = None
+    may_fall: float | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a gate that is always open."""
+        if self.at_least is None and self.may_fall is None:
+            raise DefinitionError(f"gate {self.score!r}: expected at_least or may_fall, got neither")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Serving:
+    """How Triton serves the model: what goes to its config.pbtxt.
+
+    Args:
+        max_batch_size: rows of the largest batch; without effect on a model that has no batch axis.
+        instances: execution slots.
+        threads: intra-op threads of an instance.
+        warm_up: for each varying axis but the batch, the size that it has in the warm-up; None: no warm-up.
+            Warm-up inputs are zeros.
+        labels: for an output of class scores, the name of each class. Triton's classification extension gives them.
+    """
+
+    max_batch_size: int = 32
+    instances: int = 1
+    threads: int = 1
+    warm_up: Mapping[str, int] | None = field(default_factory=dict)
+    labels: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that Triton would."""
+        for name in ("max_batch_size", "instances", "threads"):
+            if getattr(self, name) < 1:
+                raise DefinitionError(f"serving.{name}: expected 1 or more, got {getattr(self, name)}")
+
+
+def _no_assets(folder: Path) -> None:
+    del folder
+
+
+@dataclass(frozen=True, kw_only=True)
+class Definition:
+    """One model. The comment at the top of its file becomes the comment at the top of its config.pbtxt.
+
+    Args:
+        name: the model's name in Triton, and of its folders.
+        summary: one line about it.
+        inputs: what a request carries.
+        outputs: what it gets, in the order in which the module returns them.
+        source: where the weights come from. Reads and verifies them; called before they are loaded.
+        samples: real inputs: the shortest and the longest that are to be served, and some between. The exporter
+            traces with the first in which every varying axis is longer than 1, compares with PyTorch on all of
+            them, and makes batches of 1, 2, 7 and max_batch_size rows of the first.
+        module: makes the PyTorch model in eval mode. Its forward takes the inputs in their order and returns the output,
+            a sequence of them, or a mapping by name.
+        onnx_file: in place of a module, an ONNX file that is there already.
+        tolerance: the largest absolute difference to PyTorch that an export may show.
+        serving: how Triton serves it.
+        assets: writes files that callers need, such as a tokenizer, into the version's folder.
+        calibration: inputs from which INT8 takes the ranges of activations; not those that `evaluate` uses.
+        evaluate: the scores of a loaded model on its task, by name; higher is better.
+        gates: what INT8 must still reach; else FP32 stays.
+    """
+
+    name: str
+    summary: str = ""
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    source: Callable[[], Source]
+    samples: Callable[[], Iterable[Feed]]
+    module: "Callable[[], nn.Module] | None" = None
+    onnx_file: Path | None = None
+    tolerance: float = 1e-5
+    serving: Serving = Serving()
+    assets: Callable[[Path], None] = _no_assets
+    calibration: Callable[[], Iterable[Feed]] | None = None
+    evaluate: Callable[[Predict], Mapping[str, float]] | None = None
+    gates: tuple[Gate, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse what contradicts itself, before anything is loaded."""
+        if not NAME.fullmatch(self.name):
+            raise DefinitionError(f"name: expected letters, digits, '_', '-' and '.', got {self.name!r}")
+        if (self.module is None) == (self.onnx_file is None):
+            raise DefinitionError("expected either module or onnx_file, got " + ("both" if self.module else "neither"))
+        names = [tensor.name for tensor in (*self.inputs, *self.outputs)]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice or not self.inputs or not self.outputs:
+            raise DefinitionError(f"expected inputs and outputs, each name once, got {names}")
+        unknown = self.serving.labels.keys() - {tensor.name for tensor in self.outputs}
+        if unknown:
+            raise DefinitionError(f"serving.labels: {sorted(unknown)} are no outputs")
+        unknown = (self.serving.warm_up or {}).keys() - self.axes()
+        if unknown:
+            raise DefinitionError(f"serving.warm_up: {sorted(unknown)} are no axes; expected some of {self.axes()}")
 
     @property
-    def name(self) -> str:
-        """The model's name in Triton, and of its folders."""
+    def batched(self) -> bool:
+        """Whether the first axis of every input and output is the batch."""
+        return all(tensor.dims[:1] == (BATCH,) for tensor in (*self.inputs, *self.outputs))
 
     @property
-    def output_name(self) -> str:
-        """The name of its single output."""
+    def max_batch_size(self) -> int:
+        """As in config.pbtxt: 0 for a model without a batch axis."""
+        return self.serving.max_batch_size if self.batched else 0
 
-    @property
-    def tolerance(self) -> float:
-        """The largest absolute difference to PyTorch that an export may show."""
+    def axes(self) -> list[str]:
+        """Names of the inputs' varying axes."""
+        return sorted(
+            {part for tensor in self.inputs for name in tensor.varying().values() for part in name.split("+")}
+        )
 
-    def source(self) -> Source:
-        """Where the weights come from. Reads and verifies them.
+    def check_feed(self, feed: Feed, what: str) -> None:
+        """Refuse a feed that does not fit the declared inputs.
+
+        Args:
+            feed: the tensors.
+            what: what to call the feed in the message.
 
         Raises:
-            ExportError: the weights are absent, or not the ones that were reviewed.
+            DefinitionError: a name, datatype, rank or size differs, or an axis has two sizes in one feed.
         """
+        if set(feed) != {tensor.name for tensor in self.inputs}:
+            expected = [tensor.name for tensor in self.inputs]
+            raise DefinitionError(f"{what}: expected inputs {expected}, got {list(feed)}")
+        sizes: dict[str, int] = {}
+        # Sums last, when their parts are known.
+        for tensor in sorted(self.inputs, key=lambda one: any("+" in name for name in one.varying().values())):
+            check_array(tensor, feed[tensor.name], sizes, f"{what}: input")
 
-    def module(self) -> "nn.Module":
-        """The PyTorch model in eval mode. Its forward takes the inputs by name and returns one tensor."""
 
-    def example(self) -> Feed:
-        """The feed to trace with. Every dynamic axis is longer than 1, or the exporter would make it a constant."""
-
-    def dynamic_axes(self) -> Mapping[str, Mapping[int, str]]:
-        """For each input: axis -> symbolic name of each dimension that may vary."""
-
-    def real_feeds(self) -> Iterator[Feed]:
-        """Real inputs in several shapes, on which the export must agree with PyTorch."""
-
-    def write_assets(self, folder: Path) -> None:
-        """Write the files that callers and the accuracy gate need into `folder`."""
+def check_array(tensor: Tensor, array: Array, sizes: dict[str, int], what: str) -> None:
+    """Refuse an array that is not what the tensor declares; `sizes` collects the sizes of named axes."""
+    if not isinstance(array, np.ndarray) or array.dtype != np.dtype(NUMPY_TYPES[tensor.datatype]):
+        got = array.dtype if isinstance(array, np.ndarray) else type(array).__name__
+        raise DefinitionError(f"{what} {tensor.name!r}: expected {tensor.datatype}, got {got}")
+    fits = len(array.shape) == len(tensor.dims)
+    for want, size in zip(tensor.dims, array.shape, strict=False):
+        if isinstance(want, str) and "+" in want:
+            parts = [sizes.get(part) for part in want.split("+")]
+            fits &= None in parts or size == sum(part or 0 for part in parts)
+        else:
+            fits &= size == (sizes.setdefault(want, size) if isinstance(want, str) else want)
+    if not fits:
+        known = {name: sizes[name] for name in tensor.varying().values() if name in sizes}
+        raise DefinitionError(
+            f"{what} {tensor.name!r}: expected shape [{', '.join(map(str, tensor.dims))}]"
+            f"{f' with {known}' if known else ''}, got {list(array.shape)}"
+        )

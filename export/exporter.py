@@ -1,37 +1,53 @@
 """The exporter: one definition in, one trusted folder `build/models/NAME/` out."""
 
 import contextlib
+import inspect
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 
+import onnx
 import torch
 from torch.export import Dim
 
-from export.card import ModelCard
+from export.card import ModelCard, Source
 from export.checksum import sha256_of
+from export.config import Target, write_config
 from export.definition import Definition
 from export.errors import ExportError
 from export.folder import replacing
-from export.graph import OPSET, write_graph
-from export.parity import check_parity
+from export.graph import OPSET, check_tensors, read_graph, write_graph
+from export.parity import check_parity, parity_feeds, trace_feed
 from export.repository import FP32_FILE
+from export.session import DISTRIBUTIONS, Device, check_distributions, open_session
+
+if TYPE_CHECKING:
+    from torch import nn
 
 TOOLS: Final = ("torch", "onnx", "onnxscript", "onnxruntime", "numpy")
 
 Step = Callable[[str], None]
 
 
-def export_model(definition: Definition, folder: Path, step: Step = lambda _: None) -> ModelCard:
+def export_model(
+    definition: Definition,
+    folder: Path,
+    step: Step = lambda _: None,
+    *,
+    target: Target = "cpu",
+    device: Device = "cpu",
+) -> ModelCard:
     """Export a model, prove it, and put the result at `folder` as a whole.
 
     Args:
         definition: the model.
-        folder: where `fp32.onnx`, `model_card.json` and the assets go; replaced if it exists.
+        folder: where `fp32.onnx`, `config.pbtxt`, `model_card.json` and the assets go; replaced if it exists.
         step: told, in a few words, what is being done.
+        target: what Triton will run it on.
+        device: what the export is compared with PyTorch on.
 
     Returns:
         The card that was written.
@@ -40,55 +56,101 @@ def export_model(definition: Definition, folder: Path, step: Step = lambda _: No
         ExportError: the source is not the one reviewed, the graph is not loadable, or it does not agree
             with PyTorch. `folder` then stays as it was.
     """
+    check_distributions()
     step("reading the source")
     source = definition.source()
-    module = definition.module()
+    tools = _tools()
+    module = definition.module() if definition.module is not None else None
+    if module is not None and module.training:
+        raise ExportError(f"{definition.name}: module(): expected a model in eval mode, got one in training mode")
     with replacing(folder) as new:
+        path = new / FP32_FILE
         step("exporting")
-        trace(definition, module, new / FP32_FILE)
-        step("comparing with PyTorch")
-        parity = check_parity(module, new / FP32_FILE, definition.real_feeds(), definition.tolerance)
-        definition.write_assets(new)
+        model = read_graph(definition.onnx_file) if definition.onnx_file else trace(definition, _required(module))
+        write_graph(model, path, _provenance(source, tools))
+        check_tensors(model, definition.inputs, definition.outputs, definition.name)
+        step("comparing with PyTorch" if module else "running it at every shape")
+        parity = check_parity(definition, module, path, device)
+        step("measuring its task") if definition.evaluate else None
+        definition.assets(new)
+        write_config(definition, target, new)
         card = ModelCard(
             name=definition.name,
             source=source,
-            opset=OPSET,
-            tools={tool: version(tool) for tool in TOOLS},
-            fp32_sha256=sha256_of(new / FP32_FILE),
+            opset=max(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")),
+            tools=tools,
+            fp32_sha256=sha256_of(path),
             parity=parity,
+            target=target,
+            scores=_scores(definition, path),
         )
         card.write(new)
     return card
 
 
-def trace(definition: Definition, module: torch.nn.Module, path: Path) -> None:
-    """Write the module's ONNX graph to `path` and check it as far as that goes without running it.
+def trace(definition: Definition, module: "nn.Module") -> onnx.ModelProto:
+    """The module's ONNX graph.
 
     Raises:
-        ExportError: onnx.checker refuses the graph, or it is of a newer format than Triton loads.
+        ExportError: PyTorch's exporter fails; the message carries its reason.
     """
-    example = {name: torch.from_numpy(value) for name, value in definition.example().items()}
-    # One Dim object per symbolic name: axes that share a name must be the same dimension.
-    names = {name for axes in definition.dynamic_axes().values() for name in axes.values()}
-    dims = {name: Dim(name) for name in sorted(names)}
-    with quiet_exporter():
-        program = torch.onnx.export(
-            module,
-            (),
-            kwargs=example,
-            input_names=list(example),
-            output_names=[definition.output_name],
-            dynamic_shapes={
-                name: {axis: dims[symbol] for axis, symbol in axes.items()}
-                for name, axes in definition.dynamic_axes().items()
-            },
-            opset_version=OPSET,
-            dynamo=True,
-            verbose=False,
-        )
+    feed = trace_feed(definition, parity_feeds(definition))
+    try:
+        with quiet_exporter():
+            program = torch.onnx.export(
+                module,
+                tuple(torch.from_numpy(feed[tensor.name]) for tensor in definition.inputs),
+                input_names=[tensor.name for tensor in definition.inputs],
+                output_names=[tensor.name for tensor in definition.outputs],
+                dynamic_shapes=_shapes(definition, module),
+                opset_version=OPSET,
+                dynamo=True,
+                verbose=False,
+            )
+    except torch.onnx.errors.OnnxExporterError as error:
+        raise ExportError(f"{definition.name}: PyTorch cannot export it: {error}") from error
     if program is None:
         raise ExportError(f"{definition.name}: the exporter returned nothing")
-    write_graph(program.model_proto, path)
+    return program.model_proto
+
+
+def _shapes(definition: Definition, module: "nn.Module") -> tuple[Any, ...]:
+    """What varies, by argument of the module's forward, as PyTorch's exporter wants it."""
+    # One Dim object per symbolic name: axes that share a name must be the same dimension. A sum of two is for
+    # PyTorch to find; that it stays open is checked on the graph.
+    dims = {name: Dim(name) for name in definition.axes()}
+    shapes = tuple(
+        {axis: dims.get(symbol, Dim.AUTO) for axis, symbol in tensor.varying().items()} for tensor in definition.inputs
+    )
+    kinds = [argument.kind for argument in inspect.signature(module.forward).parameters.values()]
+    if inspect.Parameter.VAR_POSITIONAL not in kinds:
+        return shapes
+    named = kinds.index(inspect.Parameter.VAR_POSITIONAL)
+    # What a `*rest` takes is one tuple.
+    return (*shapes[:named], shapes[named:])
+
+
+def _required(module: "nn.Module | None") -> "nn.Module":
+    assert module is not None, "a definition without a file has a module"
+    return module
+
+
+def _tools() -> dict[str, str]:
+    found = {}
+    for tool in TOOLS:
+        name = DISTRIBUTIONS["gpu"] if tool == "onnxruntime" and torch.cuda.is_available() else tool
+        with contextlib.suppress(ModuleNotFoundError):
+            found[name] = version(name)
+    return found
+
+
+def _provenance(source: Source, tools: Mapping[str, str]) -> dict[str, str]:
+    about = {f"source.{key}": str(value) for key, value in source.model_dump().items()}
+    return about | {f"tool.{tool}": number for tool, number in tools.items()}
+
+
+def _scores(definition: Definition, path: Path) -> dict[str, float]:
+    return dict(definition.evaluate(open_session(path).predict)) if definition.evaluate else {}
 
 
 @contextlib.contextmanager

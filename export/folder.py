@@ -1,7 +1,8 @@
 """Folders that appear whole or not at all.
 
-A folder is written under another name beside its place, flushed to disk, and renamed into place. Rename
-cannot replace a folder that is not empty, so an old one is first renamed aside:
+A folder is written under another name beside its place, flushed to disk, and renamed into place. A folder that is new
+(`appearing`) needs no more than that. Rename cannot replace a folder that is not empty, so to replace one
+(`replacing`) the old one is first renamed aside:
 
     write .NAME.new -> rename NAME to .NAME.old -> rename .NAME.new to NAME -> .NAME.old to .NAME.trash -> delete
 
@@ -40,18 +41,54 @@ def replacing(target: Path) -> Iterator[Path]:
         FolderBusyError: another process is at it.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(target.parent):
+    with locked(target.parent):
         _put_back(target)
-        new = _beside(target, "new")
-        shutil.rmtree(new, ignore_errors=True)
-        new.mkdir()
         try:
-            yield new
-            _flush(new)
-            _swap_in(new, target)
+            with _written(target) as new:
+                yield new
+            _swap_in(_beside(target, "new"), target)
         finally:
             _put_back(target)
-            shutil.rmtree(new, ignore_errors=True)
+            shutil.rmtree(_beside(target, "new"), ignore_errors=True)
+
+
+@contextmanager
+def appearing(target: Path) -> Iterator[Path]:
+    """Write a folder that is at `target`, where there is none, when the block ends without an error.
+
+    The caller holds the parent's lock. Where the block raises, nothing of it stays.
+
+    Yields:
+        An empty folder on the same filesystem, to write into.
+    """
+    new = _beside(target, "new")
+    try:
+        with _written(target):
+            yield new
+        new.rename(target)
+        _flush_one(target.parent)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+
+
+def discard(target: Path) -> None:
+    """Take a folder away, in one step for whoever looks at it. The caller holds the parent's lock."""
+    trash = _beside(target, "trash")
+    shutil.rmtree(trash, ignore_errors=True)
+    target.rename(trash)
+    shutil.rmtree(trash, ignore_errors=True)
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Write a file in place of any before it; it is never there in part, also after a loss of power."""
+    new = path.with_name(f".{path.name}.new")
+    try:
+        new.write_bytes(content)
+        _flush_one(new)
+        new.replace(path)
+        _flush_one(path.parent)
+    finally:
+        new.unlink(missing_ok=True)
 
 
 def recover(target: Path) -> None:
@@ -60,8 +97,33 @@ def recover(target: Path) -> None:
     A process that is between the two renames right now holds the lock, and is left to finish.
     """
     if _beside(target, "old").exists():
-        with suppress(FolderBusyError), _locked(target.parent):
+        with suppress(FolderBusyError), locked(target.parent):
             _put_back(target)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Be the only one that changes a folder's entries.
+
+    Raises:
+        FolderBusyError: another process is at it.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        _lock(descriptor, folder)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _written(target: Path) -> Iterator[Path]:
+    new = _beside(target, "new")
+    shutil.rmtree(new, ignore_errors=True)
+    new.mkdir()
+    yield new
+    for path in (*new.rglob("*"), new):
+        _flush_one(path)
 
 
 def _put_back(target: Path) -> None:
@@ -70,20 +132,14 @@ def _put_back(target: Path) -> None:
         old.rename(target)
 
 
-def _flush(folder: Path) -> None:
-    """Make every file below `folder`, and the folders' own entries, durable."""
-    for path in (*folder.rglob("*"), folder):
-        _flush_one(path)
-
-
 def _swap_in(new: Path, target: Path) -> None:
     old, trash = _beside(target, "old"), _beside(target, "trash")
-    _discard(old, trash)
+    _discard_old(old, trash)
     if target.exists():
         target.rename(old)
     new.rename(target)
     _flush_one(target.parent)
-    _discard(old, trash)
+    _discard_old(old, trash)
 
 
 def _flush_one(path: Path) -> None:
@@ -95,7 +151,7 @@ def _flush_one(path: Path) -> None:
         os.close(descriptor)
 
 
-def _discard(old: Path, trash: Path) -> None:
+def _discard_old(old: Path, trash: Path) -> None:
     shutil.rmtree(trash, ignore_errors=True)
     if old.exists():
         old.rename(trash)
@@ -104,16 +160,6 @@ def _discard(old: Path, trash: Path) -> None:
 
 def _beside(target: Path, role: str) -> Path:
     return target.parent / f".{target.name}.{role}"
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        _lock(descriptor, folder)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def _lock(descriptor: int, folder: Path) -> None:

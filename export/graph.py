@@ -1,29 +1,75 @@
 """A graph on its way to disk: checked, of a format that Triton's ONNX Runtime loads, and free of notes."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import onnx
+from google.protobuf.message import DecodeError
 
+from export.definition import Tensor
 from export.errors import ExportError
 
 # The newest pair that the ONNX Runtime inside Triton 24.10 loads.
 OPSET: Final = 20
 IR_VERSION: Final = 10
+# Metadata under this prefix is ours, says where the graph comes from, and stays through quantization.
+PROVENANCE: Final = "fairlane."
+# onnx's element types by Triton's names of them.
+ELEMENT_TYPES: Final[Mapping[str, int]] = {
+    "BOOL": onnx.TensorProto.BOOL,
+    "UINT8": onnx.TensorProto.UINT8,
+    "UINT16": onnx.TensorProto.UINT16,
+    "UINT32": onnx.TensorProto.UINT32,
+    "UINT64": onnx.TensorProto.UINT64,
+    "INT8": onnx.TensorProto.INT8,
+    "INT16": onnx.TensorProto.INT16,
+    "INT32": onnx.TensorProto.INT32,
+    "INT64": onnx.TensorProto.INT64,
+    "FP16": onnx.TensorProto.FLOAT16,
+    "FP32": onnx.TensorProto.FLOAT,
+    "FP64": onnx.TensorProto.DOUBLE,
+    "STRING": onnx.TensorProto.STRING,
+}
 
 
 class GraphError(ExportError):
-    """A graph is invalid, or of a format that is too new."""
+    """A graph is invalid, of a format that is too new, or not what its definition says."""
 
 
-def write_graph(model: onnx.ModelProto, path: Path) -> None:
+def read_graph(path: Path) -> onnx.ModelProto:
+    """An ONNX file's content.
+
+    Raises:
+        GraphError: it is missing, or no ONNX file.
+    """
+    try:
+        model = onnx.load(path)
+    except FileNotFoundError as error:
+        raise GraphError(f"{path}: no such file: {error}") from error
+    except (DecodeError, OSError, onnx.checker.ValidationError) as error:
+        raise GraphError(f"{path}: not an ONNX file, or cut off: {error}") from error
+    if not model.graph.node:
+        raise GraphError(f"{path}: not an ONNX file: it has no nodes")
+    return model
+
+
+def write_graph(model: onnx.ModelProto, path: Path, provenance: Mapping[str, str] | None = None) -> None:
     """Check a graph and write it as one file.
+
+    Args:
+        model: the graph; what the exporter noted about the machine it ran on is taken out of it.
+        path: the file to write.
+        provenance: metadata to record in the file, by name; what was recorded before stays.
 
     Raises:
         GraphError: onnx.checker refuses it, or its opset or IR version is newer than Triton loads.
     """
+    recorded = {one.key: one.value for one in model.metadata_props if one.key.startswith(PROVENANCE)}
+    recorded |= {PROVENANCE + key: value for key, value in (provenance or {}).items()}
     _strip_notes(model)
-    opset = max(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
+    onnx.helper.set_model_props(model, dict(sorted(recorded.items())))
+    opset = max((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=0)
     if model.ir_version > IR_VERSION or opset > OPSET:
         raise GraphError(
             f"{path.name}: expected IR version {IR_VERSION} and opset {OPSET} or older, "
@@ -33,7 +79,55 @@ def write_graph(model: onnx.ModelProto, path: Path) -> None:
         onnx.checker.check_model(model, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise GraphError(f"{path.name}: onnx.checker refuses it: {error}") from error
-    onnx.save(model, path)
+    # Serialized with sorted maps and written at once: the same graph gives the same bytes.
+    path.write_bytes(model.SerializeToString(deterministic=True))
+
+
+def declared_tensors(model: onnx.ModelProto) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """A graph's inputs and outputs as a definition would declare them.
+
+    Raises:
+        GraphError: one has a type or a shape that cannot be declared.
+    """
+    constants = {constant.name for constant in model.graph.initializer}
+    inputs = [value for value in model.graph.input if value.name not in constants]
+    return tuple(map(_tensor, inputs)), tuple(map(_tensor, model.graph.output))
+
+
+def check_tensors(model: onnx.ModelProto, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...], name: str) -> None:
+    """Refuse a graph whose inputs or outputs are not those that its definition declares.
+
+    Axes that vary in the definition must vary in the graph; a graph may leave more open than was declared.
+
+    Raises:
+        GraphError: naming the tensor, what was declared and what the graph has.
+    """
+    for kind, declared, found in zip(("inputs", "outputs"), (inputs, outputs), declared_tensors(model), strict=True):
+        names, have = [one.name for one in declared], [one.name for one in found]
+        if names != have:
+            raise GraphError(f"{name}: {kind}: the definition says {names}, the graph has {have}")
+        for want, got in zip(declared, found, strict=True):
+            fits = want.datatype == got.datatype and len(want.dims) == len(got.dims)
+            fits = fits and all(
+                isinstance(size, str) or size == expected for expected, size in zip(want.dims, got.dims, strict=True)
+            )
+            if not fits:
+                raise GraphError(
+                    f"{name}: {want.name!r}: the definition says {want.datatype} {list(want.dims)}, "
+                    f"the graph has {got.datatype} {list(got.dims)}"
+                )
+
+
+def _tensor(value: Any) -> Tensor:
+    kind = value.type.tensor_type
+    names = {element: name for name, element in ELEMENT_TYPES.items()}
+    if kind.elem_type not in names or not kind.HasField("shape"):
+        raise GraphError(f"{value.name}: expected a tensor of known rank, of a type that Triton's clients can send")
+    dims: list[int | str] = []
+    for axis, dim in enumerate(kind.shape.dim):
+        free = dim.dim_param if dim.dim_param.isidentifier() else f"axis{axis}"
+        dims.append(dim.dim_value if dim.HasField("dim_value") else free)
+    return Tensor(value.name, names[kind.elem_type], tuple(dims))
 
 
 def _strip_notes(model: onnx.ModelProto) -> None:

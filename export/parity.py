@@ -1,73 +1,151 @@
-"""Parity: does the ONNX graph compute what the PyTorch model computes."""
+"""Parity: does the ONNX graph compute what the PyTorch model computes, at every shape it will be served with."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import torch
 
 from export.card import Parity
-from export.definition import Feed, FloatArray
+from export.definition import Array, Definition, Feed, check_array
 from export.errors import ExportError
-from export.session import open_session
+from export.session import Device, Session, open_session
 
 if TYPE_CHECKING:
     from torch import nn
+
+# Batches that the first sample is repeated to, beside the largest: one row, two, and an odd number.
+ROWS: Final = (1, 2, 7)
 
 
 class ParityError(ExportError):
     """The exported graph does not compute what the PyTorch model computes."""
 
 
-def check_parity(module: "nn.Module", onnx_path: Path, feeds: Iterable[Feed], tolerance: float) -> Parity:
+def parity_feeds(definition: Definition) -> Iterator[Feed]:
+    """The samples as they are, then the first of them in batches of 1, 2, 7 and max_batch_size rows.
+
+    Raises:
+        DefinitionError: a sample does not fit the declared inputs.
+    """
+    first: Feed | None = None
+    for number, feed in enumerate(definition.samples()):
+        definition.check_feed(feed, f"{definition.name}: sample {number}")
+        first = feed if first is None else first
+        yield feed
+    if first is not None and definition.batched:
+        for rows in sorted({*ROWS, definition.max_batch_size}):
+            if rows <= definition.max_batch_size:
+                yield {name: np.take(value, range(rows), axis=0, mode="wrap") for name, value in first.items()}
+
+
+def check_parity(definition: Definition, module: "nn.Module | None", onnx_path: Path, device: Device = "cpu") -> Parity:
     """Run both on the same feeds and compare.
 
     Args:
-        module: the PyTorch model, in eval mode.
-        onnx_path: its export; loading it in ONNX Runtime is part of the proof.
-        feeds: real inputs, in several shapes.
-        tolerance: the largest absolute difference allowed.
+        definition: its samples, outputs and tolerance.
+        module: the PyTorch model, in eval mode; None where an ONNX file is all there is: then it must run on every
+            feed and give what was declared.
+        onnx_path: the export; loading it in ONNX Runtime is part of the proof.
+        device: where the export runs. PyTorch always runs on the CPU.
 
     Raises:
-        ParityError: they differ by more, in shape, or there was nothing to compare. Names the feed's shape.
+        ParityError: they differ by more than the tolerance, in shape or in type, the graph fails on a feed, or there
+            was nothing to compare. Names the feed's shape.
     """
-    session = open_session(onnx_path)
+    session = open_session(onnx_path, device=device)
     worst, shapes = 0.0, []
-    for feed in feeds:
+    for feed in parity_feeds(definition):
         shape = describe(feed)
-        difference = max_abs_diff(run_module(module, feed), session.run(feed), shape)
-        # Written so that a NaN, which compares false with everything, is refused.
-        if not difference <= tolerance:
-            raise ParityError(
-                f"{onnx_path.name} differs from PyTorch on {shape}: "
-                f"expected at most {tolerance:.1e}, got {difference:.1e}"
-            )
-        worst = max(worst, difference)
+        got = _run(session, feed, f"{onnx_path.name} on {shape}")
+        _check_outputs(definition, feed, got, f"{onnx_path.name} on {shape}: output")
+        if module is not None:
+            difference = max_abs_diff(run_module(definition, module, feed), got, shape)
+            # Written so that a NaN, which compares false with everything, is refused.
+            if not difference <= definition.tolerance:
+                raise ParityError(
+                    f"{onnx_path.name} differs from PyTorch on {shape}: "
+                    f"expected at most {definition.tolerance:.1e}, got {difference:.1e}"
+                )
+            worst = max(worst, difference)
         shapes.append(shape)
     if not shapes:
         raise ParityError(f"{onnx_path.name}: there is no real input to compare on")
-    return Parity(max_abs_diff=worst, tolerance=tolerance, shapes=tuple(shapes))
+    return Parity(max_abs_diff=worst, tolerance=definition.tolerance, shapes=tuple(dict.fromkeys(shapes)))
 
 
-def run_module(module: "nn.Module", feed: Feed) -> FloatArray:
-    """The module's single output for one feed, FP32."""
-    with torch.inference_mode():
-        output = module(**{name: torch.from_numpy(value) for name, value in feed.items()})
-    return np.asarray(output.numpy(), dtype=np.float32)
-
-
-def max_abs_diff(expected: FloatArray, got: FloatArray, shape: str) -> float:
-    """The largest absolute difference of two arrays of one shape.
+def run_module(definition: Definition, module: "nn.Module", feed: Feed) -> Mapping[str, Array]:
+    """The module's outputs for one feed, by name.
 
     Raises:
-        ParityError: their shapes differ.
+        ParityError: it returned another number of outputs, or other names, than the definition declares.
     """
-    if expected.shape != got.shape:
-        raise ParityError(f"output shape on {shape}: expected {expected.shape}, got {got.shape}")
-    return float(np.max(np.abs(expected - got)))
+    with torch.inference_mode():
+        returned: Any = module(*(torch.from_numpy(feed[tensor.name]) for tensor in definition.inputs))
+    names = [tensor.name for tensor in definition.outputs]
+    if isinstance(returned, torch.Tensor):
+        returned = (returned,)
+    if isinstance(returned, Mapping):
+        returned = dict(returned)
+    elif isinstance(returned, Sequence):
+        returned = dict(zip(names, returned, strict=False)) if len(returned) == len(names) else list(returned)
+    if not isinstance(returned, dict) or list(returned) != names:
+        got = list(returned) if isinstance(returned, dict) else f"{len(returned)} outputs"
+        raise ParityError(f"{definition.name}: the module: expected outputs {names}, got {got}")
+    return {name: value.numpy() for name, value in returned.items()}
+
+
+def max_abs_diff(expected: Mapping[str, Array], got: Mapping[str, Array], shape: str) -> float:
+    """The largest absolute difference of outputs of the same shapes.
+
+    Raises:
+        ParityError: shapes differ.
+    """
+    worst = 0.0
+    for name, want in expected.items():
+        have = got[name]
+        if want.shape != have.shape:
+            raise ParityError(f"output {name!r} on {shape}: expected shape {want.shape}, got {have.shape}")
+        if want.size:
+            difference = float(np.max(np.abs(want.astype(np.float64) - have.astype(np.float64))))
+            # max() would pass over a NaN that comes second.
+            worst = difference if np.isnan(difference) or difference > worst else worst
+    return worst
 
 
 def describe(feed: Feed) -> str:
-    """A feed's shapes as text: `input_ids[2,16] attention_mask[2,16]`."""
-    return " ".join(f"{name}[{','.join(map(str, value.shape))}]" for name, value in feed.items())
+    """A feed's shapes as text: `input_ids[2,16] attention_mask[2,16]`; of many inputs, the first four."""
+    shapes = [f"{name}[{','.join(map(str, value.shape))}]" for name, value in feed.items()]
+    return " ".join(shapes[:4]) + (f" and {len(shapes) - 4} more" if len(shapes) > 4 else "")
+
+
+def _run(session: Session, feed: Feed, what: str) -> Mapping[str, Array]:
+    try:
+        return session.predict(feed)
+    except Exception as error:  # onnxruntime raises classes that share no base of their own
+        raise ParityError(f"{what}: ONNX Runtime fails: {error}") from error
+
+
+def _check_outputs(definition: Definition, feed: Feed, got: Mapping[str, Array], what: str) -> None:
+    sizes: dict[str, int] = {}
+    for tensor in definition.inputs:
+        for axis, name in tensor.varying().items():
+            sizes[name] = feed[tensor.name].shape[axis]
+    for tensor in definition.outputs:
+        check_array(tensor, got[tensor.name], sizes, what)
+
+
+def trace_feed(definition: Definition, feeds: Iterable[Feed]) -> Feed:
+    """The first feed in which every varying axis is longer than 1: the exporter makes a constant of any other.
+
+    Raises:
+        ParityError: there is none among the samples.
+    """
+    for feed in feeds:
+        if all(feed[one.name].shape[axis] > 1 for one in definition.inputs for axis in one.varying()):
+            return feed
+    raise ParityError(
+        f"{definition.name}: samples: expected one in which every varying axis ({', '.join(definition.axes())}) "
+        "is longer than 1, got none"
+    )

@@ -1,49 +1,112 @@
-"""A session: one ONNX file loaded in ONNX Runtime on the CPU, typed."""
+"""A session: one ONNX file loaded in ONNX Runtime, typed, on the device that was asked for."""
 
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, Literal, get_args
 
 import numpy as np
-import onnxruntime as ort
 
-from export.definition import Feed, FloatArray
+from export.definition import Array, Feed, FloatArray
 from export.errors import ExportError
+
+Device = Literal["cpu", "cuda"]
+DEVICES: Final = get_args(Device)
+# Extra of this project -> the distribution that it installs. Both write to one folder, the last installed wins.
+DISTRIBUTIONS: Final = {"cpu": "onnxruntime", "gpu": "onnxruntime-gpu"}
 
 
 class LoadError(ExportError):
     """ONNX Runtime refuses a model file."""
 
 
+class RuntimeInstallError(ExportError):
+    """ONNX Runtime is not installed as it must be, or not able to use the device that was asked for."""
+
+
 class Session:
-    """A loaded model with one FP32 output."""
+    """A loaded model."""
 
     def __init__(self, inner: Any) -> None:
         self._inner = inner
 
     def run(self, feed: Feed) -> FloatArray:
-        """The model's first output for one feed.
+        """The model's first output for one feed, FP32.
 
         Raises:
             onnxruntime's own errors, where the feed does not fit the model's inputs.
         """
         return np.asarray(self._inner.run(None, dict(feed))[0], dtype=np.float32)
 
+    def predict(self, feed: Feed) -> Mapping[str, Array]:
+        """All outputs by name, in their own types; raises as `run` does."""
+        names = [output.name for output in self._inner.get_outputs()]
+        return dict(zip(names, self._inner.run(names, dict(feed)), strict=True))
 
-def open_session(path: Path, threads: int = 0) -> Session:
+
+def open_session(path: Path, threads: int = 0, device: Device = "cpu") -> Session:
     """Load an ONNX file.
 
     Args:
         path: the file.
         threads: intra-op threads; 0 lets ONNX Runtime take all cores.
+        device: where to run; never another one in silence.
 
     Raises:
         LoadError: ONNX Runtime refuses the file. The message carries its reason.
+        RuntimeInstallError: ONNX Runtime is missing, there twice, or without the device.
     """
+    ort = _runtime()
+    wanted = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}[device]
+    if wanted not in ort.get_available_providers():
+        raise RuntimeInstallError(
+            f"{device} was asked for, and this ONNX Runtime has {', '.join(ort.get_available_providers())}: "
+            "install the extra `gpu` in place of `cpu`"
+        )
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     try:
-        return Session(ort.InferenceSession(path, options, providers=["CPUExecutionProvider"]))
+        inner = ort.InferenceSession(path, options, providers=[wanted])
     except Exception as error:  # onnxruntime raises classes that share no base of their own
         raise LoadError(f"{path.name}: ONNX Runtime refuses it: {error}") from error
+    # ONNX Runtime falls back to the CPU where CUDA's libraries or the device are not there, and says nothing.
+    if wanted not in inner.get_providers():
+        raise RuntimeInstallError(
+            f"{device} was asked for, and ONNX Runtime loaded {path.name} on {', '.join(inner.get_providers())}: "
+            "there is no usable CUDA device, or its libraries are missing"
+        )
+    return Session(inner)
+
+
+def check_distributions() -> None:
+    """Refuse an environment with both builds of ONNX Runtime, or with neither.
+
+    Raises:
+        RuntimeInstallError: saying which are there and what to do.
+    """
+    found = [name for name in DISTRIBUTIONS.values() if _is_installed(name)]
+    if len(found) == 1:
+        return
+    both = "both are installed, and have overwritten each other's files: uninstall both, then install one"
+    neither = "neither is installed: install one"
+    raise RuntimeInstallError(
+        f"ONNX Runtime: expected exactly one of {' and '.join(DISTRIBUTIONS.values())}; {both if found else neither} "
+        "of the extras `cpu` and `gpu`"
+    )
+
+
+def _is_installed(name: str) -> bool:
+    try:
+        version(name)
+    except PackageNotFoundError:
+        return False
+    return True
+
+
+def _runtime() -> Any:
+    check_distributions()
+    import onnxruntime  # noqa: PLC0415  (after the check, which explains what its import error would not)
+
+    return onnxruntime

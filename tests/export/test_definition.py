@@ -1,0 +1,79 @@
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from export.catalog import DefinitionFileError, load_definition
+from export.definition import Definition, DefinitionError, Gate, Serving, Tensor
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"name": "my model"}, "name: expected letters, digits, '_', '-' and '.', got 'my model'"),
+        ({"module": None}, "expected either module or onnx_file, got neither"),
+        ({"onnx_file": Path("m.onnx")}, "expected either module or onnx_file, got both"),
+        ({"outputs": (Tensor("x", "FP32", (1,)),)}, r"each name once, got \['x', 'x'\]"),
+        ({"outputs": ()}, r"expected inputs and outputs, each name once, got \['x'\]"),
+        ({"serving": Serving(labels={"z": ("a",)})}, r"serving.labels: \['z'\] are no outputs"),
+        ({"serving": Serving(warm_up={"seq": 3})}, r"warm_up: \['seq'\] are no axes; expected some of \['batch'\]"),
+    ],
+)
+def test_contradiction_is_named(tiny: Definition, change: dict[str, object], message: str) -> None:
+    with pytest.raises(DefinitionError, match=message):
+        replace(tiny, **change)  # type: ignore[arg-type]
+
+
+def test_tensor_of_a_type_or_shape_that_cannot_be_served_is_named() -> None:
+    with pytest.raises(DefinitionError, match=r"x: datatype: expected one of BOOL, .*; got 'float32'"):
+        Tensor("x", "float32", (1,))
+    with pytest.raises(DefinitionError, match=r"x: dims: expected positive numbers and axis names, got \(-1,\)"):
+        Tensor("x", "FP32", (-1,))
+    with pytest.raises(DefinitionError, match=r"serving.instances: expected 1 or more, got 0"):
+        Serving(instances=0)
+    with pytest.raises(DefinitionError, match="gate 'accuracy': expected at_least or may_fall, got neither"):
+        Gate("accuracy")
+
+
+def test_feed_is_held_to_names_types_and_sizes(tiny: Definition) -> None:
+    pair = replace(tiny, inputs=(Tensor("a", "INT64", ("batch", "n")), Tensor("b", "INT64", ("batch", "n"))))
+    good = np.zeros((2, 3), np.int64)
+    pair.check_feed({"a": good, "b": good}, "sample")
+    for feed, message in (
+        ({"a": good}, r"sample: expected inputs \['a', 'b'\], got \['a'\]"),
+        ({"a": good, "b": good[:1]}, r"input 'b': expected shape \[batch, n\] with {'batch': 2, 'n': 3}, got \[1, 3\]"),
+        ({"a": good, "b": good[0]}, r"input 'b': expected shape \[batch, n\] .*, got \[3\]"),
+        ({"a": good, "b": [[1]]}, "input 'b': expected INT64, got list"),
+    ):
+        with pytest.raises(DefinitionError, match=message):
+            pair.check_feed(feed, "sample")  # type: ignore[arg-type]
+
+
+def test_batch_axis_everywhere_makes_a_model_that_batches(tiny: Definition) -> None:
+    assert tiny.max_batch_size == 32
+    assert replace(tiny, outputs=(Tensor("y", "FP32", (3,)),)).max_batch_size == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("x = 1 +", r"m.py, line 1: SyntaxError: invalid syntax"),
+        ("\n\nimport nothing_of_this_name", r"m.py, line 3: ModuleNotFoundError: No module named"),
+        ("x = 1", r"m.py: DEFINITION: expected an export.definition.Definition, got no such name"),
+        ("DEFINITION = 3", r"m.py: DEFINITION: expected an export.definition.Definition, got int"),
+        ("from export.definition import Tensor\n\nTensor('x', 'FP99', (1,))", r"m.py, line 3: .*got 'FP99'"),
+    ],
+)
+def test_file_that_defines_nothing_is_named_with_the_line(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "m.py").write_text(text)
+    with pytest.raises(DefinitionFileError, match=message):
+        load_definition(str(tmp_path / "m.py"))
+
+
+def test_absent_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DefinitionFileError, match=r"absent.py: expected a Python file .*, got no such file"):
+        load_definition(str(tmp_path / "absent.py"))
+    (tmp_path / "model.pt").write_bytes(b"")
+    with pytest.raises(DefinitionFileError, match=r"expected a Python or an ONNX file, got a file named '.pt'"):
+        load_definition(str(tmp_path / "model.pt"))
