@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 TRITON_STAMP := $(VENV)/triton/.installed
 MODELS := minilm digits
 
-.PHONY: help setup test lint format serve export quantize bench models triton-container clean
+.PHONY: help setup test lint format serve export quantize bench bench-micro core-coverage mutation models triton-container clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -57,6 +57,17 @@ serve: models ## the main job: embedded Triton on model_repository/ and the sche
 
 bench: models ## the isolation scenario: table, plot, JSON in build/bench/
 	$(BIN)/fairlane bench isolation
+
+bench-micro: setup ## what the core costs: CPU a ticket, bytes a queued ticket, a million simulated tickets
+	$(BIN)/python -m bench.micro
+
+core-coverage: setup ## every core file covered in full by its own unit test file alone
+	$(BIN)/python -m tests.core_coverage
+
+mutation: setup ## mutants of the core against its unit tests; MUTANTS="scheduler.core.share*" for some of them
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements/constraints.txt -e '.[mutation]'
+	$(BIN)/python -m mutmut run $(MUTANTS)
+	$(BIN)/python -m mutmut results
 
 triton-container: ## the official Triton container on the same model_repository/
 	@deploy/triton-container.sh

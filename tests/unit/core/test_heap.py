@@ -1,3 +1,5 @@
+import pytest
+
 from scheduler.core.heap import SLACK_ENTRIES, DeadlineHeap
 from scheduler.core.ticket import Ticket, TicketState
 from tests.unit.core.build import queued_ticket
@@ -78,3 +80,37 @@ def test_dead_entries_never_outnumber_the_living_by_more_than_the_slack():
         end(heap, ticket)
         assert len(heap) <= 2 * len(living) + SLACK_ENTRIES
     assert heap.next_deadline() == 1e9
+
+
+def lengths(heap: DeadlineHeap, count: int) -> list[int]:
+    """The heap's length after each of so many late tickets that came and left at once."""
+    seen = []
+    for _ in range(count):
+        ticket = queued_ticket(deadline=1e9)
+        heap.push(ticket)
+        end(heap, ticket)
+        seen.append(len(heap))
+    return seen
+
+
+@pytest.mark.parametrize(("living", "dead"), [(10, SLACK_ENTRIES + 1), (100, 101)])
+def test_it_is_rebuilt_as_soon_as_the_dead_exceed_the_slack_and_outnumber_the_living(living, dead):
+    heap = DeadlineHeap()
+    for _ in range(living):
+        heap.push(queued_ticket(deadline=1.0))
+    for _ in range(2):
+        assert lengths(heap, dead) == [*range(living + 1, living + dead), living]
+
+
+@pytest.mark.parametrize(("early", "late"), [(60, 0), (20, 40)])
+def test_dead_entries_that_were_met_at_the_top_count_no_longer(early, late):
+    heap = DeadlineHeap()
+    for _ in range(10):
+        heap.push(queued_ticket(deadline=2.0))
+    for deadline in [1.0] * early + [1e9] * late:
+        ticket = queued_ticket(deadline=deadline)
+        heap.push(ticket)
+        end(heap, ticket)
+    assert heap.next_deadline() == 2.0
+    more = SLACK_ENTRIES + 1 - late
+    assert lengths(heap, more) == [*range(10 + late + 1, 10 + late + more), 10]

@@ -60,3 +60,15 @@ def test_memory_follows_the_living_when_tickets_leave_from_the_middle():
         assert set(queue._by_key) == {"kept"}
     assert queue.head() is oldest
     assert queue.head_of("kept") is oldest
+
+
+def test_the_dead_are_swept_out_as_soon_as_they_outnumber_the_living_and_the_slack():
+    queue = queue_of(queued_ticket())
+    lengths = []
+    for _ in range(SLACK_ENTRIES + 3):
+        ticket = queued_ticket()
+        queue.append(ticket)
+        leave(queue, ticket)
+        lengths.append(len(queue._fifo))
+    assert lengths == [*range(2, SLACK_ENTRIES + 3), 1, 2]
+    assert len(queue) == 1

@@ -58,3 +58,20 @@ def test_jitter_spreads_callers_evenly_and_repeats_exactly():
     assert max(times) == pytest.approx(1 + JITTER, abs=0.01)
     assert sum(times) / 1000 == pytest.approx(1.0, abs=0.01)
     assert times[7] == Pushback().refused(7, now=123.0)
+
+
+def test_as_many_refusals_as_seconds_leave_it_where_it_is():
+    pushback = Pushback()
+    assert refuse(pushback, 3, range(1000, 1002)) == [1, 2]
+    assert refuse(pushback, 1, range(1002, 1008)) == [2] * 6
+
+
+def test_no_more_seconds_are_remembered_than_the_longest_pushback_has():
+    pushback = Pushback()
+    refuse(pushback, 1, range(1000, 1100))
+    assert len(pushback._counts) == MAX_S + 1
+
+
+def test_the_jitter_of_a_ticket_is_that_of_its_number():
+    # 7 * 2654435761 modulo 2**32 is 1401181143.
+    assert Pushback().refused(7, now=0.0) == 0.75 + 0.5 * 1401181143 / 2**32

@@ -92,3 +92,11 @@ def test_two_backlogged_accounts_stay_within_the_sum_of_their_largest_normalised
         virtual.serve(accounts[index], costs[index])
         served[index] += costs[index] / accounts[index].weight
         assert abs(served[0] - served[1]) <= costs[0] / 1 + costs[1] / 3 + 1e-9
+
+
+def test_after_its_own_turn_an_account_may_ride_the_whole_bound_again():
+    virtual, rider = VirtualTime(), Account(1)
+    virtual.ride(rider, 9.0, most_s=8.0)
+    virtual.serve(rider, 1.0)
+    virtual.ride(rider, 9.0, most_s=8.0)
+    assert rider.start == 8.0 + 1.0 + 8.0
