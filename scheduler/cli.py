@@ -23,6 +23,7 @@ COMMANDS: Final[dict[str, tuple[str, str, str]]] = {
         "Quantize exported models to INT8 behind an accuracy gate, and publish them.",
     ),
     "bench": ("bench.cli", "bench", "Load scenarios: Triton directly, its own priorities, and Fairlane, side by side."),
+    "capacity": ("bench.capacity", "capacity", "Find the highest rate at which a model's p99 objective holds."),
 }
 
 
