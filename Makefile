@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 TRITON_STAMP := $(VENV)/triton/.installed
 MODELS := minilm digits
 
-.PHONY: help setup test lint format serve export quantize bench bench-micro core-coverage mutation models triton-container clean
+.PHONY: help setup test lint format serve export quantize bench bench-smoke bench-micro core-coverage mutation models triton-container clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -55,8 +55,14 @@ quantize: setup ## ONNX -> INT8 behind an accuracy gate, published to model_repo
 serve: models ## the main job: embedded Triton on model_repository/ and the scheduler in front of it
 	@exec $(BIN)/fairlane serve
 
-bench: models ## the isolation scenario: table, plot, JSON in build/bench/
-	$(BIN)/fairlane bench isolation
+# Half an hour: isolation, and what else is claimed of Fairlane. One alone: make bench SCENARIO=overload
+SCENARIO := isolation noisy-neighbour overload cross-model efficiency
+
+bench: models ## load scenarios side by side with Triton (SCENARIO=name for one): tables, reports, JSON in build/bench/
+	$(BIN)/fairlane bench $(SCENARIO)
+
+bench-smoke: models ## under a minute: that the load test itself runs; its figures mean nothing
+	$(BIN)/fairlane bench smoke --check
 
 bench-micro: setup ## what the core costs: CPU a ticket, bytes a queued ticket, a million simulated tickets
 	$(BIN)/python -m bench.micro

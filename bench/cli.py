@@ -1,89 +1,148 @@
-"""`fairlane bench`: load scenarios."""
+"""`fairlane bench`: load scenarios, and what got better or worse between two of their results."""
 
 import asyncio
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 from rich.console import Console
 
-from bench.isolation import CapacityError, run_isolation
+from bench.compare import CompareError, compare_files, comparison_table
 from bench.load import GeneratorError
-from bench.plan import Plan
-from bench.progress import PhaseProgress
+from bench.progress import RunProgress
+from bench.report import write_report
 from bench.result import Result, write_json
-from bench.table import isolation_table, verdict_line
-from bench.target import TargetError
-from bench.verdict import Verdict, verdicts
+from bench.runner import CalibrationError, Settings, expected_s, run_scenario
+from bench.scenario import Kind, Scenario, ScenarioError, built_in, load_scenario
+from bench.table import result_table, validity_lines, verdict_line
+from bench.target import TargetError, nginx_is_installed
 from scheduler.triton.launcher import TritonStartError
 
-ROOT = Path(__file__).parent.parent
+ROOT: Final = Path(__file__).parent.parent
 
 # The table's width; a narrower terminal wraps lines, which reads better than cut numbers.
-MIN_WIDTH = 110
+MIN_WIDTH: Final = 110
+
+FAILED: Final = 1  # with --check: a verdict is FAIL
+INVALID: Final = 3  # the load was not the one asked for, so the figures mean nothing
 
 
-@click.group()
+class ScenarioGroup(click.Group):
+    """A group whose first word may be a scenario instead of a command: `fairlane bench isolation`."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The named command, or `run` with all words as its arguments."""
+        if args and args[0] in self.commands:
+            return super().resolve_command(ctx, args)
+        return "run", self.commands["run"], args
+
+
+def _list(ctx: click.Context, _: click.Parameter, asked: bool) -> None:
+    if asked:
+        for name in built_in():
+            scenario = load_scenario(name)[1]
+            click.echo(f"{name:<16} {expected_s(scenario) / 60:4.1f} min  {scenario.title}")
+        ctx.exit()
+
+
+@click.group(cls=ScenarioGroup, context_settings={"help_option_names": ["-h", "--help"]}, subcommand_metavar="NAME ...")
+@click.option("--list", is_flag=True, is_eager=True, expose_value=False, callback=_list, help="List the scenarios.")
 def bench() -> None:
-    """Load scenarios: Triton directly, its own priorities, and Fairlane, side by side."""
+    """Load scenarios: Triton directly, its own priorities, plain proxies and Fairlane, side by side.
+
+    NAME is a built-in scenario, a YAML file, or `compare`.
+    """
 
 
 @bench.command()
-@click.option("--seconds", default=40.0, show_default=True, help="Length of a Fairlane phase; others are a part of it.")
-@click.option("--warmup", default=3.0, show_default=True, help="Seconds of unmeasured load on each fresh server.")
-@click.option("--seed", default=1, show_default=True, help="Seed of arrivals and request values.")
+@click.argument("names", nargs=-1, required=True, metavar="SCENARIO...")
+@click.option("--rounds", type=click.IntRange(min=1), help="Visits to every target; the scenario's where not given.")
+@click.option("--scale", default=1.0, show_default=True, help="Multiplies the length of every phase.")
+@click.option("--seed", default=1, show_default=True, help="Seed of arrivals, request values and the bootstrap.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("build/bench"), show_default=True)
 @click.option("--model-repository", type=click.Path(path_type=Path, exists=True), default=ROOT / "model_repository")
-@click.option("--config", type=click.Path(path_type=Path, exists=True), default=ROOT / "bench" / "isolation.yaml")
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on stdout.")
+@click.option("--json", "as_json", is_flag=True, help="Print the results as JSON on stdout, one line each.")
 @click.option("--check", is_flag=True, help="Exit with code 1 where a verdict is FAIL.")
-def isolation(
+def run(
     *,
-    seconds: float,
-    warmup: float,
+    names: Sequence[str],
+    rounds: int | None,
+    scale: float,
     seed: int,
     out: Path,
     model_repository: Path,
-    config: Path,
     as_json: bool,
     check: bool,
 ) -> None:
-    """Interactive latency under a background flood of twice the capacity: Triton, its priorities, Fairlane."""
-    plan = Plan(seconds=seconds, warmup_s=warmup, seed=seed, out=out, model_repository=model_repository, config=config)
-    out.mkdir(parents=True, exist_ok=True)
-    errors = Console(stderr=True)
+    """Run scenarios, one after the other. Exit code 3: a run was not valid."""
     try:
-        with PhaseProgress(errors) as progress:
-            result = asyncio.run(run_isolation(plan, progress))
-    except (CapacityError, GeneratorError, TargetError, TritonStartError, FileNotFoundError) as error:
+        scenarios = [load_scenario(name) for name in names]
+        results = [
+            _run_one(name, _changed(scenario, rounds, scale), Settings(seed=seed, out=out / name,
+                     model_repository=model_repository), as_json=as_json)
+            for name, scenario in scenarios
+        ]  # fmt: skip
+    except (CalibrationError, GeneratorError, ScenarioError, TargetError, TritonStartError, FileNotFoundError) as error:
         raise click.ClickException(str(error)) from error
-    found = verdicts(result)
-    facts = _write(result, found, out)
-    _print(result, found, facts if as_json else None)
-    if check and not all(verdict.passed for verdict in found):
-        sys.exit(1)
+    if not all(result.valid for result in results):
+        sys.exit(INVALID)
+    if check and not all(verdict.passed for result in results for verdict in result.verdicts):
+        sys.exit(FAILED)
 
 
-def _write(result: Result, found: list[Verdict], out: Path) -> dict[str, Any]:
-    from bench.plot import write_plot  # noqa: PLC0415 - matplotlib is slow to import and needed only here
+@bench.command()
+@click.argument("before", type=click.Path(path_type=Path, exists=True))
+@click.argument("after", type=click.Path(path_type=Path, exists=True))
+@click.option("--json", "as_json", is_flag=True, help="Print the comparison as JSON on stdout.")
+def compare(before: Path, after: Path, *, as_json: bool) -> None:
+    """What got better or worse from BEFORE to AFTER beyond the noise; both are JSON of the same scenario."""
+    try:
+        changes = compare_files(before, after)
+    except CompareError as error:
+        raise click.ClickException(str(error)) from error
+    if as_json:
+        click.echo(json.dumps([change.facts() for change in changes], indent=2))
+    else:
+        _console().print(comparison_table(changes))
 
+
+def _changed(scenario: Scenario, rounds: int | None, scale: float) -> Scenario:
+    """The scenario with the flags applied, and without nginx where there is none."""
+    if Kind.NGINX in scenario.targets and not nginx_is_installed():
+        Console(stderr=True).print("nginx is not installed: run without it")
+        scenario = scenario.without(Kind.NGINX)
+    phases = {
+        name: phase.model_copy(update={"seconds": phase.seconds * scale}) for name, phase in scenario.phases.items()
+    }
+    return scenario.model_copy(update={"phases": phases, "rounds": rounds or scenario.rounds})
+
+
+def _run_one(name: str, scenario: Scenario, settings: Settings, *, as_json: bool) -> Result:
+    with RunProgress(Console(stderr=True), name, expected_s(scenario)) as progress:
+        result = asyncio.run(run_scenario(name, scenario, settings, progress))
     facts = result.facts()
-    facts["verdicts"] = [
-        {"name": one.name, "claim": one.claim, "found": one.found, "passed": one.passed} for one in found
-    ]
-    write_json(facts, out / "isolation.json")
-    write_plot(result, out / "isolation.png")
-    return facts
+    write_json(facts, settings.out / f"{name}.json")
+    write_report(result, settings.out)
+    _print(result, facts if as_json else None, settings.out)
+    return result
 
 
-def _print(result: Result, found: list[Verdict], facts: dict[str, Any] | None) -> None:
+def _print(result: Result, facts: dict[str, Any] | None, out: Path) -> None:
     if facts is not None:
-        click.echo(json.dumps(facts, indent=2))
+        click.echo(json.dumps(facts))
         return
+    console = _console()
+    console.print(result_table(result))
+    for line in (*validity_lines(result), *(verdict_line(verdict) for verdict in result.verdicts)):
+        console.print(line, soft_wrap=True)
+    console.print(f"report: {out / result.name}.html", soft_wrap=True)
+
+
+def _console() -> Console:
     console = Console()
-    console = Console(width=max(MIN_WIDTH, console.width))
-    console.print(isolation_table(result))
-    for verdict in found:
-        console.print(verdict_line(verdict), soft_wrap=True)
+    return Console(width=max(MIN_WIDTH, console.width))

@@ -2,8 +2,9 @@
 
 Reads the job (a `Job` as one line of JSON) on stdin, connects, builds its request, prints `ready`, reads one more
 line: the moment to start, in seconds of CLOCK_MONOTONIC, which all processes of a machine share. It then runs the
-stream, writes the samples to the job's npz file, and ends. Interactive and background traffic live in different
-processes, so that the answers to a flood do not delay the clock reading of an interactive answer.
+stream, writes its recording to the job's file, and ends. Streams live in processes of their own, so that the answers
+to a flood do not delay the clock reading of an interactive answer. Where its parent is gone instead of a start line,
+it ends.
 """
 
 import asyncio
@@ -13,38 +14,39 @@ import time
 
 import grpc.aio
 
-from bench.arrivals import poisson_offsets_s
+from bench.arrivals import offsets_s
 from bench.loop import closed_loop, open_loop
-from bench.samples import Samples
 from bench.sender import CHANNEL_OPTIONS, Sender
-from bench.stream import Job, Stream
+from bench.stream import Job
 
 
-async def run_stream(sender: Sender, stream: Stream, *, start_s: float, seed: int) -> Samples:
-    """Run one stream from the monotonic time `start_s`, wait its grace, and give up on what is still outstanding."""
+async def run_stream(sender: Sender, job: Job, *, start_s: float) -> None:
+    """Run the job from the monotonic time `start_s`, wait its grace, and write what was recorded."""
     sender.begin(start_s)
     await asyncio.sleep(max(0.0, -sender.now_s()))
     cpu_s = time.process_time()
-    await _offer(sender, stream, seed)
-    await asyncio.sleep(max(0.0, stream.duration_s - sender.now_s()))
+    await _offer(sender, job)
+    await asyncio.sleep(max(0.0, job.duration_s - sender.now_s()))
     if sender.pending:
-        await asyncio.wait(set(sender.pending), timeout=stream.grace_s)
+        await asyncio.wait(set(sender.pending), timeout=job.stream.grace_s)
     cpu_s = time.process_time() - cpu_s
-    samples = sender.recorder.freeze(duration_s=stream.duration_s, end_s=sender.now_s(), cpu_s=cpu_s)
+    sender.recorder.save(job.out, end_s=sender.now_s(), cpu_s=cpu_s)
     await _give_up(sender)
-    return samples
 
 
-async def _offer(sender: Sender, stream: Stream, seed: int) -> None:
-    if stream.rate_per_s:
-        offsets_s = poisson_offsets_s(stream.rate_per_s, stream.duration_s, seed=seed, stream=stream.name)
-        await open_loop(sender, offsets_s)
+async def _offer(sender: Sender, job: Job) -> None:
+    stream = job.stream
+    if stream.outstanding is None:
+        due_s = offsets_s(
+            stream.arrivals, job.rate_per_s, job.duration_s, profile=stream.profile, seed=job.seed, stream=job.name
+        )
+        await open_loop(sender, due_s)
         return
     try:
-        limit_s = stream.duration_s + stream.grace_s - sender.now_s()
-        await asyncio.wait_for(closed_loop(sender, stream.outstanding, stream.duration_s), limit_s)
+        limit_s = job.duration_s + stream.grace_s - sender.now_s()
+        await asyncio.wait_for(closed_loop(sender, stream.outstanding, job.duration_s), limit_s)
     except TimeoutError:
-        pass  # what the server still owes stays unanswered in the samples
+        pass  # what the server still owes stays unanswered in the recording
 
 
 async def _give_up(sender: Sender) -> None:
@@ -54,22 +56,23 @@ async def _give_up(sender: Sender) -> None:
     await asyncio.gather(*pending, return_exceptions=True)
 
 
-async def generate(job: Job) -> Samples:
+async def generate(job: Job) -> None:
     """Connect, tell the parent, wait for its start line, run."""
     async with grpc.aio.insecure_channel(job.target, options=CHANNEL_OPTIONS) as channel:
-        sender = await Sender.prepare(channel, job.stream, seed=job.seed)
+        sender = await Sender.prepare(channel, job)
         print("ready", flush=True)
-        start_s = float(await asyncio.to_thread(sys.stdin.readline))
-        return await run_stream(sender, job.stream, start_s=start_s, seed=job.seed)
+        line = await asyncio.to_thread(sys.stdin.readline)
+        if line:
+            await run_stream(sender, job, start_s=float(line))
 
 
 def main() -> None:
     """Entry point of the process."""
-    job = Job.from_json(sys.stdin.readline())
+    job = Job.model_validate_json(sys.stdin.readline())
     # A full collection with tens of thousands of calls alive stops the loop for 100 ms and more.
     gc.freeze()
     gc.disable()
-    asyncio.run(generate(job)).save(job.out)
+    asyncio.run(generate(job))
 
 
 if __name__ == "__main__":

@@ -1,16 +1,16 @@
-"""Runs streams at the same time, one generator process each, and collects their samples."""
+"""Runs streams at the same time, one generator process each, and collects what they recorded."""
 
 import asyncio
 import sys
 import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from bench.samples import Samples
-from bench.stream import Job, Stream
+from bench.recording import Recording
+from bench.stream import Job
+from bench.tie import tied
 
 # Between the start line and the first arrival: the processes read their line and sleep until then.
 HEAD_START_S: Final = 0.25
@@ -29,7 +29,7 @@ class GeneratorProcess:
 
     async def __aenter__(self) -> Self:
         pipe = asyncio.subprocess.PIPE
-        command = (sys.executable, "-m", "bench.generator")
+        command = tied(sys.executable, "-m", "bench.generator")
         self._process = await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe, stderr=pipe)
         return self
 
@@ -57,7 +57,7 @@ class GeneratorProcess:
         """Start the stream at a moment of the monotonic clock."""
         self._tell(repr(start_s))
 
-    async def samples(self) -> Samples:
+    async def recording(self) -> Recording:
         """Wait for the end of the run.
 
         Raises:
@@ -65,7 +65,7 @@ class GeneratorProcess:
         """
         if await self._running().wait() != 0:
             raise await self._failure()
-        return Samples.load(self._job.out)
+        return Recording.load(self._job.out)
 
     def _running(self) -> asyncio.subprocess.Process:
         assert self._process is not None, "use GeneratorProcess as a context"
@@ -78,30 +78,26 @@ class GeneratorProcess:
 
     async def _failure(self) -> GeneratorError:
         _, stderr = await self._running().communicate()
-        return GeneratorError(f"generator of stream {self._job.stream.name} failed:\n{stderr.decode()[-2000:]}")
+        return GeneratorError(f"generator of stream {self._job.name} failed:\n{stderr.decode()[-2000:]}")
 
 
-async def run_streams(target: str, streams: Sequence[Stream], *, seed: int, out: Path) -> dict[str, Samples]:
-    """Run all streams against `target` (HOST:PORT), starting at the same moment.
+async def run_jobs(jobs: Sequence[Job]) -> dict[str, Recording]:
+    """Run all jobs, starting at the same moment.
 
     Args:
-        target: gRPC address.
-        streams: with different names.
-        seed: seed of arrivals and values.
-        out: folder for NAME.npz; the generators make it where it is missing.
+        jobs: with different names and files.
 
     Returns:
-        The samples of each stream by its name.
+        The recording of each job by its name.
 
     Raises:
         GeneratorError: a generator could not connect or failed.
     """
-    jobs = [Job(target=target, stream=stream, seed=seed, out=out / f"{stream.name}.npz") for stream in streams]
     async with AsyncExitStack() as stack:
         processes = [await stack.enter_async_context(GeneratorProcess(job)) for job in jobs]
         await asyncio.gather(*(process.prepare() for process in processes))
         start_s = time.monotonic() + HEAD_START_S
         for process in processes:
             process.begin(start_s)
-        results = await asyncio.gather(*(process.samples() for process in processes))
-    return {stream.name: samples for stream, samples in zip(streams, results, strict=True)}
+        recordings = await asyncio.gather(*(process.recording() for process in processes))
+    return {job.name: recording for job, recording in zip(jobs, recordings, strict=True)}

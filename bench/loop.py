@@ -6,7 +6,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.samples import Recorder
+from bench.recording import Recorder
 
 
 class Offered(Protocol):
@@ -20,7 +20,7 @@ class Offered(Protocol):
     def fire(self, due_s: float) -> None:
         """Send without waiting."""
 
-    async def request(self, index: int) -> None:
+    async def request(self, number: int) -> None:
         """Send a booked request and wait for its end."""
 
 

@@ -1,39 +1,48 @@
 """How one generated request ended: a closed list."""
 
-from enum import IntEnum
+from enum import StrEnum
 from typing import Final
 
 import grpc
 import grpc.aio
 
 PUSHBACK_KEY: Final = "grpc-retry-pushback-ms"
+REASON_KEY: Final = "fairlane-reason"
+INFEASIBLE_REASON: Final = "DEADLINE_INFEASIBLE"
 
 
-class Outcome(IntEnum):
+class Outcome(StrEnum):
     """The end of a request, as the client sees it."""
 
-    OK = 0
-    REFUSED = 1  # RESOURCE_EXHAUSTED: no room
-    DEADLINE = 2  # DEADLINE_EXCEEDED, by either side
-    ERROR = 3  # any other code
-    UNANSWERED = 4  # still outstanding when the grace after the run was over
-    UNSENT = 5  # never sent: the generator's bound on outstanding requests was hit
+    OK = "ok"
+    REFUSED = "refused"  # RESOURCE_EXHAUSTED: no room
+    INFEASIBLE = "infeasible"  # refused because its deadline could not be met
+    DEADLINE = "deadline"  # DEADLINE_EXCEEDED after a wait, by either side
+    ERROR = "error"  # any other code
+    UNANSWERED = "unanswered"  # still outstanding when the grace after the run was over
+    UNSENT = "unsent"  # never sent: the generator's bound on outstanding requests was hit
 
 
-def outcome_of(code: grpc.StatusCode) -> Outcome:
-    """The outcome a gRPC status code stands for."""
-    if code is grpc.StatusCode.OK:
-        return Outcome.OK
+# A quick no is not a low latency.
+TURNED_AWAY: Final = (Outcome.REFUSED, Outcome.INFEASIBLE)
+
+
+def outcome_of(error: grpc.aio.AioRpcError) -> Outcome:
+    """The outcome that an error stands for."""
+    code = error.code()
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
         return Outcome.REFUSED
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
-        return Outcome.DEADLINE
+        return Outcome.INFEASIBLE if _trailer(error, REASON_KEY) == INFEASIBLE_REASON else Outcome.DEADLINE
     return Outcome.ERROR
 
 
 def has_pushback(error: grpc.aio.AioRpcError) -> bool:
     """Whether the trailers tell the client after how many milliseconds (0 or more) to come again."""
+    return _trailer(error, PUSHBACK_KEY).isdecimal()
+
+
+def _trailer(error: grpc.aio.AioRpcError, key: str) -> str:
     trailers = error.trailing_metadata()
-    value = trailers.get(PUSHBACK_KEY) if trailers is not None else None
-    text = value.decode() if isinstance(value, bytes) else str(value)
-    return text.isdecimal()
+    value = trailers.get(key) if trailers is not None else None
+    return value.decode() if isinstance(value, bytes) else str(value)

@@ -14,14 +14,15 @@ DTYPES: Final = {"INT64": np.int64, "INT32": np.int32, "FP32": np.float32, "FP64
 TOKEN_IDS: Final = (1_000, 20_000)
 
 
-def infer_request(stream: Stream, model_metadata: Any, *, seed: int) -> bytes:
+def infer_request(stream: Stream, model_metadata: Any, *, seed: int, priority: int | None = None) -> bytes:
     """A serialized ModelInferRequest for the stream.
 
     Args:
-        stream: names model, rows, seq and, where wanted, Triton's own priority level.
+        stream: names model, rows and seq.
         model_metadata: the server's ModelMetadataResponse. Its first dimension is the batch (-1) and becomes
             `rows`; any other open dimension becomes `seq`.
         seed: seed of the values.
+        priority: Triton's own level, 1 the most important.
 
     Raises:
         ValueError: the model takes no batch, or a dtype this generator cannot make.
@@ -32,8 +33,8 @@ def infer_request(stream: Stream, model_metadata: Any, *, seed: int) -> bytes:
         shape = _shape(stream, tensor)
         request.inputs.add(name=tensor.name, datatype=tensor.datatype, shape=shape)
         request.raw_input_contents.append(_values(tensor, shape, random).tobytes())
-    if stream.triton_priority is not None:
-        request.parameters["priority"].uint64_param = stream.triton_priority
+    if priority is not None:
+        request.parameters["priority"].uint64_param = priority
     body: bytes = request.SerializeToString()
     return body
 

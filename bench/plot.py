@@ -1,95 +1,141 @@
-"""The isolation scenario's picture: interactive latency as a distribution and over time."""
+"""A result's pictures: latency as a distribution and over time, goodput against offered load, shares of tenants."""
 
+import math
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bench.outcome import Outcome
-from bench.plan import INTERACTIVE
-from bench.result import Result, Run
-from bench.summary import NOT_SERVED
+from bench.pool import StreamPool
+from bench.result import Result
+from bench.scenario import Kind
 
-# Okabe and Ito's palette: told apart by colour-blind readers. Alone is dashed, flooded is solid.
-STYLES: Final = {
-    "triton-alone": ("#999999", "--"),
-    "fairlane-alone": ("#56B4E9", "--"),
-    "triton-flood": ("#D55E00", "-"),
-    "priorities-flood": ("#E69F00", "-"),
-    "fairlane-flood": ("#0072B2", "-"),
+# Okabe and Ito's palette: told apart by colour-blind readers.
+COLOURS: Final = {
+    Kind.TRITON: "#D55E00",
+    Kind.PRIORITIES: "#E69F00",
+    Kind.PROXY: "#009E73",
+    Kind.NGINX: "#CC79A7",
+    Kind.FAIRLANE: "#0072B2",
 }
+LINES: Final = ("--", "-", ":", "-.")
+SHARES: Final = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
+
+Cell = tuple[Kind, str, StreamPool]
 
 
-def write_plot(result: Result, path: Path) -> None:
-    """Draw the picture as PNG, 1650 x 780 pixels.
+def write_png(result: Result, path: Path) -> None:
+    """The first stream's latency, as a distribution and over time, as PNG of 1650 x 780 pixels."""
+    stream = next(iter(result.scenario.streams))
+    figure = latency_figure(result, stream)
+    figure.suptitle(f"{result.scenario.title}: latency of `{stream}`", fontsize=11)
+    figure.savefig(path, dpi=150)
 
-    Left, the distribution; unanswered requests are in it at their age when the run ended, which is too little.
-    Right, each request at its due time; an unanswered one is a triangle that points to where it belongs.
 
-    Args:
-        result: of the scenario.
-        path: of the file.
-    """
+def figures(result: Result) -> dict[str, Figure]:
+    """Every picture of the report, by its caption."""
+    pictures = {f"Latency of {stream}": latency_figure(result, stream) for stream in result.scenario.streams}
+    pictures["Answers in time against offered load, second by second"] = _goodput_figure(result)
+    pictures["Answers per second by tenant"] = _share_figure(result)
+    return pictures
+
+
+def latency_figure(result: Result, stream: str) -> Figure:
+    """Left the distribution; right the median (thin) and the 99th percentile by the second, all rounds pooled."""
+    figure = _figure(2)
+    left, right = figure.axes
+    for number, (target, phase, pool) in enumerate(_cells(result, stream)):
+        style: dict[str, Any] = {
+            "color": COLOURS[target],
+            "linestyle": LINES[list(result.scenario.phases).index(phase) % len(LINES)],
+        }
+        totals = pool.totals(pool.everything)
+        label = f"{target}, {phase}: p99 {readable_ms(totals.latency.percentile_ms(99))}"
+        share = np.cumsum(totals.latency.counts) / max(1.0, totals.latency.counts.sum())
+        left.step(totals.latency.values_ms, share, where="post", linewidth=2, label=label, zorder=3 + number, **style)
+        at_s, p50_ms, p99_ms = over_time(pool)
+        right.plot(at_s, p50_ms, linewidth=0.8, **style)
+        right.plot(at_s, p99_ms, linewidth=2, **style)
+    _label(left, "latency, from the moment the request was due", "share of requests at or below")
+    left.set_xscale("log")
+    left.xaxis.set_major_formatter(_ms_tick)
+    left.axhline(0.99, color="#bbbbbb", linewidth=0.8, zorder=0)
+    _label(right, "due time, s from the start of the phase", "median (thin) and 99th percentile")
+    right.set_yscale("log")
+    right.yaxis.set_major_formatter(_ms_tick)
+    figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=9, frameon=False)
+    return figure
+
+
+def over_time(pool: StreamPool) -> tuple[list[float], list[float], list[float]]:
+    """Middle of each second, median and 99th percentile in it (ms, NaN where nothing was due), rounds pooled."""
+    bins = pool.rounds[0].bins
+    bin_s = pool.rounds[0].duration_s / bins
+    bin_of_row = np.concatenate([np.arange(one.bins) for one in pool.rounds])
+    rows = [pool.latency_by_row.weighted((bin_of_row == place).astype(np.float64)) for place in range(bins)]
+    at_s = [(place + 0.5) * bin_s for place in range(bins)]
+    return at_s, [row.percentile_ms(50) for row in rows], [row.percentile_ms(99) for row in rows]
+
+
+def _goodput_figure(result: Result) -> Figure:
+    figure = _figure(1)
+    (axes,) = figure.axes
+    most = 1.0
+    for cell, pool in result.pools.items():
+        target = Kind(cell.partition(".")[0])
+        offered = np.sum([stream.count_by_bin("arrived") for stream in pool.streams.values()], axis=0)
+        good = np.sum([stream.count_by_bin("done_in_time") for stream in pool.streams.values()], axis=0)
+        place = list(result.scenario.phases).index(cell.partition(".")[2])
+        axes.scatter(offered, good, s=18, color=COLOURS[target], marker="os^vD*"[place % 6], label=cell, alpha=0.7)
+        most = max(most, float(np.max(offered)))
+    axes.plot([0, most], [0, most], color="#bbbbbb", linewidth=0.8, zorder=0)
+    _label(axes, "offered, requests per second", "answered in time, requests per second")
+    axes.legend(fontsize=9, frameon=False)
+    return figure
+
+
+def _share_figure(result: Result) -> Figure:
+    figure = _figure(1)
+    (axes,) = figure.axes
+    cells = list(result.pools)
+    bottom = np.zeros(len(cells))
+    tenants = list(dict.fromkeys(stream.tenant for stream in result.scenario.streams.values()))
+    for colour, tenant in enumerate(tenants):
+        rates = np.array([_tenant_per_s(result, cell, tenant) for cell in cells])
+        axes.barh(cells, rates, left=bottom, label=tenant, color=SHARES[colour % len(SHARES)], height=0.6)
+        bottom += rates
+    axes.invert_yaxis()
+    _label(axes, "answers per second", "")
+    axes.legend(fontsize=9, frameon=False)
+    return figure
+
+
+def _tenant_per_s(result: Result, cell: str, tenant: str) -> float:
+    streams = [name for name in result.pools[cell].streams if result.scenario.streams[name].tenant == tenant]
+    return sum(result.value(f"{cell}.{name}.ok_per_s") for name in streams)
+
+
+def _cells(result: Result, stream: str) -> Iterator[Cell]:
+    for cell, pool in result.pools.items():
+        if stream in pool.streams:
+            target, _, phase = cell.partition(".")
+            yield Kind(target), phase, pool.streams[stream]
+
+
+def _figure(columns: int) -> Figure:
     mpl.use("Agg")  # no display needed
-    figure = Figure(figsize=(11, 5.2), dpi=150, layout="constrained")
-    left, right = figure.subplots(1, 2)
-    for run in result.runs.values():
-        _draw_distribution(left, run)
-        _draw_over_time(right, run)
-    _label_distribution(left)
-    _label_over_time(right)
-    handles, labels = left.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=9, frameon=False)
-    figure.suptitle(
-        f"Interactive latency (20/s) while background floods at {result.flood_per_s:.0f}/s, "
-        f"twice what Triton can answer on this machine",
-        fontsize=11,
-    )
-    figure.savefig(path)
+    figure = Figure(figsize=(11, 5.2), layout="constrained")
+    figure.subplots(1, columns)
+    return figure
 
 
-def _draw_distribution(axes: Axes, run: Run) -> None:
-    colour, line = STYLES[run.phase.name]
-    samples = run.samples[INTERACTIVE]
-    latency_ms = np.sort(samples.latency_ms[~np.isin(samples.outcome, NOT_SERVED)])
-    share = np.arange(1, len(latency_ms) + 1) / max(1, len(latency_ms))
-    label = f"{', '.join(run.phase.title)}: p99 {readable_ms(run.interactive.p99_ms)}"
-    axes.step(latency_ms, share, where="post", color=colour, linestyle=line, linewidth=2, label=label)
-
-
-def _draw_over_time(axes: Axes, run: Run) -> None:
-    colour, line = STYLES[run.phase.name]
-    samples = run.samples[INTERACTIVE]
-    answered = samples.outcome == Outcome.OK
-    censored = ~answered & ~np.isin(samples.outcome, NOT_SERVED)
-    size = 10 if line == "-" else 4
-    axes.scatter(samples.due_s[answered], samples.latency_ms[answered], s=size, color=colour, linewidths=0)
-    axes.scatter(
-        samples.due_s[censored], samples.latency_ms[censored], s=14, marker="^", facecolors="none",
-        edgecolors=colour, linewidths=0.6,
-    )  # fmt: skip
-
-
-def _label_distribution(axes: Axes) -> None:
-    axes.set_xscale("log")
-    axes.xaxis.set_major_formatter(_ms_tick)
-    axes.set_ylim(0, 1.01)
-    axes.set_xlabel("latency, from the moment the request was due")
-    axes.set_ylabel("share of requests at or below")
-    axes.axhline(0.99, color="#bbbbbb", linewidth=0.8, zorder=0)
-    axes.grid(visible=True, which="major", color="#eeeeee")
-    axes.set_axisbelow(True)
-
-
-def _label_over_time(axes: Axes) -> None:
-    axes.set_yscale("log")
-    axes.yaxis.set_major_formatter(_ms_tick)
-    axes.set_xlim(left=0)
-    axes.set_xlabel("due time, s after the flood began (triangle: never answered)")
-    axes.set_ylabel("latency of one request")
+def _label(axes: Axes, across: str, up: str) -> None:
+    axes.set_xlabel(across)
+    axes.set_ylabel(up)
     axes.grid(visible=True, which="major", color="#eeeeee")
     axes.set_axisbelow(True)
 
@@ -100,6 +146,8 @@ def _ms_tick(value_ms: float, _: float) -> str:
 
 def readable_ms(value_ms: float) -> str:
     """A latency for a reader: `8 ms`, `4.6 s`, or `none` for NaN."""
-    if np.isnan(value_ms):
+    if math.isnan(value_ms):
         return "none"
-    return f"{value_ms / 1e3:.1f} s" if value_ms >= 1000 else f"{value_ms:.0f} ms"
+    if value_ms >= 1000:
+        return f"{value_ms / 1e3:.1f} s"
+    return f"{value_ms:.0f} ms" if value_ms >= 10 else f"{value_ms:.1f} ms"

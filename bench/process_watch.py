@@ -43,6 +43,7 @@ class ProcessWatch:
     def __init__(self, pid: int) -> None:
         self.usage = ProcessUsage()
         self._process = psutil.Process(pid)
+        self._begin_s, self._begin_cpu_s = time.monotonic(), self._cpu_s()
         self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -56,14 +57,18 @@ class ProcessWatch:
         self._task.cancel()
         with suppress(asyncio.CancelledError, psutil.NoSuchProcess):
             await self._task
+        with suppress(psutil.NoSuchProcess):
+            self._book()
 
     async def _sample(self) -> None:
-        begin_s, cpu_begin_s = time.monotonic(), self._cpu_s()
         while True:
-            self.usage.at_s.append(time.monotonic() - begin_s)
-            self.usage.rss_mib.append(self._process.memory_info().rss / MIB)
-            self.usage.cpu_s = self._cpu_s() - cpu_begin_s
+            self._book()
             await asyncio.sleep(SAMPLE_EVERY_S)
+
+    def _book(self) -> None:
+        self.usage.at_s.append(time.monotonic() - self._begin_s)
+        self.usage.rss_mib.append(self._process.memory_info().rss / MIB)
+        self.usage.cpu_s = self._cpu_s() - self._begin_cpu_s
 
     def _cpu_s(self) -> float:
         times = self._process.cpu_times()

@@ -1,4 +1,4 @@
-"""Shows which phase runs and how many seconds it has left."""
+"""Shows what runs, how long it still takes, and how much of the whole is done."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -6,23 +6,25 @@ from contextlib import asynccontextmanager
 from typing import Final, Self
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 # The display shares the cores with what it shows.
 REFRESH_PER_S: Final = 2
 
 
-class PhaseProgress:
-    """A rich progress display, one line per phase. Use as a context."""
+class RunProgress:
+    """A rich progress display, one line that changes from step to step. Use as a context."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, title: str, total_s: float) -> None:
         self._progress = Progress(
-            TextColumn("{task.description:<34}"),
-            BarColumn(30),
-            TextColumn("{task.fields[left]}"),
+            TextColumn("{task.fields[title]}"),
+            BarColumn(24),
+            TimeElapsedColumn(),
+            TextColumn("{task.description}"),
             console=console,
             refresh_per_second=REFRESH_PER_S,
         )
+        self._task = self._progress.add_task("", total=total_s, title=title)
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -32,21 +34,19 @@ class PhaseProgress:
         self._progress.stop()
 
     @asynccontextmanager
-    async def phase(self, name: str, duration_s: float) -> AsyncIterator[None]:
-        """Count down while the body runs, and mark the phase done after it."""
-        task = self._progress.add_task(name, total=duration_s, left="")
-        ticker = asyncio.create_task(self._tick(task, duration_s))
+    async def step(self, name: str, duration_s: float) -> AsyncIterator[None]:
+        """Name what runs while the body runs, and count it as done after it."""
+        ticker = asyncio.create_task(self._tick(name, duration_s))
         try:
             yield
         finally:
             ticker.cancel()
-        self._progress.update(task, completed=duration_s, left="done")
+        self._progress.advance(self._task, duration_s)
 
-    async def _tick(self, task: TaskID, duration_s: float) -> None:
+    async def _tick(self, name: str, duration_s: float) -> None:
         begin_s = asyncio.get_running_loop().time()
         while True:
-            passed_s = asyncio.get_running_loop().time() - begin_s
-            left_s = duration_s - passed_s
-            left = f"{left_s:3.0f} s left" if left_s > 0 else "finishing"
-            self._progress.update(task, completed=min(passed_s, duration_s), left=left)
+            left_s = duration_s - (asyncio.get_running_loop().time() - begin_s)
+            left = f"{left_s:.0f} s left" if left_s > 0 else "finishing"
+            self._progress.update(self._task, description=f"{name}, {left}")
             await asyncio.sleep(1 / REFRESH_PER_S)

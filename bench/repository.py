@@ -1,17 +1,14 @@
-"""Temporary Triton model repositories that hold the benchmark's one model, as it is or with Triton's own priorities."""
+"""Temporary Triton model repositories that hold a scenario's models, as they are or with Triton's own priorities."""
 
 import shutil
 from pathlib import Path
-from typing import Final
 
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
-PRIORITY_LEVELS: Final = 2  # 1 = interactive, 2 = background and whatever says nothing
-
 
 def copy_model(source: Path, model: str, destination: Path) -> Path:
-    """Copy one model out of a repository, so that every target serves exactly this and nothing else.
+    """Copy one model out of a repository, so that every target serves what is tested and nothing else.
 
     Args:
         source: Triton model repository.
@@ -30,10 +27,10 @@ def copy_model(source: Path, model: str, destination: Path) -> Path:
     return destination
 
 
-def add_priority_levels(repository: Path, model: str) -> None:
-    """Give the model's dynamic batcher two priority levels; requests without one get the lower."""
+def add_priority_levels(repository: Path, model: str, levels: int) -> None:
+    """Give the model's dynamic batcher priority levels, 1 the most important; requests without one get the lowest."""
     path = repository / model / "config.pbtxt"
     config = text_format.Parse(path.read_text(), model_config_pb2.ModelConfig())
-    config.dynamic_batching.priority_levels = PRIORITY_LEVELS
-    config.dynamic_batching.default_priority_level = PRIORITY_LEVELS
+    config.dynamic_batching.priority_levels = levels
+    config.dynamic_batching.default_priority_level = levels
     path.write_text(text_format.MessageToString(config))

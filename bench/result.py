@@ -1,125 +1,128 @@
-"""What the isolation scenario found, as one record that the table, the plot, the verdicts and the JSON read."""
+"""What a scenario found, as one record that the table, the verdicts, the report and the JSON read."""
 
 import json
 import math
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
 from bench.machine import Machine
-from bench.plan import BACKGROUND, INTERACTIVE, Phase
-from bench.process_watch import ProcessUsage
-from bench.samples import Samples
-from bench.summary import LATENESS_P99_BOUND_MS, StreamSummary, load_faults, summarize
+from bench.measured import Measured, measure
+from bench.pool import PhasePool
+from bench.scenario import Scenario
+from bench.stream import Stream
+from bench.verdict import Verdict, judge
 
-# Twice what the capacity's own error explains: beyond it something else used the machine, or its clock changed.
-CAPACITY_DRIFT_BOUND: Final = 0.1
+FORMAT: Final = 2  # of the JSON; changes when a reader has to
 
+# A late generator changes nothing about latencies that are 20 times its lateness.
+LATENESS_SHARE_BOUND: Final = 0.05
 
-@dataclass(frozen=True, kw_only=True)
-class Run:
-    """One phase as measured.
-
-    Attributes:
-        phase: what was run.
-        samples: of each stream, by name.
-        scheduler: memory and CPU of the scheduler process; None without a scheduler.
-    """
-
-    phase: Phase
-    samples: dict[str, Samples]
-    scheduler: ProcessUsage | None
-
-    @property
-    def interactive(self) -> StreamSummary:
-        """Numbers of the interactive stream."""
-        return summarize(self.samples[INTERACTIVE])
-
-    @property
-    def background(self) -> StreamSummary | None:
-        """Numbers of the flood; None where there was none."""
-        samples = self.samples.get(BACKGROUND)
-        return None if samples is None else summarize(samples)
-
-    @property
-    def total_ok_per_s(self) -> float:
-        """Requests answered per second of the run, both streams."""
-        return sum(summarize(samples).ok_per_s for samples in self.samples.values())
-
-    @property
-    def scheduler_cpu_us_per_request(self) -> float:
-        """CPU time of the scheduler per request that came, refused ones too; NaN without a scheduler."""
-        if self.scheduler is None:
-            return math.nan
-        return self.scheduler.cpu_s / max(1, sum(len(one.due_s) for one in self.samples.values())) * 1e6
-
-    def faults(self) -> list[str]:
-        """Why the load of this run was not the one asked for; empty for a valid run."""
-        name = self.phase.name
-        faults = load_faults(f"{name}, interactive", self.interactive, lateness_p99_bound_ms=LATENESS_P99_BOUND_MS)
-        if self.background is not None:
-            faults += load_faults(f"{name}, background", self.background, lateness_p99_bound_ms=None)
-        return faults
-
-    def facts(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return {
-            "duration_s": self.samples[INTERACTIVE].duration_s,
-            "streams": {name: asdict(summarize(samples)) for name, samples in self.samples.items()},
-            "total_ok_per_s": self.total_ok_per_s,
-            "scheduler": None if self.scheduler is None else asdict(self.scheduler),
-            "scheduler_cpu_us_per_request": self.scheduler_cpu_us_per_request,
-            "faults": self.faults(),
-        }
+# A generator that could not send this share of its due requests in time did not offer the rate it was asked for.
+SENT_SHARE_BOUND: Final = 0.95
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Result:
-    """All phases of one command on one machine.
+    """All phases of all rounds on one machine.
 
     Attributes:
-        capacity_per_s: what Triton alone answered in a closed loop, before the first phase and after the last.
-        flood_per_s: rate of the flood that was asked for, from the capacity before.
-        runs: by phase name.
+        name: of the scenario.
+        capacity_per_s: what Triton alone answered of each stream's requests before the rounds; NaN where not asked.
+        pools: by TARGET.PHASE.
         triton_version: as the server says.
     """
 
+    name: str
+    scenario: Scenario
     machine: Machine
     seed: int
-    capacity_per_s: tuple[float, float]
-    flood_per_s: float
-    runs: dict[str, Run]
     triton_version: str
+    capacity_per_s: dict[str, float]
+    pools: dict[str, PhasePool]
+
+    @cached_property
+    def measured(self) -> dict[str, Measured]:
+        """Every metric by its reference."""
+        return measure(self.pools, seed=self.seed)
+
+    @cached_property
+    def verdicts(self) -> list[Verdict]:
+        """All claims of the scenario, in order."""
+        return judge(self.scenario.verdicts, self.measured)
+
+    @cached_property
+    def faults(self) -> list[str]:
+        """Why the load was not the one asked for; empty for a valid run."""
+        return [
+            f"{cell}.{name}: {fault}"
+            for cell, pool in self.pools.items()
+            for name in pool.streams
+            for fault in self._faults(f"{cell}.{name}", self.scenario.streams[name])
+        ]
 
     @property
-    def reference_per_s(self) -> float:
-        """Triton's capacity: the mean of before and after, so that a drift of the machine cancels to first order."""
-        return sum(self.capacity_per_s) / 2
+    def valid(self) -> bool:
+        """Whether the figures mean what they say."""
+        return not self.faults
 
-    def faults(self) -> list[str]:
-        """Why these runs cannot be held against each other; empty for a valid result."""
-        faults = [fault for run in self.runs.values() for fault in run.faults()]
-        before, after = self.capacity_per_s
-        if abs(after - before) > CAPACITY_DRIFT_BOUND * self.reference_per_s:
-            faults.append(f"the machine changed: Triton's capacity was {before:.0f}/s before and {after:.0f}/s after")
-        return faults
+    def value(self, reference: str) -> float:
+        """The pooled value of a metric."""
+        return self.measured[reference].value
 
     def facts(self) -> dict[str, Any]:
-        """Plain values for JSON; NaN becomes None."""
+        """Plain values for JSON; what does not exist is None."""
         facts = {
-            "scenario": "isolation",
+            "format": FORMAT,
+            "scenario": self.name,
+            "definition": self.scenario.model_dump(mode="json", by_alias=True),
             "machine": asdict(self.machine),
             "triton_version": self.triton_version,
             "seed": self.seed,
-            "capacity_per_s": {"before": self.capacity_per_s[0], "after": self.capacity_per_s[1]},
-            "reference_per_s": self.reference_per_s,
-            "flood_per_s": self.flood_per_s,
-            "faults": self.faults(),
-            "lateness_p99_bound_ms": LATENESS_P99_BOUND_MS,
-            "phases": {name: run.facts() for name, run in self.runs.items()},
+            "capacity_per_s": self.capacity_per_s,
+            "valid": self.valid,
+            "faults": self.faults,
+            "verdicts": [verdict.facts() for verdict in self.verdicts],
+            "metrics": {reference: each.facts() for reference, each in self.measured.items()},
+            "errors": self._errors(),
         }
         plain: dict[str, Any] = _without_nan(facts)
         return plain
+
+    def _faults(self, stream: str, asked: Stream) -> list[str]:
+        faults = []
+        if unsent := self.value(f"{stream}.unsent"):
+            faults.append(f"the bound on outstanding requests was hit, {unsent:.0f} were never sent")
+        if asked.outstanding is not None:
+            return faults
+        late_ms, bound_ms = self.value(f"{stream}.lateness_p99_ms"), self._bound_ms(stream, asked)
+        if late_ms > bound_ms:
+            faults.append(f"the generator fell behind, its p99 lateness {late_ms:.1f} ms is above {bound_ms:.0f} ms")
+        sent = self.value(f"{stream}.sent_share")
+        if sent < SENT_SHARE_BOUND:
+            faults.append(f"only {sent:.0%} of the due requests were sent within the run")
+        return faults
+
+    def _bound_ms(self, stream: str, asked: Stream) -> float:
+        if asked.lateness_p99_bound_ms is None:
+            return math.inf
+        p99_ms = self.value(f"{stream}.p99_ms")
+        return max(asked.lateness_p99_bound_ms, 0.0 if math.isnan(p99_ms) else LATENESS_SHARE_BOUND * p99_ms)
+
+    def _errors(self) -> dict[str, dict[str, Any]]:
+        """Status codes and the first message of every stream in which something did not end well."""
+        found: dict[str, dict[str, Any]] = {}
+        for cell, pool in self.pools.items():
+            for name, stream in pool.streams.items():
+                counts: dict[str, int] = {}
+                for each in stream.rounds:
+                    for code, count in each.errors.items():
+                        counts[code] = counts.get(code, 0) + count
+                if counts:
+                    first = next(each.first_error for each in stream.rounds if each.first_error)
+                    found[f"{cell}.{name}"] = {"codes": counts, "first": first}
+        return found
 
 
 def write_json(facts: dict[str, Any], path: Path) -> None:
@@ -129,7 +132,7 @@ def write_json(facts: dict[str, Any], path: Path) -> None:
 
 def _without_nan(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _without_nan(one) for key, one in value.items()}
+        return {key: _without_nan(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_without_nan(one) for one in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -8,10 +8,10 @@ import grpc
 import grpc.aio
 from tritonclient.grpc import service_pb2
 
-from bench.outcome import has_pushback, outcome_of
+from bench.outcome import Outcome, has_pushback, outcome_of
 from bench.payload import infer_request
-from bench.samples import Recorder
-from bench.stream import Stream
+from bench.recording import Recorder
+from bench.stream import Job
 
 SERVICE: Final = "/inference.GRPCInferenceService"
 CONNECT_TIMEOUT_S: Final = 20.0
@@ -31,8 +31,9 @@ class Sender:
         pending: tasks of requests that are outstanding.
     """
 
-    def __init__(self, channel: grpc.aio.Channel, stream: Stream, body: bytes) -> None:
-        self.recorder = Recorder()
+    def __init__(self, channel: grpc.aio.Channel, job: Job, body: bytes) -> None:
+        stream = job.stream
+        self.recorder = Recorder(job.duration_s, stream.deadline_ms)
         self.pending: set[asyncio.Task[None]] = set()
         self._stream = stream
         self._body = body
@@ -43,7 +44,7 @@ class Sender:
         self._start_s = 0.0
 
     @classmethod
-    async def prepare(cls, channel: grpc.aio.Channel, stream: Stream, *, seed: int) -> "Sender":
+    async def prepare(cls, channel: grpc.aio.Channel, job: Job) -> "Sender":
         """Wait for the server, ask it for the model's inputs, and build the request.
 
         Raises:
@@ -56,12 +57,12 @@ class Sender:
             request_serializer=service_pb2.ModelMetadataRequest.SerializeToString,
             response_deserializer=service_pb2.ModelMetadataResponse.FromString,
         )
-        request = service_pb2.ModelMetadataRequest(name=stream.model)
-        metadata = await ask(request, metadata=stream.metadata(), timeout=CONNECT_TIMEOUT_S)
-        return cls(channel, stream, infer_request(stream, metadata, seed=seed))
+        request = service_pb2.ModelMetadataRequest(name=job.stream.model)
+        metadata = await ask(request, metadata=job.stream.metadata(), timeout=CONNECT_TIMEOUT_S)
+        return cls(channel, job, infer_request(job.stream, metadata, seed=job.seed, priority=job.triton_priority))
 
     def begin(self, start_s: float) -> None:
-        """Set the monotonic time that is zero in the samples."""
+        """Set the monotonic time that is zero in the recording."""
         self._start_s = start_s
 
     def now_s(self) -> float:
@@ -70,27 +71,20 @@ class Sender:
 
     def fire(self, due_s: float) -> None:
         """Send a request that was due then, without waiting; beyond the bound on outstanding ones, only book it."""
-        index = self.recorder.arrive(due_s)
+        number = self.recorder.arrive(due_s)
         if len(self.pending) >= self._stream.max_outstanding:
             return
-        task = asyncio.create_task(self.request(index))
+        task = asyncio.create_task(self.request(number))
         self.pending.add(task)
         task.add_done_callback(self.pending.discard)
 
-    async def request(self, index: int) -> None:
+    async def request(self, number: int) -> None:
         """Send one booked request and book its end. A cancelled one stays unanswered."""
-        recorder = self.recorder
-        recorder.send(index, self.now_s())
+        self.recorder.send(number, self.now_s())
         try:
             await self._infer(self._body, metadata=self._metadata, timeout=self._timeout_s)
         except grpc.aio.AioRpcError as error:
-            self._failed(index, error)
+            self.recorder.finish(number, self.now_s(), outcome_of(error), pushback=has_pushback(error))
+            self.recorder.failed(error.code().name, error.details())
         else:
-            recorder.finish(index, self.now_s(), outcome_of(grpc.StatusCode.OK))
-
-    def _failed(self, index: int, error: grpc.aio.AioRpcError) -> None:
-        recorder, code = self.recorder, error.code()
-        recorder.finish(index, self.now_s(), outcome_of(code), pushback=has_pushback(error))
-        recorder.errors[code.name] = recorder.errors.get(code.name, 0) + 1
-        if not recorder.first_error:
-            recorder.first_error = f"{code.name}: {error.details()}"
+            self.recorder.finish(number, self.now_s(), Outcome.OK)

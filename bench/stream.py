@@ -1,67 +1,95 @@
-"""One stream of requests and the job a generator process is given."""
+"""One stream of requests, and the job a generator process is given."""
 
-import json
-from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Annotated, Final, Self
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+from bench.arrivals import Arrivals, Level, Poisson
 
 # A safety bound, not a part of the load: 50,000 calls outstanding are about 1 GiB of client memory. An arrival
-# beyond it is not sent, is counted as UNSENT with a censored latency, and marks the run invalid.
-MAX_OUTSTANDING = 50_000
+# beyond it is not sent, is counted as UNSENT with a censored latency, and makes the run invalid.
+MAX_OUTSTANDING: Final = 50_000
 
 # Longer than any answer of a server that keeps up, short enough not to wait for a queue that never drains.
-GRACE_S = 2.0
+GRACE_S: Final = 2.0
+
+# Latency counts from the due time, so a late generator makes the server look worse, never better. Beyond a fifth of the
+# mean gap of a stream of 20/s (50 ms) its arrivals are no longer the process asked for.
+LATENESS_P99_BOUND_MS: Final = 10.0
+
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]*$")]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Stream:
-    """A stream of identical requests: open loop where `rate_per_s` is set, closed loop where `outstanding` is.
+class Shape(BaseModel):
+    """What one request costs: its model, its rows, and the size of the model's open dimensions."""
 
-    Raises:
-        ValueError: both or neither of the two are set, or a quantity is not positive.
-    """
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str
-    model: str
-    traffic_class: str
-    tenant: str
-    duration_s: float
-    rate_per_s: float = 0.0
-    outstanding: int = 0
-    rows: int = 1
-    seq: int = 32
-    triton_priority: int | None = None
-    deadline_ms: float | None = None
-    max_outstanding: int = MAX_OUTSTANDING
-    grace_s: float = GRACE_S
+    model: str = Field(description="Name of the model.")
+    rows: int = Field(default=1, gt=0, description="Rows of one request.")
+    seq: int = Field(default=32, gt=0, description="Size of every open dimension but the batch.")
 
-    def __post_init__(self) -> None:
-        if (self.rate_per_s > 0) == (self.outstanding > 0):
-            raise ValueError(f"stream {self.name}: set either rate_per_s (open loop) or outstanding (closed loop)")
-        if min(self.duration_s, self.rows, self.seq, self.max_outstanding) <= 0:
-            raise ValueError(f"stream {self.name}: duration_s, rows, seq and max_outstanding must be positive")
+
+class Stream(Shape):
+    """A stream of identical requests: open loop at a rate, or closed loop with a number outstanding."""
+
+    traffic_class: str = Field(alias="class", description="Priority class, as in `x-priority`.")
+    tenant: str = Field(description="As in `x-tenant-id`.")
+    rate_per_s: float | None = Field(default=None, gt=0, description="Open loop: mean arrivals per second.")
+    of_capacity: float | None = Field(
+        default=None, gt=0, description="Open loop: a multiple of what Triton alone answers of these requests."
+    )
+    outstanding: int | None = Field(default=None, gt=0, description="Closed loop: requests always with the server.")
+    arrivals: Arrivals = Field(default=Poisson(), description="poisson, bursty, diurnal or replay.")
+    profile: list[Level] = Field(default=[], description="Ramps and steps over the phase.")
+    deadline_ms: float | None = Field(default=None, gt=0, description="gRPC deadline of each request.")
+    max_outstanding: int = Field(default=MAX_OUTSTANDING, gt=0, description="Safety bound of the generator.")
+    grace_s: float = Field(default=GRACE_S, ge=0, description="Wait for answers after the phase.")
+    lateness_p99_bound_ms: float | None = Field(
+        default=LATENESS_P99_BOUND_MS, gt=0, description="The run is invalid beyond it; none: only the rate matters."
+    )
+
+    @model_validator(mode="after")
+    def _one_load(self) -> Self:
+        loads = [self.rate_per_s, self.of_capacity, self.outstanding]
+        if len([load for load in loads if load is not None]) != 1:
+            raise ValueError("set exactly one of rate_per_s, of_capacity (open loop) and outstanding (closed loop)")
+        if [point.at for point in self.profile] != sorted(point.at for point in self.profile):
+            raise ValueError("the points of a profile must be in order of `at`")
+        return self
+
+    @property
+    def shape(self) -> Shape:
+        """What decides the capacity for these requests."""
+        return Shape(model=self.model, rows=self.rows, seq=self.seq)
 
     def metadata(self) -> tuple[tuple[str, str], ...]:
         """Request metadata that names the class and the tenant."""
         return (("x-priority", self.traffic_class), ("x-tenant-id", self.tenant))
 
 
-@dataclass(frozen=True, kw_only=True)
-class Job:
-    """What one generator process is told: a stream, where to send it, the seed, and the file for its samples (npz)."""
+class Job(BaseModel):
+    """What one generator process is told.
+
+    Attributes:
+        target: HOST:PORT.
+        rate_per_s: of an open loop, with multiples of the capacity resolved; 0 for a closed loop.
+        triton_priority: Triton's own level (1 = most important), sent where set.
+        out: file for its recording.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     target: str
+    name: str
     stream: Stream
+    rate_per_s: float
+    duration_s: float
     seed: int
+    triton_priority: int | None
     out: Path
 
     def to_json(self) -> str:
         """The job as one line of JSON."""
-        return json.dumps({**asdict(self), "out": str(self.out)})
-
-    @classmethod
-    def from_json(cls, line: str) -> "Job":
-        """The job that `to_json` wrote."""
-        fields = json.loads(line)
-        return cls(
-            target=fields["target"], stream=Stream(**fields["stream"]), seed=fields["seed"], out=Path(fields["out"])
-        )
+        return self.model_dump_json(by_alias=True)

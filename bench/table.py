@@ -1,102 +1,131 @@
-"""The isolation scenario's table and verdict lines, for a terminal."""
+"""A result for a terminal: a table, the spread of what repeats, and the verdicts."""
 
 import math
-from collections.abc import Callable
 from typing import Final
 
 from rich.table import Table
 from rich.text import Text
 
-from bench.result import Result, Run
-from bench.summary import StreamSummary
+from bench.result import Result
 from bench.verdict import Verdict
 
-Cell = Callable[[Run], str]
+NOTHING: Final = "-"
+
+# (label, metric) of each stream of a phase, and of the phase; rows without a single number are left out.
+STREAM_ROWS: Final = (
+    ("requests", "requests"),
+    ("offered/s", "offered_per_s"),
+    ("ok/s", "ok_per_s"),
+    ("in time/s", "goodput_per_s"),
+    ("p50 ms", "p50_ms"),
+    ("p90 ms", "p90_ms"),
+    ("p99 ms", "p99_ms"),
+    ("p99 95 % interval", "p99_ms"),
+    ("max ms", "max_ms"),
+    ("refused/s", "refused_per_s"),
+    ("refusal p99 ms", "refusal_p99_ms"),
+    ("expired", "expired"),
+    ("failed", "failed"),
+    ("unanswered", "unanswered"),
+    ("lateness p99 ms", "lateness_p99_ms"),
+)
+PHASE_ROWS: Final = (
+    ("ok/s", "ok_per_s"),
+    ("ok/s each round", "ok_per_s"),
+    ("Jain's index", "jain"),
+    ("hop CPU us/request", "hop_cpu_us_per_request"),
+    ("hop memory growth MiB", "hop_growth_mib"),
+)
+# Left out where all are zero: a table of what happened, not of what could have.
+ONLY_IF_ANY: Final = ("refused_per_s", "expired", "failed", "unanswered")
 
 
-def isolation_table(result: Result) -> Table:
-    """One column per phase, one row per number."""
+def result_table(result: Result) -> Table:
+    """One column per target and phase, one section per stream."""
     table = Table(title=_title(result), title_justify="left", header_style="bold")
-    table.add_column("")
-    for run in result.runs.values():
-        table.add_column("\n".join(run.phase.title), justify="right")
-    for label, cell, ends_section in _rows(result):
-        table.add_row(label, *(cell(run) for run in result.runs.values()), end_section=ends_section)
+    table.add_column("", no_wrap=True)
+    for cell in result.pools:
+        table.add_column("\n".join(cell.split(".")), justify="right")
+    for section in _sections(result):
+        for place, row in enumerate(section):
+            table.add_row(*row, end_section=place == len(section) - 1)
     return table
+
+
+def rows_of(result: Result) -> list[list[str]]:
+    """The table's rows as text."""
+    return [row for section in _sections(result) for row in section]
 
 
 def verdict_line(verdict: Verdict) -> Text:
     """PASS or FAIL, the claim, and what was found."""
     mark = Text("PASS", "bold green") if verdict.passed else Text("FAIL", "bold red")
-    return Text.assemble(mark, f"  {verdict.claim}: {verdict.found}")
+    doubt = "" if verdict.clear else "  (the bound lies within the interval)"
+    return Text.assemble(mark, f"  {verdict.claim}: {verdict.found}", (doubt, "yellow"))
+
+
+def validity_lines(result: Result) -> list[Text]:
+    """One line for a valid run; else INVALID and why."""
+    if result.valid:
+        return [Text.assemble(("VALID", "bold green"), "  the load of every phase was the one asked for")]
+    return [Text.assemble(("INVALID", "bold red"), f"  {fault}") for fault in result.faults]
 
 
 def _title(result: Result) -> str:
-    before, after = result.capacity_per_s
-    return (
-        f"Interactive traffic under a background flood of {result.flood_per_s:.0f}/s "
-        f"(Triton's capacity: {before:.0f}/s before, {after:.0f}/s after)\n"
-        f"{result.machine.cpu}, {result.machine.cores} cores, Triton {result.triton_version}, seed {result.seed}"
-    )
+    machine = f"{result.machine.cpu}, {result.machine.cores} cores, Triton {result.triton_version}"
+    capacities = {f"{each:.0f}/s" for each in result.capacity_per_s.values() if not math.isnan(each)}
+    capacity = f", capacity of Triton {' and '.join(sorted(capacities))}" if capacities else ""
+    rounds = f"{result.scenario.rounds} rounds, all pooled, seed {result.seed}"
+    return f"{result.name}: {result.scenario.title}\n{machine}{capacity}; {rounds}"
 
 
-def _rows(result: Result) -> list[tuple[str, Cell, bool]]:
+def _sections(result: Result) -> list[list[list[str]]]:
+    """A section per stream and one for whole phases; rows without a single number are left out."""
+    sections = {
+        stream: [_row(result, metric, stream, label) for label, metric in STREAM_ROWS]
+        for stream in result.scenario.streams
+    }
+    sections["together"] = [_row(result, metric, None, label) for label, metric in PHASE_ROWS]
+    blank = [""] * len(result.pools)
     return [
-        ("interactive p50 ms", lambda run: _ms(run.interactive.p50_ms), False),
-        ("interactive p90 ms", lambda run: _ms(run.interactive.p90_ms), False),
-        ("interactive p99 ms", lambda run: _ms(run.interactive.p99_ms), False),
-        ("interactive max ms", lambda run: _ms(run.interactive.max_ms), False),
-        ("interactive requests", lambda run: str(run.interactive.n), False),
-        ("  refused", lambda run: str(run.interactive.refused), False),
-        ("  failed", lambda run: str(run.interactive.error + run.interactive.deadline), False),
-        ("  unanswered", lambda run: str(run.interactive.unanswered), True),
-        ("background sent/s", _background(lambda one: f"{one.offered_per_s:.0f}"), False),
-        ("background ok/s", _background(lambda one: f"{one.ok_per_s:.0f}"), False),
-        ("background refused/s", _background(lambda one: f"{one.refused_per_s:.0f}"), False),
-        ("  with pushback", _background(_with_pushback), False),
-        ("background unanswered", _background(lambda one: str(one.unanswered)), True),
-        ("total ok/s", lambda run: _whole(run.total_ok_per_s), False),
-        ("  of Triton's capacity", lambda run: _of_capacity(run, result), True),
-        ("generator lateness p99 ms", lambda run: _ms(run.interactive.lateness_p99_ms), False),
-        ("generator CPU us/request", _background(lambda one: f"{one.generator_cpu_us_per_request:.0f}"), False),
-        ("scheduler CPU us/request", lambda run: _whole(run.scheduler_cpu_us_per_request), False),
-        ("scheduler RSS MiB", _memory, False),
-        ("valid", lambda run: "no" if run.faults() else "yes", False),
+        [[title, *blank], *(row for row in section if any(cell != NOTHING for cell in row[1:]))]
+        for title, section in sections.items()
     ]
 
 
-NOTHING: Final = "-"
+def _row(result: Result, metric: str, stream: str | None, label: str) -> list[str]:
+    cells = []
+    for cell in result.pools:
+        measured = result.measured.get(f"{cell}.{metric}" if stream is None else f"{cell}.{stream}.{metric}")
+        if measured is None or not _tells(result, cell, metric, stream, measured.value):
+            cells.append(NOTHING)
+        elif label.endswith("interval"):
+            cells.append(_range(*measured.interval))
+        elif label.endswith("each round"):
+            cells.append(" ".join(number(each) for each in measured.rounds))
+        else:
+            cells.append(number(measured.value))
+    return [f"  {label}", *cells]
 
 
-def _ms(value: float) -> str:
-    if math.isnan(value):
+def _tells(result: Result, cell: str, metric: str, stream: str | None, value: float) -> bool:
+    """Whether a number says something that another row does not."""
+    if metric == "goodput_per_s":
+        return stream is not None and result.scenario.streams[stream].deadline_ms is not None
+    if metric == "jain":
+        streams = [result.scenario.streams[name] for name in result.pools[cell].streams]
+        return len(streams) > 1 and len({each.traffic_class for each in streams}) == 1
+    return metric not in ONLY_IF_ANY or value > 0
+
+
+def _range(low: float, high: float) -> str:
+    return NOTHING if math.isnan(low) else f"{number(low)}..{number(high)}"
+
+
+def number(value: float) -> str:
+    """Three significant digits, more where the number is larger than that."""
+    if not math.isfinite(value):
         return NOTHING
-    return f"{value:.1f}" if value < 100 else f"{value:,.0f}"
-
-
-def _whole(value: float) -> str:
-    return NOTHING if math.isnan(value) else f"{value:.0f}"
-
-
-def _background(cell: Callable[[StreamSummary], str]) -> Cell:
-    def of_run(run: Run) -> str:
-        return NOTHING if run.background is None else cell(run.background)
-
-    return of_run
-
-
-def _of_capacity(run: Run, result: Result) -> str:
-    return f"{run.total_ok_per_s / result.reference_per_s:.2f}" if run.phase.flooded else NOTHING
-
-
-def _with_pushback(summary: StreamSummary) -> str:
-    if not summary.refused:
-        return NOTHING
-    return f"{(summary.refused - summary.refused_without_pushback) / summary.refused:.0%}"
-
-
-def _memory(run: Run) -> str:
-    """At the start, a quarter, half and the end of the run."""
-    if run.scheduler is None:
-        return NOTHING
-    return "/".join(f"{run.scheduler.rss_mib_at(part):.0f}" for part in (0.0, 0.25, 0.5, 1.0))
+    if abs(value) >= 100 or value == round(value):
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"

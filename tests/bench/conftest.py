@@ -1,23 +1,25 @@
-"""A small KServe server in this process, and made-up samples."""
+"""A small KServe server in this process, and made-up recordings and results."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+import copy
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import grpc
 import grpc.aio
-import numpy as np
 import pytest
 from tritonclient.grpc import service_pb2
 
 from bench.machine import Machine
 from bench.outcome import Outcome
-from bench.plan import BACKGROUND, INTERACTIVE, PHASES
+from bench.pool import PhasePool, StreamPool
 from bench.process_watch import ProcessUsage
-from bench.result import Result, Run
-from bench.samples import Samples
+from bench.recording import Recorder, Recording
+from bench.result import Result
+from bench.scenario import parse
 
 SERVICE = "inference.GRPCInferenceService"
 Answer = Callable[[grpc.aio.ServicerContext], Awaitable[None]]
@@ -92,51 +94,91 @@ def one_at_a_time() -> Callable[[float], Answer]:
 
 
 @pytest.fixture
-def made_samples() -> Callable[..., Samples]:
-    """Samples of given latencies (ms), due every 10 ms from 5 ms on, OK and sent in time unless told otherwise."""
+def made_recording(tmp_path: Path) -> Callable[..., Recording]:
+    """A recording of one second with given latencies (ms), due one after the other, all sent `late_ms` late.
 
-    def make(latencies_ms: list[float], **changes: Any) -> Samples:
-        n = len(latencies_ms)
-        due_s = (np.arange(n) + 0.5) * 0.01
-        columns: dict[str, Any] = {
-            "due_s": due_s,
-            "sent_s": due_s,
-            "done_s": due_s + np.array(latencies_ms) / 1e3,
-            "outcome": np.full(n, Outcome.OK, np.uint8),
-            "pushback": np.zeros(n, np.bool_),
-            "duration_s": max(n, 1) * 0.01,
-            "end_s": max(n, 1) * 0.01 + 2.0,
-            "cpu_s": 0.001 * n,
-            "errors": {},
-            "first_error": "",
-        }
-        return Samples(**{**columns, **changes})
+    `outcomes` are theirs, OK where there are fewer; None is never answered.
+    """
+
+    def make(
+        latencies_ms: Sequence[float],
+        *,
+        outcomes: Sequence[Outcome | None] = (),
+        seconds: float = 1.0,
+        late_ms: float = 0.0,
+        pushback: bool = True,
+        deadline_ms: float | None = None,
+    ) -> Recording:
+        recorder = Recorder(seconds, deadline_ms)
+        ends = [*outcomes, *[Outcome.OK] * (len(latencies_ms) - len(outcomes))]
+        for place, (latency_ms, outcome) in enumerate(zip(latencies_ms, ends, strict=True)):
+            due_s = seconds * place / len(latencies_ms) / 2  # in the first half, so that answers come within the run
+            number = recorder.arrive(due_s)
+            recorder.send(number, due_s + late_ms / 1e3)
+            if outcome is not None:
+                recorder.finish(number, due_s + latency_ms / 1e3, outcome, pushback=pushback)
+        path = tmp_path / "made.json"
+        recorder.save(path, end_s=seconds + 2.0, cpu_s=0.001 * len(latencies_ms))
+        return Recording.load(path)
 
     return make
 
 
-@pytest.fixture
-def made_result(made_samples: Callable[..., Samples]) -> Callable[..., Result]:
-    """A result whose every verdict passes; `change` replaces samples of (phase, stream)."""
-    half_refused = np.where(np.arange(100) % 2, Outcome.OK, Outcome.REFUSED).astype(np.uint8)
-    flood = made_samples([50.0] * 100, outcome=half_refused, pushback=half_refused == Outcome.REFUSED)
-    p99_ms = {"triton-alone": 5, "fairlane-alone": 8, "triton-flood": 4000, "priorities-flood": 400}
+SCENARIO = {
+    "title": "Two streams",
+    "rounds": 2,
+    "targets": ["triton", "fairlane"],
+    "streams": {
+        "interactive": {"class": "interactive", "tenant": "screen", "model": "minilm", "rate_per_s": 20},
+        "flood": {
+            "class": "background", "tenant": "batch", "model": "minilm", "of_capacity": 2,
+            "lateness_p99_bound_ms": None,
+        },
+    },
+    "phases": {
+        "alone": {"streams": ["interactive"], "seconds": 1},
+        "flood": {"streams": ["interactive", "flood"], "seconds": 1},
+    },
+    "verdicts": {
+        "p99": {
+            "claim": "p99 <= 3 x alone", "value": "fairlane.flood.interactive.p99_ms",
+            "over": "fairlane.alone.interactive.p99_ms", "at_most": 3,
+        },
+        "throughput": {
+            "claim": "at least 0.9", "value": "fairlane.flood.ok_per_s", "over": "triton.flood.ok_per_s",
+            "at_least": 0.9,
+        },
+        "answered": {"claim": "all answered", "value": "fairlane.flood.interactive.not_ok", "at_most": 0},
+        "memory": {"claim": "flat", "value": "fairlane.flood.hop_growth_mib", "at_most": 8},
+    },
+}  # fmt: skip
 
-    def make(change: dict[tuple[str, str], Samples] | None = None, rss_mib: list[float] | None = None) -> Result:
-        runs = {}
-        for phase in PHASES:
-            latency_ms = float(p99_ms.get(phase.name, 20))
-            samples = {INTERACTIVE: made_samples([latency_ms] * 100)}
-            if phase.flooded:
-                samples[BACKGROUND] = flood
-            samples |= {stream: new for (name, stream), new in (change or {}).items() if name == phase.name}
-            series = rss_mib or [100.0] * 9
-            usage = ProcessUsage(at_s=list(map(float, range(len(series)))), rss_mib=series, cpu_s=0.1)
-            scheduler = usage if phase.name.startswith("fairlane") else None
-            runs[phase.name] = Run(phase=phase, samples=samples, scheduler=scheduler)
+
+@pytest.fixture
+def definition() -> dict[str, Any]:
+    """A scenario's content, to be changed."""
+    return copy.deepcopy(SCENARIO)
+
+
+@pytest.fixture
+def made_result(made_recording: Callable[..., Recording]) -> Callable[..., Result]:
+    """A result of two rounds in which everything is right; `change` replaces recordings of CELL.STREAM."""
+    p99_ms = {"triton.alone": 5, "triton.flood": 400, "fairlane.alone": 8, "fairlane.flood": 20}
+    rss_mib = [80.0, 90, 100, 100, 100, 100, 101, 101, 101]
+    usage = ProcessUsage(at_s=[float(at) for at in range(9)], rss_mib=rss_mib, cpu_s=0.1)
+
+    def make(change: dict[str, list[Recording]] | None = None) -> Result:
+        scenario = parse(copy.deepcopy(SCENARIO), Path("made.yaml"))
+        pools = {}
+        for cell, latency_ms in p99_ms.items():
+            streams = {}
+            for name in scenario.phases[cell.split(".")[1]].streams:
+                recordings = [made_recording([latency_ms] * 100) for _ in range(2)]
+                streams[name] = StreamPool((change or {}).get(f"{cell}.{name}", recordings), 100.0)
+            pools[cell] = PhasePool(streams, [usage if cell.startswith("fairlane") else None] * 2)
         return Result(
-            machine=Machine.here(), seed=7, capacity_per_s=(100.0, 110.0), flood_per_s=200.0, runs=runs,
-            triton_version="fake",
+            name="made", scenario=scenario, machine=Machine.here(), seed=7, triton_version="fake",
+            capacity_per_s={"interactive": 100.0, "flood": 100.0}, pools=pools,
         )  # fmt: skip
 
     return make

@@ -1,64 +1,94 @@
-"""What the scenario leaves behind: table, plot, JSON."""
+"""What a run leaves behind: table, page, picture, JSON."""
 
 import io
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-import numpy as np
+import pytest
 from rich.console import Console
 
 from bench.outcome import Outcome
-from bench.plot import write_plot
+from bench.plot import over_time, readable_ms
+from bench.pool import StreamPool
+from bench.recording import Recording
+from bench.report import write_report
 from bench.result import Result, write_json
-from bench.samples import NEVER, Samples
-from bench.table import isolation_table, verdict_line
-from bench.verdict import verdicts
+from bench.table import number, result_table, validity_lines, verdict_line
 
 MakeResult = Callable[..., Result]
+Make = Callable[..., Recording]
 
 
 def printed(result: Result) -> str:
     text = io.StringIO()
     console = Console(file=text, width=110)
-    console.print(isolation_table(result))
-    for verdict in verdicts(result):
-        console.print(verdict_line(verdict), soft_wrap=True)
+    console.print(result_table(result))
+    for line in (*validity_lines(result), *map(verdict_line, result.verdicts)):
+        console.print(line, soft_wrap=True)
     return text.getvalue()
 
 
 def test_table_shows_every_number_in_full(made_result: MakeResult) -> None:
     text = printed(made_result())
-    rows = [line.split("│")[1:-1] for line in text.splitlines() if line.startswith("│")]
-    numbers = {cells[0].strip(): [cell.strip() for cell in cells[1:]] for cells in rows}
-    assert numbers["interactive p99 ms"] == ["5.0", "8.0", "4,000", "400", "20.0"]
-    assert numbers["with pushback"] == ["-", "-", "100%", "100%", "100%"]
-    assert numbers["scheduler RSS MiB"] == ["-", "100/100/100/100", "-", "-", "100/100/100/100"]
-    assert numbers["valid"] == ["yes"] * 5
-    assert text.count("PASS") == 7
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in text.splitlines() if line.startswith("│")]
+    assert ["p99 ms", "5.00", "400", "8.00", "20.0"] in rows
+    flood = rows[rows.index(["flood", "", "", "", ""]) :]
+    assert ["requests", "-", "200", "-", "200"] in flood
+    assert "refused/s" not in {row[0] for row in rows}
+    assert "VALID" in text
+    assert text.count("PASS") == 4
     assert "…" not in text
 
 
-def test_table_takes_a_stream_without_a_single_answer(
-    made_result: MakeResult, made_samples: Callable[..., Samples]
+def test_an_invalid_run_is_said_above_its_verdicts(made_result: MakeResult, made_recording: Make) -> None:
+    text = printed(made_result({"fairlane.flood.interactive": [made_recording([20.0] * 100, late_ms=50)] * 2}))
+    assert "INVALID  fairlane.flood.interactive: the generator fell behind" in text
+
+
+def test_table_and_page_take_a_stream_without_a_single_answer(
+    made_result: MakeResult, made_recording: Make, tmp_path: Path
 ) -> None:
-    assert "FAIL" in printed(made_result({("fairlane-flood", "interactive"): made_samples([])}))
+    result = made_result({"fairlane.flood.interactive": [made_recording([])] * 2})
+    assert "FAIL" in printed(result)
+    write_report(result, tmp_path)
 
 
-def test_plot_is_a_png(made_result: MakeResult, made_samples: Callable[..., Samples], tmp_path: Path) -> None:
-    outcome = np.array([Outcome.OK, Outcome.UNANSWERED, Outcome.REFUSED], np.uint8)
-    samples = made_samples([5.0, NEVER, 1.0], outcome=outcome)
-    write_plot(made_result({("triton-flood", "interactive"): samples}), tmp_path / "plot.png")
-    assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
+def test_the_page_is_self_contained(made_result: MakeResult, tmp_path: Path) -> None:
+    write_report(made_result(), tmp_path)
+    page = (tmp_path / "made.html").read_text()
+    assert page.count("data:image/svg+xml;base64,") == 4  # two streams' latencies, goodput, shares
+    assert not re.search(r'(?:src|href)="(?!data:)', page)
+    assert "p99 &lt;= 3 x alone" in page
+    assert "<td>  p99 ms</td><td>5.00</td>" in page
+    assert (tmp_path / "made.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_json_holds_the_conditions_and_no_nan(
-    made_result: MakeResult, made_samples: Callable[..., Samples], tmp_path: Path
-) -> None:
-    write_json(made_result({("triton-alone", "interactive"): made_samples([])}).facts(), tmp_path / "r.json")
-    facts = json.loads((tmp_path / "r.json").read_text(), parse_constant=lambda name: 1 / 0)
+def test_json_holds_the_conditions_and_no_nan(made_result: MakeResult, made_recording: Make, tmp_path: Path) -> None:
+    bad = made_recording([1.0], outcomes=[Outcome.ERROR])
+    write_json(made_result({"triton.alone.interactive": [bad] * 2}).facts(), tmp_path / "r.json")
+
+    def refuse(name: str) -> Any:
+        raise AssertionError(name)
+
+    facts = json.loads((tmp_path / "r.json").read_text(), parse_constant=refuse)
     assert facts["seed"] == 7
     assert facts["machine"]["cores"] > 0
     assert facts["machine"]["versions"]["grpcio"]
-    assert facts["phases"]["triton-alone"]["streams"]["interactive"]["p99_ms"] is None
-    assert facts["phases"]["fairlane-flood"]["scheduler"]["rss_mib"] == [100.0] * 9
+    assert facts["metrics"]["triton.alone.interactive.p99_ms"]["value"] is None
+    assert facts["metrics"]["fairlane.flood.interactive.p99_ms"]["rounds"] == pytest.approx([20, 20], rel=1e-3)
+    assert facts["definition"]["streams"]["flood"]["class"] == "background"
+
+
+def test_latency_over_time_is_by_the_second_of_the_due_time(made_recording: Make) -> None:
+    at_s, p50_ms, p99_ms = over_time(StreamPool([made_recording([10.0] * 20, seconds=2.0)] * 2, 1.0))
+    assert at_s == [0.5, 1.5]
+    assert p50_ms == pytest.approx([10, float("nan")], rel=1e-3, nan_ok=True)
+    assert p99_ms == pytest.approx([10, float("nan")], rel=1e-3, nan_ok=True)
+
+
+def test_numbers_for_readers() -> None:
+    assert [number(each) for each in (0.1234, 12.34, 1234.5, 3.0, float("nan"))] == ["0.12", "12.3", "1,234", "3", "-"]
+    assert [readable_ms(each) for each in (4600, 21, 8.06, float("nan"))] == ["4.6 s", "21 ms", "8.1 ms", "none"]

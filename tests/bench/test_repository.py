@@ -20,17 +20,17 @@ def source(tmp_path: Path) -> Path:
 
 def test_copy_holds_one_model_and_leaves_the_source_alone(source: Path, tmp_path: Path) -> None:
     copy = copy_model(source, "minilm", tmp_path / "copy")
-    add_priority_levels(copy, "minilm")
+    add_priority_levels(copy, "minilm", 2)
     assert [path.name for path in copy.iterdir()] == ["minilm"]
     assert (copy / "minilm" / "1" / "model.onnx").read_bytes() == b"onnx"
     assert (source / "minilm" / "config.pbtxt").read_text() == CONFIG
 
 
 def test_priority_levels_are_added_to_the_dynamic_batcher(source: Path) -> None:
-    add_priority_levels(source, "minilm")
+    add_priority_levels(source, "minilm", 3)
     config = text_format.Parse((source / "minilm" / "config.pbtxt").read_text(), model_config_pb2.ModelConfig())
-    assert config.dynamic_batching.priority_levels == 2
-    assert config.dynamic_batching.default_priority_level == 2
+    assert config.dynamic_batching.priority_levels == 3
+    assert config.dynamic_batching.default_priority_level == 3
     assert config.max_batch_size == 32
 
 
