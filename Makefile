@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 TRITON_STAMP := $(VENV)/triton/.installed
 MODELS := minilm digits
 
-.PHONY: help setup test lint format serve export quantize bench models triton-container clean
+.PHONY: help setup test lint format serve export quantize bench models screenshot triton-container clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -26,6 +26,13 @@ $(TRITON_STAMP): requirements/triton.txt $(STAMP)
 	$(VENV)/triton/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements/triton.txt
 	@touch $@
 
+# What tests use from Debian, where this is Debian and a package manager may be asked; the tests that need it are skipped elsewhere.
+$(VENV)/.browser: $(STAMP)
+	@command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
+		&& apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends chromium >/dev/null; } \
+		|| echo "no chromium, and no way to install it: the live page's tests will be skipped" >&2
+	@touch $@
+
 setup: $(STAMP) $(TRITON_STAMP) ## .venv with everything, from a bare machine with Python 3.11
 
 lint: setup ## format, lint, strict types, import contracts
@@ -38,7 +45,7 @@ format: setup ## apply the formatter and the lint fixes
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-test: lint models ## lint, types and every test; what CI runs
+test: lint models $(VENV)/.browser ## lint, types and every test; what CI runs
 	$(BIN)/python -m pytest
 
 models: setup ## export and quantize what is missing
@@ -57,6 +64,9 @@ serve: models ## the main job: embedded Triton on model_repository/ and the sche
 
 bench: models ## the isolation scenario: table, plot, JSON in build/bench/
 	$(BIN)/fairlane bench isolation
+
+screenshot: models ## docs/live.png: the live page during a flood
+	$(BIN)/python -m tests.page.live_png docs/live.png
 
 triton-container: ## the official Triton container on the same model_repository/
 	@deploy/triton-container.sh
