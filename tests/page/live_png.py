@@ -14,7 +14,6 @@ from typing import Any, Final
 
 import fairlane
 import numpy as np
-from PIL import Image
 from playwright.async_api import async_playwright
 
 from scheduler.app import App
@@ -79,13 +78,6 @@ async def picture(http: str, target: Path) -> None:
         await browser.close()
 
 
-def shrink(target: Path) -> None:
-    """The page has few colours."""
-    image = Image.open(target).convert("P", palette=Image.Palette.ADAPTIVE, colors=128)
-    image.save(target, optimize=True)
-    print(f"{target}: {target.stat().st_size / 1024:.0f} KiB")
-
-
 async def main(target: Path) -> None:
     app = App(Config.model_validate(SETTINGS))
     addresses = await app.start()
@@ -100,6 +92,4 @@ async def main(target: Path) -> None:
 
 
 if __name__ == "__main__":
-    png = Path(sys.argv[1] if len(sys.argv) > 1 else "docs/live.png")
-    asyncio.run(main(png))
-    shrink(png)
+    asyncio.run(main(Path(sys.argv[1])))

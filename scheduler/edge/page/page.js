@@ -115,7 +115,7 @@ function band(low, high, y) {
     if (value == null || high[place] == null) return;
     const x = xOf(place, low.length);
     const wide = xOf(1, low.length) - xOf(0, low.length);
-    path += `M${x} ${y(value).toFixed(1)}V${y(high[place]).toFixed(1)}h${wide}V${y(value).toFixed(1)}Z`;
+    path += `M${x} ${y(value).toFixed(1)}V${y(high[place]).toFixed(1)}h${-wide}V${y(value).toFixed(1)}Z`;
   });
   return path;
 }
@@ -156,7 +156,7 @@ function drawQueue(lane, name) {
     { key: "floor", className: "grid", d: "M0 88H300" },
     { key: "area", className: "area", d: area(depth, y, 88) },
     { key: "refused", className: "refused", d: refused.map((value, place) => value
-      ? `M${xOf(place, refused.length)} 88h${wide}v${-(4 + 14 * value / worst).toFixed(1)}h${-wide}Z` : "").join("") },
+      ? `M${xOf(place, refused.length)} 88h${-wide}v${-(4 + 14 * value / worst).toFixed(1)}h${wide}Z` : "").join("") },
   ]);
   label(lane.queueLabels, [[number(highest), 4], ["0", 88]]);
   lane.queue.setAttribute("aria-label",
