@@ -43,7 +43,7 @@ def explain(request_id: str | None, http: str, as_json: bool) -> None:
 
 def story(told: Any) -> RenderableType:
     """One request's journey, for a person."""
-    head = Text.assemble((told["id"], "bold"), f"  {told['outcome']} in {duration(told['total_s'])}")
+    head = Text.assemble((_shown(told["id"]), "bold"), f"  {told['outcome']} in {duration(told['total_s'])}")
     steps = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     steps.add_column(justify="right", style="dim", no_wrap=True)
     for step in told["timeline"]:
@@ -75,9 +75,14 @@ def slowest(requests: Any) -> RenderableType:
         table.add_column(name, no_wrap=True, max_width=36, justify="right" if name == "took" else "left")
     for each in sorted(requests, key=lambda each: each["total_s"], reverse=True)[:SHOWN]:
         largest = f"{each['largest']} {duration(each['parts'][each['largest']])}"
-        about = (each["id"], duration(each["total_s"]), largest, each["outcome"], each["class"], each["tenant"])
+        about = (_shown(each["id"]), duration(each["total_s"]), largest, each["outcome"], each["class"], each["tenant"])
         table.add_row(*(Text(str(part)) for part in (*about, each["model"])))
     return table
+
+
+def _shown(name: str) -> str:
+    """An id as it came from a client, without what would steer the terminal."""
+    return name if name.isprintable() else ascii(name)
 
 
 def _parts(told: Any) -> Table:

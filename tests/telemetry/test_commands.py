@@ -45,6 +45,15 @@ async def test_explain_without_an_id_lists_the_slowest(serve: Any, request_of: A
     assert {"first", "second"} <= set(result.output.split())
 
 
+async def test_id_that_would_steer_the_terminal_is_shown_as_text(serve: Any, request_of: Any) -> None:
+    served = await serve()
+    await served.infer(request_of([[1]], id="\x1b[2Jgone"))
+    for arguments in (("explain",), ("explain", "\x1b[2Jgone")):
+        result = await run(*arguments, "--http", served.addresses.http)
+        assert "\\x1b[2Jgone" in result.output
+        assert "\x1b[2J" not in result.output
+
+
 async def test_request_that_has_left_the_ring_is_named(serve: Any) -> None:
     served = await serve()
     result = await run("explain", "gone", "--http", served.addresses.http)
