@@ -26,11 +26,8 @@ $(TRITON_STAMP): requirements/triton.txt $(STAMP)
 	$(VENV)/triton/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements/triton.txt
 	@touch $@
 
-# What tests use from Debian, where this is Debian and a package manager may be asked; the tests that need it are skipped elsewhere.
-$(VENV)/.browser: $(STAMP)
-	@command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
-		&& apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends chromium >/dev/null; } \
-		|| echo "no chromium, and no way to install it: the live page's tests will be skipped" >&2
+$(VENV)/.debian-tools: tests/debian-tools.sh $(STAMP)
+	@tests/debian-tools.sh $(BIN)
 	@touch $@
 
 setup: $(STAMP) $(TRITON_STAMP) ## .venv with everything, from a bare machine with Python 3.11
@@ -45,7 +42,7 @@ format: setup ## apply the formatter and the lint fixes
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-test: lint models $(VENV)/.browser ## lint, types and every test; what CI runs
+test: lint models $(VENV)/.debian-tools ## lint, types and every test; what CI runs
 	$(BIN)/python -m pytest
 
 models: setup ## export and quantize what is missing

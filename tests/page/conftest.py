@@ -15,7 +15,7 @@ CHROMIUM = shutil.which("chromium")
 @pytest.fixture
 async def browser() -> AsyncIterator[Browser]:
     if CHROMIUM is None:
-        pytest.skip("no chromium on this machine: apt-get install chromium (make setup does it as root)")
+        pytest.skip("no chromium on this machine: apt-get install chromium (make test does it as root)")
     async with async_playwright() as playwright:
         # Root cannot have Chromium's sandbox; the page comes from this process.
         browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
