@@ -8,7 +8,8 @@ STAMP := $(VENV)/.installed
 TRITON_STAMP := $(VENV)/triton/.installed
 MODELS := minilm digits
 
-.PHONY: help setup test lint format serve export quantize bench bench-smoke bench-micro core-coverage mutation models triton-container clean
+.PHONY: help setup test lint format serve export quantize bench bench-smoke bench-micro core-coverage mutation models
+.PHONY: screenshot triton-container clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -26,6 +27,10 @@ $(TRITON_STAMP): requirements/triton.txt $(STAMP)
 	$(VENV)/triton/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements/triton.txt
 	@touch $@
 
+$(VENV)/.debian-tools: tests/debian-tools.sh $(STAMP)
+	@tests/debian-tools.sh $(BIN)
+	@touch $@
+
 setup: $(STAMP) $(TRITON_STAMP) ## .venv with everything, from a bare machine with Python 3.11
 
 lint: setup ## format, lint, strict types, import contracts
@@ -38,7 +43,7 @@ format: setup ## apply the formatter and the lint fixes
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-test: lint models ## lint, types and every test; what CI runs
+test: lint models $(VENV)/.debian-tools ## lint, types and every test; what CI runs
 	$(BIN)/python -m pytest
 
 models: setup ## export and quantize what is missing
@@ -74,6 +79,9 @@ mutation: setup ## mutants of the core against its unit tests; MUTANTS="schedule
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements/constraints.txt -e '.[mutation]'
 	$(BIN)/python -m mutmut run $(MUTANTS)
 	$(BIN)/python -m mutmut results
+
+screenshot: models ## docs/live.png: the live page during a flood
+	$(BIN)/python -m tests.page.live_png docs/live.png
 
 triton-container: ## the official Triton container on the same model_repository/
 	@deploy/triton-container.sh

@@ -16,6 +16,8 @@ COMMANDS: Final[dict[str, tuple[str, str, str]]] = {
         "Run the scheduler, with embedded Triton where no backend is named.",
     ),
     "infer": ("scheduler.commands.infer", "infer", "Send one request to a running Fairlane and print the answer."),
+    "top": ("scheduler.commands.top", "top", "Watch a running Fairlane: classes, tenants, models, backends."),
+    "explain": ("scheduler.commands.explain", "explain", "Why a request took as long as it did."),
     "export": ("export.cli", "export", "Export PyTorch models to ONNX, checked against PyTorch."),
     "models": (
         "export.models_cli",

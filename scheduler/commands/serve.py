@@ -2,7 +2,6 @@
 
 import asyncio
 import gc
-import logging
 import signal
 from pathlib import Path
 from typing import Any, Final
@@ -12,6 +11,7 @@ import click
 from scheduler.app import Addresses, App
 from scheduler.config import Config, load
 from scheduler.errors import StartError
+from scheduler.telemetry import logs
 
 DEFAULT_FILE: Final = Path("fairlane.yaml")
 # Objects, young and middle collections until the next one. Young ones as small as by default, since a pause grows with
@@ -23,7 +23,7 @@ COLLECT_AFTER: Final = (700, 10, 100)
 @click.option("--config", "config_path", type=click.Path(path_type=Path), help="Configuration file (fairlane.yaml).")
 @click.option("--backend", "backends", multiple=True, metavar="HOST:PORT", help="A running Triton; may be repeated.")
 @click.option("--listen", metavar="HOST:PORT", help="Address of the gRPC service.")
-@click.option("--http", metavar="HOST:PORT", help="Address of /healthz, /readyz and /debug/snapshot.")
+@click.option("--http", metavar="HOST:PORT", help="Address of the live page, /metrics and health.")
 @click.option("--model-repository", type=click.Path(path_type=Path), help="Models of the embedded Triton.")
 def serve(
     config_path: Path | None,
@@ -33,12 +33,12 @@ def serve(
     model_repository: Path | None,
 ) -> None:
     """Run the scheduler, with embedded Triton on the model repository where no backend is named."""
-    logging.basicConfig(format="%(asctime)s %(levelname)-7s %(message)s", level=logging.INFO)
     overrides = _overrides(backends, listen, http, model_repository)
     if config_path is None and DEFAULT_FILE.exists():
         config_path = DEFAULT_FILE
     try:
         config = load(config_path, overrides)
+        logs.configure(config.telemetry.logs.format, config.telemetry.logs.level)
         drained = asyncio.run(_run(config))
     except StartError as error:
         raise click.ClickException(str(error)) from None

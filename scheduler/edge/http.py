@@ -20,6 +20,7 @@ ASSETS: Final = {
     "/": ("index.html", "text/html"),
     "/page.css": ("page.css", "text/css"),
     "/page.js": ("page.js", "text/javascript"),
+    "/page.svg": ("page.svg", "image/svg+xml"),
 }
 # The page needs nothing from elsewhere, and nothing that it shows can bring scripts along.
 SECURITY_HEADERS: Final = {

@@ -118,9 +118,8 @@ class Live:
         for each in self._snapshot.classes:
             rates = self._window.of_class(each.name, RECENT_S)
             last = self._window.of_class(each.name, 1)
-            classes[each.name] = _rounded(
+            classes[each.name] = {"queued": each.queued} | _rounded(
                 {
-                    "queued": each.queued,
                     "per_s": last.completed_per_s,
                     "refused_per_s": last.refused_per_s,
                     "p50_s": rates.p50_s,

@@ -6,12 +6,14 @@ from collections.abc import AsyncIterator, Callable
 
 from scheduler.config import Config
 from scheduler.core.snapshot import Snapshot
+from scheduler.errors import StartError
 from scheduler.telemetry.journey import Journal
 from scheduler.telemetry.live import Live
+from scheduler.telemetry.logs import RequestLog
 from scheduler.telemetry.measures import Measures
 from scheduler.telemetry.metrics import Metrics, State
 from scheduler.telemetry.process import ProcessWatch
-from scheduler.telemetry.recorder import Recorder
+from scheduler.telemetry.recorder import Recorder, Tracer
 from scheduler.telemetry.tenants import TenantTable
 
 
@@ -35,12 +37,28 @@ class Observatory:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.to_thread(self.recorder.close)
 
 
 def recorder_of(config: Config) -> Recorder | None:
-    """What listens, by the settings; None where telemetry is off."""
+    """What listens, by the settings; None where telemetry is off.
+
+    Raises:
+        StartError: traces are wanted, and the extra for them is not installed.
+    """
     about = config.telemetry
     if not about.enabled:
         return None
-    now = asyncio.get_running_loop().time()
-    return Recorder(Measures(TenantTable(about.tenants, now)), Journal(about.requests))
+    now = asyncio.get_running_loop().time
+    tracer = None if about.tracing.otlp is None else _tracer(about.tracing.otlp, about.tracing.sample, now)
+    return Recorder(Measures(TenantTable(about.tenants, now())), Journal(about.requests), RequestLog(), tracer)
+
+
+def _tracer(otlp: str, sample: float, now: Callable[[], float]) -> Tracer:
+    try:
+        from scheduler.telemetry.tracing import OtlpTracer  # noqa: PLC0415 - an extra, and slow to import
+    except ImportError as error:
+        raise StartError(
+            f"telemetry.tracing.otlp: needs OpenTelemetry: pip install 'fairlane-server[tracing]' ({error})"
+        ) from None
+    return OtlpTracer(otlp, sample, now)

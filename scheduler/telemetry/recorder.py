@@ -30,6 +30,9 @@ class Tracer(Protocol):
     def ended(self, journey: Journey) -> None:
         """A request has ended."""
 
+    def close(self) -> None:
+        """Deliver what is left; may block for some seconds."""
+
 
 class Log(Protocol):
     """What writes a line (logs.py)."""
@@ -112,6 +115,11 @@ class Recorder:
     def backend(self, state: BackendState) -> None:
         """Remember what it offers."""
         self.backends[state.name] = state
+
+    def close(self) -> None:
+        """Deliver what is left to deliver; may block for some seconds."""
+        if self._tracer is not None:
+            self._tracer.close()
 
     def _end(self, ticket: Ticket, outcome: Outcome, now: float) -> None:
         journey = self._open.pop(ticket.ticket_id, None)

@@ -1,0 +1,96 @@
+"""Structured logs on standard error: for people, or JSON a line. Never payloads.
+
+Everything goes through the standard library's `logging`, so that libraries' lines look the same; structlog formats.
+A request is a line at `debug`. From `info` on refusals are told of, sampled: the first of each class and reason, and
+then at most one each SAMPLE_S seconds, with the number of those that were not told of.
+"""
+
+import logging
+import logging.config
+from typing import Any, Final
+
+import structlog
+
+from scheduler.core.outcome import Outcome
+from scheduler.telemetry.journey import Journey
+from scheduler.telemetry.tenants import REFUSALS
+
+SAMPLE_S: Final = 10.0
+LOGGER: Final = "fairlane.requests"
+
+
+def configure(style: str, level: str) -> None:
+    """Send every logger's lines to standard error.
+
+    Args:
+        style: `console` or `json`.
+        level: `debug`, `info` or `warning`; of Fairlane's own loggers, others' begin at `info`.
+    """
+    stamp = structlog.processors.TimeStamper(fmt="iso", utc=style == "json")
+    shared: list[Any] = [structlog.stdlib.add_log_level, structlog.stdlib.add_logger_name, stamp]
+    shared += [structlog.stdlib.ExtraAdder(), structlog.processors.format_exc_info]
+    renderer: Any = structlog.processors.JSONRenderer() if style == "json" else structlog.dev.ConsoleRenderer()
+    logging.config.dictConfig(
+        {
+            "version": 1,
+            "disable_existing_loggers": False,
+            "formatters": {
+                "structured": {
+                    "()": structlog.stdlib.ProcessorFormatter,
+                    "processors": [structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+                    "foreign_pre_chain": shared,
+                }
+            },
+            "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "structured"}},
+            "root": {"handlers": ["stderr"], "level": "WARNING" if level == "warning" else "INFO"},
+            "loggers": {name: {"level": level.upper()} for name in ("fairlane", "scheduler")},
+        }
+    )
+
+
+class RequestLog:
+    """Writes a line for each request, or for some of the refused."""
+
+    def __init__(self) -> None:
+        self._log = logging.getLogger(LOGGER)
+        # (class, outcome) -> when the next one may be told of, and how many were not.
+        self._next_at: dict[tuple[str, Outcome], float] = {}
+        self._untold: dict[tuple[str, Outcome], int] = {}
+
+    def ended(self, journey: Journey) -> None:
+        """A request has ended."""
+        if self._log.isEnabledFor(logging.DEBUG):
+            self._log.debug("request", extra=_fields(journey))
+        elif journey.outcome in REFUSALS and self._log.isEnabledFor(logging.INFO):
+            self._sample(journey)
+
+    def _sample(self, journey: Journey) -> None:
+        assert journey.outcome is not None
+        assert journey.ended_at is not None
+        key = (journey.ticket.priority_class, journey.outcome)
+        if journey.ended_at < self._next_at.get(key, 0.0):
+            self._untold[key] = self._untold.get(key, 0) + 1
+            return
+        self._next_at[key] = journey.ended_at + SAMPLE_S
+        self._log.info("refused", extra=_fields(journey) | {"untold": self._untold.pop(key, 0)})
+
+
+def _fields(journey: Journey) -> dict[str, Any]:
+    ticket, batch = journey.ticket, journey.batch
+    left = journey.dispatched_at if journey.dispatched_at is not None else journey.ended_at
+    fields: dict[str, Any] = {
+        # Ids are as clients sent them: what is not printable must not reach a terminal.
+        "id": journey.name if journey.name.isprintable() else ascii(journey.name),
+        "class": ticket.priority_class,
+        "tenant": ticket.tenant,
+        "model": ticket.model,
+        "rows": ticket.rows,
+        "outcome": "" if journey.outcome is None else journey.outcome.value,
+        "total_ms": round(journey.total_s * 1000, 3),
+        "queue_ms": round(((left or journey.queued_at) - journey.queued_at) * 1000, 3),
+    }
+    if journey.pushback_s is not None:
+        fields["pushback_ms"] = round(journey.pushback_s * 1000)
+    if batch is not None:
+        fields |= {"backend": batch.backend, "batch": batch.batch_id, "batch_rows": batch.rows}
+    return fields

@@ -1,0 +1,85 @@
+"""`fairlane top` and `fairlane explain` against a whole service; commands run in a thread, as they block."""
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from scheduler.cli import main
+from scheduler.commands.top import duration, share_bar, sparkline
+
+
+async def run(*arguments: str) -> Result:
+    return await asyncio.to_thread(CliRunner().invoke, main, list(arguments), env={"COLUMNS": "160"})
+
+
+async def test_top_shows_classes_tenants_models_and_backends(serve: Any, request_of: Any) -> None:
+    served = await serve()
+    await served.infer(request_of([[1]]), metadata=(("x-tenant-id", "[bold]acme"),))
+    await asyncio.sleep(0)
+    result = await run("top", "--once", "--http", served.addresses.http)
+    assert result.exit_code == 0, result.output
+    for word in ("● ready", "interactive", "background", "[bold]acme", "two_instances", "fake"):
+        assert word in result.output
+
+
+async def test_explain_tells_a_requests_story(serve: Any, request_of: Any) -> None:
+    served = await serve()
+    await served.infer(request_of([[1]], id="r/1"), metadata=(("x-tenant-id", "acme"),))
+    result = await run("explain", "r/1", "--http", served.addresses.http)
+    assert result.exit_code == 0, result.output
+    assert "r/1  completed in" in result.output
+    assert "left for fake in batch 1: alone, 1 rows" in result.output
+    assert "Fair order" in result.output
+    machine = await run("explain", "r/1", "--json", "--http", served.addresses.http)
+    assert json.loads(machine.output)["tenant"] == "acme"
+
+
+async def test_explain_without_an_id_lists_the_slowest(serve: Any, request_of: Any) -> None:
+    served = await serve()
+    for name in ("first", "second"):
+        await served.infer(request_of([[1]], id=name))
+    result = await run("explain", "--http", served.addresses.http)
+    assert {"first", "second"} <= set(result.output.split())
+
+
+async def test_id_that_would_steer_the_terminal_is_shown_as_text(serve: Any, request_of: Any) -> None:
+    served = await serve()
+    await served.infer(request_of([[1]], id="\x1b[2Jgone"))
+    for arguments in (("explain",), ("explain", "\x1b[2Jgone")):
+        result = await run(*arguments, "--http", served.addresses.http)
+        assert "\\x1b[2Jgone" in result.output
+        assert "\x1b[2J" not in result.output
+
+
+async def test_request_that_has_left_the_ring_is_named(serve: Any) -> None:
+    served = await serve()
+    result = await run("explain", "gone", "--http", served.addresses.http)
+    assert result.exit_code == 1
+    assert "no request 'gone'" in result.output
+
+
+@pytest.mark.parametrize("command", [("top", "--once"), ("explain", "x")])
+async def test_service_that_is_not_there_is_named(command: tuple[str, ...]) -> None:
+    result = await run(*command, "--http", "127.0.0.1:1")
+    assert result.exit_code == 1
+    assert "is `fairlane serve` running?" in result.output
+
+
+def test_sparkline_keeps_the_highest_of_each_step_and_ends_with_now() -> None:
+    assert sparkline([]).plain == ""
+    assert sparkline([0, 4, 8]).plain == " ▄█"
+    many = [0] * 100 + [9]
+    assert sparkline(many).plain.endswith("█")
+    assert len(sparkline(many).plain) <= 40
+
+
+def test_share_bar_marks_what_is_due() -> None:
+    assert share_bar(0.5, 0.25).plain == "█" * 6 + "│" + "█" * 5 + "·" * 12
+    assert len(share_bar(1.0, 1.0).plain) == 24
+
+
+def test_durations_are_readable() -> None:
+    assert [duration(s) for s in (None, 0.0002, 0.0042, 0.25, 3.25)] == ["-", "200 us", "4.2 ms", "250 ms", "3.2 s"]
