@@ -28,6 +28,8 @@ class Ticket:
         merge_key: tickets with the same key may ride in one batch; None rides alone.
         deadline: monotonic seconds; None waits as long as it takes.
         state: where the ticket is; owned by the scheduler.
+        batch_id: of the batch that it rode in last; 0 before the first.
+        resent: whether a backend that was lost had it already.
     """
 
     ticket_id: int
@@ -39,6 +41,8 @@ class Ticket:
     merge_key: str | None = None
     deadline: float | None = None
     state: TicketState = field(default=TicketState.NEW, init=False)
+    batch_id: int = field(default=0, init=False)
+    resent: bool = field(default=False, init=False)
 
     @property
     def waiting(self) -> bool:

@@ -8,7 +8,7 @@ from itertools import count
 from random import Random
 
 from scheduler.core.backend import BackendState, ModelCapacity
-from scheduler.core.events import Dispatch
+from scheduler.core.events import Abandon, Dispatch
 from scheduler.core.outcome import Outcome, Verdict
 from scheduler.core.scheduler import Scheduler
 from scheduler.core.settings import CoreSettings
@@ -136,6 +136,8 @@ class World:
                 server.ready.append(event)
                 self._run_next(server)
                 continue
+            if isinstance(event, Abandon):
+                continue  # the batch runs to its end: Triton does not take back what is with an instance
             record = self.records[event.ticket.ticket_id]
             record.pushback_s = event.pushback_s
             self._end(record, event.outcome)
