@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final, Generic, Protocol, TypeVar
 
 from scheduler.core.backend import BackendState
-from scheduler.core.events import Dispatch, Evict, Reject
+from scheduler.core.events import Abandon, Dispatch, Evict, Reject
 from scheduler.core.outcome import Outcome, Verdict
 from scheduler.core.scheduler import Scheduler
 from scheduler.core.snapshot import Snapshot
@@ -37,14 +37,11 @@ class Refused(Exception):
 
 
 class BatchError(Exception):
-    """A backend's answer to a batch was an error.
+    """A batch got no usable answer; `verdict` tells in which way."""
 
-    `lost` is True where the backend did not answer at all, so nothing is known of the requests.
-    """
-
-    def __init__(self, message: str, *, lost: bool) -> None:
+    def __init__(self, message: str, verdict: Verdict) -> None:
         super().__init__(message)
-        self.lost = lost
+        self.verdict = verdict
 
 
 class Runner(Protocol[Request_contra, Response_co]):
@@ -54,6 +51,8 @@ class Runner(Protocol[Request_contra, Response_co]):
         self, backend: str, requests: Sequence[Request_contra], timeout_s: float | None
     ) -> Sequence[Response_co]:
         """Send the requests as one, and return one response for each, in order.
+
+        It is cancelled when nobody waits for the answer any more, or when it has not come for too long.
 
         Raises:
             BatchError: the backend answered with an error, or not at all.
@@ -78,7 +77,7 @@ class Driver(Generic[Request, Response]):
         self._runner = runner
         self._loop = asyncio.get_running_loop()
         self._pending: dict[int, _Pending[Request, Response]] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._runs: dict[int, asyncio.Task[None]] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._pump_due = False
         self._last_ticket_id = 0
@@ -155,7 +154,7 @@ class Driver(Generic[Request, Response]):
                 self._refuse(Evict(pending.ticket, Outcome.DRAINING, CLOSED_PUSHBACK_S))
         if self._timer is not None:
             self._timer.cancel()
-        tasks = list(self._tasks)
+        tasks = list(self._runs.values())
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -171,6 +170,8 @@ class Driver(Generic[Request, Response]):
         while (event := self._core.next_event()) is not None:
             if isinstance(event, Dispatch):
                 self._launch(event)
+            elif isinstance(event, Abandon):
+                self._abandon(event)
             else:
                 self._refuse(event)
         self._arm_timer()
@@ -182,8 +183,14 @@ class Driver(Generic[Request, Response]):
         requests = [self._pending[ticket.ticket_id].request for ticket in dispatch.tickets]
         self._telemetry.dispatched(self._core.batch(dispatch.batch_id))
         task = self._loop.create_task(self._run(dispatch, requests))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._runs[dispatch.batch_id] = task
+        task.add_done_callback(lambda _: self._runs.pop(dispatch.batch_id))
+
+    def _abandon(self, event: Abandon) -> None:
+        # Its task has begun, and will report the end: it was made in an earlier turn of the loop.
+        run = self._runs.get(event.batch_id)
+        if run is not None:
+            run.cancel()
 
     def _refuse(self, event: Reject | Evict) -> None:
         self._telemetry.refused(event, now=self.now())
@@ -198,7 +205,7 @@ class Driver(Generic[Request, Response]):
         try:
             responses = await self._runner.run(dispatch.backend, requests, self._timeout_s(dispatch.tickets))
             if len(responses) != len(requests):
-                raise BatchError(f"expected {len(requests)} responses, got {len(responses)}", lost=False)  # noqa: TRY301
+                raise _wrong_count(len(requests), len(responses))  # noqa: TRY301
         except BaseException as caught:
             # Whatever happened, cancellation included, the tickets' places must come back.
             error = caught
@@ -249,9 +256,15 @@ class Driver(Generic[Request, Response]):
         self._pump()
 
 
+def _wrong_count(expected: int, got: int) -> BatchError:
+    return BatchError(f"expected {expected} responses, got {got}", Verdict.GARBLED)
+
+
 def _verdict(error: BaseException | None) -> Verdict:
     if error is None:
         return Verdict.SUCCEEDED
-    if isinstance(error, BatchError) and not error.lost:
-        return Verdict.FAILED
-    return Verdict.LOST
+    if isinstance(error, BatchError):
+        return error.verdict
+    if isinstance(error, asyncio.CancelledError):
+        return Verdict.ABANDONED
+    return Verdict.FAILED  # an error on this side, which a request may have caused

@@ -5,7 +5,7 @@ from math import inf
 from random import Random
 from typing import Final
 
-from scheduler.core.events import Dispatch
+from scheduler.core.events import Abandon, Dispatch
 from scheduler.core.outcome import Outcome, Verdict
 from scheduler.core.scheduler import Scheduler
 from scheduler.core.settings import CoreSettings
@@ -112,7 +112,7 @@ class World:
         while (event := next_event()) is not None:
             if isinstance(event, Dispatch):
                 self.backends[event.backend].accept(event)
-            else:
+            elif not isinstance(event, Abandon):  # Triton does not take back what is with an instance: it runs to its end
                 record = self.records[event.ticket.ticket_id]
                 record.pushback_s = event.pushback_s
                 self._end(record, event.outcome)

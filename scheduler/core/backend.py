@@ -4,7 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import inf
 
+from scheduler.core.breaker import Breaker
 from scheduler.core.limit import in_flight_limit
+from scheduler.core.outcome import Verdict
 from scheduler.core.ticket import Ticket
 
 
@@ -36,6 +38,7 @@ class Batch:
 
     Attributes:
         started_at: when an instance was free for it; None while it lies ready behind others.
+        patience_s: how long it may be with an instance before it counts as hung.
     """
 
     batch_id: int
@@ -47,22 +50,41 @@ class Batch:
     estimate_s: float
     dispatched_at: float
     started_at: float | None
+    patience_s: float = inf
+
+    @property
+    def began(self) -> float:
+        """When its service began, as far as is known."""
+        return self.dispatched_at if self.started_at is None else self.started_at
+
+    @property
+    def hangs_at(self) -> float:
+        """When it counts as hung; never while it lies ready."""
+        return inf if self.started_at is None else self.started_at + self.patience_s
 
 
 class Backend:
-    """A backend's batches in flight, by model, in order of dispatch."""
+    """A backend's batches in flight, by model, in order of dispatch.
 
-    __slots__ = ("_in_flight", "name", "state")
+    Attributes:
+        breakers: by model, of those that failed since they were last closed.
+    """
+
+    __slots__ = ("_in_flight", "breakers", "name", "state")
 
     def __init__(self, state: BackendState) -> None:
         self.name = state.name
         self.state = state
+        self.breakers: dict[str, Breaker] = {}
         self._in_flight: dict[str, dict[int, Batch]] = {}
 
     def has_place(self, model: str) -> bool:
         """Whether another batch of the model may be handed over."""
         capacity = self.state.models.get(model)
-        return self.state.ready and capacity is not None and self.in_flight(model) < in_flight_limit(capacity.instances)
+        if capacity is None or not self.state.ready or self.in_flight(model) >= in_flight_limit(capacity.instances):
+            return False
+        breaker = self.breakers.get(model) if self.breakers else None
+        return breaker is None or breaker.takes_batch
 
     def in_flight(self, model: str) -> int:
         """Batches of the model that the backend holds."""
@@ -78,6 +100,29 @@ class Backend:
         return min(
             (batch.started_at + batch.estimate_s for batch in batches if batch.started_at is not None), default=-inf
         )
+
+    def breaker(self, model: str) -> Breaker:
+        """The model's breaker, made on first use; dropped again when an answer closes it."""
+        breaker = self.breakers.get(model)
+        if breaker is None:
+            breaker = self.breakers[model] = Breaker()
+        return breaker
+
+    def heard(self, batch: Batch, verdict: Verdict, *, now: float) -> None:
+        """Tell the model's breaker how a batch ended."""
+        if verdict is Verdict.SUCCEEDED or verdict is Verdict.FAILED:
+            if self.breakers:
+                self.breakers.pop(batch.model, None)
+        elif verdict is Verdict.ABANDONED:
+            if (breaker := self.breakers.get(batch.model)) is not None:
+                breaker.withdrawn(batch.batch_id)
+        else:
+            at_once = verdict is Verdict.LOST
+            self.breaker(batch.model).failed(batch.batch_id, verdict.value, at_once=at_once, now=now)
+
+    def tick(self, *, now: float) -> list[str]:
+        """Models whose breaker lets a probe out from now on."""
+        return [model for model, breaker in self.breakers.items() if breaker.tick(now=now)]
 
     def busy_models(self) -> list[str]:
         """Models with batches in flight, also those that the backend no longer offers."""

@@ -26,11 +26,18 @@ class Reject:
 
 @dataclass(frozen=True, slots=True)
 class Evict:
-    """The ticket was queued and lost its place. `pushback_s` as in Reject."""
+    """The ticket was accepted and ended without an answer of a backend. `pushback_s` as in Reject."""
 
     ticket: Ticket
     outcome: Outcome
     pushback_s: float | None
 
 
-Event = Dispatch | Reject | Evict
+@dataclass(frozen=True, slots=True)
+class Abandon:
+    """End the call of this batch, as nobody waits for it or it hangs; then call `complete` as for any other."""
+
+    batch_id: int
+
+
+Event = Dispatch | Reject | Evict | Abandon

@@ -1,6 +1,6 @@
-"""Waiting tickets by deadline: a binary heap whose dead entries are dropped when met.
+"""Tickets by deadline, waiting or in flight: a binary heap whose dead entries are dropped when met.
 
-A ticket that leaves the queue early stays in the heap as a dead entry; `forget` counts those, and
+A ticket that ends before its deadline stays in the heap as a dead entry; `forget` counts those, and
 the heap is rebuilt once they outnumber the living, so memory stays within twice the live entries
 (plus a constant) and every operation is O(log n) amortised.
 """
@@ -8,14 +8,14 @@ the heap is rebuilt once they outnumber the living, so memory stays within twice
 import heapq
 from typing import Final
 
-from scheduler.core.ticket import Ticket
+from scheduler.core.ticket import Ticket, TicketState
 
 # Below this many dead entries a rebuild costs more than it frees.
 SLACK_ENTRIES: Final = 64
 
 
 class DeadlineHeap:
-    """The deadlines of waiting tickets, in monotonic seconds."""
+    """The deadlines of tickets that have not ended, in monotonic seconds."""
 
     __slots__ = ("_dead", "_entries")
 
@@ -32,28 +32,28 @@ class DeadlineHeap:
             heapq.heappush(self._entries, (ticket.deadline, ticket.ticket_id, ticket))
 
     def forget(self, ticket: Ticket) -> None:
-        """Count the entry of a ticket that no longer waits, and rebuild when dead ones prevail."""
+        """Count the entry of a ticket that has ended, and rebuild when dead ones prevail."""
         if ticket.deadline is None:
             return
         self._dead += 1
         if self._dead > SLACK_ENTRIES and self._dead * 2 > len(self._entries):
-            self._entries = [entry for entry in self._entries if entry[2].waiting]
+            self._entries = [entry for entry in self._entries if entry[2].state is not TicketState.ENDED]
             heapq.heapify(self._entries)
             self._dead = 0
 
     def pop_due(self, *, now: float) -> Ticket | None:
-        """Remove and return a waiting ticket whose deadline has come, or None."""
+        """Remove and return a ticket whose deadline has come, or None."""
         self._drop_dead()
         if self._entries and self._entries[0][0] <= now:
             return heapq.heappop(self._entries)[2]
         return None
 
     def next_deadline(self) -> float | None:
-        """The earliest deadline of a waiting ticket, or None."""
+        """The earliest deadline, or None."""
         self._drop_dead()
         return self._entries[0][0] if self._entries else None
 
     def _drop_dead(self) -> None:
-        while self._entries and not self._entries[0][2].waiting:
+        while self._entries and self._entries[0][2].state is TicketState.ENDED:
             heapq.heappop(self._entries)
             self._dead = max(0, self._dead - 1)

@@ -13,6 +13,8 @@ class Outcome(Enum):
     DRAINING = "draining"
     # Evicted after queueing (or refused, where it had passed on arrival).
     DEADLINE_EXPIRED = "deadline_expired"
+    # Lost at the backend, and not to be tried once more.
+    BACKEND_LOST = "backend_lost"
     # Left by the caller, queued or in flight.
     CANCELLED = "cancelled"
     # Ended by the backend.
@@ -25,4 +27,7 @@ class Verdict(Enum):
 
     SUCCEEDED = "succeeded"
     FAILED = "failed"  # the backend answered with an error: a request in the batch may be guilty
+    GARBLED = "garbled"  # the backend answered, but not with what was asked
+    UNAVAILABLE = "unavailable"  # the backend answered that it does not serve this now
     LOST = "lost"  # the backend did not answer: nothing is known of the requests
+    ABANDONED = "abandoned"  # the call was ended on this side

@@ -7,15 +7,15 @@ from scheduler.core import batch as batching
 from scheduler.core.admission import Admission
 from scheduler.core.backend import Backend, BackendState, Batch
 from scheduler.core.caps import Tenant, Tenants
-from scheduler.core.events import Dispatch, Event, Evict, Reject
+from scheduler.core.events import Abandon, Dispatch, Event, Evict, Reject
+from scheduler.core.fleet import Fleet, may_try_again, waited_for
 from scheduler.core.heap import DeadlineHeap
 from scheduler.core.lane import Lane
 from scheduler.core.limit import LEAD_S
 from scheduler.core.outcome import Outcome, Verdict
-from scheduler.core.placement import place
 from scheduler.core.pushback import Pushback
 from scheduler.core.settings import CoreSettings
-from scheduler.core.snapshot import BackendSnapshot, ClassSnapshot, ModelSnapshot, Snapshot, TenantSnapshot
+from scheduler.core.snapshot import ClassSnapshot, ModelSnapshot, Snapshot, TenantSnapshot
 from scheduler.core.ticket import Ticket, TicketState
 
 
@@ -35,10 +35,8 @@ class Scheduler:
         self._pushbacks = [Pushback() for _ in settings.classes]
         self._deadlines = DeadlineHeap()
         self._lanes: dict[str, Lane] = {}
-        self._backends: dict[str, Backend] = {}
+        self._fleet = Fleet()
         self._tickets: dict[int, Ticket] = {}
-        self._batches: dict[int, Batch] = {}
-        self._last_batch_id = 0
         self._events: deque[Event] = deque()
         # Models where something may have become possible since they were last looked at.
         self._runnable: dict[str, None] = {}
@@ -73,32 +71,30 @@ class Scheduler:
         """A dispatched batch has ended at its backend.
 
         Returns:
-            The tickets that ended with it. A ticket that is not among them was cancelled before, or
-            rode in a batch that failed and will be dispatched once more, alone, so that only the
-            guilty one fails.
+            The tickets that ended with it. One that is not among them ended before, is answered by an event, or is
+            dispatched once more, alone: after an error, so that only the guilty one fails; after the loss of the
+            backend, where it was not sent twice already.
 
         Raises:
             ValueError: there is no such batch in flight.
         """
-        batch = self._batches.pop(batch_id, None)
-        if batch is None:
-            raise ValueError(f"batch {batch_id} is not in flight")
+        self._now = max(self._now, now)
+        finished = self._fleet.finish(batch_id, verdict, now=self._now)
+        ended: list[Ticket] = []
+        if finished is not None:
+            batch, service_s = finished
+            self._runnable[batch.model] = None
+            if verdict is Verdict.SUCCEEDED:
+                self._lanes[batch.model].estimator.learn(batch.merge_key, batch.rows, service_s)
+            ended = self._end_batch(batch, verdict)
+        # Last: an answer that is here is not thrown away for a deadline that came in the same moment.
         self._advance(now)
-        service_s = self._backends[batch.backend].finish(batch, now=self._now)
-        lane = self._lanes[batch.model]
-        self._runnable[batch.model] = None
-        if verdict is Verdict.SUCCEEDED:
-            lane.estimator.learn(batch.merge_key, batch.rows, service_s)
-        if verdict is Verdict.FAILED and len(batch.tickets) > 1:
-            self._retry(batch, lane)
-            return []
-        outcome = Outcome.COMPLETED if verdict is Verdict.SUCCEEDED else Outcome.FAILED
-        return self._end_batch(batch, outcome)
+        return ended
 
     def cancel(self, ticket_id: int, *, now: float) -> None:
         """The caller has gone: a waiting ticket frees its place at once, one in flight when its batch ends.
 
-        A ticket that has ended already is left alone.
+        A batch that nobody waits for any more is abandoned. A ticket that has ended already is left alone.
         """
         self._advance(now)
         ticket = self._tickets.get(ticket_id)
@@ -108,8 +104,9 @@ class Scheduler:
         if waited:
             self._leave_queue(ticket)
         self._finish(ticket, Outcome.CANCELLED)
-        if waited:
-            self._deadlines.forget(ticket)
+        self._deadlines.forget(ticket)
+        if not waited:
+            self._abandon_unless_waited_for(ticket)
 
     def set_backend(self, state: BackendState, *, now: float) -> None:
         """Report a backend, or a change of its readiness or of its models.
@@ -117,11 +114,7 @@ class Scheduler:
         When no ready backend offers a model any longer, its waiting tickets are evicted (NO_BACKEND).
         """
         self._advance(now)
-        backend = self._backends.get(state.name)
-        if backend is None:
-            self._backends[state.name] = Backend(state)
-        else:
-            backend.state = state
+        self._fleet.set_state(state, now=self._now)
         for lane in list(self._lanes.values()):
             self._runnable[lane.model] = None
             if not self._offered(lane.model):
@@ -170,21 +163,21 @@ class Scheduler:
     @property
     def idle(self) -> bool:
         """Whether no ticket waits and no batch is in flight."""
-        return not self._tickets and not self._batches
+        return not self._tickets and self._fleet.idle
 
     def snapshot(self) -> Snapshot:
         """The present state."""
         return Snapshot(
             queued=self._admission.queued,
             queue_bytes=self._admission.queue_bytes,
-            in_flight=sum(len(batch.tickets) for batch in self._batches.values()),
+            in_flight=self._fleet.riders,
             classes=tuple(
                 ClassSnapshot(settings.name, self._admission.by_class[rank], self._pushbacks[rank].base_s)
                 for rank, settings in enumerate(self._settings.classes)
             ),
             tenants=tuple(TenantSnapshot(t.name, t.queued, t.in_flight) for t in self._tenants.all()),
             models=tuple(self._model_snapshot(lane) for lane in self._lanes.values()),
-            backends=tuple(self._backend_snapshot(backend) for backend in self._backends.values()),
+            backends=self._fleet.snapshot(),
             ended={outcome.name: self._ended[outcome] for outcome in Outcome},
         )
 
@@ -193,6 +186,7 @@ class Scheduler:
         if deadline is not None:
             yield deadline
         yield from self._held.values()
+        yield from self._fleet.wakeups()
 
     # ---- arrival
 
@@ -222,13 +216,13 @@ class Scheduler:
         return self._pushbacks[rank].refused(ticket.ticket_id, now=self._now)
 
     def _offered(self, model: str) -> bool:
-        return any(backend.state.ready and model in backend.state.models for backend in self._backends.values())
+        return self._fleet.offered(model)
 
     # ---- service
 
     def _dispatch(self, model: str) -> Dispatch | None:
         lane = self._lanes.get(model)
-        backend = place(self._backends.values(), model)
+        backend = self._fleet.place(model)
         self._held.pop(model, None)
         if lane is None or backend is None or self._hold(lane, backend):
             return None
@@ -237,7 +231,8 @@ class Scheduler:
             return None
         for ticket in tickets:
             self._hand_over(ticket)
-        return self._start(lane, backend, tuple(tickets))
+        batch = self._fleet.start(lane, backend, tuple(tickets), now=self._now)
+        return Dispatch(batch.batch_id, backend.name, batch.tickets)
 
     def _hold(self, lane: Lane, backend: Backend) -> bool:
         """Whether the next batch would only lie ready, could be overtaken, and is therefore kept back (limit.py)."""
@@ -258,49 +253,41 @@ class Scheduler:
             ticket.state = TicketState.IN_FLIGHT
         else:
             self._admission.release(ticket, self._ranks[ticket.priority_class])
-        self._deadlines.forget(ticket)
-
-    def _start(self, lane: Lane, backend: Backend, tickets: tuple[Ticket, ...]) -> Dispatch:
-        self._last_batch_id += 1
-        rows = sum(ticket.rows for ticket in tickets)
-        merge_key = tickets[0].merge_key
-        batch = Batch(
-            batch_id=self._last_batch_id,
-            backend=backend.name,
-            model=lane.model,
-            merge_key=merge_key,
-            tickets=tickets,
-            rows=rows,
-            estimate_s=lane.estimator.line(merge_key).predict(rows),
-            dispatched_at=self._now,
-            started_at=None,
-        )
-        backend.start(batch)
-        self._batches[batch.batch_id] = batch
-        return Dispatch(batch.batch_id, backend.name, tickets)
 
     # ---- endings
 
-    def _end_batch(self, batch: Batch, outcome: Outcome) -> list[Ticket]:
-        ended = []
-        for ticket in batch.tickets:
-            self._release(ticket)
-            if ticket.state is TicketState.IN_FLIGHT:
-                self._finish(ticket, outcome)
-                ended.append(ticket)
-        return ended
-
-    def _retry(self, batch: Batch, lane: Lane) -> None:
-        """Try each ticket of a failed batch alone; it keeps its place in flight meanwhile."""
+    def _end_batch(self, batch: Batch, verdict: Verdict) -> list[Ticket]:
+        again, ended = [], []
         for ticket in batch.tickets:
             if ticket.state is not TicketState.IN_FLIGHT:
                 self._release(ticket)
-                continue
+            elif may_try_again(ticket, batch, verdict):
+                again.append(ticket)
+            else:
+                self._release(ticket)
+                self._deadlines.forget(ticket)
+                if verdict is Verdict.LOST:
+                    self._end_with_event(ticket, Outcome.BACKEND_LOST)
+                    continue
+                self._finish(ticket, Outcome.COMPLETED if verdict is Verdict.SUCCEEDED else Outcome.FAILED)
+                ended.append(ticket)
+        if again:
+            self._retry(again, self._lanes[batch.model])
+        return ended
+
+    def _retry(self, tickets: list[Ticket], lane: Lane) -> None:
+        """Try each of these tickets alone; they keep their places in flight meanwhile."""
+        for ticket in tickets:
             lane.retry(ticket, self._ranks[ticket.priority_class])
-            self._deadlines.push(ticket)
-        self._advance(self._now)
+        self._runnable[lane.model] = None
         if not self._offered(lane.model):
             self._evict_all(lane)
+
+    def _abandon_unless_waited_for(self, ticket: Ticket) -> None:
+        """Withdraw the batch that the ticket has left, where it was the last that waited for it."""
+        batch = self._fleet.batch_of(ticket)
+        if batch is not None and not waited_for(batch):
+            self._events.append(Abandon(batch.batch_id))
 
     def _advance(self, now: float) -> None:
         """Move the clock, evict what has expired, and look again at what was kept back until now."""
@@ -309,7 +296,20 @@ class Scheduler:
             del self._held[model]
             self._runnable[model] = None
         while (ticket := self._deadlines.pop_due(now=self._now)) is not None:
+            self._expire(ticket)
+        for model in self._fleet.tick(now=self._now):
+            self._runnable[model] = None
+        for batch in self._fleet.give_up_hanging(now=self._now):
+            self._events.append(Abandon(batch.batch_id))
+            self._end_batch(batch, Verdict.LOST)
+
+    def _expire(self, ticket: Ticket) -> None:
+        """Answer a ticket whose deadline has come; in flight it frees its place when its batch ends."""
+        if ticket.waiting:
             self._evict(ticket, Outcome.DEADLINE_EXPIRED)
+            return
+        self._end_with_event(ticket, Outcome.DEADLINE_EXPIRED)
+        self._abandon_unless_waited_for(ticket)
 
     def _evict_all(self, lane: Lane) -> None:
         for ticket in list(lane.waiting()):
@@ -318,12 +318,17 @@ class Scheduler:
 
     def _evict(self, ticket: Ticket, outcome: Outcome) -> None:
         self._leave_queue(ticket)
+        self._end_with_event(ticket, outcome)
+
+    def _end_with_event(self, ticket: Ticket, outcome: Outcome) -> None:
         self._finish(ticket, outcome)
         pushback_s = self._pushback(ticket, self._ranks[ticket.priority_class], outcome)
         self._events.append(Evict(ticket, outcome, pushback_s))
 
     def _leave_queue(self, ticket: Ticket) -> None:
         """Free the place of a waiting ticket that will not be served."""
+        if ticket.model in self._held:  # it may be the turn of one that is not held now
+            self._runnable[ticket.model] = None
         if ticket.state is TicketState.RETRYING:
             self._release(ticket)
             return
@@ -365,8 +370,3 @@ class Scheduler:
             batch_s=batch_s,
             row_s=row_s,
         )
-
-    @staticmethod
-    def _backend_snapshot(backend: Backend) -> BackendSnapshot:
-        in_flight = {model: backend.in_flight(model) for model in (*backend.state.models, *backend.busy_models())}
-        return BackendSnapshot(backend.name, backend.state.ready, in_flight, backend.work_s())

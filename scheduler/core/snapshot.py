@@ -34,13 +34,30 @@ class ModelSnapshot:
 
 
 @dataclass(frozen=True, slots=True)
+class BreakerSnapshot:
+    """A circuit breaker: its state, what opened it last, and since when; `retry_at` is when it lets a probe out.
+
+    Times in monotonic seconds.
+    """
+
+    state: str
+    why: str
+    since: float
+    retry_at: float
+
+
+@dataclass(frozen=True, slots=True)
 class BackendSnapshot:
-    """A backend's batches in flight by model, and their estimated seconds of service together."""
+    """A backend's batches in flight by model, and their estimated seconds of service together.
+
+    `breakers` has the models that failed there and have not answered since.
+    """
 
     name: str
     ready: bool
     in_flight: Mapping[str, int]
     work_s: float
+    breakers: Mapping[str, BreakerSnapshot]
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,8 @@ class Ticket:
         state: where the ticket is; owned by the scheduler.
         start_tag: its tenant's place in its class's virtual time (share.py) when it was taken; virtual seconds.
         queued_tag: where that virtual time stood when it was queued.
+        batch_id: of the batch that it rode in last; 0 before the first.
+        resent: whether a backend that was lost had it already.
     """
 
     ticket_id: int
@@ -43,6 +45,8 @@ class Ticket:
     state: TicketState = field(default=TicketState.NEW, init=False)
     start_tag: float = field(default=0.0, init=False)
     queued_tag: float = field(default=0.0, init=False)
+    batch_id: int = field(default=0, init=False)
+    resent: bool = field(default=False, init=False)
 
     @property
     def waiting(self) -> bool:

@@ -23,6 +23,7 @@ CODES: Final[dict[Outcome, grpc.StatusCode]] = {
     Outcome.TENANT_QUEUE_FULL: grpc.StatusCode.RESOURCE_EXHAUSTED,
     Outcome.NO_BACKEND: grpc.StatusCode.UNAVAILABLE,
     Outcome.DRAINING: grpc.StatusCode.UNAVAILABLE,
+    Outcome.BACKEND_LOST: grpc.StatusCode.UNAVAILABLE,
     Outcome.DEADLINE_EXPIRED: grpc.StatusCode.DEADLINE_EXCEEDED,
 }
 
@@ -31,6 +32,7 @@ MESSAGES: Final[dict[Outcome, str]] = {
     Outcome.TENANT_QUEUE_FULL: "the tenant's queue is full",
     Outcome.NO_BACKEND: "no backend that serves the model is ready",
     Outcome.DRAINING: "the scheduler is shutting down",
+    Outcome.BACKEND_LOST: "the backend did not answer",
     Outcome.DEADLINE_EXPIRED: "the deadline passed before the request could be served",
 }
 

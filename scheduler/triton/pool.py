@@ -7,22 +7,28 @@ from typing import Any, Final
 import grpc
 from tritonclient.grpc import service_pb2_grpc
 
+from scheduler.core.outcome import Verdict
 from scheduler.core.ticket import Ticket
 from scheduler.driver import BatchError
 from scheduler.telemetry.hooks import NULL, Telemetry
 from scheduler.triton.merge import SplitError, merge, split
 
-# Codes with which the channel, not the model, answers: nothing is known of the requests then.
-LOST_CODES: Final = frozenset(
-    {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED}
-)
+# Codes that are not about the requests. With the others the model answered: a request may be guilty.
+VERDICTS: Final = {
+    grpc.StatusCode.UNAVAILABLE: Verdict.UNAVAILABLE,
+    grpc.StatusCode.CANCELLED: Verdict.LOST,
+    # The deadline of the requests has passed, which says nothing of the backend.
+    grpc.StatusCode.DEADLINE_EXCEEDED: Verdict.ABANDONED,
+}
+# A channel fails its calls a moment before it says that it has lost its connection.
+SETTLE_S: Final = 0.01
 
 
 class BackendFailure(BatchError):
     """A backend failed a request: its own code and message, prefixed with the model."""
 
-    def __init__(self, model: str, code: grpc.StatusCode, details: str) -> None:
-        super().__init__(f"model {model}: {details}", lost=code in LOST_CODES)
+    def __init__(self, model: str, code: grpc.StatusCode, details: str, verdict: Verdict | None = None) -> None:
+        super().__init__(f"model {model}: {details}", verdict or VERDICTS.get(code, Verdict.FAILED))
         self.code = code
 
 
@@ -108,21 +114,33 @@ class Pool:
             return split(response, messages, rows)
         except SplitError as error:
             # Alone, each gets whatever the model makes of it.
-            raise BackendFailure(model, grpc.StatusCode.INTERNAL, str(error)) from error
+            raise BackendFailure(model, grpc.StatusCode.INTERNAL, str(error), Verdict.GARBLED) from error
 
     async def _infer(self, backend: str, ticket: Ticket, request: Any, timeout_s: float | None) -> Any:
         """Send one request; `ticket` is one of those that ride in it."""
         model = ticket.model
         stub = self._stubs.get(backend)
         if stub is None:
-            raise BackendFailure(model, grpc.StatusCode.UNAVAILABLE, f"backend {backend} is not connected")
+            details = f"backend {backend} is not connected"
+            raise BackendFailure(model, grpc.StatusCode.UNAVAILABLE, details, Verdict.LOST)
         try:
             return await stub.ModelInfer(request, timeout=timeout_s, metadata=self._telemetry.headers(ticket))
         except grpc.aio.AioRpcError as error:
-            raise BackendFailure(model, error.code(), error.details() or "") from error
+            gone = error.code() is grpc.StatusCode.UNAVAILABLE and not await self._connected(backend)
+            raise BackendFailure(model, error.code(), error.details() or "", Verdict.LOST if gone else None) from error
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task is not None and task.cancelling():
                 raise
             # The channel was closed under the call.
-            raise BackendFailure(model, grpc.StatusCode.UNAVAILABLE, f"backend {backend} was disconnected") from None
+            details = f"backend {backend} was disconnected"
+            raise BackendFailure(model, grpc.StatusCode.UNAVAILABLE, details, Verdict.LOST) from None
+
+    async def _connected(self, backend: str) -> bool:
+        """Whether an UNAVAILABLE can have come from the server: where the connection is gone, the channel made it."""
+        for wait_s in (0.0, SETTLE_S):
+            await asyncio.sleep(wait_s)
+            channel = self._channels.get(backend)
+            if channel is None or channel.get_state() is not grpc.ChannelConnectivity.READY:
+                return False
+        return True

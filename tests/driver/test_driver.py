@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from scheduler.core import breaker, fleet
 from scheduler.core.backend import BackendState, ModelCapacity
-from scheduler.core.outcome import Outcome
+from scheduler.core.outcome import Outcome, Verdict
 from scheduler.core.scheduler import Scheduler
 from scheduler.core.settings import ClassSettings, CoreSettings, TenantSettings
 from scheduler.core.ticket import Ticket
@@ -135,11 +136,11 @@ async def test_failed_batch_is_tried_ticket_by_ticket_and_only_the_guilty_one_fa
     runner = HeldRunner()
     driver = make(runner)
     calls = [asyncio.create_task(driver.submit(ticket(driver), request)) for request in ("good", "bad", "fine")]
-    (await runner.next_batch(0)).done.set_exception(BatchError("one of them is bad", lost=False))
+    (await runner.next_batch(0)).done.set_exception(BatchError("one of them is bad", Verdict.FAILED))
     for number in (1, 2, 3):
         batch = await runner.next_batch(number)
         if batch.requests == ["bad"]:
-            batch.done.set_exception(BatchError("bad token", lost=False))
+            batch.done.set_exception(BatchError("bad token", Verdict.FAILED))
         else:
             runner.answer(batch)
     good, bad, fine = await asyncio.gather(*calls, return_exceptions=True)
@@ -148,14 +149,63 @@ async def test_failed_batch_is_tried_ticket_by_ticket_and_only_the_guilty_one_fa
     assert str(bad) == "bad token"
 
 
-async def test_lost_batch_fails_every_rider_without_another_try() -> None:
+async def test_lost_batch_is_sent_once_more_and_then_refused_with_pushback(eventually: Any) -> None:
     runner = HeldRunner()
     driver = make(runner)
     calls = [asyncio.create_task(driver.submit(ticket(driver), request)) for request in "ab"]
-    (await runner.next_batch(0)).done.set_exception(BatchError("gone", lost=True))
+    (await runner.next_batch(0)).done.set_exception(BatchError("gone", Verdict.LOST))
+    runner.answer(probe := await runner.next_batch(1))
+    (await runner.next_batch(2)).done.set_exception(BatchError("gone", Verdict.LOST))
     answers = await asyncio.gather(*calls, return_exceptions=True)
-    assert [str(answer) for answer in answers] == ["gone", "gone"]
-    assert len(runner.batches) == 1
+    assert [len(probe.requests), len(runner.batches)] == [1, 3]
+    assert answers[0] == "A"
+    assert isinstance(answers[1], Refused)
+    assert answers[1].outcome is Outcome.BACKEND_LOST
+    assert answers[1].pushback_s is not None
+
+
+async def test_deadline_in_flight_is_answered_at_once_and_the_call_cancelled() -> None:
+    runner = HeldRunner()
+    driver = make(runner)
+    with pytest.raises(Refused) as refused:
+        await driver.submit(ticket(driver, deadline=driver.now() + 0.01), "slow")
+    assert refused.value.outcome is Outcome.DEADLINE_EXPIRED
+    (batch,) = runner.batches
+    with pytest.raises(asyncio.CancelledError):
+        await batch.done
+    assert await driver.drain(timeout_s=60)
+    assert driver.snapshot().in_flight == 0
+
+
+async def test_call_is_cancelled_when_its_last_caller_leaves_and_not_before() -> None:
+    runner = HeldRunner()
+    driver = make(runner)
+    first, last = (asyncio.create_task(driver.submit(ticket(driver), request)) for request in "ab")
+    batch = await runner.next_batch(0)
+    first.cancel()
+    await asyncio.gather(first, return_exceptions=True)
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert not batch.done.cancelled()
+    last.cancel()
+    await asyncio.gather(last, return_exceptions=True)
+    with pytest.raises(asyncio.CancelledError):
+        await batch.done
+    assert await driver.drain(timeout_s=60)
+
+
+async def test_hung_batch_is_given_up_and_its_request_sent_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(breaker, "COLD_HANG_S", 0.01)
+    monkeypatch.setattr(breaker, "HANG_S", 0.01)
+    monkeypatch.setattr(fleet, "HANG_S", 0.01)
+    runner = HeldRunner()
+    driver = make(runner)
+    driver.set_backend(BackendState("c", ready=True, models={"m": ModelCapacity(instances=1, max_batch_size=8)}))
+    call = asyncio.create_task(driver.submit(ticket(driver), "a"))
+    hung = await runner.next_batch(0)
+    runner.answer(await runner.next_batch(1))
+    assert hung.done.cancelled()
+    assert await call == "A"
 
 
 async def test_runner_with_too_few_responses_is_an_error_and_not_somebody_elses_answer() -> None:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from scheduler.core.backend import BackendState, ModelCapacity
-from scheduler.core.events import Dispatch
+from scheduler.core.events import Abandon, Dispatch
 from scheduler.core.outcome import Outcome, Verdict
 from scheduler.core.scheduler import Scheduler
 from scheduler.core.ticket import Ticket
@@ -46,6 +46,8 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.in_flight: dict[int, Dispatch] = {}
         self.retrying: set[int] = set()
         self.tried_twice: set[int] = set()
+        self.resent: set[int] = set()
+        self.given_up: list[int] = []
         self.cancelled_in_flight: set[int] = set()
         self.ended: Counter[str] = Counter()
         self.virtual: dict[int, tuple[object, float]] = {}
@@ -154,12 +156,22 @@ class SchedulerMachine(RuleBasedStateMachine):
             self._end(ticket, Outcome.COMPLETED if verdict is Verdict.SUCCEEDED else Outcome.FAILED)
         for ticket in tickets:
             self.cancelled_in_flight.discard(ticket.ticket_id)
-            if ticket.ticket_id in self.live:
-                assert verdict is Verdict.FAILED
-                assert len(tickets) > 1
-                assert ticket.ticket_id not in self.tried_twice
-                self.retrying.add(ticket.ticket_id)
-                self.tried_twice.add(ticket.ticket_id)
+            if ticket.ticket_id not in self.live:
+                continue
+            if verdict in {Verdict.LOST, Verdict.UNAVAILABLE}:
+                self._lost(ticket.ticket_id)
+                continue
+            assert verdict in {Verdict.FAILED, Verdict.GARBLED}
+            assert len(tickets) > 1
+            assert ticket.ticket_id not in self.tried_twice
+            self.retrying.add(ticket.ticket_id)
+            self.tried_twice.add(ticket.ticket_id)
+
+    def _lost(self, ticket_id: int) -> None:
+        """A live ticket's backend was lost: it goes once more, or an event tells that it has ended."""
+        if ticket_id not in self.resent:
+            self.resent.add(ticket_id)
+            self.retrying.add(ticket_id)
 
     def _cancel(self, ticket_id: int) -> None:
         ticket = self.live[ticket_id]
@@ -180,6 +192,14 @@ class SchedulerMachine(RuleBasedStateMachine):
             self._take(event)
 
     def _take(self, event) -> None:
+        if isinstance(event, Abandon):
+            if event.batch_id in self.core._fleet._given_up:
+                self.given_up.append(event.batch_id)
+                for ticket in self.in_flight.pop(event.batch_id).tickets:
+                    self.cancelled_in_flight.discard(ticket.ticket_id)
+                    if ticket.ticket_id in self.live:
+                        self._lost(ticket.ticket_id)
+            return
         if not isinstance(event, Dispatch):
             self._end(event.ticket, event.outcome)
             return
@@ -228,9 +248,15 @@ class SchedulerMachine(RuleBasedStateMachine):
         return any(
             state.ready
             and model in state.models
+            and self._closed(name, model)
             and self._flying(name, model) < state.models[model].instances + ready_batches
             for name, state in self.backends.items()
         )
+
+    def _closed(self, backend: str, model: str) -> bool:
+        """Whether the breaker lets a batch of the model out."""
+        breaker = self.core._fleet._backends[backend].breakers.get(model)
+        return breaker is None or breaker.takes_batch
 
     def _able(self, model: str) -> list[Ticket]:
         """Tickets of the model that wait and may run."""
@@ -303,9 +329,9 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     @invariant()
     def the_next_wakeup_is_the_earliest_deadline_or_end_of_holding(self):
-        waiting = [*self._waiting(), *(self.live[ticket_id] for ticket_id in self.retrying)]
-        deadlines = [ticket.deadline for ticket in waiting if ticket.deadline is not None]
-        assert self.core.next_wakeup() == min([*deadlines, *self.core._held.values()], default=None)
+        deadlines = [ticket.deadline for ticket in self.live.values() if ticket.deadline is not None]
+        others = [*self.core._held.values(), *self.core._fleet.wakeups()]
+        assert self.core.next_wakeup() == min([*deadlines, *others], default=None)
 
     @invariant()
     def virtual_time_never_goes_back(self):
@@ -317,7 +343,7 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     @invariant()
     def idle_means_that_nothing_is_left(self):
-        assert self.core.idle == (not self.live and not self.in_flight)
+        assert self.core.idle == (not self.live and not self.in_flight and not self.given_up)
 
     def teardown(self):
         """End everything one way or another: nothing may be left inside."""
@@ -325,14 +351,21 @@ class SchedulerMachine(RuleBasedStateMachine):
             if ticket_id in self.live:
                 self._cancel(ticket_id)
         self._recover()
-        while self.in_flight:
-            self.now += 0.1
-            self._complete(min(self.in_flight), Verdict.SUCCEEDED)
+        for _ in range(1000):
+            if not self.in_flight and not self.live:
+                break
+            self.now += 40.0 if not self.in_flight else 0.1  # longer than any breaker stays open
+            if self.in_flight:
+                self._complete(min(self.in_flight), Verdict.SUCCEEDED)
+            self.core.tick(now=self.now)
             self._pull()
+        for batch_id in self.given_up:
+            assert self.core.complete(batch_id, Verdict.SUCCEEDED, now=self.now) == []
+        self._pull()
         assert self.core.idle
         assert not self.live
-        assert self.core.next_wakeup() is None
-        assert [len(each) for each in (self.core._tickets, self.core._batches, self.core._tenants)] == [0] * 3
+        assert self.core.next_wakeup() is None or self.core._fleet._opened
+        assert [len(each) for each in (self.core._tickets, self.core._fleet, self.core._tenants)] == [0] * 3
         for lane in self.core._lanes.values():
             for queue in lane.classes:
                 assert queue.first() is None

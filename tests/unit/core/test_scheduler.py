@@ -1,6 +1,7 @@
 import pytest
 
-from scheduler.core.events import Dispatch, Evict, Reject
+from scheduler.core.breaker import COLD_HANG_S, FIRST_BACKOFF_S
+from scheduler.core.events import Abandon, Dispatch, Evict, Reject
 from scheduler.core.limit import LEAD_S
 from scheduler.core.outcome import Outcome, Verdict
 from scheduler.core.ticket import Ticket, TicketState
@@ -54,7 +55,7 @@ class TestHolding:
         assert dispatched(core) == []
         core.tick(now=core.next_wakeup())
         assert len(dispatched(core)) == 1
-        assert core.next_wakeup() is None
+        assert not core._held
 
     def test_an_interactive_ticket_takes_the_place_of_the_held_batch(self):
         core = self.core()
@@ -70,7 +71,7 @@ class TestHolding:
         (first,) = dispatched(core)
         core.complete(first.batch_id, Verdict.SUCCEEDED, now=100.05)
         assert len(dispatched(core)) == 1
-        assert core.next_wakeup() is None
+        assert not core._held
 
     def test_an_overdue_batch_holds_nothing(self):
         core = self.core()
@@ -195,7 +196,7 @@ class TestService:
         core = ready_core()
         for now, verdict in ((10, Verdict.FAILED), (20, Verdict.LOST), (30, Verdict.SUCCEEDED)):
             submit(core, now=now)
-            (batch,) = dispatched(core)
+            batch = dispatched(core)[-1]
             core.complete(batch.batch_id, verdict, now=now + 0.25)
         assert core.snapshot().models[0].row_s == 0.25
 
@@ -235,13 +236,6 @@ class TestFailure:
         assert core.complete(batch.batch_id, Verdict.FAILED, now=2.0) == [ticket]
         assert core.snapshot().ended["FAILED"] == 1
         assert core.idle
-
-    def test_a_lost_batch_fails_whole_and_is_not_tried_again(self):
-        core = ready_core()
-        pair = submit(core, 2, merge_key="k")
-        (batch,) = dispatched(core)
-        assert core.complete(batch.batch_id, Verdict.LOST, now=2.0) == pair
-        assert dispatched(core) == []
 
     def test_each_ticket_of_a_failed_batch_is_tried_alone_so_that_only_the_guilty_fails(self):
         core = ready_core()
@@ -290,7 +284,7 @@ class TestFailure:
         assert len(dispatched(core)) == 2
         assert core.next_wakeup() == 3.0
         core.tick(now=3.0)
-        assert pull(core) == [Evict(tickets[2], Outcome.DEADLINE_EXPIRED, None)]
+        assert [event.ticket for event in pull(core) if isinstance(event, Evict)] == tickets
         assert core.snapshot().tenants[0].in_flight == 2
 
     def test_tickets_to_be_tried_again_are_evicted_where_the_model_has_gone_meanwhile(self):
@@ -315,16 +309,36 @@ class TestDeadlines:
         assert pull(core) == []
         core.tick(now=5.0)
         assert pull(core) == [Evict(waiting, Outcome.DEADLINE_EXPIRED, None)]
-        assert core.next_wakeup() is None
+        assert core.next_wakeup() > 5.0
 
-    def test_a_ticket_in_flight_does_not_expire(self):
+    def test_a_ticket_in_flight_is_answered_at_its_deadline_and_frees_its_place_when_its_batch_ends(self):
         core = ready_core()
         (ticket,) = submit(core, deadline=5.0)
         (batch,) = dispatched(core)
-        assert core.next_wakeup() is None
-        core.tick(now=9.0)
-        assert pull(core) == []
-        assert core.complete(batch.batch_id, Verdict.SUCCEEDED, now=9.0) == [ticket]
+        assert core.next_wakeup() == 5.0
+        core.tick(now=5.0)
+        assert pull(core) == [Evict(ticket, Outcome.DEADLINE_EXPIRED, None), Abandon(batch.batch_id)]
+        assert core.snapshot().tenants[0].in_flight == 1
+        assert core.complete(batch.batch_id, Verdict.ABANDONED, now=5.0) == []
+        assert core.idle
+        assert core.snapshot().tenants == ()
+
+    def test_a_batch_in_which_one_deadline_passed_serves_the_others(self):
+        core = ready_core()
+        late, other = submit(core, deadline=5.0, merge_key="k") + submit(core, merge_key="k")
+        (batch,) = dispatched(core)
+        core.tick(now=5.0)
+        assert pull(core) == [Evict(late, Outcome.DEADLINE_EXPIRED, None)]
+        assert core.complete(batch.batch_id, Verdict.SUCCEEDED, now=6.0) == [other]
+
+    def test_a_deadline_survives_a_second_try(self):
+        core = ready_core()
+        pair = submit(core, 2, deadline=5.0, merge_key="k")
+        (batch,) = dispatched(core)
+        core.complete(batch.batch_id, Verdict.FAILED, now=2.0)
+        assert len(dispatched(core)) == 2
+        core.tick(now=5.0)
+        assert [event.ticket for event in pull(core) if isinstance(event, Evict)] == pair
 
     def test_every_input_lets_time_pass(self):
         core = ready_core()
@@ -370,7 +384,8 @@ class TestBackends:
         ]
         assert core.snapshot().backends[0].in_flight == {"m": 2}
         assert core.complete(first.batch_id, Verdict.SUCCEEDED, now=3.0) == [tickets[0]]
-        assert core.complete(second.batch_id, Verdict.LOST, now=3.0) == [tickets[1]]
+        assert core.complete(second.batch_id, Verdict.LOST, now=3.0) == []
+        assert [(event.ticket, event.outcome) for event in pull(core)] == [(tickets[1], Outcome.NO_BACKEND)]
         assert core.idle
 
     def test_while_another_backend_offers_the_model_nothing_is_evicted(self):
@@ -398,10 +413,124 @@ class TestBackends:
 
     def test_evicted_tickets_with_deadlines_do_not_wake_anybody(self):
         core = ready_core()
-        submit(core, 4, deadline=9.0)
+        flying = submit(core, 4, deadline=9.0)[:2]
         dispatched(core)
         core.set_backend(backend_state(ready=False), now=2.0)
-        assert core.next_wakeup() is None
+        pull(core)
+        core.tick(now=9.0)
+        assert [event.ticket for event in pull(core) if isinstance(event, Evict)] == flying
+
+
+class TestLoss:
+    def test_tickets_of_a_lost_batch_are_sent_once_more_elsewhere_and_each_alone(self):
+        core = ready_core(backend_state("a"), backend_state("b"))
+        pair = submit(core, 2, merge_key="k")
+        (batch,) = dispatched(core)
+        assert core.complete(batch.batch_id, Verdict.LOST, now=2.0) == []
+        again = dispatched(core)
+        assert [(event.backend, *event.tickets) for event in again] == [("b", pair[0]), ("b", pair[1])]
+        assert [core.complete(event.batch_id, Verdict.SUCCEEDED, now=3.0) for event in again] == [[t] for t in pair]
+
+    def test_a_ticket_lost_twice_is_refused_with_pushback(self):
+        core = ready_core(backend_state("a"), backend_state("b"))
+        (ticket,) = submit(core)
+        for _ in range(2):
+            (batch,) = dispatched(core)
+            assert core.complete(batch.batch_id, Verdict.LOST, now=2.0) == []
+        (event,) = pull(core)
+        assert (type(event), event.ticket, event.outcome) == (Evict, ticket, Outcome.BACKEND_LOST)
+        assert event.pushback_s is not None
+        assert core.idle
+        assert core.snapshot().tenants == ()
+
+    def test_a_second_unavailable_is_the_backends_own_answer(self):
+        core = ready_core()
+        (ticket,) = submit(core)
+        (batch,) = dispatched(core)
+        assert core.complete(batch.batch_id, Verdict.UNAVAILABLE, now=2.0) == []
+        (batch,) = dispatched(core)
+        assert core.complete(batch.batch_id, Verdict.UNAVAILABLE, now=2.0) == [ticket]
+        assert core.snapshot().ended["FAILED"] == 1
+
+    def test_with_one_backend_tickets_wait_for_the_probe_and_then_all_are_served(self):
+        core = ready_core()
+        submit(core, 4)
+        first, second = dispatched(core)
+        core.complete(first.batch_id, Verdict.LOST, now=2.0)
+        core.complete(second.batch_id, Verdict.LOST, now=2.0)
+        assert pull(core) == []
+        breaker = core.snapshot().backends[0].breakers["m"]
+        assert (breaker.state, breaker.why, breaker.since) == ("open", "lost", 2.0)
+        assert core.next_wakeup() == breaker.retry_at == 2.0 + FIRST_BACKOFF_S
+        core.tick(now=2.0 + FIRST_BACKOFF_S)
+        (probe,) = dispatched(core)
+        assert core.snapshot().backends[0].breakers["m"].state == "half_open"
+        core.complete(probe.batch_id, Verdict.SUCCEEDED, now=2.5)
+        assert core.snapshot().backends[0].breakers == {}
+        assert len(dispatched(core)) == 2
+
+    def test_while_the_breaker_is_open_arrivals_wait_until_their_deadlines(self):
+        core = ready_core()
+        submit(core)
+        core.complete(dispatched(core)[0].batch_id, Verdict.LOST, now=2.0)
+        (patient,) = submit(core, now=2.0, deadline=2.1)
+        assert pull(core) == []
+        core.tick(now=2.1)
+        assert pull(core) == [Evict(patient, Outcome.DEADLINE_EXPIRED, None)]
+
+    def test_an_open_breaker_of_one_model_leaves_the_others_alone(self):
+        core = ready_core(backend_state(models=("m", "n")))
+        submit(core, model="m")
+        core.complete(dispatched(core)[0].batch_id, Verdict.LOST, now=2.0)
+        submit(core, model="n", now=2.0)
+        assert [event.tickets[0].model for event in dispatched(core)] == ["n"]
+
+    def test_a_hung_batch_and_what_lies_behind_it_are_given_up_and_sent_elsewhere(self):
+        core = ready_core(backend_state("a"))
+        running, ready = submit(core, 2)
+        dispatched(core)
+        core.set_backend(backend_state("b"), now=2.0)
+        while core.next_wakeup() < 1.0 + COLD_HANG_S:
+            core.tick(now=core.next_wakeup())
+            assert pull(core) == []
+        core.tick(now=1.0 + COLD_HANG_S)
+        assert [event for event in pull(core) if isinstance(event, Abandon)] == [Abandon(1), Abandon(2)]
+        snapshot = core.snapshot()
+        assert [sum(backend.in_flight.values()) for backend in snapshot.backends] == [0, 2]
+        assert snapshot.backends[0].breakers["m"].why == "no answer in 60 s"
+        assert (running.resent, ready.resent) == (True, True)
+
+    def test_the_late_answer_of_a_batch_that_was_given_up_changes_nothing(self):
+        core = ready_core()
+        (ticket,) = submit(core)
+        dispatched(core)
+        core.tick(now=1.0 + COLD_HANG_S)
+        assert pull(core) == [Abandon(1)]
+        before = core.snapshot()
+        assert core.complete(1, Verdict.SUCCEEDED, now=1.0 + COLD_HANG_S) == []
+        assert core.snapshot() == before
+        assert ticket.state is TicketState.RETRYING
+        with pytest.raises(ValueError, match="batch 1 is not in flight"):
+            core.complete(1, Verdict.SUCCEEDED, now=100.0)
+
+    def test_a_batch_that_nobody_waits_for_hangs_without_a_second_try(self):
+        core = ready_core()
+        (ticket,) = submit(core)
+        dispatched(core)
+        core.cancel(ticket.ticket_id, now=2.0)
+        core.tick(now=1.0 + COLD_HANG_S)
+        core.complete(1, Verdict.ABANDONED, now=1.0 + COLD_HANG_S)
+        assert core.idle
+        assert core.snapshot().tenants == ()
+
+    def test_a_garbled_answer_is_tried_again_ticket_by_ticket_and_fails_alone(self):
+        core = ready_core(backend_state(instances=3))
+        pair = submit(core, 2, merge_key="k")
+        (batch,) = dispatched(core)
+        assert core.complete(batch.batch_id, Verdict.GARBLED, now=2.0) == []
+        ended = [core.complete(event.batch_id, Verdict.GARBLED, now=3.0) for event in dispatched(core)]
+        assert ended == [[ticket] for ticket in pair]
+        assert core.snapshot().ended["FAILED"] == 2
 
 
 class TestDrain:

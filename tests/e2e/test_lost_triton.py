@@ -1,0 +1,157 @@
+"""A real tritonserver that stops answering, or dies, under load: everybody is answered, and service resumes."""
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections import Counter
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+from tritonclient.grpc import service_pb2, service_pb2_grpc
+
+from scheduler.app import App
+from scheduler.config import Config
+from tests.real_triton import ModelRepository, TritonFactory
+
+
+def server_pid() -> int:
+    """The tritonserver somewhere under this process."""
+    parents = {}
+    servers = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        with contextlib.suppress(OSError):  # it has just ended
+            parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            if (entry / "comm").read_text().strip() == "tritonserver":
+                servers.append(int(entry.name))
+    for pid in servers:
+        above = pid
+        while above in parents:
+            above = parents[above]
+            if above == os.getpid():
+                return pid
+    raise AssertionError("no tritonserver is running under this process")
+
+
+def request() -> Any:
+    array = np.ones((1, 4), dtype=np.float32)
+    message = service_pb2.ModelInferRequest(model_name="arithmetic")
+    for name in ("A", "B"):
+        message.inputs.add(name=name, datatype="FP32", shape=array.shape)
+        message.raw_input_contents.append(array.tobytes())
+    return message
+
+
+class Load:
+    """Sixteen clients, none with a deadline, each with one request after the other."""
+
+    def __init__(self, stub: Any) -> None:
+        self._stub = stub
+        self.ended: Counter[str] = Counter()
+        self.reasons: set[Any] = set()
+        self.stuck: set[int] = set()
+        self._tasks = [asyncio.create_task(self._client(number)) for number in range(16)]
+
+    async def _client(self, number: int) -> None:
+        while True:
+            try:
+                await self._stub.ModelInfer(request())
+                self.ended["OK"] += 1
+            except grpc.aio.AioRpcError as error:
+                self.ended[error.code().name] += 1
+                self.reasons.add(dict(error.trailing_metadata() or ()).get("fairlane-reason"))
+                await asyncio.sleep(0.05)
+            self.stuck.discard(number)
+
+    def mark(self) -> None:
+        """Everything that is under way now is to be answered."""
+        self.stuck = set(range(len(self._tasks)))
+
+    async def stop(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        for result in await asyncio.gather(*self._tasks, return_exceptions=True):
+            assert isinstance(result, asyncio.CancelledError), result
+        assert set(self.ended) == {"OK", "UNAVAILABLE"}
+        assert self.reasons <= {"NO_BACKEND", "BACKEND_LOST"}
+
+
+@pytest.fixture
+async def two(start_triton: TritonFactory, models: ModelRepository) -> AsyncIterator[Any]:
+    """A Triton, and a service in front of it."""
+    models.add_arithmetic()
+    triton = start_triton(models)
+    app = App(
+        Config.model_validate(
+            {
+                "listen": {"grpc": "127.0.0.1:0", "http": "127.0.0.1:0"},
+                "backends": [{"name": "real", "grpc": triton.address.grpc}],
+                "limits": {"drain_s": 1},
+            }
+        )
+    )
+    address = (await app.start()).grpc
+    async with grpc.aio.insecure_channel(address) as channel:
+        yield app, service_pb2_grpc.GRPCInferenceServiceStub(channel)
+    await app.stop()
+
+
+async def test_stopped_triton_opens_the_breaker_everybody_is_answered_and_service_resumes(
+    two: Any, eventually: Any
+) -> None:
+    app, stub = two
+    load = Load(stub)
+    await eventually(lambda: load.ended["OK"] > 100)
+    os.kill(server_pid(), signal.SIGSTOP)
+    try:
+        load.mark()
+        await eventually(lambda: app.snapshot().backends[0].breakers)
+        breaker = app.snapshot().backends[0].breakers["arithmetic"]
+        assert (breaker.state, breaker.why[:9]) == ("open", "no answer")
+        await eventually(lambda: not load.stuck)
+    finally:
+        os.kill(server_pid(), signal.SIGCONT)
+    before = load.ended["OK"]
+    await eventually(lambda: load.ended["OK"] > before + 100)
+    assert not app.snapshot().backends[0].breakers
+    await load.stop()
+    await eventually(lambda: app.snapshot().in_flight == 0)
+    assert app.snapshot().tenants == ()
+
+
+async def test_killed_triton_answers_everybody(two: Any, eventually: Any) -> None:
+    app, stub = two
+    load = Load(stub)
+    await eventually(lambda: load.ended["OK"] > 100)
+    load.mark()
+    os.kill(server_pid(), signal.SIGKILL)
+    await eventually(lambda: not load.stuck)
+    await eventually(lambda: load.ended["UNAVAILABLE"] > 16)
+    await load.stop()
+    assert app.snapshot().in_flight == 0
+
+
+async def test_killed_embedded_triton_is_restarted_and_service_resumes_under_load(
+    models: ModelRepository, eventually: Any
+) -> None:
+    models.add_arithmetic()
+    listen = {"grpc": "127.0.0.1:0", "http": "127.0.0.1:0"}
+    app = App(Config.model_validate({"listen": listen, "model_repository": models.path, "limits": {"drain_s": 1}}))
+    address = (await app.start()).grpc
+    async with grpc.aio.insecure_channel(address) as channel:
+        load = Load(service_pb2_grpc.GRPCInferenceServiceStub(channel))
+        await eventually(lambda: load.ended["OK"] > 100)
+        load.mark()
+        os.kill(server_pid(), signal.SIGKILL)
+        await eventually(lambda: not load.stuck)
+        await eventually(lambda: load.ended["UNAVAILABLE"] > 0)
+        before = load.ended["OK"]
+        await eventually(lambda: load.ended["OK"] > before + 100)
+        await load.stop()
+    await app.stop()

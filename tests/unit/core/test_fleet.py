@@ -1,0 +1,145 @@
+import pytest
+
+from scheduler.core.breaker import COLD_HANG_S, FIRST_BACKOFF_S, HANG_S
+from scheduler.core.fleet import Fleet, may_try_again, waited_for
+from scheduler.core.lane import Lane
+from scheduler.core.outcome import Verdict
+from scheduler.core.snapshot import BreakerSnapshot
+from scheduler.core.ticket import TicketState
+from tests.unit.core.build import BACKGROUND, INTERACTIVE, backend_state, make_batch, make_ticket
+
+
+def fleet_of(*states) -> Fleet:
+    fleet = Fleet()
+    for state in states or (backend_state(),):
+        fleet.set_state(state, now=0.0)
+    return fleet
+
+
+def lane_of(model: str = "m", *, known: bool = True) -> Lane:
+    """A model of 10 ms a row."""
+    lane = Lane(model, (INTERACTIVE, BACKGROUND))
+    for _ in range(10 if known else 0):
+        lane.estimator.learn(None, 1, 0.01)
+    return lane
+
+
+def start(fleet: Fleet, lane: Lane, at: float, count: int = 1):
+    tickets = tuple(make_ticket(model=lane.model) for _ in range(count))
+    for ticket in tickets:
+        ticket.state = TicketState.IN_FLIGHT
+    return fleet.start(lane, fleet.place(lane.model), tickets, now=at)
+
+
+def test_a_backend_is_added_once_and_changed_after():
+    fleet = fleet_of()
+    assert fleet.offered("m")
+    assert not fleet.offered("n")
+    fleet.set_state(backend_state(ready=False), now=0.0)
+    assert not fleet.offered("m")
+    assert len(fleet.snapshot()) == 1
+
+
+def test_a_batch_is_booked_from_start_to_finish():
+    fleet, lane = fleet_of(), lane_of()
+    batch = start(fleet, lane, 1.0, count=2)
+    assert (len(fleet), fleet.riders, fleet.idle) == (1, 2, False)
+    assert (batch.batch_id, batch.rows, batch.estimate_s) == (1, 2, pytest.approx(0.02))
+    assert fleet.batch_of(batch.tickets[0]) is batch
+    assert fleet.finish(1, Verdict.SUCCEEDED, now=1.5) == (batch, 0.5)
+    assert fleet.idle
+    assert list(fleet.wakeups()) == []
+    with pytest.raises(ValueError, match="batch 1 is not in flight"):
+        fleet.finish(1, Verdict.SUCCEEDED, now=2.0)
+
+
+def test_nothing_hangs_before_its_time():
+    fleet, lane = fleet_of(), lane_of()
+    start(fleet, lane, 1.0)
+    assert list(fleet.wakeups()) == [1.0 + HANG_S]
+    assert fleet.give_up_hanging(now=1.0 + HANG_S - 0.001) == []
+
+
+def test_what_hangs_is_given_up_with_what_lies_behind_it_and_other_models_stay():
+    fleet = fleet_of(backend_state(models=("m", "n")))
+    first, second = (start(fleet, lane_of(), at) for at in (1.0, 2.0))
+    other = start(fleet, lane_of("n"), 3.0)
+    assert fleet.give_up_hanging(now=1.0 + HANG_S) == [first, second]
+    assert (len(fleet), fleet.batch_of(other.tickets[0])) == (1, other)
+    assert fleet.place("m") is None
+    assert fleet.place("n") is not None
+    assert list(fleet.wakeups()) == [3.0 + HANG_S, 1.0 + HANG_S + FIRST_BACKOFF_S]
+
+
+def test_a_batch_that_started_late_hangs_late_and_no_look_is_missed():
+    fleet, lane = fleet_of(), lane_of()
+    first, second = (start(fleet, lane, 1.0) for _ in range(2))
+    fleet.finish(first.batch_id, Verdict.SUCCEEDED, now=4.0)
+    assert fleet.give_up_hanging(now=1.0 + HANG_S) == []
+    assert min(fleet.wakeups()) == 4.0 + HANG_S
+    assert fleet.give_up_hanging(now=4.0 + HANG_S) == [second]
+    assert fleet.finish(second.batch_id, Verdict.SUCCEEDED, now=10.0) is None
+    assert fleet.idle
+
+
+def test_a_model_that_never_answered_gets_the_cold_patience():
+    fleet = fleet_of()
+    batch = start(fleet, lane_of(known=False), 0.0)
+    assert batch.hangs_at == COLD_HANG_S
+
+
+def test_the_probes_patience_is_doubled():
+    fleet, lane = fleet_of(), lane_of()
+    batch = start(fleet, lane, 0.0)
+    fleet.finish(batch.batch_id, Verdict.LOST, now=1.0)
+    assert fleet.place("m") is None
+    assert fleet.tick(now=1.0) == []
+    assert fleet.tick(now=1.0 + FIRST_BACKOFF_S) == ["m"]
+    probe = start(fleet, lane, 2.0)
+    assert probe.hangs_at == 2.0 + 2 * HANG_S
+    assert fleet.snapshot()[0].breakers == {"m": BreakerSnapshot("half_open", "lost", 1.2, 1.2)}
+    fleet.finish(probe.batch_id, Verdict.FAILED, now=2.5)
+    assert fleet.snapshot()[0].breakers == {}
+    assert fleet.place("m") is not None
+
+
+def test_a_backend_that_is_ready_again_is_probed_at_once():
+    fleet, lane = fleet_of(), lane_of()
+    fleet.finish(start(fleet, lane, 0.0).batch_id, Verdict.LOST, now=1.0)
+    fleet.set_state(backend_state(ready=False), now=1.01)
+    fleet.set_state(backend_state(), now=1.02)
+    assert list(fleet.wakeups()) == [1.02]
+    assert fleet.tick(now=1.02) == ["m"]
+
+
+def test_a_batch_is_waited_for_while_one_ticket_is_in_flight():
+    tickets = (make_ticket(), make_ticket())
+    tickets[0].state = TicketState.IN_FLIGHT
+    assert waited_for(make_batch(tickets=tickets))
+    tickets[0].state = TicketState.ENDED
+    assert not waited_for(make_batch(tickets=tickets))
+
+
+@pytest.mark.parametrize(
+    ("verdict", "merged", "again"),
+    [
+        (Verdict.SUCCEEDED, True, False),
+        (Verdict.FAILED, True, True),
+        (Verdict.FAILED, False, False),
+        (Verdict.GARBLED, True, True),
+        (Verdict.GARBLED, False, False),
+        (Verdict.ABANDONED, True, False),
+        (Verdict.LOST, False, True),
+        (Verdict.UNAVAILABLE, True, True),
+    ],
+)
+def test_who_is_tried_again(verdict, merged, again):
+    batch = make_batch(tickets=(make_ticket(),) * (2 if merged else 1))
+    assert may_try_again(batch.tickets[0], batch, verdict) is again
+
+
+def test_a_lost_ticket_is_sent_twice_and_not_three_times():
+    batch = make_batch(tickets=(make_ticket(),))
+    assert may_try_again(batch.tickets[0], batch, Verdict.LOST)
+    assert not may_try_again(batch.tickets[0], batch, Verdict.LOST)
+    assert not may_try_again(batch.tickets[0], batch, Verdict.UNAVAILABLE)
