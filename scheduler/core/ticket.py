@@ -2,6 +2,11 @@
 
 from dataclasses import dataclass, field
 from enum import Enum
+from math import inf
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from scheduler.core.caps import Tenant
 
 
 class TicketState(Enum):
@@ -28,6 +33,8 @@ class Ticket:
         merge_key: tickets with the same key may ride in one batch; None rides alone.
         deadline: monotonic seconds; None waits as long as it takes.
         state: where the ticket is; owned by the scheduler.
+        due: its place in its tenant's order (order.py); set when it is queued.
+        holder: whom it counts for; set when it is queued.
     """
 
     ticket_id: int
@@ -39,6 +46,8 @@ class Ticket:
     merge_key: str | None = None
     deadline: float | None = None
     state: TicketState = field(default=TicketState.NEW, init=False)
+    due: float = field(default=inf, init=False)
+    holder: "Tenant | None" = field(default=None, init=False, repr=False)
 
     @property
     def waiting(self) -> bool:
