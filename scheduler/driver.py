@@ -27,13 +27,14 @@ CLOSED_PUSHBACK_S: Final = 1.0
 
 
 class Refused(Exception):
-    """The scheduler said no: `outcome` tells why, `pushback_s` when to come again (None: do not)."""
+    """The scheduler said no: `outcome` and `detail` tell why, `pushback_s` when to come again (None: do not)."""
 
-    def __init__(self, ticket: Ticket, outcome: Outcome, pushback_s: float | None) -> None:
+    def __init__(self, ticket: Ticket, outcome: Outcome, pushback_s: float | None, detail: str = "") -> None:
         super().__init__(f"{outcome.name}: class {ticket.priority_class}, tenant {ticket.tenant}, model {ticket.model}")
         self.ticket = ticket
         self.outcome = outcome
         self.pushback_s = pushback_s
+        self.detail = detail
 
 
 class BatchError(Exception):
@@ -181,7 +182,9 @@ class Driver(Generic[Request, Response]):
     def _launch(self, dispatch: Dispatch) -> None:
         # Looked up now: a caller that leaves before the task runs takes its request along.
         requests = [self._pending[ticket.ticket_id].request for ticket in dispatch.tickets]
-        self._telemetry.dispatched(self._core.batch(dispatch.batch_id))
+        batch = self._core.batch(dispatch.batch_id)
+        if batch is not None:
+            self._telemetry.dispatched(batch)
         task = self._loop.create_task(self._run(dispatch, requests))
         self._runs[dispatch.batch_id] = task
         task.add_done_callback(lambda _: self._runs.pop(dispatch.batch_id))
@@ -196,7 +199,8 @@ class Driver(Generic[Request, Response]):
         self._telemetry.refused(event, now=self.now())
         pending = self._pending.get(event.ticket.ticket_id)
         if pending is not None and not pending.future.done():
-            pending.future.set_exception(Refused(event.ticket, event.outcome, event.pushback_s))
+            detail = event.detail if isinstance(event, Reject) else ""
+            pending.future.set_exception(Refused(event.ticket, event.outcome, event.pushback_s, detail))
 
     async def _run(self, dispatch: Dispatch, requests: Sequence[Request]) -> None:
         """Take one batch to its backend, and give its tickets their answers."""
@@ -213,7 +217,8 @@ class Driver(Generic[Request, Response]):
         verdict = _verdict(error)
         batch = self._core.batch(dispatch.batch_id)
         ended = self._core.complete(dispatch.batch_id, verdict, now=now)
-        self._telemetry.completed(batch, verdict, ended, now=now)
+        if batch is not None:
+            self._telemetry.completed(batch, verdict, ended, now=now)
         if error is None:
             answers = dict(zip((ticket.ticket_id for ticket in dispatch.tickets), responses, strict=True))
             self._answer(ended, answers)

@@ -74,7 +74,7 @@ class Loaded:
         while (event := self.core.next_event()) is not None:
             if not isinstance(event, Dispatch):
                 raise RuntimeError(  # noqa: TRY004 - what the core decided is wrong, not a type
-                    f"{event.outcome.name} where there is room and time for every ticket"
+                    f"{event} where there is room and time for every ticket"
                 )
             self._in_flight.append(event)
 

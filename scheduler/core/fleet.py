@@ -64,6 +64,10 @@ class Fleet:
         """Where the model's next batch goes; None where there is no place."""
         return place(self._backends.values(), model)
 
+    def batch(self, batch_id: int) -> Batch | None:
+        """The batch of that number; None where it is not out any more."""
+        return self._batches.get(batch_id)
+
     def batch_of(self, ticket: Ticket) -> Batch | None:
         """The batch that the ticket rides in."""
         return self._batches.get(ticket.batch_id)
