@@ -17,6 +17,7 @@ import grpc.aio
 import yaml
 from tritonclient.grpc import service_pb2
 
+from bench.bystanders import Bystanders
 from bench.load import run_jobs
 from bench.machine import Machine
 from bench.metric import STREAM_METRICS
@@ -61,15 +62,11 @@ class Settings:
 
 @dataclass
 class Measurements:
-    """What came back so far: by (target, phase), one entry a round."""
+    """What came back so far: by target and phase, one entry a round; `others` by TARGET.PHASE, in cores."""
 
     recordings: dict[tuple[Kind, str], list[dict[str, Recording]]] = field(default_factory=dict)
     hops: dict[tuple[Kind, str], list[ProcessUsage | None]] = field(default_factory=dict)
-
-    def add(self, target: Kind, phase: str, recordings: dict[str, Recording], hop: ProcessUsage | None) -> None:
-        """Book one phase of one round."""
-        self.recordings.setdefault((target, phase), []).append(recordings)
-        self.hops.setdefault((target, phase), []).append(hop)
+    others: dict[str, list[float]] = field(default_factory=dict)
 
 
 class Runner:
@@ -110,6 +107,7 @@ class Runner:
             triton_version=self._triton_version,
             capacity_per_s={stream: self._capacity_of(each) for stream, each in self._scenario.streams.items()},
             pools=self._pools(),
+            others_cores=self._measurements.others,
         )
 
     def _order(self, number: int) -> list[Kind]:
@@ -148,12 +146,15 @@ class Runner:
         out = self._settings.out / f"round-{number + 1}" / target / phase
         jobs = [self._job(server, name, target, phase, number, out) for name in self._scenario.phases[phase].streams]
         title = f"round {number + 1} of {self._scenario.rounds}: {target}, {phase}"
+        others = Bystanders()
         async with self._progress.step(title, seconds), AsyncExitStack() as stack:
             watch = None
             if server.hop_pid is not None:
                 watch = await stack.enter_async_context(ProcessWatch(server.hop_pid))
             recordings = await run_jobs(jobs)
-        self._measurements.add(target, phase, recordings, None if watch is None else watch.usage)
+        self._measurements.others.setdefault(f"{target}.{phase}", []).append(others.cores())
+        self._measurements.recordings.setdefault((target, phase), []).append(recordings)
+        self._measurements.hops.setdefault((target, phase), []).append(None if watch is None else watch.usage)
         await asyncio.sleep(SETTLE_S)
 
     @asynccontextmanager

@@ -167,7 +167,7 @@ def made_result(made_recording: Callable[..., Recording]) -> Callable[..., Resul
     rss_mib = [80.0, 90, 100, 100, 100, 100, 101, 101, 101]
     usage = ProcessUsage(at_s=[float(at) for at in range(9)], rss_mib=rss_mib, cpu_s=0.1)
 
-    def make(change: dict[str, list[Recording]] | None = None) -> Result:
+    def make(change: dict[str, list[Recording]] | None = None, *, others_cores: float = 0.0) -> Result:
         scenario = parse(copy.deepcopy(SCENARIO), Path("made.yaml"))
         pools = {}
         for cell, latency_ms in p99_ms.items():
@@ -179,6 +179,7 @@ def made_result(made_recording: Callable[..., Recording]) -> Callable[..., Resul
         return Result(
             name="made", scenario=scenario, machine=Machine.here(), seed=7, triton_version="fake",
             capacity_per_s={"interactive": 100.0, "flood": 100.0}, pools=pools,
+            others_cores={cell: [0.0, others_cores] for cell in pools},
         )  # fmt: skip
 
     return make
