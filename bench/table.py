@@ -28,6 +28,7 @@ STREAM_ROWS: Final = (
     ("expired", "expired"),
     ("failed", "failed"),
     ("unanswered", "unanswered"),
+    ("rows a batch at Triton", "batch_rows"),
     ("lateness p99 ms", "lateness_p99_ms"),
 )
 PHASE_ROWS: Final = (

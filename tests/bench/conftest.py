@@ -47,6 +47,13 @@ class FakeKServe:
             response.inputs.add(name=name, datatype="INT64", shape=[-1, -1])
         return response.SerializeToString()
 
+    async def model_statistics(self, request: bytes, context: grpc.aio.ServicerContext) -> bytes:
+        response = service_pb2.ModelStatisticsResponse()
+        # Two versions: what was answered so far, in runs of two rows.
+        for _ in range(2):
+            response.model_stats.add(name="minilm", inference_count=len(self.seen), execution_count=len(self.seen) // 2)
+        return response.SerializeToString()
+
     async def server_metadata(self, request: bytes, context: grpc.aio.ServicerContext) -> bytes:
         return service_pb2.ServerMetadataResponse(name="triton", version="fake").SerializeToString()
 
@@ -54,6 +61,7 @@ class FakeKServe:
     async def running(self) -> AsyncIterator["FakeKServe"]:
         server = grpc.aio.server()
         rpcs = {"ModelInfer": self.infer, "ModelMetadata": self.model_metadata, "ServerMetadata": self.server_metadata}
+        rpcs["ModelStatistics"] = self.model_statistics
         handlers = {name: grpc.unary_unary_rpc_method_handler(rpc) for name, rpc in rpcs.items()}
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
         self.address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"

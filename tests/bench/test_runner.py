@@ -102,6 +102,7 @@ def test_every_round_visits_every_target_in_an_order_that_rotates(
     assert len(metrics["fairlane.flood.interactive.p99_ms"]["rounds"]) == 2
     assert metrics["fairlane.flood.flood.refused"]["value"] == metrics["fairlane.flood.flood.requests"]["value"] > 0
     assert metrics["fairlane.flood.flood.refused_without_pushback"]["value"] == 0
+    assert metrics["triton.flood.flood.batch_rows"]["value"] == pytest.approx(2, abs=0.5)
     assert metrics["triton.flood.flood.offered_per_s"]["value"] > facts["capacity_per_s"]["flood"]
 
 
