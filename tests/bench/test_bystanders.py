@@ -15,7 +15,7 @@ def test_what_this_process_and_its_children_take_is_not_of_others(monkeypatch: p
     monkeypatch.setattr(bystanders, "machine_cpu_s", lambda: own_cpu_s() - base)
     watch = Bystanders()
     subprocess.run([sys.executable, "-c", BURN], check=True)
-    assert own_cpu_s() - base >= 0.3
+    assert own_cpu_s() - base >= 0.2  # the kernel counts in ticks
     assert watch.cores() == pytest.approx(0, abs=0.05)
 
 
