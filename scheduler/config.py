@@ -12,7 +12,7 @@ from typing import Any, Final, Literal, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from scheduler.core.settings import ClassSettings, CoreSettings, TenantSettings
+from scheduler.core.settings import Cap, ClassSettings, CoreSettings, TenantSettings
 from scheduler.errors import StartError
 
 # 9001 and 9080 lie beside Triton's 8000 to 8002 and collide with none of them.
@@ -30,6 +30,10 @@ BACKGROUND_QUEUED: Final = 20_000
 # One tenant with all its places in flight leaves room for others on any model of ours.
 TENANT_IN_FLIGHT: Final = 64
 TENANT_QUEUED: Final = 4096
+# Half of what all may queue: no tenant can fill the queue with a few large requests.
+TENANT_QUEUE_BYTES: Final = 128 * 1024 * 1024
+# More clients than most services have at a time; each invented name gains a request ahead of its turn.
+MAX_TENANTS: Final = 1000
 MAX_QUEUED: Final = 40_000
 # 256 MiB of waiting tensors, whatever the number of requests.
 QUEUE_BYTES: Final = 256 * 1024 * 1024
@@ -78,6 +82,24 @@ class ClassConfig(_Settings):
         description="How long a request may wait for lesser batches already at Triton; bounds their size.",
     )
     max_queued: int = Field(default=BACKGROUND_QUEUED, gt=0, description="Waiting requests of the class, at most.")
+    max_queue_bytes: int | None = Field(
+        default=None, gt=0, description="Bytes of the class's waiting tensors, at most; not set: `limits.queue_bytes`."
+    )
+    strict: bool = Field(
+        default=False,
+        description="Always before every lesser class, which may then starve; only below other strict classes.",
+    )
+
+
+class CapConfig(_Settings):
+    """What one tenant may have at Triton of one model."""
+
+    max_in_flight: int | None = Field(
+        default=None, gt=0, description="Requests for the model at Triton at a time, at most."
+    )
+    max_rows_in_flight: int | None = Field(
+        default=None, gt=0, description="Rows for the model at Triton at a time, at most."
+    )
 
 
 class TenantConfig(_Settings):
@@ -85,13 +107,43 @@ class TenantConfig(_Settings):
 
     weight: float = Field(default=1, gt=0, description="Share of its class relative to the other tenants.")
     max_in_flight: int = Field(default=TENANT_IN_FLIGHT, gt=0, description="Requests at Triton at a time, at most.")
+    max_rows_in_flight: int | None = Field(
+        default=None,
+        gt=0,
+        description="Rows at Triton at a time, at most; a request with more rows is refused for good.",
+    )
+    model_caps: dict[str, CapConfig] = Field(
+        default_factory=dict, description="Further caps on single models, by name; both hold."
+    )
     max_queued: int = Field(default=TENANT_QUEUED, gt=0, description="Waiting requests, at most.")
+    max_queue_bytes: int | None = Field(
+        default=TENANT_QUEUE_BYTES, gt=0, description="Bytes of its waiting tensors, at most."
+    )
+    rate_per_s: float | None = Field(
+        default=None, gt=0, description="Requests let in a second, on average; not set: any number."
+    )
+    burst: int | None = Field(
+        default=None,
+        gt=0,
+        description="Requests let in at once after a silence; not set: as many as `rate_per_s` lets in a second.",
+    )
+
+    @model_validator(mode="after")
+    def _burst_of_a_rate(self) -> Self:
+        if self.burst is not None and self.rate_per_s is None:
+            raise ValueError("burst: expected rate_per_s beside it")
+        return self
 
 
 class Limits(_Settings):
     """Bounds of the whole process."""
 
     max_queued: int = Field(default=MAX_QUEUED, gt=0, description="Waiting requests in all, at most.")
+    max_tenants: int = Field(
+        default=MAX_TENANTS,
+        gt=0,
+        description="Tenants without an entry told apart at a time; those beyond share one place.",
+    )
     queue_bytes: int = Field(default=QUEUE_BYTES, gt=0, description="Bytes of waiting tensors in all, at most.")
     message_bytes: int = Field(default=MESSAGE_BYTES, gt=0, description="Bytes of one gRPC message, at most.")
     drain_s: float = Field(default=DRAIN_S, ge=0, description="Seconds to finish accepted requests when stopping.")
@@ -186,6 +238,8 @@ class Config(_Settings):
             raise ValueError("classes: expected at least one")
         if len(set(names)) != len(names):
             raise ValueError(f"classes: names must differ, got {', '.join(names)}")
+        if [entry.strict for entry in self.classes] != sorted((entry.strict for entry in self.classes), reverse=True):
+            raise ValueError("classes: expected strict classes before all others, where more important ones stand")
         if self.default_class is not None and self.default_class not in names:
             raise ValueError(f"default_class: expected one of {', '.join(names)}, got {self.default_class!r}")
         backends = [entry.name for entry in self.backends]
@@ -205,22 +259,40 @@ class Config(_Settings):
 
     def core_settings(self) -> CoreSettings:
         """The part that the core decides by."""
+        default = self.tenants.get("default", TenantConfig())
         return CoreSettings(
-            classes=tuple(
-                ClassSettings(
-                    entry.name, entry.weight, entry.max_queued, None if entry.wait_ms is None else entry.wait_ms / 1000
-                )
-                for entry in self.classes
-            ),
-            tenants={name: _tenant_settings(entry) for name, entry in self.tenants.items()},
-            default_tenant=_tenant_settings(self.tenants.get("default", TenantConfig())),
+            classes=tuple(_class_settings(entry) for entry in self.classes),
+            # Requests that name no tenant come as `default`: that one is never an unknown name.
+            tenants={name: _tenant_settings(entry) for name, entry in ({"default": default} | self.tenants).items()},
+            default_tenant=_tenant_settings(default),
+            max_tenants=self.limits.max_tenants,
             max_queued=self.limits.max_queued,
             queue_bytes=self.limits.queue_bytes,
         )
 
 
+def _class_settings(entry: ClassConfig) -> ClassSettings:
+    return ClassSettings(
+        name=entry.name,
+        weight=entry.weight,
+        max_queued=entry.max_queued,
+        wait_s=None if entry.wait_ms is None else entry.wait_ms / 1000,
+        max_queue_bytes=entry.max_queue_bytes,
+        strict=entry.strict,
+    )
+
+
 def _tenant_settings(entry: TenantConfig) -> TenantSettings:
-    return TenantSettings(entry.weight, entry.max_in_flight, entry.max_queued)
+    return TenantSettings(
+        weight=entry.weight,
+        max_in_flight=entry.max_in_flight,
+        max_queued=entry.max_queued,
+        max_rows_in_flight=entry.max_rows_in_flight,
+        max_queue_bytes=entry.max_queue_bytes,
+        model_caps={name: Cap(cap.max_in_flight, cap.max_rows_in_flight) for name, cap in entry.model_caps.items()},
+        rate_per_s=entry.rate_per_s,
+        burst=entry.burst or max(1, int(entry.rate_per_s or 1)),
+    )
 
 
 def load(path: Path | None, overrides: Mapping[str, Any], environment: Mapping[str, str] = os.environ) -> Config:

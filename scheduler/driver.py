@@ -27,13 +27,14 @@ CLOSED_PUSHBACK_S: Final = 1.0
 
 
 class Refused(Exception):
-    """The scheduler said no: `outcome` tells why, `pushback_s` when to come again (None: do not)."""
+    """The scheduler said no: `outcome` and `detail` tell why, `pushback_s` when to come again (None: do not)."""
 
-    def __init__(self, ticket: Ticket, outcome: Outcome, pushback_s: float | None) -> None:
+    def __init__(self, ticket: Ticket, outcome: Outcome, pushback_s: float | None, detail: str = "") -> None:
         super().__init__(f"{outcome.name}: class {ticket.priority_class}, tenant {ticket.tenant}, model {ticket.model}")
         self.ticket = ticket
         self.outcome = outcome
         self.pushback_s = pushback_s
+        self.detail = detail
 
 
 class BatchError(Exception):
@@ -196,7 +197,8 @@ class Driver(Generic[Request, Response]):
         self._telemetry.refused(event, now=self.now())
         pending = self._pending.get(event.ticket.ticket_id)
         if pending is not None and not pending.future.done():
-            pending.future.set_exception(Refused(event.ticket, event.outcome, event.pushback_s))
+            detail = event.detail if isinstance(event, Reject) else ""
+            pending.future.set_exception(Refused(event.ticket, event.outcome, event.pushback_s, detail))
 
     async def _run(self, dispatch: Dispatch, requests: Sequence[Request]) -> None:
         """Take one batch to its backend, and give its tickets their answers."""

@@ -1,14 +1,32 @@
 """Who may queue: every queue is bounded, in tickets and in bytes, and the bound that is hit is named.
 
-Checked in the order in which a caller can do something about it: its own quota first, then its
-class's, then the whole scheduler's. Bytes are booked at entry and the booked value is given back, so
-the sum cannot drift.
+Checked in the order in which a caller can do something about it: what can never fit, then its own rate
+(rate.py) and quota, then its class's, then the whole scheduler's, where a more important arrival makes
+room at the cost of a lesser one (displacement.py). Only a ticket that is let in takes a token of its
+tenant's rate. Bytes are booked at entry and the booked value is given back, so no sum can drift.
 """
 
-from scheduler.core.caps import Tenants
+from typing import NamedTuple
+
+from scheduler.core.caps import Tenant
+from scheduler.core.displacement import Newest
 from scheduler.core.outcome import Outcome
 from scheduler.core.settings import CoreSettings
 from scheduler.core.ticket import Ticket
+
+
+class Refusal(NamedTuple):
+    """Why a ticket may not queue.
+
+    Attributes:
+        outcome: the outcome.
+        retry_s: the exact time after which it may; None: nobody knows, or never.
+        detail: what was asked and what the bound is, in words.
+    """
+
+    outcome: Outcome
+    retry_s: float | None = None
+    detail: str = ""
 
 
 class Admission:
@@ -18,38 +36,99 @@ class Admission:
         queued: waiting tickets.
         queue_bytes: their tensors' bytes.
         by_class: waiting tickets by class rank.
+        bytes_by_class: their bytes by class rank.
     """
 
-    __slots__ = ("_settings", "_tenants", "by_class", "queue_bytes", "queued")
+    __slots__ = ("_newest", "_settings", "by_class", "bytes_by_class", "queue_bytes", "queued")
 
-    def __init__(self, settings: CoreSettings, tenants: Tenants) -> None:
+    def __init__(self, settings: CoreSettings) -> None:
         self._settings = settings
-        self._tenants = tenants
         self.queued = 0
         self.queue_bytes = 0
         self.by_class = [0] * len(settings.classes)
+        self.bytes_by_class = [0] * len(settings.classes)
+        self._newest = [Newest() for _ in settings.classes]
 
-    def refusal(self, ticket: Ticket, rank: int) -> Outcome | None:
-        """The outcome with which the ticket must be refused for lack of room, or None."""
-        settings = self._settings
-        if self._tenants.queued(ticket.tenant) >= settings.for_tenant(ticket.tenant).max_queued:
-            return Outcome.TENANT_QUEUE_FULL
+    def refusal(self, ticket: Ticket, rank: int, tenant: Tenant, *, now: float) -> Refusal | None:
+        """Why the ticket must be refused, or None where it may queue, perhaps in place of lesser ones."""
+        limits, settings = tenant.settings, self._settings.classes[rank]
+        queue_bytes = ticket.queue_bytes
+        never = self._never_fits(ticket, rank, tenant)
+        if never:
+            return Refusal(Outcome.TOO_LARGE, detail=never)
+        wait_s = 0.0 if tenant.bucket is None else tenant.bucket.wait_s(now=now)
+        if wait_s > 0:
+            return Refusal(Outcome.RATE_LIMITED, wait_s)
+        if tenant.queued >= limits.max_queued or _over(tenant.queue_bytes + queue_bytes, limits.max_queue_bytes):
+            return Refusal(Outcome.TENANT_QUEUE_FULL)
         if (
-            self.by_class[rank] >= settings.classes[rank].max_queued
-            or self.queued >= settings.max_queued
-            or self.queue_bytes + ticket.queue_bytes > settings.queue_bytes
+            self.by_class[rank] >= settings.max_queued
+            or _over(self.bytes_by_class[rank] + queue_bytes, settings.max_queue_bytes)
+            or not self._has_room(ticket, rank)
         ):
-            return Outcome.QUEUE_FULL
+            return Refusal(Outcome.QUEUE_FULL)
         return None
 
-    def book(self, ticket: Ticket, rank: int) -> None:
+    def in_the_way(self, ticket: Ticket, rank: int) -> Ticket | None:
+        """The next ticket that must leave the queue before this one may enter; None: it may.
+
+        Ask again after each, and only where `refusal` gave None.
+        """
+        if self._fits(ticket):
+            return None
+        for newest in reversed(self._newest[rank + 1 :]):
+            displaced = newest.pop()
+            if displaced is not None:
+                return displaced
+        return None
+
+    def book(self, ticket: Ticket, rank: int, tenant: Tenant, *, now: float) -> None:
         """The ticket takes its place."""
         self.queued += 1
         self.queue_bytes += ticket.queue_bytes
         self.by_class[rank] += 1
+        self.bytes_by_class[rank] += ticket.queue_bytes
+        if rank:  # nobody displaces the most important class
+            self._newest[rank].push(ticket)
+        tenant.admitted = True
+        if tenant.bucket is not None:
+            tenant.bucket.take(now=now)
 
     def release(self, ticket: Ticket, rank: int) -> None:
         """The ticket has left its place."""
         self.queued -= 1
         self.queue_bytes -= ticket.queue_bytes
         self.by_class[rank] -= 1
+        self.bytes_by_class[rank] -= ticket.queue_bytes
+
+    def _fits(self, ticket: Ticket) -> bool:
+        settings = self._settings
+        return self.queued < settings.max_queued and self.queue_bytes + ticket.queue_bytes <= settings.queue_bytes
+
+    def _has_room(self, ticket: Ticket, rank: int) -> bool:
+        """Whether the ticket fits into the whole queue, were all lesser tickets to leave it."""
+        if self._fits(ticket):
+            return True
+        settings = self._settings
+        queued = self.queued - sum(self.by_class[rank + 1 :])
+        queue_bytes = self.queue_bytes - sum(self.bytes_by_class[rank + 1 :])
+        return queued < settings.max_queued and queue_bytes + ticket.queue_bytes <= settings.queue_bytes
+
+    def _never_fits(self, ticket: Ticket, rank: int, tenant: Tenant) -> str:
+        """In words, what makes the ticket one that no amount of waiting would let in; empty: nothing."""
+        queue_bytes = ticket.queue_bytes
+        for bound, whose in (
+            (self._settings.queue_bytes, "all waiting requests together"),
+            (self._settings.classes[rank].max_queue_bytes, "its class"),
+            (tenant.settings.max_queue_bytes, "its tenant"),
+        ):
+            if bound is not None and queue_bytes > bound:
+                return f"{queue_bytes} bytes can never fit into the {bound} that {whose} may queue"
+        most_rows = tenant.most_rows(ticket.model)
+        if ticket.rows > most_rows:
+            return f"{ticket.rows} rows can never fit into the {most_rows} that its tenant may have in flight"
+        return ""
+
+
+def _over(asked: int, bound: int | None) -> bool:
+    return bound is not None and asked > bound

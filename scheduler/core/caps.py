@@ -1,72 +1,204 @@
-"""How much of a tenant is at the backends: in-flight caps that block nobody else.
+"""Who a ticket counts for, and how much of a tenant is at the backends: caps that block nobody else.
 
-A tenant at its cap leaves the queues of flows (flows.py) as soon as it is met there, so it costs the
-others nothing; it comes back when one of its tickets ends. The bound is exact: `in_flight` is taken
-before a ticket is handed out and given back when its batch has ended, so it never exceeds
-`max_in_flight`.
+A tenant at a cap leaves the queues of flows (flows.py) as soon as it is met there, so it costs the
+others nothing; it comes back when one of its tickets ends. The bounds are exact: a ticket's place and
+its rows are taken before it is handed out and given back when its batch has ended, so neither ever
+exceeds its cap. A ticket with more rows than a cap by itself could never run: it is refused on arrival
+(admission.py). A ticket that waits for rows is not overtaken by its own tenant's smaller ones of the
+same class and model, or they might keep it waiting for ever.
+
+Names are free where nobody checks them, and fairness by name invites inventing names: each new one
+starts at virtual time and is served ahead of everyone who has had his share. So tenants without
+settings of their own are told apart only up to `max_tenants` at a time, counting those that were idle
+for less than MEMORY_S; whoever comes beyond that shares one place, OTHERS, with the others: one weight,
+one cap, one quota, one rate. Inventing names then gains at most max_tenants shares, and at most
+max_tenants tickets ahead of their turn in MEMORY_S. Tenants with settings never share. (Docs: decision 5.)
 """
 
-from typing import TYPE_CHECKING
+from collections import OrderedDict
+from math import inf
+from typing import TYPE_CHECKING, Final
 
-from scheduler.core.settings import CoreSettings, TenantSettings
+from scheduler.core.rate import TokenBucket
+from scheduler.core.settings import Cap, CoreSettings, TenantSettings
+from scheduler.core.ticket import Ticket
 
 if TYPE_CHECKING:
     from scheduler.core.flows import Flow
+
+# Who shares a place is called this; a tenant that calls itself so is one of them.
+OTHERS: Final = "(others)"
+# A tenant that was idle for less is still known: a client that asks once in a minute stays itself.
+MEMORY_S: Final = 60.0
+
+
+class Held:
+    """What a tenant has at the backends, against a cap.
+
+    Attributes:
+        tickets: at a backend, or between two tries there.
+        rows: theirs together.
+        most_tickets: the cap; infinite where there is none.
+        most_rows: the same in rows.
+    """
+
+    __slots__ = ("most_rows", "most_tickets", "rows", "tickets")
+
+    def __init__(self, cap: Cap) -> None:
+        self.tickets = 0
+        self.rows = 0
+        self.most_tickets = inf if cap.max_in_flight is None else cap.max_in_flight
+        self.most_rows = inf if cap.max_rows_in_flight is None else cap.max_rows_in_flight
+
+    def blocks(self, rows: int) -> bool:
+        """Whether a ticket of so many rows has to wait."""
+        return self.tickets >= self.most_tickets or self.rows + rows > self.most_rows
 
 
 class Tenant:
     """One tenant's counts; alive while any of them is above zero.
 
     Attributes:
-        in_flight: tickets at a backend, or between two tries there.
+        held: what it has at the backends, or between two tries there.
         queued: tickets waiting in a class queue.
-        parked: flows that were met while the tenant was at its cap.
+        queue_bytes: their bytes.
+        parked: flows that were met while the tenant was at a cap.
+        bucket: its rate; None where there is none.
+        admitted: whether it had a ticket queued, now or in its last life.
+        counts_rows: whether any of its caps is in rows.
     """
 
-    __slots__ = ("in_flight", "name", "parked", "queued", "settings")
+    __slots__ = (
+        "_of_model",
+        "admitted",
+        "bucket",
+        "counts_rows",
+        "held",
+        "name",
+        "parked",
+        "queue_bytes",
+        "queued",
+        "settings",
+    )
 
-    def __init__(self, name: str, settings: TenantSettings) -> None:
+    def __init__(self, name: str, settings: TenantSettings, bucket: TokenBucket | None = None) -> None:
         self.name = name
         self.settings = settings
-        self.in_flight = 0
+        self.held = Held(Cap(settings.max_in_flight, settings.max_rows_in_flight))
+        self._of_model = {model: Held(cap) for model, cap in settings.model_caps.items()} if settings.model_caps else {}
         self.queued = 0
+        self.queue_bytes = 0
         self.parked: dict[Flow, None] = {}
+        self.bucket = bucket
+        self.admitted = False
+        self.counts_rows = self.held.most_rows < inf or any(held.most_rows < inf for held in self._of_model.values())
 
     @property
-    def capped(self) -> bool:
-        """Whether the tenant has as much in flight as it may."""
-        return self.in_flight >= self.settings.max_in_flight
+    def in_flight(self) -> int:
+        """Tickets at the backends, or between two tries there."""
+        return self.held.tickets
+
+    @property
+    def idle(self) -> bool:
+        """Whether it has nothing queued and nothing in flight."""
+        return self.queued == 0 and self.held.tickets == 0
+
+    def blocks(self, ticket: Ticket) -> bool:
+        """Whether a cap keeps the ticket from running now."""
+        if self.held.blocks(ticket.rows):
+            return True
+        of_model = self._of_model.get(ticket.model)
+        return of_model is not None and of_model.blocks(ticket.rows)
+
+    def most_rows(self, model: str) -> float:
+        """Rows of one ticket for the model that its caps can ever let run."""
+        of_model = self._of_model.get(model)
+        return self.held.most_rows if of_model is None else min(self.held.most_rows, of_model.most_rows)
+
+    def take(self, ticket: Ticket) -> None:
+        """Book the places of a ticket that goes to a backend."""
+        self._book(ticket, 1)
+
+    def release(self, ticket: Ticket) -> None:
+        """Give back the places of a ticket whose batch has ended."""
+        self._book(ticket, -1)
+
+    def _book(self, ticket: Ticket, sign: int) -> None:
+        self.held.tickets += sign
+        self.held.rows += sign * ticket.rows
+        if self._of_model:
+            of_model = self._of_model.get(ticket.model)
+            if of_model is not None:
+                of_model.tickets += sign
+                of_model.rows += sign * ticket.rows
+
+    def unblocked(self) -> list["Flow"]:
+        """Remove and return the parked flows whose next ticket may run now."""
+        free = [flow for flow in self.parked if (head := flow.tickets.head()) is None or not self.blocks(head)]
+        for flow in free:
+            del self.parked[flow]
+        return free
 
 
 class Tenants:
-    """Every tenant that has something queued or in flight."""
+    """Every tenant that has something queued or in flight, and the names of those who had of late."""
 
-    __slots__ = ("_by_name", "_settings")
+    __slots__ = ("_buckets", "_by_name", "_known", "_open", "_settings")
 
     def __init__(self, settings: CoreSettings) -> None:
         self._settings = settings
         self._by_name: dict[str, Tenant] = {}
+        self._buckets: dict[str, TokenBucket] = {}
+        # Tenants without settings of their own: those alive, and until when idle ones are remembered.
+        self._open = 0
+        self._known: OrderedDict[str, float] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._by_name)
 
-    def get(self, name: str) -> Tenant:
-        """The tenant's counts, made on first use."""
+    def find(self, name: str, *, now: float) -> Tenant:
+        """Whom a ticket of this tenant that arrives now counts for; made where it has nothing yet.
+
+        Whoever asks for one that stays without tickets gives it to `forget_idle`.
+        """
         tenant = self._by_name.get(name)
-        if tenant is None:
-            tenant = self._by_name[name] = Tenant(name, self._settings.for_tenant(name))
+        if tenant is not None:
+            return tenant
+        known = self._known.pop(name, None) is not None
+        if name not in self._settings.tenants and name != OTHERS:
+            if not known and not self._has_place(now):
+                return self.find(OTHERS, now=now)
+            self._open += 1
+        settings = self._settings.for_tenant(name)
+        tenant = self._by_name[name] = Tenant(name, settings, self._bucket(name, settings))
+        tenant.admitted = known
         return tenant
 
-    def queued(self, name: str) -> int:
-        """Waiting tickets of the tenant; asking does not make an entry."""
-        tenant = self._by_name.get(name)
-        return 0 if tenant is None else tenant.queued
-
-    def forget_idle(self, tenant: Tenant) -> None:
-        """Drop a tenant that has nothing queued and nothing in flight."""
-        if tenant.queued == 0 and tenant.in_flight == 0:
-            self._by_name.pop(tenant.name, None)
+    def forget_idle(self, tenant: Tenant, *, now: float) -> None:
+        """Drop a tenant that has nothing queued and nothing in flight; its name is known for a while."""
+        if not tenant.idle or self._by_name.get(tenant.name) is not tenant:
+            return
+        del self._by_name[tenant.name]
+        if tenant.name in self._settings.tenants or tenant.name == OTHERS:
+            return
+        self._open -= 1
+        if tenant.admitted:
+            full_at = 0.0 if tenant.bucket is None else tenant.bucket.full_at
+            self._known[tenant.name] = max(now + MEMORY_S, full_at)
+        else:
+            self._buckets.pop(tenant.name, None)
 
     def all(self) -> list[Tenant]:
         """The tenants, by name."""
         return [self._by_name[name] for name in sorted(self._by_name)]
+
+    def _has_place(self, now: float) -> bool:
+        """Whether one more tenant without settings is told apart."""
+        while self._known and next(iter(self._known.values())) <= now:
+            self._buckets.pop(self._known.popitem(last=False)[0], None)
+        return self._open + len(self._known) < self._settings.max_tenants
+
+    def _bucket(self, name: str, settings: TenantSettings) -> TokenBucket | None:
+        if settings.rate_per_s is None:
+            return None
+        return self._buckets.setdefault(name, TokenBucket(settings.rate_per_s, settings.burst))

@@ -17,11 +17,19 @@ class Dispatch:
 
 @dataclass(frozen=True, slots=True)
 class Reject:
-    """The ticket was refused on arrival. `pushback_s`: come again after so many seconds; None: do not."""
+    """The ticket was refused on arrival.
+
+    Attributes:
+        ticket: the ticket.
+        outcome: why.
+        pushback_s: come again after so many seconds; None: do not.
+        detail: what was asked and what the bound is, in words; empty where the outcome says it all.
+    """
 
     ticket: Ticket
     outcome: Outcome
     pushback_s: float | None
+    detail: str = ""
 
 
 @dataclass(frozen=True, slots=True)

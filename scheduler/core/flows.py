@@ -13,6 +13,7 @@ last service earned them.
 import heapq
 from collections import deque
 from collections.abc import Iterator
+from math import inf
 from typing import Final
 
 from scheduler.core.caps import Tenant
@@ -48,8 +49,18 @@ class Flow(Account):
         self.absent_from: dict[FlowHeap, None] = {}
         self.resting_tag: float | None = None
 
+    def blocks(self, ticket: Ticket) -> bool:
+        """Whether a cap of the tenant keeps this ticket, or one that comes before it here, from running now."""
+        tenant = self.tenant
+        if tenant.blocks(ticket):
+            return True
+        if not tenant.counts_rows:  # then what holds for one ticket holds for all
+            return False
+        head = self.tickets.head()
+        return head is not None and tenant.blocks(head)
+
     def park(self, heap: "FlowHeap") -> None:
-        """Leave a heap until the tenant is below its cap again."""
+        """Leave a heap until a cap of the tenant has room again."""
         self.absent_from[heap] = None
         self.tenant.parked[self] = None
 
@@ -92,7 +103,7 @@ class FlowHeap:
             ticket = self._head(flow)
             if ticket is None:
                 self._pop(serial)
-            elif flow.tenant.capped:
+            elif flow.blocks(ticket):
                 self._pop(serial)
                 flow.park(self)
             elif start != flow.start:
@@ -145,7 +156,8 @@ class ClassQueue(Account):
     )
 
     def __init__(self, model: str, settings: ClassSettings, rank: int) -> None:
-        super().__init__(settings.weight)
+        # An account of infinite weight pays nothing and stays at V: nobody's tag is ever less (share.py).
+        super().__init__(inf if settings.strict else settings.weight)
         self.model = model
         self.blocked = False
         self.settings = settings
@@ -178,9 +190,11 @@ class ClassQueue(Account):
             self.virtual.join(flow)
         ticket.state = TicketState.QUEUED
         ticket.queued_tag = self.virtual.now
+        ticket.holder = tenant
         flow.tickets.append(ticket)
         self.queued += 1
         tenant.queued += 1
+        tenant.queue_bytes += ticket.queue_bytes
         self._heads.add(flow)
         if ticket.merge_key is not None:
             self._index(ticket.merge_key, flow)
@@ -208,12 +222,18 @@ class ClassQueue(Account):
             self.virtual.serve(flow, cost_s)
         else:
             self.virtual.charge(flow, cost_s)
-        flow.tenant.in_flight += 1
+        flow.tenant.take(ticket)
         self._leave(flow, ticket, TicketState.IN_FLIGHT)
 
     def remove(self, ticket: Ticket) -> None:
         """Take out a waiting ticket that will not be served (cancelled, expired, evicted)."""
-        self._leave(self._flows[ticket.tenant], ticket, TicketState.ENDED)
+        assert ticket.holder is not None
+        flow = self._flows[ticket.holder.name]
+        self._leave(flow, ticket, TicketState.ENDED)
+        if flow.tickets and flow.absent_from:
+            # Perhaps this one alone had too many rows for the room that is left under a cap.
+            self.virtual.join(flow)
+            self._heads.add(flow)
 
     def __iter__(self) -> Iterator[Ticket]:
         """Every ticket that waits here, retries first."""
@@ -241,6 +261,7 @@ class ClassQueue(Account):
         ticket.state = state
         flow.tickets.remove(ticket)
         flow.tenant.queued -= 1
+        flow.tenant.queue_bytes -= ticket.queue_bytes
         self.queued -= 1
         if ticket.merge_key is not None:
             self._unindex(ticket.merge_key)

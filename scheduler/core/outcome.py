@@ -1,6 +1,7 @@
 """How a ticket ends: a closed list. Transport codes are the edge's business (edge/status.py)."""
 
 from enum import Enum
+from typing import Final
 
 
 class Outcome(Enum):
@@ -9,9 +10,14 @@ class Outcome(Enum):
     # Refused before queueing.
     QUEUE_FULL = "queue_full"
     TENANT_QUEUE_FULL = "tenant_queue_full"
+    RATE_LIMITED = "rate_limited"
+    TOO_LARGE = "too_large"  # for a bound that time does not widen
     NO_BACKEND = "no_backend"  # refused on arrival, or evicted when the last backend went
     DRAINING = "draining"
-    # Evicted after queueing (or refused, where it had passed on arrival).
+    # Evicted after queueing, to make room for a more important arrival.
+    DISPLACED = "displaced"
+    # Evicted after queueing, or refused on arrival.
+    DEADLINE_INFEASIBLE = "deadline_infeasible"
     DEADLINE_EXPIRED = "deadline_expired"
     # Lost at the backend, and not to be tried once more.
     BACKEND_LOST = "backend_lost"
@@ -20,6 +26,10 @@ class Outcome(Enum):
     # Ended by the backend.
     COMPLETED = "completed"
     FAILED = "failed"
+
+
+# Coming again cannot help, however long the caller waits.
+FINAL: Final = frozenset({Outcome.TOO_LARGE, Outcome.DEADLINE_INFEASIBLE, Outcome.DEADLINE_EXPIRED})
 
 
 class Verdict(Enum):

@@ -4,7 +4,7 @@ from collections import Counter, deque
 from collections.abc import Iterator
 
 from scheduler.core import batch as batching
-from scheduler.core.admission import Admission
+from scheduler.core.admission import Admission, Refusal
 from scheduler.core.backend import Backend, BackendState, Batch
 from scheduler.core.caps import Tenant, Tenants
 from scheduler.core.events import Abandon, Dispatch, Event, Evict, Reject
@@ -12,7 +12,7 @@ from scheduler.core.fleet import Fleet, may_try_again, waited_for
 from scheduler.core.heap import DeadlineHeap
 from scheduler.core.lane import Lane
 from scheduler.core.limit import LEAD_S
-from scheduler.core.outcome import Outcome, Verdict
+from scheduler.core.outcome import FINAL, Outcome, Verdict
 from scheduler.core.pushback import Pushback
 from scheduler.core.settings import CoreSettings
 from scheduler.core.snapshot import ClassSnapshot, ModelSnapshot, Snapshot, TenantSnapshot
@@ -31,7 +31,7 @@ class Scheduler:
         self._settings = settings
         self._ranks = {settings.name: rank for rank, settings in enumerate(settings.classes)}
         self._tenants = Tenants(settings)
-        self._admission = Admission(settings, self._tenants)
+        self._admission = Admission(settings)
         self._pushbacks = [Pushback() for _ in settings.classes]
         self._deadlines = DeadlineHeap()
         self._lanes: dict[str, Lane] = {}
@@ -60,12 +60,16 @@ class Scheduler:
             raise ValueError(f"ticket {ticket.ticket_id} was submitted before")
         self._advance(now)
         rank = self._ranks[ticket.priority_class]
-        outcome = self._refusal(ticket, rank)
-        if outcome is not None:
-            self._finish(ticket, outcome)
-            self._events.append(Reject(ticket, outcome, self._pushback(ticket, rank, outcome)))
+        tenant = self._tenants.find(ticket.tenant, now=self._now)
+        refusal = self._refusal(ticket, rank, tenant)
+        if refusal is None:
+            self._displace(ticket, rank)
+            self._enqueue(ticket, rank, tenant)
             return
-        self._enqueue(ticket, rank)
+        self._finish(ticket, refusal.outcome)
+        pushback_s = self._pushback(ticket, rank, refusal.outcome) if refusal.retry_s is None else refusal.retry_s
+        self._events.append(Reject(ticket, refusal.outcome, pushback_s, refusal.detail))
+        self._tenants.forget_idle(tenant, now=self._now)
 
     def complete(self, batch_id: int, verdict: Verdict, *, now: float) -> list[Ticket]:
         """A dispatched batch has ended at its backend.
@@ -175,7 +179,9 @@ class Scheduler:
                 ClassSnapshot(settings.name, self._admission.by_class[rank], self._pushbacks[rank].base_s)
                 for rank, settings in enumerate(self._settings.classes)
             ),
-            tenants=tuple(TenantSnapshot(t.name, t.queued, t.in_flight) for t in self._tenants.all()),
+            tenants=tuple(
+                TenantSnapshot(t.name, t.queued, t.in_flight, t.queue_bytes, t.held.rows) for t in self._tenants.all()
+            ),
             models=tuple(self._model_snapshot(lane) for lane in self._lanes.values()),
             backends=self._fleet.snapshot(),
             ended={outcome.name: self._ended[outcome] for outcome in Outcome},
@@ -190,28 +196,34 @@ class Scheduler:
 
     # ---- arrival
 
-    def _refusal(self, ticket: Ticket, rank: int) -> Outcome | None:
+    def _refusal(self, ticket: Ticket, rank: int, tenant: Tenant) -> Refusal | None:
         if self._draining:
-            return Outcome.DRAINING
+            return Refusal(Outcome.DRAINING)
         if ticket.deadline is not None and ticket.deadline <= self._now:
-            return Outcome.DEADLINE_EXPIRED
+            return Refusal(Outcome.DEADLINE_EXPIRED)
         if not self._offered(ticket.model):
-            return Outcome.NO_BACKEND
-        return self._admission.refusal(ticket, rank)
+            return Refusal(Outcome.NO_BACKEND)
+        return self._admission.refusal(ticket, rank, tenant, now=self._now)
 
-    def _enqueue(self, ticket: Ticket, rank: int) -> None:
+    def _displace(self, ticket: Ticket, rank: int) -> None:
+        """Evict the lesser tickets in whose place an arrival enters."""
+        while (displaced := self._admission.in_the_way(ticket, rank)) is not None:
+            self._evict(displaced, Outcome.DISPLACED)
+            self._deadlines.forget(displaced)
+
+    def _enqueue(self, ticket: Ticket, rank: int, tenant: Tenant) -> None:
         lane = self._lanes.get(ticket.model)
         if lane is None:
             lane = self._lanes[ticket.model] = Lane(ticket.model, self._settings.classes)
-        lane.push(ticket, rank, self._tenants.get(ticket.tenant))
-        self._admission.book(ticket, rank)
+        lane.push(ticket, rank, tenant)
+        self._admission.book(ticket, rank, tenant, now=self._now)
         self._tickets[ticket.ticket_id] = ticket
         self._deadlines.push(ticket)
         self._runnable[ticket.model] = None
 
     def _pushback(self, ticket: Ticket, rank: int, outcome: Outcome) -> float | None:
         """When the caller may come again; None where coming again cannot help."""
-        if outcome is Outcome.DEADLINE_EXPIRED:
+        if outcome in FINAL:
             return None
         return self._pushbacks[rank].refused(ticket.ticket_id, now=self._now)
 
@@ -332,25 +344,22 @@ class Scheduler:
         if ticket.state is TicketState.RETRYING:
             self._release(ticket)
             return
+        tenant = _holder(ticket)
         rank = self._ranks[ticket.priority_class]
         self._lanes[ticket.model].classes[rank].remove(ticket)
+        self._runnable[ticket.model] = None
         self._admission.release(ticket, rank)
-        self._tenants.forget_idle(self._tenants.get(ticket.tenant))
+        self._tenants.forget_idle(tenant, now=self._now)
 
     def _release(self, ticket: Ticket) -> None:
-        """Give back the ticket's place in flight, and let a tenant that was at its cap come back."""
-        tenant = self._tenants.get(ticket.tenant)
-        tenant.in_flight -= 1
-        if tenant.parked and not tenant.capped:
-            self._unpark(tenant)
-        self._tenants.forget_idle(tenant)
-
-    def _unpark(self, tenant: Tenant) -> None:
-        flows = tenant.parked
-        tenant.parked = {}
-        for flow in flows:
-            flow.unpark()
-            self._runnable[flow.owner.model] = None
+        """Give back the ticket's places in flight, and let flows of its tenant that were at a cap come back."""
+        tenant = _holder(ticket)
+        tenant.release(ticket)
+        if tenant.parked:
+            for flow in tenant.unblocked():
+                flow.unpark()
+                self._runnable[flow.owner.model] = None
+        self._tenants.forget_idle(tenant, now=self._now)
 
     def _finish(self, ticket: Ticket, outcome: Outcome) -> None:
         ticket.state = TicketState.ENDED
@@ -370,3 +379,9 @@ class Scheduler:
             batch_s=batch_s,
             row_s=row_s,
         )
+
+
+def _holder(ticket: Ticket) -> Tenant:
+    """Whom a ticket that was queued counts for."""
+    assert ticket.holder is not None
+    return ticket.holder

@@ -17,27 +17,54 @@ class ClassSettings:
         max_queued: waiting tickets of this class, at most.
         wait_s: how long a ticket of this class may wait for batches of lesser classes that are
             already at the backend; bounds the size of those batches. None: no bound.
+        max_queue_bytes: bytes of this class's waiting tickets, at most; None: as many as fit in all.
+        strict: whether it always goes before every lesser class, whatever the weights.
     """
 
     name: str
     weight: float
     max_queued: int
     wait_s: float | None
+    max_queue_bytes: int | None
+    strict: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Cap:
+    """What one tenant may have at the backends of one model at a time; None: no bound.
+
+    Attributes:
+        max_in_flight: tickets.
+        max_rows_in_flight: their rows together.
+    """
+
+    max_in_flight: int | None
+    max_rows_in_flight: int | None
 
 
 @dataclass(frozen=True, slots=True)
 class TenantSettings:
-    """What one tenant may hold at a time.
+    """What one tenant may ask for and hold.
 
     Attributes:
         weight: share of its class's service time relative to the other tenants that wait.
-        max_in_flight: tickets at the backends, at most.
+        max_in_flight: tickets at the backends over all models, at most; None: any number.
         max_queued: waiting tickets over all classes, at most.
+        max_rows_in_flight: rows at the backends over all models, at most; None: any number.
+        max_queue_bytes: bytes of its waiting tickets, at most; None: as many as fit in all.
+        model_caps: further caps on single models, by name; both hold.
+        rate_per_s: tickets a second that are let in, on average; None: any number.
+        burst: tickets that are let in at once after a silence; without a rate it means nothing.
     """
 
     weight: float
-    max_in_flight: int
+    max_in_flight: int | None
     max_queued: int
+    max_rows_in_flight: int | None
+    max_queue_bytes: int | None
+    model_caps: Mapping[str, Cap]
+    rate_per_s: float | None
+    burst: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +72,10 @@ class CoreSettings:
     """All that the core is configured with.
 
     Attributes:
-        classes: most important first.
+        classes: most important first; strict ones before those that are not.
         tenants: settings by tenant name.
         default_tenant: settings of every tenant that has no entry in `tenants`.
+        max_tenants: tenants without an entry that are told apart at a time (caps.py).
         max_queued: waiting tickets in all, at most.
         queue_bytes: bytes of waiting tickets' tensors in all, at most.
     """
@@ -55,6 +83,7 @@ class CoreSettings:
     classes: tuple[ClassSettings, ...]
     tenants: Mapping[str, TenantSettings]
     default_tenant: TenantSettings
+    max_tenants: int
     max_queued: int
     queue_bytes: int
 

@@ -15,11 +15,13 @@ class ClassSnapshot:
 
 @dataclass(frozen=True, slots=True)
 class TenantSnapshot:
-    """A tenant that has something queued or in flight."""
+    """A tenant that has something queued or in flight: tickets, and their bytes in the queue and rows in flight."""
 
     name: str
     queued: int
     in_flight: int
+    queue_bytes: int
+    rows_in_flight: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,11 @@
 
 from dataclasses import dataclass, field
 from enum import Enum
+from math import inf
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from scheduler.core.caps import Tenant
 
 
 class TicketState(Enum):
@@ -32,6 +37,8 @@ class Ticket:
         queued_tag: where that virtual time stood when it was queued.
         batch_id: of the batch that it rode in last; 0 before the first.
         resent: whether a backend that was lost had it already.
+        due: its place in its tenant's order (order.py); set when it is queued.
+        holder: whom it counts for; set when it is queued.
     """
 
     ticket_id: int
@@ -47,6 +54,8 @@ class Ticket:
     queued_tag: float = field(default=0.0, init=False)
     batch_id: int = field(default=0, init=False)
     resent: bool = field(default=False, init=False)
+    due: float = field(default=inf, init=False)
+    holder: "Tenant | None" = field(default=None, init=False, repr=False)
 
     @property
     def waiting(self) -> bool:

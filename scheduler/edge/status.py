@@ -1,6 +1,7 @@
 """From outcomes to gRPC statuses: the code, the pushback and the machine-readable reason. See docs/protocol.md."""
 
 from dataclasses import dataclass
+from math import ceil
 from typing import Final
 
 import grpc
@@ -21,18 +22,27 @@ MESSAGE_LENGTH: Final = 1024
 CODES: Final[dict[Outcome, grpc.StatusCode]] = {
     Outcome.QUEUE_FULL: grpc.StatusCode.RESOURCE_EXHAUSTED,
     Outcome.TENANT_QUEUE_FULL: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    Outcome.RATE_LIMITED: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    Outcome.DISPLACED: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    # Not overload: the same request fails always.
+    Outcome.TOO_LARGE: grpc.StatusCode.INVALID_ARGUMENT,
     Outcome.NO_BACKEND: grpc.StatusCode.UNAVAILABLE,
     Outcome.DRAINING: grpc.StatusCode.UNAVAILABLE,
     Outcome.BACKEND_LOST: grpc.StatusCode.UNAVAILABLE,
+    Outcome.DEADLINE_INFEASIBLE: grpc.StatusCode.DEADLINE_EXCEEDED,
     Outcome.DEADLINE_EXPIRED: grpc.StatusCode.DEADLINE_EXCEEDED,
 }
 
 MESSAGES: Final[dict[Outcome, str]] = {
     Outcome.QUEUE_FULL: "the queue is full",
     Outcome.TENANT_QUEUE_FULL: "the tenant's queue is full",
+    Outcome.RATE_LIMITED: "the tenant asks more often than its rate allows",
+    Outcome.DISPLACED: "a more important request took its place in the full queue",
+    Outcome.TOO_LARGE: "the request is too large",
     Outcome.NO_BACKEND: "no backend that serves the model is ready",
     Outcome.DRAINING: "the scheduler is shutting down",
     Outcome.BACKEND_LOST: "the backend did not answer",
+    Outcome.DEADLINE_INFEASIBLE: "the request could not be served before its deadline",
     Outcome.DEADLINE_EXPIRED: "the deadline passed before the request could be served",
 }
 
@@ -50,9 +60,8 @@ def of_refusal(refused: Refused) -> Status:
     """The status of a ticket that the core refused or evicted."""
     ticket = refused.ticket
     code = CODES[refused.outcome]
-    message = (
-        f"{MESSAGES[refused.outcome]}: class {ticket.priority_class}, tenant {ticket.tenant}, model {ticket.model}"
-    )
+    what = f"{MESSAGES[refused.outcome]}: {refused.detail}" if refused.detail else MESSAGES[refused.outcome]
+    message = f"{what}: class {ticket.priority_class}, tenant {ticket.tenant}, model {ticket.model}"
     about = {"class": ticket.priority_class, "tenant": ticket.tenant, "model": ticket.model}
     return _status(code, message, refused.outcome.name, refused.pushback_s, about)
 
@@ -76,7 +85,8 @@ def _status(
     details = [_packed(error_details_pb2.ErrorInfo(reason=reason, domain=DOMAIN, metadata=about))]
     trailers: list[tuple[str, str | bytes]] = [("fairlane-reason", reason)]
     if pushback_s is not None:
-        pushback_ms = max(1, round(pushback_s * 1000))
+        # Up: whoever comes when the token of a rate is almost there is refused again.
+        pushback_ms = max(1, ceil(pushback_s * 1000))
         trailers.append(("grpc-retry-pushback-ms", str(pushback_ms)))
         delay = duration_pb2.Duration()
         delay.FromMilliseconds(pushback_ms)

@@ -11,9 +11,10 @@ from scheduler.core import breaker, fleet
 from scheduler.core.backend import BackendState, ModelCapacity
 from scheduler.core.outcome import Outcome, Verdict
 from scheduler.core.scheduler import Scheduler
-from scheduler.core.settings import ClassSettings, CoreSettings, TenantSettings
+from scheduler.core.settings import CoreSettings
 from scheduler.core.ticket import Ticket
 from scheduler.driver import BatchError, Driver, Refused
+from tests.unit.core.build import core_settings, tenant_settings
 
 
 @dataclass
@@ -49,20 +50,15 @@ class HeldRunner:
 
 
 def settings(max_in_flight: int = 64, max_queued: int = 100) -> CoreSettings:
-    return CoreSettings(
-        classes=(
-            ClassSettings("interactive", weight=16, max_queued=100, wait_s=0.05),
-            ClassSettings("background", weight=1, max_queued=100, wait_s=None),
-        ),
-        tenants={},
-        default_tenant=TenantSettings(weight=1, max_in_flight=max_in_flight, max_queued=max_queued),
+    return core_settings(
+        default=tenant_settings(max_in_flight=max_in_flight, max_queued=max_queued),
         max_queued=1000,
         queue_bytes=1 << 20,
     )
 
 
-def make(runner: HeldRunner, core_settings: CoreSettings | None = None) -> Driver[str, str]:
-    driver: Driver[str, str] = Driver(Scheduler(core_settings or settings()), runner)
+def make(runner: HeldRunner, of: CoreSettings | None = None) -> Driver[str, str]:
+    driver: Driver[str, str] = Driver(Scheduler(of or settings()), runner)
     driver.set_backend(BackendState("b", ready=True, models={"m": ModelCapacity(instances=1, max_batch_size=8)}))
     return driver
 

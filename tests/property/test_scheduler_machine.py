@@ -2,29 +2,43 @@
 
 from collections import Counter
 
+import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from scheduler.core.backend import BackendState, ModelCapacity
-from scheduler.core.events import Abandon, Dispatch
+from scheduler.core.caps import OTHERS
+from scheduler.core.events import Abandon, Dispatch, Reject
 from scheduler.core.outcome import Outcome, Verdict
 from scheduler.core.scheduler import Scheduler
+from scheduler.core.settings import Cap
 from scheduler.core.ticket import Ticket
 from tests.unit.core.build import class_settings, core_settings, tenant_settings
 
 CLASSES = (
+    class_settings("urgent", 1, max_queued=4, strict=True),
     class_settings("interactive", 16, max_queued=8, wait_s=0.05),
-    class_settings("standard", 4, max_queued=8, wait_s=0.5),
+    class_settings("standard", 4, max_queued=8, wait_s=0.5, max_queue_bytes=120),
     class_settings("background", 1, max_queued=12),
 )
+RANKS = {settings.name: rank for rank, settings in enumerate(CLASSES)}
 TENANTS = {
     "tight": tenant_settings(max_in_flight=1, max_queued=5),
     "heavy": tenant_settings(weight=4, max_in_flight=9, max_queued=9),
     "odd": tenant_settings(weight=0.3, max_in_flight=3, max_queued=9),
+    "narrow": tenant_settings(
+        max_rows_in_flight=4, max_queued=9, max_queue_bytes=80, model_caps={"m": Cap(2, None), "n": Cap(None, 3)}
+    ),
+    "metered": tenant_settings(rate_per_s=2, burst=3),
 }
 SETTINGS = core_settings(
-    CLASSES, TENANTS, default=tenant_settings(max_in_flight=6, max_queued=6), max_queued=20, queue_bytes=200
+    CLASSES,
+    TENANTS,
+    default=tenant_settings(max_in_flight=6, max_queued=6, rate_per_s=20, burst=9),
+    max_queued=20,
+    queue_bytes=200,
+    max_tenants=2,
 )
 MODELS = ("m", "n")
 CAPACITIES = st.builds(ModelCapacity, instances=st.integers(1, 3), max_batch_size=st.sampled_from([8, 4, 1, 0]))
@@ -51,13 +65,15 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.cancelled_in_flight: set[int] = set()
         self.ended: Counter[str] = Counter()
         self.virtual: dict[int, tuple[object, float]] = {}
+        self.arriving: Ticket | None = None
+        self.tokens: dict[str, tuple[float, float]] = {}
         self._set_backend(BackendState("a", True, USUAL))
 
     # ---- rules
 
     @rule(
         priority_class=st.sampled_from([each.name for each in CLASSES]),
-        tenant=st.sampled_from(["tight", "heavy", "odd", "x", "y"]),
+        tenant=st.sampled_from(["tight", "heavy", "odd", "narrow", "metered", "x", "y", "z", OTHERS]),
         model=st.sampled_from(("m", "m", "m", "m", "n", "n", "unknown")),
         rows=st.sampled_from([1, 1, 1, 2, 3, 9]),
         queue_bytes=st.sampled_from([0, 1, 40]),
@@ -71,7 +87,12 @@ class SchedulerMachine(RuleBasedStateMachine):
             self.last_id += 1
             ticket = Ticket(self.last_id, priority_class, tenant, model, rows, queue_bytes, merge_key, deadline)
             self.live[ticket.ticket_id] = ticket
+            self.arriving = ticket
             self.core.submit(ticket, now=self.now)
+            self._drop_expired()
+            if ticket.ticket_id in self.live:
+                self._let_in(ticket)
+            self.arriving = None
         self._pull()
 
     @precondition(lambda self: self.in_flight)
@@ -187,6 +208,38 @@ class SchedulerMachine(RuleBasedStateMachine):
         while self.core._events:
             self._take(self.core.next_event())
 
+    def _let_in(self, ticket: Ticket) -> None:
+        """Take a token of the bucket that the outside keeps for each tenant with a rate."""
+        limits = SETTINGS.for_tenant(ticket.holder.name)
+        if limits.rate_per_s is None:
+            return
+        tokens = self._tokens(ticket.holder.name)
+        assert tokens >= 1 - 1e-6
+        self.tokens[ticket.holder.name] = (tokens - 1, self.now)
+
+    def _tokens(self, name: str) -> float:
+        settings = SETTINGS.for_tenant(name)
+        tokens, at = self.tokens.get(name, (settings.burst, self.now))
+        return min(settings.burst, tokens + (self.now - at) * settings.rate_per_s)
+
+    def _check_refusal(self, event) -> None:
+        """The outcome is true, as far as the outside can tell."""
+        ticket = event.ticket
+        if isinstance(event, Reject):
+            assert ticket is self.arriving
+        if event.outcome is Outcome.RATE_LIMITED:
+            name = ticket.tenant if ticket.tenant in TENANTS else None
+            wait_s = (1 - self._tokens(name)) / SETTINGS.for_tenant(name).rate_per_s if name else event.pushback_s
+            assert event.pushback_s == pytest.approx(wait_s, abs=1e-6)
+            assert event.pushback_s > 0
+        if event.outcome is Outcome.DISPLACED:
+            rank = RANKS[ticket.priority_class]
+            assert rank > RANKS[self.arriving.priority_class]
+            assert ticket.ticket_id not in self.retrying
+            waiting = [each for each in self._waiting() if each is not self.arriving]
+            assert max(RANKS[each.priority_class] for each in waiting) == rank
+            assert max(each.ticket_id for each in waiting if RANKS[each.priority_class] == rank) == ticket.ticket_id
+
     def _pull(self) -> None:
         while (event := self.core.next_event()) is not None:
             self._take(event)
@@ -201,6 +254,7 @@ class SchedulerMachine(RuleBasedStateMachine):
                         self._lost(ticket.ticket_id)
             return
         if not isinstance(event, Dispatch):
+            self._check_refusal(event)
             self._end(event.ticket, event.outcome)
             return
         assert event.batch_id not in self.in_flight
@@ -238,10 +292,26 @@ class SchedulerMachine(RuleBasedStateMachine):
         flying = {ticket.ticket_id for batch in self.in_flight.values() for ticket in batch.tickets}
         return [t for t in self.live.values() if t.ticket_id not in flying and t.ticket_id not in self.retrying]
 
-    def _held(self) -> Counter[str]:
-        """Places in flight by tenant: at a backend, cancelled there, or between two tries."""
-        held = Counter(ticket.tenant for batch in self.in_flight.values() for ticket in batch.tickets)
-        return held + Counter(self.live[ticket_id].tenant for ticket_id in self.retrying)
+    def _held(self) -> list[Ticket]:
+        """Tickets that hold places in flight: at a backend, cancelled there, or between two tries."""
+        held = [ticket for batch in self.in_flight.values() for ticket in batch.tickets]
+        return held + [self.live[ticket_id] for ticket_id in self.retrying]
+
+    def _fits(self, ticket: Ticket) -> bool:
+        """Whether the caps of its tenant let the ticket run now."""
+        settings = ticket.holder.settings
+        held = [each for each in self._held() if each.holder.name == ticket.holder.name]
+        of_model = [each for each in held if each.model == ticket.model]
+        cap = settings.model_caps.get(ticket.model, Cap(None, None))
+        return all(
+            bound is None or used <= bound
+            for used, bound in (
+                (len(held) + 1, settings.max_in_flight),
+                (sum(each.rows for each in held) + ticket.rows, settings.max_rows_in_flight),
+                (len(of_model) + 1, cap.max_in_flight),
+                (sum(each.rows for each in of_model) + ticket.rows, cap.max_rows_in_flight),
+            )
+        )
 
     def _free(self, model: str, *, ready_batches: int) -> bool:
         """Whether a ready backend has an instance idle, or a place for so many batches beyond its instances."""
@@ -259,11 +329,13 @@ class SchedulerMachine(RuleBasedStateMachine):
         return breaker is None or breaker.takes_batch
 
     def _able(self, model: str) -> list[Ticket]:
-        """Tickets of the model that wait and may run."""
-        held = self._held()
-        able = [t for t in self._waiting() if held[t.tenant] < SETTINGS.for_tenant(t.tenant).max_in_flight]
-        retrying = [self.live[ticket_id] for ticket_id in self.retrying]
-        return [ticket for ticket in able + retrying if ticket.model == model]
+        """Tickets of the model that may run: retries, and the first of each tenant and class whose caps let it."""
+        heads: dict[tuple[str, str], Ticket] = {}
+        for ticket in sorted(self._waiting(), key=lambda each: each.ticket_id):
+            if ticket.model == model:
+                heads.setdefault((ticket.holder.name, ticket.priority_class), ticket)
+        retrying = [self.live[ticket_id] for ticket_id in self.retrying if self.live[ticket_id].model == model]
+        return retrying + [ticket for ticket in heads.values() if self._fits(ticket)]
 
     # ---- invariants
 
@@ -272,14 +344,35 @@ class SchedulerMachine(RuleBasedStateMachine):
         waiting = self._waiting()
         assert len(waiting) <= SETTINGS.max_queued
         assert sum(ticket.queue_bytes for ticket in waiting) <= SETTINGS.queue_bytes
-        by_class = Counter(ticket.priority_class for ticket in waiting)
-        assert all(by_class[each.name] <= each.max_queued for each in CLASSES)
-        by_tenant = Counter(ticket.tenant for ticket in waiting)
-        assert all(count <= SETTINGS.for_tenant(name).max_queued for name, count in by_tenant.items())
+        for bounds in CLASSES:
+            here = [ticket for ticket in waiting if ticket.priority_class == bounds.name]
+            assert len(here) <= bounds.max_queued
+            assert bounds.max_queue_bytes is None or sum(t.queue_bytes for t in here) <= bounds.max_queue_bytes
+        for name in {ticket.holder.name for ticket in waiting}:
+            bounds, here = SETTINGS.for_tenant(name), [t for t in waiting if t.holder.name == name]
+            assert len(here) <= bounds.max_queued
+            assert bounds.max_queue_bytes is None or sum(t.queue_bytes for t in here) <= bounds.max_queue_bytes
 
     @invariant()
     def caps_hold(self):
-        assert all(count <= SETTINGS.for_tenant(name).max_in_flight for name, count in self._held().items())
+        held = self._held()
+        for name in {ticket.holder.name for ticket in held}:
+            bounds, mine = SETTINGS.for_tenant(name), [ticket for ticket in held if ticket.holder.name == name]
+            assert bounds.max_in_flight is None or len(mine) <= bounds.max_in_flight
+            assert bounds.max_rows_in_flight is None or sum(t.rows for t in mine) <= bounds.max_rows_in_flight
+            for model, cap in bounds.model_caps.items():
+                here = [ticket for ticket in mine if ticket.model == model]
+                assert cap.max_in_flight is None or len(here) <= cap.max_in_flight
+                assert cap.max_rows_in_flight is None or sum(t.rows for t in here) <= cap.max_rows_in_flight
+
+    @invariant()
+    def unknown_tenants_told_apart_are_bounded_and_those_with_settings_never_share(self):
+        present = [*self._waiting(), *self._held()]
+        for ticket in present:
+            assert ticket.holder.name in (ticket.tenant, OTHERS)
+            assert ticket.holder.name == ticket.tenant or ticket.tenant not in TENANTS
+        apart = {ticket.holder.name for ticket in present} - set(TENANTS) - {OTHERS}
+        assert len(apart) <= SETTINGS.max_tenants
 
     @invariant()
     def no_instance_idles_while_someone_may_run(self):
@@ -299,7 +392,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         for model in MODELS:
             if self._free(model, ready_batches=1):
                 turn = self.core._lanes[model].next_turn() if model in self.core._lanes else None
-                assert turn is None or turn.queue.rank > 0
+                assert turn is None or turn.queue.rank > 1
 
     @invariant()
     def nobody_waits_where_no_backend_could_ever_serve(self):
@@ -313,9 +406,14 @@ class SchedulerMachine(RuleBasedStateMachine):
         assert (snapshot.queued, snapshot.queue_bytes) == (len(waiting), sum(t.queue_bytes for t in waiting))
         assert snapshot.in_flight == sum(len(batch.tickets) for batch in self.in_flight.values())
         assert {name: n for name, n in snapshot.ended.items() if n} == dict(self.ended)
-        queued = Counter(ticket.tenant for ticket in waiting)
-        assert {t.name: (t.queued, t.in_flight) for t in snapshot.tenants} == {
-            name: (queued[name], held[name]) for name in queued | held
+        assert {t.name: (t.queued, t.queue_bytes, t.in_flight, t.rows_in_flight) for t in snapshot.tenants} == {
+            name: (
+                sum(1 for t in waiting if t.holder.name == name),
+                sum(t.queue_bytes for t in waiting if t.holder.name == name),
+                sum(1 for t in held if t.holder.name == name),
+                sum(t.rows for t in held if t.holder.name == name),
+            )
+            for name in {ticket.holder.name for ticket in [*waiting, *held]}
         }
         by_class = Counter(ticket.priority_class for ticket in waiting)
         assert {each.name: each.queued for each in snapshot.classes} == {c.name: by_class[c.name] for c in CLASSES}
@@ -377,7 +475,7 @@ class SchedulerMachine(RuleBasedStateMachine):
 TestSchedulerMachine = SchedulerMachine.TestCase
 TestSchedulerMachine.settings = settings(
     deadline=None,
-    max_examples=400,
+    max_examples=250,
     stateful_step_count=60,
     phases=[Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink],
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],

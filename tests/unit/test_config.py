@@ -7,6 +7,7 @@ from pydantic import BaseModel
 
 from scheduler import config as module
 from scheduler.config import Config, load
+from scheduler.core.settings import Cap
 from scheduler.errors import StartError
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "config.md"
@@ -38,10 +39,29 @@ def test_flags_win_over_file_over_environment_over_defaults(tmp_path: Path) -> N
 
 
 def test_tenant_settings_reach_the_core() -> None:
-    config = load(None, {"tenants": {"acme": {"weight": 4}, "default": {"max_in_flight": 2}}}, {})
+    acme = {"weight": 4, "rate_per_s": 2.5, "burst": 7, "model_caps": {"minilm": {"max_rows_in_flight": 8}}}
+    config = load(None, {"tenants": {"acme": acme, "default": {"max_in_flight": 2, "rate_per_s": 2.5}}}, {})
     settings = config.core_settings()
     assert settings.for_tenant("acme").weight == 4
+    assert settings.for_tenant("acme").burst == 7
+    assert settings.for_tenant("acme").model_caps == {"minilm": Cap(None, 8)}
     assert settings.for_tenant("other").max_in_flight == 2
+    assert (settings.for_tenant("other").rate_per_s, settings.for_tenant("other").burst) == (2.5, 2)
+
+
+def test_untagged_requests_are_never_an_unknown_name() -> None:
+    assert "default" in load(None, {}, {}).core_settings().tenants
+
+
+def test_classes_bounds_reach_the_core() -> None:
+    classes = [{"name": "a", "strict": True, "max_queue_bytes": 9}, {"name": "b", "wait_ms": 20}]
+    first, second = load(None, {"classes": classes, "limits": {"max_tenants": 7}}, {}).core_settings().classes
+    assert (first.strict, first.max_queue_bytes, first.wait_s) == (True, 9, None)
+    assert (second.strict, second.max_queue_bytes, second.wait_s) == (False, None, 0.02)
+
+
+def test_the_number_of_tenants_told_apart_reaches_the_core() -> None:
+    assert load(None, {"limits": {"max_tenants": 7}}, {}).core_settings().max_tenants == 7
 
 
 def test_all_errors_are_reported_together_each_with_its_path(tmp_path: Path) -> None:
@@ -67,6 +87,8 @@ def test_all_errors_are_reported_together_each_with_its_path(tmp_path: Path) -> 
         ("default_class: gold", "default_class: expected one of interactive, background, got 'gold'"),
         ("classes: [{name: a}, {name: a}]", "names must differ"),
         ("backends: [{name: b, grpc: x:1}, {name: b, grpc: y:1}]", "backends: names must differ"),
+        ("classes: [{name: a}, {name: b, strict: true}]", "expected strict classes before all others"),
+        ("tenants: {t: {burst: 3}}", "burst: expected rate_per_s beside it"),
         ("classes: []", "classes: expected at least one"),
         ("- a list", "expected a mapping at the top, got list"),
         ("a: [", "not YAML"),

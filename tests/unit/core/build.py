@@ -7,20 +7,38 @@ from typing import Any
 from scheduler.core.backend import BackendState, Batch, ModelCapacity
 from scheduler.core.events import Dispatch, Event
 from scheduler.core.scheduler import Scheduler
-from scheduler.core.settings import ClassSettings, CoreSettings, TenantSettings
+from scheduler.core.settings import Cap, ClassSettings, CoreSettings, TenantSettings
 from scheduler.core.ticket import Ticket, TicketState
 
 _ticket_ids = count(1)
 
 
-def tenant_settings(weight: float = 1, max_in_flight: int = 1000, max_queued: int = 100_000) -> TenantSettings:
-    return TenantSettings(weight, max_in_flight, max_queued)
+def tenant_settings(
+    weight: float = 1,
+    max_in_flight: int | None = 1000,
+    max_queued: int = 100_000,
+    *,
+    max_rows_in_flight: int | None = None,
+    max_queue_bytes: int | None = None,
+    model_caps: Mapping[str, Cap] | None = None,
+    rate_per_s: float | None = None,
+    burst: int = 1,
+) -> TenantSettings:
+    return TenantSettings(
+        weight, max_in_flight, max_queued, max_rows_in_flight, max_queue_bytes, model_caps or {}, rate_per_s, burst
+    )
 
 
 def class_settings(
-    name: str, weight: float = 1, *, max_queued: int = 100_000, wait_s: float | None = None
+    name: str,
+    weight: float = 1,
+    *,
+    max_queued: int = 100_000,
+    wait_s: float | None = None,
+    max_queue_bytes: int | None = None,
+    strict: bool = False,
 ) -> ClassSettings:
-    return ClassSettings(name, weight, max_queued, wait_s)
+    return ClassSettings(name, weight, max_queued, wait_s, max_queue_bytes, strict)
 
 
 INTERACTIVE = class_settings("interactive", 16, wait_s=0.05)
@@ -33,8 +51,9 @@ def core_settings(
     default: TenantSettings | None = None,
     max_queued: int = 200_000,
     queue_bytes: int = 1_000_000,
+    max_tenants: int = 100_000,
 ) -> CoreSettings:
-    return CoreSettings(classes, tenants or {}, default or tenant_settings(), max_queued, queue_bytes)
+    return CoreSettings(classes, tenants or {}, default or tenant_settings(), max_tenants, max_queued, queue_bytes)
 
 
 def make_ticket(priority_class: str = "interactive", tenant: str = "acme", model: str = "m", **others: Any) -> Ticket:

@@ -3,8 +3,10 @@ import pytest
 from scheduler.core import flows
 from scheduler.core.caps import Tenant
 from scheduler.core.flows import SLACK_ENTRIES, ClassQueue
+from scheduler.core.settings import Cap
+from scheduler.core.share import VirtualTime
 from scheduler.core.ticket import Ticket, TicketState
-from tests.unit.core.build import BACKGROUND, make_ticket, tenant_settings
+from tests.unit.core.build import BACKGROUND, class_settings, make_ticket, tenant_settings
 
 
 @pytest.fixture
@@ -12,12 +14,19 @@ def queue() -> ClassQueue:
     return ClassQueue("m", BACKGROUND, rank=1)
 
 
-def tenant(name: str = "acme", weight: float = 1, max_in_flight: int = 100) -> Tenant:
-    return Tenant(name, tenant_settings(weight, max_in_flight))
+def tenant(name: str = "acme", weight: float = 1, max_in_flight: int = 100, **others: object) -> Tenant:
+    return Tenant(name, tenant_settings(weight, max_in_flight, **others))
 
 
-def push(queue: ClassQueue, owner: Tenant, merge_key: str | None = None) -> Ticket:
-    ticket = make_ticket("background", owner.name, merge_key=merge_key)
+def lift_cap(capped: Tenant) -> None:
+    """What the tenant had at the backends has ended."""
+    capped.held.tickets = capped.held.rows = 0
+    for flow in capped.unblocked():
+        flow.unpark()
+
+
+def push(queue: ClassQueue, owner: Tenant, merge_key: str | None = None, rows: int = 1) -> Ticket:
+    ticket = make_ticket("background", owner.name, merge_key=merge_key, rows=rows, queue_bytes=10)
     queue.push(ticket, owner)
     return ticket
 
@@ -39,9 +48,11 @@ def take_rider(queue: ClassQueue, merge_key: str, cost_s: float = 1.0) -> Ticket
 def test_pushing_and_taking_keep_the_counts(queue):
     owner = tenant()
     ticket = push(queue, owner)
-    assert (queue.queued, owner.queued, owner.in_flight, ticket.state) == (1, 1, 0, TicketState.QUEUED)
+    assert (queue.queued, owner.queued, owner.queue_bytes, owner.in_flight) == (1, 1, 10, 0)
+    assert (ticket.state, ticket.holder) == (TicketState.QUEUED, owner)
     assert take_first(queue) is ticket
-    assert (queue.queued, owner.queued, owner.in_flight, ticket.state) == (0, 0, 1, TicketState.IN_FLIGHT)
+    assert (queue.queued, owner.queued, owner.queue_bytes, owner.in_flight) == (0, 0, 0, 1)
+    assert ticket.state is TicketState.IN_FLIGHT
     assert queue.first() is None
 
 
@@ -49,7 +60,8 @@ def test_removing_frees_the_place_and_takes_nothing_in_flight(queue):
     owner = tenant()
     ticket = push(queue, owner, "k")
     queue.remove(ticket)
-    assert (queue.queued, owner.queued, owner.in_flight, ticket.state) == (0, 0, 0, TicketState.ENDED)
+    assert (queue.queued, owner.queued, owner.queue_bytes, owner.in_flight) == (0, 0, 0, 0)
+    assert ticket.state is TicketState.ENDED
     assert queue.first() is None
     assert queue.first_of("k") is None
 
@@ -133,9 +145,7 @@ def test_a_capped_tenant_blocks_nobody_and_comes_back_when_unparked(queue):
     assert queue.first_of("k")[1] is waiting
     assert take_first(queue) is waiting
     assert queue.first() is None
-    capped.in_flight = 0
-    (flow,) = capped.parked
-    flow.unpark()
+    lift_cap(capped)
     assert queue.first_of("k")[1].tenant == "capped"
     assert take_first(queue).tenant == "capped"
 
@@ -147,10 +157,10 @@ def test_a_tenant_gets_no_credit_for_its_time_at_the_cap(queue):
         push(queue, other)
     taken = [take_first(queue).tenant for _ in range(11)]
     assert taken.count("other") == 10
-    capped.settings = tenant_settings(max_in_flight=1000)
-    for flow in list(capped.parked):
-        flow.unpark()
-    taken = [take_first(queue).tenant for _ in range(10)]
+    taken = []
+    for _ in range(10):
+        lift_cap(capped)
+        taken.append(take_first(queue).tenant)
     assert taken.count("capped") in (5, 6)
 
 
@@ -270,3 +280,56 @@ def test_a_flow_unparked_without_tickets_is_forgotten_in_the_end(queue):
         flow.unpark()
     take_first(queue)
     assert queue._flows == {}
+
+
+class TestRowsCap:
+    @staticmethod
+    def capped(queue: ClassQueue) -> Tenant:
+        """Of eight rows that may be in flight six are."""
+        owner = tenant("capped", max_rows_in_flight=8)
+        push(queue, owner, rows=6)
+        take_first(queue)
+        return owner
+
+    def test_a_ticket_whose_rows_do_not_fit_waits_and_blocks_nobody(self, queue):
+        capped = self.capped(queue)
+        large = push(queue, capped, rows=3)
+        other = push(queue, tenant("other"))
+        assert take_first(queue) is other
+        assert take_first(queue) is None
+        lift_cap(capped)
+        assert take_first(queue) is large
+
+    def test_a_small_ticket_does_not_overtake_a_large_one_of_its_tenant(self, queue):
+        capped = self.capped(queue)
+        large, _ = push(queue, capped, "k", rows=3), push(queue, capped, "l")
+        assert queue.first_of("l") is None
+        assert queue.first_of("k") is None
+        assert queue.first() is None
+        lift_cap(capped)
+        assert take_first(queue) is large
+
+    def test_when_the_large_one_leaves_the_small_one_behind_it_may_run_at_once(self, queue):
+        capped = self.capped(queue)
+        large, small = push(queue, capped, rows=3), push(queue, capped)
+        assert queue.first() is None
+        queue.remove(large)
+        assert take_first(queue) is small
+
+    def test_a_cap_on_another_model_is_of_no_concern(self, queue):
+        owner = tenant("acme", model_caps={"n": Cap(0, 0)})
+        ticket = push(queue, owner, rows=9)
+        assert take_first(queue) is ticket
+
+
+def test_a_strict_class_stays_at_v_whatever_it_is_served():
+    strict, virtual = ClassQueue("m", class_settings("first", 1, strict=True), rank=0), VirtualTime()
+    other = ClassQueue("m", BACKGROUND, rank=1)
+    virtual.serve(other, 5.0)
+    virtual.serve(other, 5.0)
+    virtual.join(strict)
+    for _ in range(10):
+        virtual.serve(strict, 100.0)
+        virtual.charge(strict, 100.0)
+        virtual.ride(strict, 100.0, most_s=1000.0)
+    assert strict.start == virtual.now == 5.0

@@ -3,7 +3,7 @@ import pytest
 from scheduler.core.caps import Tenant
 from scheduler.core.lane import Lane
 from scheduler.core.ticket import Ticket, TicketState
-from tests.unit.core.build import BACKGROUND, INTERACTIVE, make_ticket, tenant_settings
+from tests.unit.core.build import BACKGROUND, INTERACTIVE, class_settings, make_ticket, tenant_settings
 
 RANKS = {"interactive": 0, "background": 1}
 
@@ -77,8 +77,8 @@ def test_a_class_whose_tenants_were_all_capped_gets_no_credit_for_that_time(lane
         push(lane, acme)
     assert classes_served(lane, 50).count("background") == 0
     assert lane.classes[1].blocked
-    capped.settings = tenant_settings()
-    for flow in list(capped.parked):
+    capped.held.most_tickets = 1000
+    for flow in capped.unblocked():
         flow.unpark()
     assert classes_served(lane, 34).count("background") == 2
     assert not lane.classes[1].blocked
@@ -123,3 +123,26 @@ def test_a_retry_that_has_ended_gets_no_turn(lane):
 def test_waiting_lists_every_class(lane, acme):
     background, interactive = push(lane, acme, "background"), push(lane, acme)
     assert list(lane.waiting()) == [interactive, background]
+
+
+def test_a_strict_class_goes_before_all_others_and_those_share_what_is_left(acme):
+    classes = (class_settings("interactive", strict=True), BACKGROUND, class_settings("idle", 3))
+    lane = Lane("m", classes)
+    for _ in range(40):
+        for rank, settings in enumerate(classes):
+            lane.push(make_ticket(settings.name), rank, acme)
+    assert classes_served(lane, 20) == ["interactive"] * 20
+    for _ in range(5):
+        lane.push(make_ticket("interactive"), 0, acme)
+    assert classes_served(lane, 25) == ["interactive"] * 25
+    assert classes_served(lane, 40).count("idle") == 30
+    lane.push(make_ticket("interactive"), 0, acme)
+    assert classes_served(lane, 1) == ["interactive"]
+
+
+def test_of_two_strict_classes_the_more_important_goes_first(acme):
+    classes = (class_settings("a", strict=True), class_settings("b", strict=True))
+    lane = Lane("m", classes)
+    for rank in (1, 0, 1, 0):
+        lane.push(make_ticket(classes[rank].name), rank, acme)
+    assert classes_served(lane, 4) == ["a", "a", "b", "b"]

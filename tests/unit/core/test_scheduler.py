@@ -4,6 +4,8 @@ from scheduler.core.breaker import COLD_HANG_S, FIRST_BACKOFF_S
 from scheduler.core.events import Abandon, Dispatch, Evict, Reject
 from scheduler.core.limit import LEAD_S
 from scheduler.core.outcome import Outcome, Verdict
+from scheduler.core.scheduler import Scheduler
+from scheduler.core.settings import Cap
 from scheduler.core.ticket import Ticket, TicketState
 from tests.unit.core.build import (
     BACKGROUND,
@@ -132,7 +134,7 @@ class TestArrival:
         [
             ({"deadline": 1.0}, Outcome.DEADLINE_EXPIRED),
             ({"model": "unknown"}, Outcome.NO_BACKEND),
-            ({"queue_bytes": 1_000_001}, Outcome.QUEUE_FULL),
+            ({"queue_bytes": 1_000_001}, Outcome.TOO_LARGE),
         ],
     )
     def test_a_refused_ticket_ends_at_once_and_leaves_nothing(self, ticket, outcome):
@@ -140,7 +142,7 @@ class TestArrival:
         (refused,) = submit(core, **ticket)
         (event,) = pull(core)
         assert (type(event), event.ticket, event.outcome) == (Reject, refused, outcome)
-        assert (event.pushback_s is None) == (outcome is Outcome.DEADLINE_EXPIRED)
+        assert (event.pushback_s is None) == (outcome is not Outcome.NO_BACKEND)
         assert refused.state is TicketState.ENDED
         assert core.idle
         assert core.snapshot().tenants == ()
@@ -296,6 +298,134 @@ class TestFailure:
         assert [event.outcome for event in pull(core)] == [Outcome.NO_BACKEND, Outcome.NO_BACKEND]
         assert core.idle
         assert core.snapshot().tenants == ()
+
+
+class TestDisplacement:
+    """Three places in the queue, all taken by background."""
+
+    @staticmethod
+    def full(**settings) -> tuple[Scheduler, list[Ticket]]:
+        core = ready_core(max_queued=3, **settings)
+        submit(core, 2)
+        dispatched(core)
+        return core, submit(core, 3, priority_class="background", deadline=9.0)
+
+    def test_the_newest_lesser_ticket_gives_way_and_is_told_when_to_come_again(self):
+        core, background = self.full()
+        (arrival,) = submit(core)
+        (event,) = pull(core)
+        assert (type(event), event.ticket, event.outcome) == (Evict, background[-1], Outcome.DISPLACED)
+        assert event.pushback_s == pytest.approx(1, rel=0.25)
+        assert (arrival.state, background[-1].state) == (TicketState.QUEUED, TicketState.ENDED)
+        assert core.snapshot().queued == 3
+        assert core.snapshot().ended["DISPLACED"] == 1
+
+    def test_a_displaced_ticket_does_not_expire_as_well(self):
+        core, background = self.full()
+        submit(core, 3)
+        assert [event.ticket for event in pull(core)] == background[::-1]
+        assert core.next_wakeup() is None
+
+    def test_when_only_equals_wait_the_arrival_is_refused(self):
+        core, _ = self.full()
+        submit(core, 3)
+        pull(core)
+        (refused,) = submit(core)
+        assert [(event.ticket, event.outcome) for event in pull(core)] == [(refused, Outcome.QUEUE_FULL)]
+
+    def test_a_ticket_that_is_tried_again_is_not_displaced(self):
+        core = ready_core(max_queued=2, classes=(class_settings("interactive", 16), BACKGROUND))
+        pair = failed_pair(core, priority_class="background")
+        submit(core, 2, now=2.0)
+        (refused,) = submit(core, now=2.0)
+        assert [event.outcome for event in pull(core) if isinstance(event, Reject)] == [Outcome.QUEUE_FULL]
+        assert refused.state is TicketState.ENDED
+        assert all(ticket.state is not TicketState.ENDED for ticket in pair)
+
+
+class TestRate:
+    def test_a_refusal_names_the_exact_time_and_leaves_the_classs_pushback_alone(self):
+        core = ready_core(default=tenant_settings(rate_per_s=2, burst=2))
+        for _ in range(2):
+            submit(core, now=1.0)
+        refused = submit(core, 20, now=1.2)
+        events = [event for event in pull(core) if isinstance(event, Reject)]
+        assert [event.ticket for event in events] == refused
+        assert {event.outcome for event in events} == {Outcome.RATE_LIMITED}
+        assert [event.pushback_s for event in events] == pytest.approx([0.3] * 20)
+        assert core.snapshot().classes[0].pushback_s == 1
+        submit(core, now=1.2 + events[0].pushback_s)
+        assert core.snapshot().ended["RATE_LIMITED"] == 20
+
+    def test_another_tenant_is_not_held_to_it(self):
+        core = ready_core(tenants={"metered": tenant_settings(rate_per_s=1)})
+        submit(core, 5, tenant="metered")
+        submit(core, 5, tenant="free")
+        assert core.snapshot().ended["RATE_LIMITED"] == 4
+
+    def test_a_name_that_goes_idle_keeps_its_empty_bucket(self):
+        core = ready_core(default=tenant_settings(rate_per_s=1))
+        for number in range(5):
+            submit(core, now=1.0 + number / 10)
+            for batch in [event for event in pull(core) if isinstance(event, Dispatch)]:
+                core.complete(batch.batch_id, Verdict.SUCCEEDED, now=1.0 + number / 10)
+        assert core.snapshot().tenants == ()
+        assert core.snapshot().ended["RATE_LIMITED"] == 4
+
+
+class TestRowsCap:
+    def test_rows_in_flight_never_exceed_the_cap_and_come_back_when_a_batch_ends(self):
+        core = ready_core(backend_state(instances=4), default=tenant_settings(max_rows_in_flight=4))
+        submit(core, 3, rows=2)
+        assert len(dispatched(core)) == 2
+        assert core.snapshot().tenants[0].rows_in_flight == 4
+        core.complete(1, Verdict.SUCCEEDED, now=2.0)
+        assert len(dispatched(core)) == 1
+
+    def test_when_a_ticket_too_wide_for_the_room_left_is_cancelled_the_next_one_runs_at_once(self):
+        core = ready_core(backend_state(instances=4), default=tenant_settings(max_rows_in_flight=4))
+        submit(core, rows=3)
+        wide, narrow = submit(core, rows=2) + submit(core, rows=1)
+        assert len(dispatched(core)) == 1
+        core.cancel(wide.ticket_id, now=2.0)
+        assert [event.tickets for event in dispatched(core)] == [(narrow,)]
+
+    def test_a_cap_on_one_model_leaves_the_tenants_other_models_alone(self):
+        caps = {"m": Cap(1, None)}
+        core = ready_core(backend_state(instances=4, models=("m", "n")), default=tenant_settings(model_caps=caps))
+        submit(core, 3, model="m")
+        submit(core, 3, model="n")
+        assert sorted(event.tickets[0].model for event in dispatched(core)) == ["m", "n", "n", "n"]
+
+    def test_a_ticket_wider_than_the_cap_is_refused_for_good_in_words(self):
+        core = ready_core(default=tenant_settings(max_rows_in_flight=4))
+        submit(core, rows=5)
+        (event,) = pull(core)
+        assert (event.outcome, event.pushback_s) == (Outcome.TOO_LARGE, None)
+        assert event.detail == "5 rows can never fit into the 4 that its tenant may have in flight"
+
+
+def test_a_strict_class_leaves_nothing_to_the_lesser_ones():
+    classes = (class_settings("interactive", strict=True), BACKGROUND)
+    core = ready_core(classes=classes)
+    submit(core, 20)
+    submit(core, 20, priority_class="background")
+    order = []
+    for _ in range(40):
+        for event in dispatched(core):
+            order.append(event.tickets[0].priority_class)
+        core.complete(min(core._batches), Verdict.SUCCEEDED, now=2.0)
+    assert order == ["interactive"] * 20 + ["background"] * 20
+
+
+def test_names_beyond_the_bound_share_one_place_and_the_known_keep_theirs():
+    core = ready_core(max_tenants=2, default=tenant_settings(max_queued=3))
+    submit(core, 2, tenant="a")
+    for number in range(10):
+        submit(core, tenant=f"invented{number}")
+    queued = {tenant.name: tenant.queued for tenant in core.snapshot().tenants}
+    assert queued == {"a": 2, "invented0": 1, "(others)": 3}
+    assert core.snapshot().ended["TENANT_QUEUE_FULL"] == 6
 
 
 class TestDeadlines:
