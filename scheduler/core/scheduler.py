@@ -12,6 +12,7 @@ from scheduler.core.fleet import Fleet, may_try_again, waited_for
 from scheduler.core.heap import DeadlineHeap
 from scheduler.core.lane import Lane
 from scheduler.core.limit import LEAD_S
+from scheduler.core.order import due
 from scheduler.core.outcome import FINAL, Outcome, Verdict
 from scheduler.core.pushback import Pushback
 from scheduler.core.settings import CoreSettings
@@ -215,6 +216,7 @@ class Scheduler:
         lane = self._lanes.get(ticket.model)
         if lane is None:
             lane = self._lanes[ticket.model] = Lane(ticket.model, self._settings.classes)
+        ticket.due = due(ticket, now=self._now)
         lane.push(ticket, rank, tenant)
         self._admission.book(ticket, rank, tenant, now=self._now)
         self._tickets[ticket.ticket_id] = ticket

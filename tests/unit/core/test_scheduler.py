@@ -432,14 +432,25 @@ class TestDeadlines:
     def test_a_ticket_expires_at_its_deadline_and_not_before(self):
         core = ready_core()
         submit(core, 2)
-        (waiting,) = submit(core, deadline=5.0)
         assert len(dispatched(core)) == 2
+        (waiting,) = submit(core, deadline=5.0)
         assert core.next_wakeup() == 5.0
         core.tick(now=4.999)
         assert pull(core) == []
         core.tick(now=5.0)
         assert pull(core) == [Evict(waiting, Outcome.DEADLINE_EXPIRED, None)]
         assert core.next_wakeup() > 5.0
+
+    def test_a_tenants_earlier_deadline_goes_first(self):
+        core = ready_core()
+        submit(core, 2)
+        dispatched(core)
+        patient, late, early = submit(core) + submit(core, deadline=8.0) + submit(core, deadline=5.0)
+        order = []
+        for batch_id in (1, 2, 3):
+            core.complete(batch_id, Verdict.SUCCEEDED, now=2.0)
+            order += [event.tickets[0] for event in dispatched(core)]
+        assert order == [early, late, patient]
 
     def test_a_ticket_in_flight_is_answered_at_its_deadline_and_frees_its_place_when_its_batch_ends(self):
         core = ready_core()
