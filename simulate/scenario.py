@@ -16,14 +16,25 @@ def class_settings(
     name: str, weight: float = 1, *, max_queued: int = 1_000_000, wait_s: float | None = None
 ) -> ClassSettings:
     """A class as a scenario states it: what it does not state is out of the way."""
-    return ClassSettings(name=name, weight=weight, max_queued=max_queued, wait_s=wait_s)
+    return ClassSettings(
+        name=name, weight=weight, max_queued=max_queued, wait_s=wait_s, max_queue_bytes=None, strict=False
+    )
 
 
 def tenant_settings(
     weight: float = 1, *, max_in_flight: int = 1_000_000, max_queued: int = 1_000_000
 ) -> TenantSettings:
     """A tenant as a scenario states it: what it does not state is out of the way."""
-    return TenantSettings(weight=weight, max_in_flight=max_in_flight, max_queued=max_queued)
+    return TenantSettings(
+        weight=weight,
+        max_in_flight=max_in_flight,
+        max_queued=max_queued,
+        max_rows_in_flight=None,
+        max_queue_bytes=None,
+        model_caps={},
+        rate_per_s=None,
+        burst=1,
+    )
 
 
 def core_settings(
@@ -39,6 +50,7 @@ def core_settings(
         classes=tuple(classes),
         tenants=tenants or {},
         default_tenant=default or tenant_settings(),
+        max_tenants=1_000_000,
         max_queued=max_queued,
         queue_bytes=queue_bytes,
     )

@@ -112,7 +112,9 @@ class World:
         while (event := next_event()) is not None:
             if isinstance(event, Dispatch):
                 self.backends[event.backend].accept(event)
-            elif not isinstance(event, Abandon):  # Triton does not take back what is with an instance: it runs to its end
+            elif not isinstance(
+                event, Abandon
+            ):  # Triton does not take back what is with an instance: it runs to its end
                 record = self.records[event.ticket.ticket_id]
                 record.pushback_s = event.pushback_s
                 self._end(record, event.outcome)

@@ -64,6 +64,14 @@ class Fleet:
         """Where the model's next batch goes; None where there is no place."""
         return place(self._backends.values(), model)
 
+    def batch(self, batch_id: int) -> Batch:
+        """A batch that is out.
+
+        Raises:
+            KeyError: there is no such batch.
+        """
+        return self._batches[batch_id]
+
     def batch_of(self, ticket: Ticket) -> Batch | None:
         """The batch that the ticket rides in."""
         return self._batches.get(ticket.batch_id)

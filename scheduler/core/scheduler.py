@@ -163,7 +163,7 @@ class Scheduler:
         Raises:
             KeyError: there is no such batch in flight.
         """
-        return self._batches[batch_id]
+        return self._fleet.batch(batch_id)
 
     @property
     def idle(self) -> bool:

@@ -324,7 +324,8 @@ class TestDisplacement:
         core, background = self.full()
         submit(core, 3)
         assert [event.ticket for event in pull(core)] == background[::-1]
-        assert core.next_wakeup() is None
+        core.tick(now=9.0)
+        assert not any(isinstance(event, Evict) for event in pull(core))
 
     def test_when_only_equals_wait_the_arrival_is_refused(self):
         core, _ = self.full()
@@ -411,10 +412,9 @@ def test_a_strict_class_leaves_nothing_to_the_lesser_ones():
     submit(core, 20)
     submit(core, 20, priority_class="background")
     order = []
-    for _ in range(40):
-        for event in dispatched(core):
-            order.append(event.tickets[0].priority_class)
-        core.complete(min(core._batches), Verdict.SUCCEEDED, now=2.0)
+    for batch_id in range(1, 41):
+        order += [event.tickets[0].priority_class for event in dispatched(core)]
+        core.complete(batch_id, Verdict.SUCCEEDED, now=2.0)
     assert order == ["interactive"] * 20 + ["background"] * 20
 
 
