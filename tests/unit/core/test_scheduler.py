@@ -428,6 +428,54 @@ def test_names_beyond_the_bound_share_one_place_and_the_known_keep_theirs():
     assert core.snapshot().ended["TENANT_QUEUE_FULL"] == 6
 
 
+class TestFeasibility:
+    """Learned: a row takes 100 ms, also in a batch of more."""
+
+    @staticmethod
+    def core(**settings) -> Scheduler:
+        core = ready_core(classes=ONE_CLASS, **settings)
+        for number in range(20):
+            submit(core, number % 2 + 1, now=float(number), merge_key="k")
+            (batch,) = dispatched(core)
+            core.complete(batch.batch_id, Verdict.SUCCEEDED, now=number + 0.1 * len(batch.tickets))
+        return core
+
+    def test_what_cannot_end_in_time_is_refused_at_once_and_asked_not_to_come_again(self):
+        core = self.core()
+        (refused,) = submit(core, now=100.0, deadline=100.09)
+        assert pull(core) == [Reject(refused, Outcome.DEADLINE_INFEASIBLE, None)]
+        submit(core, now=100.0, deadline=100.11)
+        assert len(dispatched(core)) == 1
+
+    def test_what_waits_ahead_counts(self):
+        core = self.core()
+        submit(core, 10, now=100.0)
+        assert len(dispatched(core)) == 2
+        submit(core, now=100.0, tenant="other", deadline=100.15)
+        assert [event.outcome for event in pull(core)] == [Outcome.DEADLINE_INFEASIBLE]
+
+    def test_whoever_cannot_end_in_time_any_more_is_evicted_when_his_turn_comes(self):
+        core = self.core()
+        submit(core, 2, now=100.0)
+        first, _ = dispatched(core)
+        late, patient = submit(core, now=100.0, deadline=100.5) + submit(core, now=100.0)
+        core.complete(first.batch_id, Verdict.SUCCEEDED, now=100.45)
+        dispatch, evicted = pull(core)
+        assert evicted == Evict(late, Outcome.DEADLINE_INFEASIBLE, None)
+        assert dispatch.tickets == (patient,)
+        assert core.snapshot().queued == 0
+
+    def test_when_nobody_is_left_after_such_evictions_they_are_still_told(self):
+        core = self.core()
+        submit(core, 2, now=100.0)
+        first, second = dispatched(core)
+        (late,) = submit(core, now=100.0, deadline=100.5)
+        core.complete(first.batch_id, Verdict.SUCCEEDED, now=100.45)
+        assert pull(core) == [Evict(late, Outcome.DEADLINE_INFEASIBLE, None)]
+        core.complete(second.batch_id, Verdict.SUCCEEDED, now=100.6)
+        assert core.idle
+
+
 class TestDeadlines:
     def test_a_ticket_expires_at_its_deadline_and_not_before(self):
         core = ready_core()
