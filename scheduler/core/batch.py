@@ -14,6 +14,7 @@ it by no more than FREE of what it takes without them. On a GPU that is most pla
 Nothing waits for a batch to fill: a batch is what is there when a place in flight is free.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -38,12 +39,13 @@ class _Filling:
     limit_rows: int
 
 
-def form(lane: Lane, capacity: ModelCapacity) -> list[Ticket]:
+def form(lane: Lane, capacity: ModelCapacity, late: Callable[[Ticket], bool] = lambda _: False) -> list[Ticket]:
     """Take the next batch's tickets out of the lane; empty where nothing may run.
 
     Args:
         lane: the model's queues.
         capacity: what the chosen backend offers of the model.
+        late: takes a ticket out of the lane that would end after its deadline, and tells whether it did.
     """
     turn = lane.next_turn()
     if turn is None:
@@ -58,11 +60,18 @@ def form(lane: Lane, capacity: ModelCapacity) -> list[Ticket]:
     batch = _Filling(queue, queue, [ticket], ticket.rows, limit_rows)
     if ticket.merge_key is not None:
         for rider_queue in lane.classes:
-            _fill(lane, rider_queue, capacity, ticket.merge_key, batch)
+            _fill(lane, rider_queue, capacity, ticket.merge_key, batch, late)
     return batch.tickets
 
 
-def _fill(lane: Lane, queue: ClassQueue, capacity: ModelCapacity, merge_key: str, batch: _Filling) -> None:
+def _fill(
+    lane: Lane,
+    queue: ClassQueue,
+    capacity: ModelCapacity,
+    merge_key: str,
+    batch: _Filling,
+    late: Callable[[Ticket], bool],
+) -> None:
     """Add this class's tickets of the key while they fit."""
     limit_rows = min(batch.limit_rows, _limit_rows(lane, queue, capacity, merge_key))
     if queue.rank > batch.top.rank and batch.top.settings.wait_s is not None:
@@ -73,6 +82,8 @@ def _fill(lane: Lane, queue: ClassQueue, capacity: ModelCapacity, merge_key: str
         if found is None or batch.rows + found[1].rows > limit_rows:
             return
         flow, ticket = found
+        if late(ticket):
+            continue
         cost_s = _cost_s(lane, ticket)
         queue.take(flow, ticket, cost_s, chosen=False)
         if queue is batch.opened_by:

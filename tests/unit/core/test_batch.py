@@ -195,3 +195,15 @@ def test_tenants_that_cannot_ride_are_served_though_others_of_their_class_ride_i
             before_background.append(batch)
     assert len(before_background) >= 5
     assert before_background[0] <= 200
+
+
+def test_who_would_end_too_late_does_not_ride_and_the_next_one_does(lane, acme):
+    first, late, next_one = push(lane, acme, "interactive", 3)
+
+    def takes_out(ticket: Ticket) -> bool:
+        if ticket is late:
+            lane.classes[0].remove(ticket)
+        return ticket is late
+
+    assert batching.form(lane, ONE, takes_out) == [first, next_one]
+    assert not lane.classes[0].queued
