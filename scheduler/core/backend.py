@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from math import inf
 
 from scheduler.core.breaker import Breaker
+from scheduler.core.estimate import Estimator
 from scheduler.core.limit import in_flight_limit
 from scheduler.core.outcome import Verdict
 from scheduler.core.ticket import Ticket
@@ -67,15 +68,17 @@ class Backend:
     """A backend's batches in flight, by model, in order of dispatch.
 
     Attributes:
-        breakers: by model, of those that failed since they were last closed.
+        breakers: by model, of those that failed and have not answered since.
+        estimators: by model, what its batches take here.
     """
 
-    __slots__ = ("_in_flight", "breakers", "name", "state")
+    __slots__ = ("_in_flight", "breakers", "estimators", "name", "state")
 
     def __init__(self, state: BackendState) -> None:
         self.name = state.name
         self.state = state
         self.breakers: dict[str, Breaker] = {}
+        self.estimators: dict[str, Estimator] = {}
         self._in_flight: dict[str, dict[int, Batch]] = {}
 
     def has_place(self, model: str) -> bool:
@@ -85,6 +88,18 @@ class Backend:
             return False
         breaker = self.breakers.get(model) if self.breakers else None
         return breaker is None or breaker.takes_batch
+
+    def fits(self, ticket: Ticket) -> bool:
+        """Whether the ticket is within the model's max_batch_size here."""
+        capacity = self.state.models.get(ticket.model)
+        return capacity is not None and ticket.rows <= max(1, capacity.max_batch_size)
+
+    def estimator(self, model: str, others: Estimator) -> Estimator:
+        """How long the model's batches take here; by `others` until the first has ended."""
+        estimator = self.estimators.get(model)
+        if estimator is None:
+            estimator = self.estimators[model] = Estimator(others)
+        return estimator
 
     def in_flight(self, model: str) -> int:
         """Batches of the model that the backend holds."""
@@ -139,6 +154,14 @@ class Backend:
         if running < self._instances(batch.model):
             batch.started_at = batch.dispatched_at
         batches[batch.batch_id] = batch
+
+    def change(self, state: BackendState, *, now: float) -> None:
+        """Take in a new state; where there are more instances, batches that lay ready run from now on."""
+        self.state = state
+        for model, batches in self._in_flight.items():
+            running = sum(1 for batch in batches.values() if batch.started_at is not None)
+            for _ in range(self._instances(model) - running):
+                self._run_oldest(batches, now)
 
     def finish(self, batch: Batch, *, now: float) -> float:
         """Take a batch out, let the oldest that lay ready run, and return the service seconds of this one.

@@ -7,7 +7,7 @@ Hangs are looked for no later than each is due: no batch may hang before HANG_S 
 look every HANG_S, or sooner where the last one saw an earlier end of patience, misses none.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from scheduler.core.backend import Backend, BackendState, Batch
 from scheduler.core.breaker import HANG_S, BreakerState, hangs_after_s
@@ -54,15 +54,23 @@ class Fleet:
         if state.ready and not backend.state.ready:
             for breaker in backend.breakers.values():
                 breaker.retry_at = min(breaker.retry_at, now)
-        backend.state = state
+        backend.change(state, now=now)
 
     def offered(self, model: str) -> bool:
         """Whether a ready backend serves the model, be its breaker open or not."""
         return any(backend.state.ready and model in backend.state.models for backend in self._backends.values())
 
-    def place(self, model: str) -> Backend | None:
-        """Where the model's next batch goes; None where there is no place."""
-        return place(self._backends.values(), model)
+    def has_place(self, model: str) -> bool:
+        """Whether any backend takes another batch of the model."""
+        return any(backend.has_place(model) for backend in self._backends.values())
+
+    def place(self, lane: Lane, ticket: Ticket) -> Backend | None:
+        """Where the batch goes that this ticket opens; None where there is no place."""
+        backends = self._backends.values()
+        if len(backends) > 1:
+            for backend in backends:
+                backend.estimator(lane.model, lane.estimator)
+        return place(backends, ticket)
 
     def batch(self, batch_id: int) -> Batch | None:
         """The batch of that number; None where it is not out any more."""
@@ -77,6 +85,7 @@ class Fleet:
         self._last_batch_id += 1
         rows = sum(ticket.rows for ticket in tickets)
         merge_key = tickets[0].merge_key
+        estimator = backend.estimator(lane.model, lane.estimator)
         batch = Batch(
             batch_id=self._last_batch_id,
             backend=backend.name,
@@ -84,14 +93,13 @@ class Fleet:
             merge_key=merge_key,
             tickets=tickets,
             rows=rows,
-            estimate_s=lane.estimator.line(merge_key).predict(rows),
+            estimate_s=estimator.line(merge_key).predict(rows),
             dispatched_at=now,
             started_at=None,
         )
         for ticket in tickets:
             ticket.batch_id = batch.batch_id
-        known = lane.estimator.line(None).samples > 0
-        batch.patience_s = hangs_after_s(batch.estimate_s, known=known)
+        batch.patience_s = hangs_after_s(batch.estimate_s, known=estimator.known)
         if backend.breakers and (breaker := backend.breakers.get(lane.model)) is not None:
             batch.patience_s *= breaker.patience
             breaker.sent(batch.batch_id)
@@ -101,11 +109,11 @@ class Fleet:
             self._look_at = now + HANG_S
         return batch
 
-    def finish(self, batch_id: int, verdict: Verdict, *, now: float) -> tuple[Batch, float] | None:
-        """Take a batch out.
+    def finish(self, batch_id: int, verdict: Verdict, lanes: Mapping[str, Lane], *, now: float) -> Batch | None:
+        """Take a batch out, and learn from it.
 
         Returns:
-            The batch and its seconds of service; None for one that was given up before.
+            The batch; None for one that was given up before.
 
         Raises:
             ValueError: there is no such batch.
@@ -122,7 +130,11 @@ class Fleet:
         self._note(backend)
         if not self._batches:
             self._look_at = None
-        return batch, service_s
+        if verdict is Verdict.SUCCEEDED:
+            others = lanes[batch.model].estimator
+            learned_s = backend.estimator(batch.model, others).learn(batch.merge_key, batch.rows, service_s)
+            others.add(batch.merge_key, batch.rows, learned_s)
+        return batch
 
     def give_up_hanging(self, *, now: float) -> list[Batch]:
         """Take out what hangs: a batch whose patience has ended, and what lies at its backend for the same model."""

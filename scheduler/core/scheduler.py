@@ -10,7 +10,7 @@ from scheduler.core.caps import Tenant, Tenants
 from scheduler.core.events import Abandon, Dispatch, Event, Evict, Reject
 from scheduler.core.fleet import Fleet, may_try_again, waited_for
 from scheduler.core.heap import DeadlineHeap
-from scheduler.core.lane import Lane
+from scheduler.core.lane import Lane, Turn
 from scheduler.core.limit import LEAD_S
 from scheduler.core.outcome import FINAL, Outcome, Verdict
 from scheduler.core.pushback import Pushback
@@ -83,13 +83,10 @@ class Scheduler:
             ValueError: there is no such batch in flight.
         """
         self._now = max(self._now, now)
-        finished = self._fleet.finish(batch_id, verdict, now=self._now)
+        batch = self._fleet.finish(batch_id, verdict, self._lanes, now=self._now)
         ended: list[Ticket] = []
-        if finished is not None:
-            batch, service_s = finished
+        if batch is not None:
             self._runnable[batch.model] = None
-            if verdict is Verdict.SUCCEEDED:
-                self._lanes[batch.model].estimator.learn(batch.merge_key, batch.rows, service_s)
             ended = self._end_batch(batch, verdict)
         # Last: an answer that is here is not thrown away for a deadline that came in the same moment.
         self._advance(now)
@@ -230,24 +227,27 @@ class Scheduler:
 
     def _dispatch(self, model: str) -> Dispatch | None:
         lane = self._lanes.get(model)
-        backend = self._fleet.place(model)
         self._held.pop(model, None)
-        if lane is None or backend is None or self._hold(lane, backend):
+        if lane is None or not self._fleet.has_place(model):
             return None
-        tickets = batching.form(lane, backend.state.models[model])
-        if not tickets:
+        turn = lane.next_turn()
+        if turn is None:
             return None
+        backend = self._fleet.place(lane, turn.ticket)
+        if backend is None or self._hold(lane, turn, backend):
+            return None
+        estimator = backend.estimator(model, lane.estimator)
+        tickets = tuple(batching.form(lane, turn, backend.state.models[model], estimator))
         for ticket in tickets:
             self._hand_over(ticket)
-        batch = self._fleet.start(lane, backend, tuple(tickets), now=self._now)
-        return Dispatch(batch.batch_id, backend.name, batch.tickets)
+        batch = self._fleet.start(lane, backend, tickets, now=self._now)
+        return Dispatch(batch.batch_id, backend.name, tickets)
 
-    def _hold(self, lane: Lane, backend: Backend) -> bool:
+    def _hold(self, lane: Lane, turn: Turn, backend: Backend) -> bool:
         """Whether the next batch would only lie ready, could be overtaken, and is therefore kept back (limit.py)."""
         if backend.has_idle_instance(lane.model):
             return False
-        turn = lane.next_turn()
-        if turn is None or batching.overtaking_wait_s(lane, turn.queue) is None:
+        if batching.overtaking_wait_s(lane, turn.queue) is None:
             return False
         leave_at = backend.next_free_at(lane.model) - LEAD_S
         if leave_at <= self._now:

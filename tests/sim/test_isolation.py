@@ -75,6 +75,27 @@ def test_two_backends_serve_twice_as_much():
     assert first == pytest.approx(second, rel=0.02)
 
 
+@pytest.mark.parametrize("merge_key", ["k", None])
+@pytest.mark.parametrize("speed", [2, 5])
+def test_unequal_backends_get_work_in_proportion_to_their_speed(speed, merge_key):
+    servers = {("slow", "m"): Server(0.005 * speed, 0.001 * speed), ("fast", "m"): Server(0.005, 0.001)}
+    sim = World(core_settings(classes=(class_settings("interactive"),)), servers)
+    sim.backlog(Load(merge_key=merge_key), depth=200)
+    sim.run(20.0)
+    slow, fast = (sum(server.batch_rows) for server in servers.values())
+    assert fast / slow == pytest.approx(speed, rel=0.02)
+    rows = 8 if merge_key else 1
+    assert sim.rows() / 20 == pytest.approx(rows_per_s(0.005, 0.001, rows, 1) * (1 + 1 / speed), rel=0.02)
+
+
+def test_a_lone_request_goes_to_the_faster_backend():
+    servers = {("slow", "m"): Server(0.02, 0.005), ("fast", "m"): Server(0.005, 0.001)}
+    sim = World(core_settings(), servers)
+    sim.periodic(Load(), per_s=50)
+    sim.run(10.0)
+    assert len(servers["slow", "m"].batch_rows) <= 1
+
+
 def test_deadlines_expire_at_the_literal_time():
     sim = World(core_settings(ONE_CLASS), one_model(0.05, 0.05, max_batch_size=1))
     sim.add(Poisson(load=Load(patience_s=0.3), per_s=50, stop_s=9.0))
