@@ -10,11 +10,13 @@ look every HANG_S, or sooner where the last one saw an earlier end of patience, 
 from collections.abc import Iterator, Mapping
 
 from scheduler.core.backend import Backend, BackendState, Batch
+from scheduler.core.batch import overtaking_wait_s
 from scheduler.core.breaker import HANG_S, BreakerState, hangs_after_s
+from scheduler.core.flows import ClassQueue
 from scheduler.core.lane import Lane
 from scheduler.core.outcome import Verdict
 from scheduler.core.placement import place
-from scheduler.core.snapshot import BackendSnapshot, BreakerSnapshot
+from scheduler.core.snapshot import BackendSnapshot, BreakerSnapshot, ConcurrencySnapshot
 from scheduler.core.ticket import Ticket, TicketState
 
 
@@ -80,7 +82,9 @@ class Fleet:
         """The batch that the ticket rides in."""
         return self._batches.get(ticket.batch_id)
 
-    def start(self, lane: Lane, backend: Backend, tickets: tuple[Ticket, ...], *, now: float) -> Batch:
+    def start(
+        self, lane: Lane, backend: Backend, tickets: tuple[Ticket, ...], opened_by: ClassQueue, *, now: float
+    ) -> Batch:
         """Book a batch of these tickets out at the backend."""
         self._last_batch_id += 1
         rows = sum(ticket.rows for ticket in tickets)
@@ -96,6 +100,9 @@ class Fleet:
             estimate_s=estimator.line(merge_key).predict(rows),
             dispatched_at=now,
             started_at=None,
+            rank=opened_by.rank,
+            wait_s=opened_by.settings.wait_s,
+            lesser=overtaking_wait_s(lane, opened_by) is not None,
         )
         for ticket in tickets:
             ticket.batch_id = batch.batch_id
@@ -132,6 +139,7 @@ class Fleet:
             self._look_at = None
         if verdict is Verdict.SUCCEEDED:
             others = lanes[batch.model].estimator
+            backend.note_end(batch, service_s, now=now)
             learned_s = backend.estimator(batch.model, others).learn(batch.merge_key, batch.rows, service_s)
             others.add(batch.merge_key, batch.rows, learned_s)
         return batch
@@ -209,4 +217,6 @@ def _snapshot(backend: Backend) -> BackendSnapshot:
         model: BreakerSnapshot(breaker.state.value, breaker.why, breaker.since, breaker.retry_at)
         for model, breaker in backend.breakers.items()
     }
-    return BackendSnapshot(backend.name, backend.state.ready, in_flight, backend.work_s(), breakers)
+    limit = backend.concurrency
+    concurrency = ConcurrencySnapshot(limit.limit, backend.lesser(), limit.ratio, limit.why, limit.moved_at)
+    return BackendSnapshot(backend.name, backend.state.ready, in_flight, backend.work_s(), breakers, concurrency)

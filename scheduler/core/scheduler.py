@@ -40,6 +40,8 @@ class Scheduler:
         self._events: deque[Event] = deque()
         # Models where something may have become possible since they were last looked at.
         self._runnable: dict[str, None] = {}
+        # Models whose next batch is kept back until a batch of any model ends (concurrency.py).
+        self._yielding: dict[str, None] = {}
         # Models whose next batch is kept back until a time.
         self._held: dict[str, float] = {}
         self._ended: Counter[Outcome] = Counter()
@@ -87,6 +89,8 @@ class Scheduler:
         ended: list[Ticket] = []
         if batch is not None:
             self._runnable[batch.model] = None
+            if self._yielding:
+                self._runnable |= self._yielding
             ended = self._end_batch(batch, verdict)
         # Last: an answer that is here is not thrown away for a deadline that came in the same moment.
         self._advance(now)
@@ -228,6 +232,8 @@ class Scheduler:
     def _dispatch(self, model: str) -> Dispatch | None:
         lane = self._lanes.get(model)
         self._held.pop(model, None)
+        if self._yielding:
+            self._yielding.pop(model, None)
         if lane is None or not self._fleet.has_place(model):
             return None
         turn = lane.next_turn()
@@ -240,14 +246,20 @@ class Scheduler:
         tickets = tuple(batching.form(lane, turn, backend.state.models[model], estimator))
         for ticket in tickets:
             self._hand_over(ticket)
-        batch = self._fleet.start(lane, backend, tickets, now=self._now)
+        batch = self._fleet.start(lane, backend, tickets, turn.queue, now=self._now)
         return Dispatch(batch.batch_id, backend.name, tickets)
 
     def _hold(self, lane: Lane, turn: Turn, backend: Backend) -> bool:
-        """Whether the next batch would only lie ready, could be overtaken, and is therefore kept back (limit.py)."""
-        if backend.has_idle_instance(lane.model):
-            return False
+        """Whether the next batch could be overtaken, and is therefore kept back.
+
+        That is where it would only lie ready (limit.py), or slow down a more important model (concurrency.py).
+        """
         if batching.overtaking_wait_s(lane, turn.queue) is None:
+            return False
+        if backend.crowded(lane.model, turn.queue.rank, now=self._now):
+            self._yielding[lane.model] = None
+            return True
+        if backend.has_idle_instance(lane.model):
             return False
         leave_at = backend.next_free_at(lane.model) - LEAD_S
         if leave_at <= self._now:

@@ -319,6 +319,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             state.ready
             and model in state.models
             and self._closed(name, model)
+            and model not in self.core._yielding
             and self._flying(name, model) < state.models[model].instances + ready_batches
             for name, state in self.backends.items()
         )

@@ -35,7 +35,7 @@ def start(fleet: Fleet, lane: Lane, at: float, count: int = 1):
     backend = fleet.place(lane, tickets[0])
     if lane.estimator.known:
         backend.estimator(lane.model, lane.estimator).add(None, 1, 0.01)
-    return fleet.start(lane, backend, tickets, now=at)
+    return fleet.start(lane, backend, tickets, lane.classes[0], now=at)
 
 
 def test_a_backend_is_added_once_and_changed_after():
