@@ -107,5 +107,7 @@ def _limit_rows(
 
 def overtaking_wait_s(lane: Lane, queue: ClassQueue) -> float | None:
     """The tightest `wait_s` of the classes that may overtake this one; None where none may, or none minds."""
+    if not queue.rank:
+        return None
     waits = [above.settings.wait_s for above in lane.classes[: queue.rank] if above.settings.wait_s is not None]
     return min(waits, default=None)

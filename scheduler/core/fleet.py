@@ -62,17 +62,18 @@ class Fleet:
         """Whether a ready backend serves the model, be its breaker open or not."""
         return any(backend.state.ready and model in backend.state.models for backend in self._backends.values())
 
-    def has_place(self, model: str) -> bool:
-        """Whether any backend takes another batch of the model."""
-        return any(backend.has_place(model) for backend in self._backends.values())
+    def able(self, model: str) -> list[Backend]:
+        """The backends that take another batch of the model."""
+        return [backend for backend in self._backends.values() if backend.has_place(model)]
 
-    def place(self, lane: Lane, ticket: Ticket) -> Backend | None:
-        """Where the batch goes that this ticket opens; None where there is no place."""
+    def place(self, able: list[Backend], lane: Lane, ticket: Ticket) -> Backend | None:
+        """Where of the able backends the batch goes that this ticket opens; None where it waits for another."""
         backends = self._backends.values()
-        if len(backends) > 1:
-            for backend in backends:
-                backend.estimator(lane.model, lane.estimator)
-        return place(backends, ticket)
+        if len(backends) == 1:
+            return able[0]
+        for backend in able:
+            backend.estimator(lane.model, lane.estimator)
+        return place(able, backends, ticket)
 
     def batch(self, batch_id: int) -> Batch | None:
         """The batch of that number; None where it is not out any more."""

@@ -15,22 +15,23 @@ from scheduler.core.backend import Backend
 from scheduler.core.ticket import Ticket
 
 
-def place(backends: Iterable[Backend], ticket: Ticket) -> Backend | None:
-    """The backend for the batch that this ticket opens, or None where none has a place."""
-    model = ticket.model
-    able = [backend for backend in backends if backend.has_place(model)]
-    if not able:
-        return None
-    if not all(backend.fits(ticket) for backend in able):
-        able = [backend for backend in able if backend.fits(ticket)] or _unless_another_fits(backends, able, ticket)
-    if len(able) < 2:
-        return able[0] if able else None
-    return min(able, key=lambda backend: (not backend.has_idle_instance(model), _done_in_s(backend, ticket)))
+def place(able: list[Backend], backends: Iterable[Backend], ticket: Ticket) -> Backend | None:
+    """The backend for the batch that this ticket opens.
 
+    Args:
+        able: those that have a place for the model.
+        backends: all of them.
+        ticket: whose turn it is.
 
-def _unless_another_fits(backends: Iterable[Backend], able: list[Backend], ticket: Ticket) -> list[Backend]:
-    """Where the ticket fits nowhere, it goes to where there is a place: the answer is the backend's."""
-    return [] if any(backend.state.ready and backend.fits(ticket) for backend in backends) else able
+    Returns:
+        None where the ticket has to wait for a place elsewhere.
+    """
+    fitting = [backend for backend in able if backend.fits(ticket)]
+    if not fitting and not any(backend.state.ready and backend.fits(ticket) for backend in backends):
+        fitting = able  # it fits nowhere: the answer is the backend's
+    if len(fitting) < 2:
+        return fitting[0] if fitting else None
+    return min(fitting, key=lambda each: (not each.has_idle_instance(ticket.model), _done_in_s(each, ticket)))
 
 
 def _done_in_s(backend: Backend, ticket: Ticket) -> float:

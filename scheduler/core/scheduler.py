@@ -234,12 +234,9 @@ class Scheduler:
         self._held.pop(model, None)
         if self._yielding:
             self._yielding.pop(model, None)
-        if lane is None or not self._fleet.has_place(model):
+        if lane is None or not (able := self._fleet.able(model)) or (turn := lane.next_turn()) is None:
             return None
-        turn = lane.next_turn()
-        if turn is None:
-            return None
-        backend = self._fleet.place(lane, turn.ticket)
+        backend = self._fleet.place(able, lane, turn.ticket)
         if backend is None or self._hold(lane, turn, backend):
             return None
         estimator = backend.estimator(model, lane.estimator)
@@ -312,9 +309,10 @@ class Scheduler:
     def _advance(self, now: float) -> None:
         """Move the clock, evict what has expired, and look again at what was kept back until now."""
         self._now = max(self._now, now)
-        for model in [model for model, leave_at in self._held.items() if leave_at <= self._now]:
-            del self._held[model]
-            self._runnable[model] = None
+        if self._held:
+            for model in [model for model, leave_at in self._held.items() if leave_at <= self._now]:
+                del self._held[model]
+                self._runnable[model] = None
         while (ticket := self._deadlines.pop_due(now=self._now)) is not None:
             self._expire(ticket)
         for model in self._fleet.tick(now=self._now):

@@ -32,7 +32,7 @@ def start(fleet: Fleet, lane: Lane, at: float, count: int = 1):
     tickets = tuple(make_ticket(model=lane.model) for _ in range(count))
     for ticket in tickets:
         ticket.state = TicketState.IN_FLIGHT
-    backend = fleet.place(lane, tickets[0])
+    backend = fleet.place(fleet.able(lane.model), lane, tickets[0])
     if lane.estimator.known:
         backend.estimator(lane.model, lane.estimator).add(None, 1, 0.01)
     return fleet.start(lane, backend, tickets, lane.classes[0], now=at)
@@ -73,8 +73,8 @@ def test_what_hangs_is_given_up_with_what_lies_behind_it_and_other_models_stay()
     other = start(fleet, lane_of("n"), 3.0)
     assert fleet.give_up_hanging(now=1.0 + HANG_S) == [first, second]
     assert (len(fleet), fleet.batch_of(other.tickets[0])) == (1, other)
-    assert not fleet.has_place("m")
-    assert fleet.has_place("n")
+    assert not fleet.able("m")
+    assert fleet.able("n")
     assert list(fleet.wakeups()) == [3.0 + HANG_S, 1.0 + HANG_S + FIRST_BACKOFF_S]
 
 
@@ -99,7 +99,7 @@ def test_the_probes_patience_is_doubled():
     fleet, lane = fleet_of(), lane_of()
     batch = start(fleet, lane, 0.0)
     finish(fleet, batch.batch_id, Verdict.LOST, now=1.0)
-    assert not fleet.has_place("m")
+    assert not fleet.able("m")
     assert fleet.tick(now=1.0) == []
     assert fleet.tick(now=1.0 + FIRST_BACKOFF_S) == ["m"]
     probe = start(fleet, lane, 2.0)
@@ -107,7 +107,7 @@ def test_the_probes_patience_is_doubled():
     assert fleet.snapshot()[0].breakers == {"m": BreakerSnapshot("half_open", "lost", 1.2, 1.2)}
     finish(fleet, probe.batch_id, Verdict.FAILED, now=2.5)
     assert fleet.snapshot()[0].breakers == {}
-    assert fleet.has_place("m")
+    assert fleet.able("m")
 
 
 def test_a_backend_that_is_ready_again_is_probed_at_once():
