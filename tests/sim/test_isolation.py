@@ -78,22 +78,23 @@ def test_two_backends_serve_twice_as_much():
 @pytest.mark.parametrize("merge_key", ["k", None])
 @pytest.mark.parametrize("speed", [2, 5])
 def test_unequal_backends_get_work_in_proportion_to_their_speed(speed, merge_key):
-    servers = {("slow", "m"): Server(0.005 * speed, 0.001 * speed), ("fast", "m"): Server(0.005, 0.001)}
-    sim = World(core_settings(classes=(class_settings("interactive"),)), servers)
-    sim.backlog(Load(merge_key=merge_key), depth=200)
+    fast = Service(0.005, 0.001)
+    slow = Service(0.005 * speed, 0.001 * speed)
+    sim = World(core_settings(ONE_CLASS), [BackendPlan("slow", {"m": slow}), BackendPlan("fast", {"m": fast})])
+    sim.add(ClosedLoop(load=Load(merge_key=merge_key), outstanding=200))
     sim.run(20.0)
-    slow, fast = (sum(server.batch_rows) for server in servers.values())
-    assert fast / slow == pytest.approx(speed, rel=0.02)
-    rows = 8 if merge_key else 1
-    assert sim.rows() / 20 == pytest.approx(rows_per_s(0.005, 0.001, rows, 1) * (1 + 1 / speed), rel=0.02)
+    rows = {name: sum(backend.batch_rows["m"]) for name, backend in sim.backends.items()}
+    assert rows["fast"] / rows["slow"] == pytest.approx(speed, rel=0.02)
+    per_s = fast.rows_per_s(8 if merge_key else 1) * (1 + 1 / speed)
+    assert sim.rows() / 20 == pytest.approx(per_s, rel=0.02)
 
 
 def test_a_lone_request_goes_to_the_faster_backend():
-    servers = {("slow", "m"): Server(0.02, 0.005), ("fast", "m"): Server(0.005, 0.001)}
-    sim = World(core_settings(), servers)
-    sim.periodic(Load(), per_s=50)
+    plans = [BackendPlan("slow", {"m": Service(0.02, 0.005)}), BackendPlan("fast", {"m": Service(0.005, 0.001)})]
+    sim = World(core_settings(ONE_CLASS), plans)
+    sim.add(Periodic(load=Load(), per_s=50))
     sim.run(10.0)
-    assert len(servers["slow", "m"].batch_rows) <= 1
+    assert len(sim.backends["slow"].batch_rows["m"]) <= 1
 
 
 def test_deadlines_expire_at_the_literal_time():
