@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from math import inf
 
 from scheduler.core.breaker import Breaker
+from scheduler.core.concurrency import ConcurrencyLimit, Sample
+from scheduler.core.estimate import Estimator
 from scheduler.core.limit import in_flight_limit
 from scheduler.core.outcome import Verdict
 from scheduler.core.ticket import Ticket
@@ -39,6 +41,10 @@ class Batch:
     Attributes:
         started_at: when an instance was free for it; None while it lies ready behind others.
         patience_s: how long it may be with an instance before it counts as hung.
+        rank: of the class that opened it.
+        wait_s: of that class.
+        lesser: whether a class with a `wait_s` may overtake it.
+        crowd: lesser batches of other models beside it, the most that were seen (concurrency.py).
     """
 
     batch_id: int
@@ -51,6 +57,10 @@ class Batch:
     dispatched_at: float
     started_at: float | None
     patience_s: float = inf
+    rank: int = 0
+    wait_s: float | None = None
+    lesser: bool = False
+    crowd: int = 0
 
     @property
     def began(self) -> float:
@@ -67,15 +77,19 @@ class Backend:
     """A backend's batches in flight, by model, in order of dispatch.
 
     Attributes:
-        breakers: by model, of those that failed since they were last closed.
+        breakers: by model, of those that failed and have not answered since.
+        estimators: by model, what its batches take here.
+        concurrency: how many lesser batches may run beside a more important model.
     """
 
-    __slots__ = ("_in_flight", "breakers", "name", "state")
+    __slots__ = ("_in_flight", "breakers", "concurrency", "estimators", "name", "state")
 
     def __init__(self, state: BackendState) -> None:
         self.name = state.name
         self.state = state
         self.breakers: dict[str, Breaker] = {}
+        self.estimators: dict[str, Estimator] = {}
+        self.concurrency = ConcurrencyLimit()
         self._in_flight: dict[str, dict[int, Batch]] = {}
 
     def has_place(self, model: str) -> bool:
@@ -85,6 +99,18 @@ class Backend:
             return False
         breaker = self.breakers.get(model) if self.breakers else None
         return breaker is None or breaker.takes_batch
+
+    def fits(self, ticket: Ticket) -> bool:
+        """Whether the ticket is within the model's max_batch_size here."""
+        capacity = self.state.models.get(ticket.model)
+        return capacity is not None and ticket.rows <= max(1, capacity.max_batch_size)
+
+    def estimator(self, model: str, others: Estimator) -> Estimator:
+        """How long the model's batches take here; by `others` until the first has ended."""
+        estimator = self.estimators.get(model)
+        if estimator is None:
+            estimator = self.estimators[model] = Estimator(others)
+        return estimator
 
     def in_flight(self, model: str) -> int:
         """Batches of the model that the backend holds."""
@@ -124,6 +150,41 @@ class Backend:
         """Models whose breaker lets a probe out from now on."""
         return [model for model, breaker in self.breakers.items() if breaker.tick(now=now)]
 
+    def crowded(self, model: str, rank: int, *, now: float) -> bool:
+        """Whether another batch of the model, of a class that can be overtaken, would be one too many."""
+        if len(self.state.models) < 2 or not self.concurrency.binds(model, rank, now=now):
+            return False
+        return self.lesser() >= int(self.concurrency.limit)
+
+    def lesser(self) -> int:
+        """Batches in flight that a class with a `wait_s` may overtake."""
+        return sum(batch.lesser for batches in self._in_flight.values() for batch in batches.values())
+
+    def _beside(self, batch: Batch) -> int:
+        """Batches of other models in flight that are less important."""
+        return sum(
+            other.rank > batch.rank
+            for model, batches in self._in_flight.items()
+            if model != batch.model
+            for other in batches.values()
+        )
+
+    def _places(self) -> int:
+        return sum(in_flight_limit(capacity.instances) for capacity in self.state.models.values())
+
+    def _note_start(self, batch: Batch) -> None:
+        if batch.wait_s is not None:
+            self.concurrency.active(batch.model, batch.rank, most=self._places(), now=batch.dispatched_at)
+            batch.crowd = self._beside(batch)
+
+    def note_end(self, batch: Batch, service_s: float, *, now: float) -> None:
+        """Tell the limit how a batch that succeeded has fared beside others."""
+        if batch.wait_s is None or len(self.state.models) < 2:
+            return
+        crowd = max(batch.crowd, self._beside(batch))
+        sample = Sample(batch.model, batch.merge_key, batch.rows, service_s, batch.wait_s, crowd)
+        self.concurrency.learn(sample, most=self._places(), now=now)
+
     def busy_models(self) -> list[str]:
         """Models with batches in flight, also those that the backend no longer offers."""
         return [model for model, batches in self._in_flight.items() if batches]
@@ -134,11 +195,21 @@ class Backend:
 
     def start(self, batch: Batch) -> None:
         """Hand a batch over; it runs at once where an instance is free."""
+        if len(self.state.models) > 1:
+            self._note_start(batch)
         batches = self._in_flight.setdefault(batch.model, {})
         running = sum(1 for other in batches.values() if other.started_at is not None)
         if running < self._instances(batch.model):
             batch.started_at = batch.dispatched_at
         batches[batch.batch_id] = batch
+
+    def change(self, state: BackendState, *, now: float) -> None:
+        """Take in a new state; where there are more instances, batches that lay ready run from now on."""
+        self.state = state
+        for model, batches in self._in_flight.items():
+            running = sum(1 for batch in batches.values() if batch.started_at is not None)
+            for _ in range(self._instances(model) - running):
+                self._run_oldest(batches, now)
 
     def finish(self, batch: Batch, *, now: float) -> float:
         """Take a batch out, let the oldest that lay ready run, and return the service seconds of this one.

@@ -19,8 +19,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from scheduler.core.backend import ModelCapacity
+from scheduler.core.estimate import Estimator
 from scheduler.core.flows import ClassQueue
-from scheduler.core.lane import Lane
+from scheduler.core.lane import Lane, Turn
 from scheduler.core.limit import longest_batch_s
 from scheduler.core.ticket import Ticket
 
@@ -30,8 +31,10 @@ FREE: Final = 0.25
 
 @dataclass(slots=True)
 class _Filling:
-    """A batch while it is put together; `top` is the most important class in it."""
+    """A batch while it is put together; `top` is the most important class in it, `estimator` its backend's."""
 
+    capacity: ModelCapacity
+    estimator: Estimator
     opened_by: ClassQueue
     top: ClassQueue
     tickets: list[Ticket]
@@ -39,50 +42,51 @@ class _Filling:
     limit_rows: int
 
 
-def form(lane: Lane, capacity: ModelCapacity, late: Callable[[Ticket], bool] = lambda _: False) -> list[Ticket]:
-    """Take the next batch's tickets out of the lane; empty where nothing may run.
+def form(
+    lane: Lane,
+    turn: Turn,
+    capacity: ModelCapacity,
+    estimator: Estimator,
+    late: Callable[[Ticket], bool],
+) -> list[Ticket]:
+    """Take the next batch's tickets out of the lane; at least the one whose turn it is.
 
     Args:
         lane: the model's queues.
+        turn: what `lane.next_turn()` gives.
         capacity: what the chosen backend offers of the model.
-        late: takes a ticket out of the lane that would end after its deadline, and tells whether it did.
+        estimator: how long the model's batches take there. What tickets cost their tenants and classes does not
+            depend on where they happen to go: that is told by the lane's own estimator, of all backends together.
+        late: takes a ticket out of the lane that would end after its deadline, and tells whether it did. The one whose
+            turn it is has been looked at.
     """
-    turn = lane.next_turn()
-    if turn is None:
-        return []
     queue, flow, ticket = turn
     cost_s = _cost_s(lane, ticket)
     lane.virtual.serve(queue, cost_s)
     if flow is None:
         return [queue.retries.popleft()]
-    limit_rows = _limit_rows(lane, queue, capacity, ticket.merge_key)
+    limit_rows = _limit_rows(lane, queue, capacity, estimator, ticket.merge_key)
     queue.take(flow, ticket, cost_s, chosen=True)
-    batch = _Filling(queue, queue, [ticket], ticket.rows, limit_rows)
-    if ticket.merge_key is not None:
+    batch = _Filling(capacity, estimator, queue, queue, [ticket], ticket.rows, limit_rows)
+    if ticket.merge_key is not None and batch.rows < limit_rows:
         for rider_queue in lane.classes:
-            _fill(lane, rider_queue, capacity, ticket.merge_key, batch, late)
+            _fill(lane, rider_queue, ticket.merge_key, batch, late)
     return batch.tickets
 
 
-def _fill(
-    lane: Lane,
-    queue: ClassQueue,
-    capacity: ModelCapacity,
-    merge_key: str,
-    batch: _Filling,
-    late: Callable[[Ticket], bool],
-) -> None:
+def _fill(lane: Lane, queue: ClassQueue, merge_key: str, batch: _Filling, late: Callable[[Ticket], bool]) -> None:
     """Add this class's tickets of the key while they fit."""
-    limit_rows = min(batch.limit_rows, _limit_rows(lane, queue, capacity, merge_key))
+    found = queue.first_of(merge_key)
+    if found is None:
+        return
+    limit_rows = min(batch.limit_rows, _limit_rows(lane, queue, batch.capacity, batch.estimator, merge_key))
     if queue.rank > batch.top.rank and batch.top.settings.wait_s is not None:
-        limit_rows = min(limit_rows, lane.estimator.rows_for_free(merge_key, batch.rows, FREE))
-    full_batch_s = capacity.max_batch_size * lane.estimator.line(merge_key).row_s
-    while batch.rows < limit_rows:
-        found = queue.first_of(merge_key)
-        if found is None or batch.rows + found[1].rows > limit_rows:
-            return
+        limit_rows = min(limit_rows, batch.estimator.rows_for_free(merge_key, batch.rows, FREE))
+    full_batch_s = batch.capacity.max_batch_size * lane.estimator.line(merge_key).row_s
+    while found is not None and batch.rows + found[1].rows <= limit_rows:
         flow, ticket = found
         if late(ticket):
+            found = queue.first_of(merge_key)
             continue
         cost_s = _cost_s(lane, ticket)
         queue.take(flow, ticket, cost_s, chosen=False)
@@ -92,8 +96,9 @@ def _fill(
             lane.virtual.ride(queue, cost_s, most_s=full_batch_s)
         batch.tickets.append(ticket)
         batch.rows += ticket.rows
-        batch.top = min(batch.top, queue, key=lambda each: each.rank)
+        batch.top = batch.top if batch.top.rank <= queue.rank else queue
         batch.limit_rows = limit_rows
+        found = queue.first_of(merge_key)
 
 
 def _cost_s(lane: Lane, ticket: Ticket) -> float:
@@ -102,15 +107,19 @@ def _cost_s(lane: Lane, ticket: Ticket) -> float:
     return line.predict(ticket.rows) if ticket.merge_key is None else ticket.rows * line.row_s
 
 
-def _limit_rows(lane: Lane, queue: ClassQueue, capacity: ModelCapacity, merge_key: str | None) -> int:
+def _limit_rows(
+    lane: Lane, queue: ClassQueue, capacity: ModelCapacity, estimator: Estimator, merge_key: str | None
+) -> int:
     """Rows of a batch that holds tickets of this class, at most; at least 1."""
     wait_s = overtaking_wait_s(lane, queue)
     if wait_s is None:
         return capacity.max_batch_size
-    return max(1, min(capacity.max_batch_size, lane.estimator.rows_within(merge_key, longest_batch_s(wait_s))))
+    return max(1, min(capacity.max_batch_size, estimator.rows_within(merge_key, longest_batch_s(wait_s))))
 
 
 def overtaking_wait_s(lane: Lane, queue: ClassQueue) -> float | None:
     """The tightest `wait_s` of the classes that may overtake this one; None where none may, or none minds."""
+    if not queue.rank:
+        return None
     waits = [above.settings.wait_s for above in lane.classes[: queue.rank] if above.settings.wait_s is not None]
     return min(waits, default=None)

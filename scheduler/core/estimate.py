@@ -1,10 +1,15 @@
-"""How long a batch takes: latency = a + b * rows, learned online per merge key.
+"""How long a batch takes: latency = a + b * rows, learned online per backend, model and merge key.
 
 Least squares with exponential forgetting over (rows, seconds). Sums of weights decay by FORGET with
-each sample, so the line follows drift within about 1 / (1 - FORGET) batches. Robustness: once a line
-is known, a sample counts for at most OUTLIER times what was expected, so that one stall does not
-double the estimate, while a lasting change still arrives (geometrically). The form of the line is
+each sample, so the line follows drift within about 1 / (1 - FORGET) batches. The form of the line is
 BentoML's and Clockwork's (OSDI 2020, section 4.3: execution of a model at one batch size is predictable).
+
+Robustness is Huber's (1964), on the side on which stalls lie: a sample is clipped to 1 + CLIP * s times what was
+expected, where s is the mean absolute relative deviation of late. So one stall of any length moves the line by at
+most (1 - FORGET) * CLIP * s, about half a per cent where batches are even; a lasting change raises s with every
+sample (to no more than SPREAD_MAX), the clip opens, and the line follows geometrically. What is faster than
+expected is believed, and so is more of what is larger than all of late (s is taken as SPREAD_NEW): there the
+line may be wrong.
 
 Where all samples have the same rows the slope cannot be seen; the constant keeps the part of the whole
 that it had when the slope was last seen. Before that it counts as none, which may overrate a larger
@@ -19,7 +24,13 @@ from collections import OrderedDict
 from typing import Final
 
 FORGET: Final = 0.97
-OUTLIER: Final = 3.0
+CLIP: Final = 3.0
+# Deviations decay by this with each sample: the spread of the last ten or so.
+SPREAD_FORGET: Final = 0.9
+# Service times are never more even than this, nor counted as less even than that.
+SPREAD_MIN: Final = 0.05
+SPREAD_MAX: Final = 2.0
+SPREAD_NEW: Final = 1.0
 KNOWN_SAMPLES: Final = 5
 GROWTH: Final = 2
 # Service time of one row of a model that has never run; any value will do, shares are relative.
@@ -45,6 +56,8 @@ class LatencyLine:
         "_flat",
         "_line",
         "_n",
+        "_spread",
+        "_stale",
         "_sx",
         "_sxx",
         "_sxy",
@@ -57,15 +70,22 @@ class LatencyLine:
         self._n = self._sx = self._sy = self._sxx = self._sxy = 0.0
         self._line = (0.0, FIRST_ROW_S)
         self._flat = True
+        self._stale = False
         self._constant_part = 0.0
+        self._spread = SPREAD_NEW
         self.samples = 0
         self.largest_rows = 0.0
 
-    def learn(self, rows: int, service_s: float) -> None:
-        """Take in one finished batch."""
+    def learn(self, rows: int, service_s: float) -> float:
+        """Take in one finished batch; returns the seconds it counted for, clipped."""
         service_s = max(service_s, LEAST_S)
         if self.samples >= KNOWN_SAMPLES:
-            service_s = min(service_s, OUTLIER * self.predict(rows))
+            service_s = self._clip(rows, service_s)
+        self.add(rows, service_s)
+        return service_s
+
+    def add(self, rows: int, service_s: float) -> None:
+        """Take in a batch as it is."""
         self._n = self._n * FORGET + 1
         self._sx = self._sx * FORGET + rows
         self._sy = self._sy * FORGET + service_s
@@ -73,15 +93,24 @@ class LatencyLine:
         self._sxy = self._sxy * FORGET + rows * service_s
         self.samples += 1
         self.largest_rows = max(rows, FORGET * self.largest_rows)
-        self._line = self._fit()
+        self._stale = True
+
+    def _clip(self, rows: int, service_s: float) -> float:
+        expected_s = self.predict(rows)
+        usual = max(self._spread, SPREAD_MIN if rows <= self.largest_rows else SPREAD_NEW)
+        self._spread += (1 - SPREAD_FORGET) * (min(abs(service_s / expected_s - 1), SPREAD_MAX) - self._spread)
+        return min(service_s, expected_s * (1 + CLIP * usual))
 
     def coefficients(self) -> tuple[float, float]:
         """(a, b): seconds a batch, seconds a row; both at least 0."""
+        if self._stale:
+            self._line = self._fit()
+            self._stale = False
         return self._line
 
     def predict(self, rows: int) -> float:
         """Expected service seconds of a batch of so many rows."""
-        a, b = self._line
+        a, b = self.coefficients()
         return a + b * rows
 
     @property
@@ -91,7 +120,7 @@ class LatencyLine:
 
     def rows_within(self, bound_s: float) -> int:
         """The largest batch expected to end within the bound, no more than GROWTH times the largest seen."""
-        a, b = self._line
+        a, b = self.coefficients()
         grown = max(1, int(GROWTH * self.largest_rows))
         if bound_s <= a:
             return 0
@@ -120,41 +149,69 @@ class LatencyLine:
 
 
 class Estimator:
-    """The lines of one model, by merge key; a key that was never seen starts from the model's own line."""
+    """The lines of one model, by merge key; a key that was never seen starts from the model's own line.
 
-    __slots__ = ("_lines", "_model")
+    Args:
+        others: what to predict by until a batch has been learned from, such as the model on all backends. How many
+            rows may be tried is never taken from there: a backend that is new is tried with one row first.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_lines", "_model", "_others")
+
+    def __init__(self, others: "Estimator | None" = None) -> None:
         self._lines: OrderedDict[str, LatencyLine] = OrderedDict()
         self._model = LatencyLine()
+        self._others = others
 
     def __len__(self) -> int:
         return len(self._lines)
 
+    @property
+    def known(self) -> bool:
+        """Whether a batch has been learned from."""
+        return self._model.samples > 0
+
     def line(self, merge_key: str | None) -> LatencyLine:
         """The line to predict with."""
+        if self._others is not None and not self._model.samples:
+            return self._others.line(merge_key)
         if merge_key is None:
             return self._model
         return self._lines.get(merge_key, self._model)
 
     def rows_within(self, merge_key: str | None, bound_s: float) -> int:
         """As LatencyLine.rows_within; a merge key that was never seen is tried with one row first."""
-        if merge_key is None or merge_key in self._lines:
-            return self.line(merge_key).rows_within(bound_s)
-        return min(1, self._model.rows_within(bound_s))
+        if merge_key is None:
+            return self._model.rows_within(bound_s)
+        line = self._lines.get(merge_key)
+        return min(1, self._model.rows_within(bound_s)) if line is None else line.rows_within(bound_s)
 
     def rows_for_free(self, merge_key: str, rows: int, part: float) -> int:
         """Rows to which a batch of so many may be filled up while it takes no more than `part` of its time longer."""
         line = self.line(merge_key)
         return max(rows, line.rows_within(line.predict(rows) * (1 + part)))
 
-    def learn(self, merge_key: str | None, rows: int, service_s: float) -> None:
-        """Take in one finished batch."""
-        self._model.learn(rows, service_s)
+    def learn(self, merge_key: str | None, rows: int, service_s: float) -> float:
+        """Take in one finished batch; returns the seconds it counted for, clipped by its own line."""
         if merge_key is None:
-            return
-        line = self._lines.pop(merge_key, None) or LatencyLine()
-        self._lines[merge_key] = line
-        line.learn(rows, service_s)
+            return self._model.learn(rows, service_s)
+        service_s = self._own_line(merge_key).learn(rows, service_s)
+        self._model.add(rows, service_s)
+        return service_s
+
+    def add(self, merge_key: str | None, rows: int, service_s: float) -> None:
+        """Take in a batch as it is."""
+        self._model.add(rows, service_s)
+        if merge_key is not None:
+            self._own_line(merge_key).add(rows, service_s)
+
+    def _own_line(self, merge_key: str) -> LatencyLine:
+        """The key's line, now the most recently used."""
+        line = self._lines.get(merge_key)
+        if line is not None:
+            self._lines.move_to_end(merge_key)
+            return line
+        line = self._lines[merge_key] = LatencyLine()
         if len(self._lines) > MAX_LINES:
             self._lines.popitem(last=False)
+        return line

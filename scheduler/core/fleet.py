@@ -7,15 +7,17 @@ Hangs are looked for no later than each is due: no batch may hang before HANG_S 
 look every HANG_S, or sooner where the last one saw an earlier end of patience, misses none.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from scheduler.core.backend import Backend, BackendState, Batch
+from scheduler.core.batch import overtaking_wait_s
 from scheduler.core.breaker import HANG_S, BreakerState, hangs_after_s
 from scheduler.core.feasibility import Outlook
+from scheduler.core.flows import ClassQueue
 from scheduler.core.lane import Lane
 from scheduler.core.outcome import Verdict
 from scheduler.core.placement import place
-from scheduler.core.snapshot import BackendSnapshot, BreakerSnapshot
+from scheduler.core.snapshot import BackendSnapshot, BreakerSnapshot, ConcurrencySnapshot
 from scheduler.core.ticket import Ticket, TicketState
 
 
@@ -55,7 +57,7 @@ class Fleet:
         if state.ready and not backend.state.ready:
             for breaker in backend.breakers.values():
                 breaker.retry_at = min(breaker.retry_at, now)
-        backend.state = state
+        backend.change(state, now=now)
 
     def offered(self, model: str) -> bool:
         """Whether a ready backend serves the model, be its breaker open or not."""
@@ -71,9 +73,18 @@ class Fleet:
             max_batch_size=max(1, *(backend.state.models[model].max_batch_size for backend in backends)),
         )
 
-    def place(self, model: str) -> Backend | None:
-        """Where the model's next batch goes; None where there is no place."""
-        return place(self._backends.values(), model)
+    def able(self, model: str) -> list[Backend]:
+        """The backends that take another batch of the model."""
+        return [backend for backend in self._backends.values() if backend.has_place(model)]
+
+    def place(self, able: list[Backend], lane: Lane, ticket: Ticket) -> Backend | None:
+        """Where of the able backends the batch goes that this ticket opens; None where it waits for another."""
+        backends = self._backends.values()
+        if len(backends) == 1:
+            return able[0]
+        for backend in able:
+            backend.estimator(lane.model, lane.estimator)
+        return place(able, backends, ticket)
 
     def batch(self, batch_id: int) -> Batch | None:
         """The batch of that number; None where it is not out any more."""
@@ -83,11 +94,14 @@ class Fleet:
         """The batch that the ticket rides in."""
         return self._batches.get(ticket.batch_id)
 
-    def start(self, lane: Lane, backend: Backend, tickets: tuple[Ticket, ...], *, now: float) -> Batch:
+    def start(
+        self, lane: Lane, backend: Backend, tickets: tuple[Ticket, ...], opened_by: ClassQueue, *, now: float
+    ) -> Batch:
         """Book a batch of these tickets out at the backend."""
         self._last_batch_id += 1
         rows = sum(ticket.rows for ticket in tickets)
         merge_key = tickets[0].merge_key
+        estimator = backend.estimator(lane.model, lane.estimator)
         batch = Batch(
             batch_id=self._last_batch_id,
             backend=backend.name,
@@ -95,14 +109,16 @@ class Fleet:
             merge_key=merge_key,
             tickets=tickets,
             rows=rows,
-            estimate_s=lane.estimator.line(merge_key).predict(rows),
+            estimate_s=estimator.line(merge_key).predict(rows),
             dispatched_at=now,
             started_at=None,
+            rank=opened_by.rank,
+            wait_s=opened_by.settings.wait_s,
+            lesser=overtaking_wait_s(lane, opened_by) is not None,
         )
         for ticket in tickets:
             ticket.batch_id = batch.batch_id
-        known = lane.estimator.line(None).samples > 0
-        batch.patience_s = hangs_after_s(batch.estimate_s, known=known)
+        batch.patience_s = hangs_after_s(batch.estimate_s, known=estimator.known)
         if backend.breakers and (breaker := backend.breakers.get(lane.model)) is not None:
             batch.patience_s *= breaker.patience
             breaker.sent(batch.batch_id)
@@ -112,11 +128,11 @@ class Fleet:
             self._look_at = now + HANG_S
         return batch
 
-    def finish(self, batch_id: int, verdict: Verdict, *, now: float) -> tuple[Batch, float] | None:
-        """Take a batch out.
+    def finish(self, batch_id: int, verdict: Verdict, lanes: Mapping[str, Lane], *, now: float) -> Batch | None:
+        """Take a batch out, and learn from it.
 
         Returns:
-            The batch and its seconds of service; None for one that was given up before.
+            The batch; None for one that was given up before.
 
         Raises:
             ValueError: there is no such batch.
@@ -133,7 +149,12 @@ class Fleet:
         self._note(backend)
         if not self._batches:
             self._look_at = None
-        return batch, service_s
+        if verdict is Verdict.SUCCEEDED:
+            others = lanes[batch.model].estimator
+            backend.note_end(batch, service_s, now=now)
+            learned_s = backend.estimator(batch.model, others).learn(batch.merge_key, batch.rows, service_s)
+            others.add(batch.merge_key, batch.rows, learned_s)
+        return batch
 
     def give_up_hanging(self, *, now: float) -> list[Batch]:
         """Take out what hangs: a batch whose patience has ended, and what lies at its backend for the same model."""
@@ -208,4 +229,6 @@ def _snapshot(backend: Backend) -> BackendSnapshot:
         model: BreakerSnapshot(breaker.state.value, breaker.why, breaker.since, breaker.retry_at)
         for model, breaker in backend.breakers.items()
     }
-    return BackendSnapshot(backend.name, backend.state.ready, in_flight, backend.work_s(), breakers)
+    limit = backend.concurrency
+    concurrency = ConcurrencySnapshot(limit.limit, backend.lesser(), limit.ratio, limit.why, limit.moved_at)
+    return BackendSnapshot(backend.name, backend.state.ready, in_flight, backend.work_s(), breakers, concurrency)

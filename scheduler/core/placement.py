@@ -1,17 +1,39 @@
-"""Where a batch goes: of the ready backends that have a place for the model, the least loaded.
+"""Where a batch goes: of the ready backends that have a place for the model, where it is expected to be done first.
 
-One with an idle instance comes before one where the batch would only lie ready.
+One with an idle instance comes before one where the batch would only lie ready. Among those counts the estimated
+work in flight, in seconds over all models and not in batches, and what the ticket whose turn it is takes by this
+backend's own latency line: so the faster one is taken while both are idle. Under a backlog each backend takes the next
+batch when it has a place, that is at its own speed: backends of speeds v1 and v2 serve rows in the ratio v1 : v2, to
+within the batches in flight. Ties go to the backend named first.
 
-Load is the estimated seconds of service in flight over all models, not a count: ten small batches
-are less than one large one. Ties go to the backend named first.
+A ticket that is larger than the model's max_batch_size on one backend but not on another waits for the other.
 """
 
 from collections.abc import Iterable
 
 from scheduler.core.backend import Backend
+from scheduler.core.ticket import Ticket
 
 
-def place(backends: Iterable[Backend], model: str) -> Backend | None:
-    """The backend for the model's next batch, or None where none has a place."""
-    able = (backend for backend in backends if backend.has_place(model))
-    return min(able, key=lambda backend: (not backend.has_idle_instance(model), backend.work_s()), default=None)
+def place(able: list[Backend], backends: Iterable[Backend], ticket: Ticket) -> Backend | None:
+    """The backend for the batch that this ticket opens.
+
+    Args:
+        able: those that have a place for the model.
+        backends: all of them.
+        ticket: whose turn it is.
+
+    Returns:
+        None where the ticket has to wait for a place elsewhere.
+    """
+    fitting = [backend for backend in able if backend.fits(ticket)]
+    if not fitting and not any(backend.state.ready and backend.fits(ticket) for backend in backends):
+        fitting = able  # it fits nowhere: the answer is the backend's
+    if len(fitting) < 2:
+        return fitting[0] if fitting else None
+    return min(fitting, key=lambda each: (not each.has_idle_instance(ticket.model), _done_in_s(each, ticket)))
+
+
+def _done_in_s(backend: Backend, ticket: Ticket) -> float:
+    own_s = backend.estimators[ticket.model].line(ticket.merge_key).predict(ticket.rows) if backend.estimators else 0.0
+    return backend.work_s() + own_s

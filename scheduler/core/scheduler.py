@@ -11,7 +11,7 @@ from scheduler.core.events import Abandon, Dispatch, Event, Evict, Reject
 from scheduler.core.feasibility import feasible, in_time
 from scheduler.core.fleet import Fleet, may_try_again, waited_for
 from scheduler.core.heap import DeadlineHeap
-from scheduler.core.lane import Lane
+from scheduler.core.lane import Lane, Turn
 from scheduler.core.limit import LEAD_S
 from scheduler.core.order import due
 from scheduler.core.outcome import FINAL, Outcome, Verdict
@@ -42,6 +42,8 @@ class Scheduler:
         self._events: deque[Event] = deque()
         # Models where something may have become possible since they were last looked at.
         self._runnable: dict[str, None] = {}
+        # Models whose next batch is kept back until a batch of any model ends (concurrency.py).
+        self._yielding: dict[str, None] = {}
         # Models whose next batch is kept back until a time.
         self._held: dict[str, float] = {}
         self._ended: Counter[Outcome] = Counter()
@@ -86,13 +88,12 @@ class Scheduler:
             ValueError: there is no such batch in flight.
         """
         self._now = max(self._now, now)
-        finished = self._fleet.finish(batch_id, verdict, now=self._now)
+        batch = self._fleet.finish(batch_id, verdict, self._lanes, now=self._now)
         ended: list[Ticket] = []
-        if finished is not None:
-            batch, service_s = finished
+        if batch is not None:
             self._runnable[batch.model] = None
-            if verdict is Verdict.SUCCEEDED:
-                self._lanes[batch.model].estimator.learn(batch.merge_key, batch.rows, service_s)
+            if self._yielding:
+                self._runnable |= self._yielding
             ended = self._end_batch(batch, verdict)
         # Last: an answer that is here is not thrown away for a deadline that came in the same moment.
         self._advance(now)
@@ -245,27 +246,34 @@ class Scheduler:
 
     def _dispatch(self, model: str) -> Dispatch | None:
         lane = self._lanes.get(model)
-        backend = self._fleet.place(model)
         self._held.pop(model, None)
-        if lane is None or backend is None:
+        if self._yielding:
+            self._yielding.pop(model, None)
+        if lane is None or not (able := self._fleet.able(model)):
             return None
-        idle = backend.has_idle_instance(model)
-        start_at = self._now if idle else max(self._now, backend.next_free_at(model))
-        late = self._late(lane, start_at, backend.state.models[model].max_batch_size)
-        while (turn := lane.next_turn()) is not None and late(turn.ticket):
-            pass
-        if self._hold(lane, backend):
-            return None
-        tickets = batching.form(lane, backend.state.models[model], late)
-        if not tickets:
-            return None
+        while (turn := lane.next_turn()) is not None:
+            backend = self._fleet.place(able, lane, turn.ticket)
+            if backend is None:
+                return None
+            late = self._late(lane, backend)
+            if not late(turn.ticket):
+                return None if self._hold(lane, turn, backend) else self._send(lane, turn, backend, late)
+        return None
+
+    def _send(self, lane: Lane, turn: Turn, backend: Backend, late: Callable[[Ticket], bool]) -> Dispatch:
+        estimator = backend.estimator(lane.model, lane.estimator)
+        tickets = tuple(batching.form(lane, turn, backend.state.models[lane.model], estimator, late))
         for ticket in tickets:
             self._hand_over(ticket)
-        batch = self._fleet.start(lane, backend, tuple(tickets), now=self._now)
-        return Dispatch(batch.batch_id, backend.name, batch.tickets)
+        batch = self._fleet.start(lane, backend, tickets, turn.queue, now=self._now)
+        return Dispatch(batch.batch_id, backend.name, tickets)
 
-    def _late(self, lane: Lane, start_at: float, max_batch_size: int) -> Callable[[Ticket], bool]:
-        """What evicts a ticket, and tells so, where a batch with it that starts then would end after its deadline."""
+    def _late(self, lane: Lane, backend: Backend) -> Callable[[Ticket], bool]:
+        """What evicts a ticket, and tells so, where it would end after its deadline if it went there next."""
+        idle = backend.has_idle_instance(lane.model)
+        start_at = self._now if idle else max(self._now, backend.next_free_at(lane.model))
+        max_batch_size = backend.state.models[lane.model].max_batch_size
+        estimator = backend.estimator(lane.model, lane.estimator)
 
         def late(ticket: Ticket) -> bool:
             if ticket.deadline is None:
@@ -273,7 +281,7 @@ class Scheduler:
             alone = ticket.state is TicketState.RETRYING
             beside = 0 if alone else sum(queue.waiting_of(ticket.merge_key) for queue in lane.classes)
             rows = max(ticket.rows, min(max_batch_size, beside))
-            if in_time(lane.estimator.line(ticket.merge_key), rows, ticket.deadline, start_at):
+            if in_time(estimator.line(ticket.merge_key), rows, ticket.deadline, start_at):
                 return False
             self._evict(ticket, Outcome.DEADLINE_INFEASIBLE)
             self._deadlines.forget(ticket)
@@ -281,12 +289,17 @@ class Scheduler:
 
         return late
 
-    def _hold(self, lane: Lane, backend: Backend) -> bool:
-        """Whether the next batch would only lie ready, could be overtaken, and is therefore kept back (limit.py)."""
-        if backend.has_idle_instance(lane.model):
+    def _hold(self, lane: Lane, turn: Turn, backend: Backend) -> bool:
+        """Whether the next batch could be overtaken, and is therefore kept back.
+
+        That is where it would only lie ready (limit.py), or slow down a more important model (concurrency.py).
+        """
+        if batching.overtaking_wait_s(lane, turn.queue) is None:
             return False
-        turn = lane.next_turn()
-        if turn is None or batching.overtaking_wait_s(lane, turn.queue) is None:
+        if backend.crowded(lane.model, turn.queue.rank, now=self._now):
+            self._yielding[lane.model] = None
+            return True
+        if backend.has_idle_instance(lane.model):
             return False
         leave_at = backend.next_free_at(lane.model) - LEAD_S
         if leave_at <= self._now:
@@ -339,9 +352,10 @@ class Scheduler:
     def _advance(self, now: float) -> None:
         """Move the clock, evict what has expired, and look again at what was kept back until now."""
         self._now = max(self._now, now)
-        for model in [model for model, leave_at in self._held.items() if leave_at <= self._now]:
-            del self._held[model]
-            self._runnable[model] = None
+        if self._held:
+            for model in [model for model, leave_at in self._held.items() if leave_at <= self._now]:
+                del self._held[model]
+                self._runnable[model] = None
         while (ticket := self._deadlines.pop_due(now=self._now)) is not None:
             self._expire(ticket)
         for model in self._fleet.tick(now=self._now):

@@ -49,6 +49,20 @@ class BreakerSnapshot:
 
 
 @dataclass(frozen=True, slots=True)
+class ConcurrencySnapshot:
+    """The limit on lesser batches beside a more important model: how many there are, and why it moved last.
+
+    `ratio` is how many times as long the important model's batches take as alone; `moved_at` in monotonic seconds.
+    """
+
+    limit: float
+    lesser: int
+    ratio: float
+    why: str
+    moved_at: float
+
+
+@dataclass(frozen=True, slots=True)
 class BackendSnapshot:
     """A backend's batches in flight by model, and their estimated seconds of service together.
 
@@ -60,6 +74,7 @@ class BackendSnapshot:
     in_flight: Mapping[str, int]
     work_s: float
     breakers: Mapping[str, BreakerSnapshot]
+    concurrency: ConcurrencySnapshot
 
 
 @dataclass(frozen=True, slots=True)

@@ -319,9 +319,19 @@ class SchedulerMachine(RuleBasedStateMachine):
             state.ready
             and model in state.models
             and self._closed(name, model)
+            and model not in self.core._yielding
+            and self._suits(name, model)
             and self._flying(name, model) < state.models[model].instances + ready_batches
             for name, state in self.backends.items()
         )
+
+    def _suits(self, backend: str, model: str) -> bool:
+        """Whether whatever may run is within max_batch_size there, or nowhere."""
+        offers = {
+            name: state.models[model] for name, state in self.backends.items() if state.ready and model in state.models
+        }
+        rows = {name: max(1, offer.max_batch_size) for name, offer in offers.items()}
+        return all(t.rows <= rows[backend] or t.rows > max(rows.values()) for t in self._able(model))
 
     def _closed(self, backend: str, model: str) -> bool:
         """Whether the breaker lets a batch of the model out."""

@@ -75,6 +75,28 @@ def test_two_backends_serve_twice_as_much():
     assert first == pytest.approx(second, rel=0.02)
 
 
+@pytest.mark.parametrize("merge_key", ["k", None])
+@pytest.mark.parametrize("speed", [2, 5])
+def test_unequal_backends_get_work_in_proportion_to_their_speed(speed, merge_key):
+    fast = Service(0.005, 0.001)
+    slow = Service(0.005 * speed, 0.001 * speed)
+    sim = World(core_settings(ONE_CLASS), [BackendPlan("slow", {"m": slow}), BackendPlan("fast", {"m": fast})])
+    sim.add(ClosedLoop(load=Load(merge_key=merge_key), outstanding=200))
+    sim.run(20.0)
+    rows = {name: sum(backend.batch_rows["m"]) for name, backend in sim.backends.items()}
+    assert rows["fast"] / rows["slow"] == pytest.approx(speed, rel=0.02)
+    per_s = fast.rows_per_s(8 if merge_key else 1) * (1 + 1 / speed)
+    assert sim.rows() / 20 == pytest.approx(per_s, rel=0.02)
+
+
+def test_a_lone_request_goes_to_the_faster_backend():
+    plans = [BackendPlan("slow", {"m": Service(0.02, 0.005)}), BackendPlan("fast", {"m": Service(0.005, 0.001)})]
+    sim = World(core_settings(ONE_CLASS), plans)
+    sim.add(Periodic(load=Load(), per_s=50))
+    sim.run(10.0)
+    assert len(sim.backends["slow"].batch_rows["m"]) <= 1
+
+
 def test_deadlines_expire_at_the_literal_time():
     sim = World(core_settings(ONE_CLASS), one_model(0.05, 0.05, max_batch_size=1))
     sim.add(Poisson(load=Load(patience_s=0.3), per_s=50, stop_s=9.0))

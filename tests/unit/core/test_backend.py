@@ -147,3 +147,12 @@ def test_a_batch_that_lies_ready_does_not_hang():
     running, ready = make_batch(started_at=1.0, dispatched_at=0.5, patience_s=5.0), make_batch(dispatched_at=0.5)
     assert (running.began, running.hangs_at) == (1.0, 6.0)
     assert (ready.began, ready.hangs_at) == (0.5, float("inf"))
+
+
+def test_more_instances_run_what_lay_ready_from_then_on():
+    backend = Backend(backend_state())
+    batches = [start(backend, number, 1.0) for number in range(2)]
+    backend.change(backend_state(instances=2), now=3.0)
+    assert [batch.started_at for batch in batches] == [1.0, 3.0]
+    backend.change(backend_state(instances=1), now=4.0)
+    assert backend.finish(batches[1], now=5.0) == 2.0

@@ -1,3 +1,5 @@
+from collections.abc import Callable
+
 import pytest
 
 from scheduler.core import batch as batching
@@ -24,6 +26,12 @@ def flat_lane() -> Lane:
     return learned_lane(0.020, 0.001)
 
 
+def form(lane: Lane, capacity: ModelCapacity, late: Callable[[Ticket], bool] = lambda _: False) -> list[Ticket]:
+    """The next batch, on a backend of which the lane's own estimates hold."""
+    turn = lane.next_turn()
+    return [] if turn is None else batching.form(lane, turn, capacity, lane.estimator, late)
+
+
 @pytest.fixture
 def lane() -> Lane:
     """Learned: 5 ms a batch and 5 ms a row."""
@@ -44,11 +52,11 @@ def push(lane: Lane, tenant: Tenant, priority_class: str, count: int, **others: 
 
 
 def sizes(lane: Lane, capacity: ModelCapacity) -> list[int]:
-    return [len(tickets) for tickets in iter(lambda: batching.form(lane, capacity), [])]
+    return [len(tickets) for tickets in iter(lambda: form(lane, capacity), [])]
 
 
 def test_nothing_waits_nothing_goes(lane):
-    assert batching.form(lane, ONE) == []
+    assert form(lane, ONE) == []
 
 
 def test_tickets_of_one_key_fill_a_batch_and_the_rest_does_not_wait(lane, acme):
@@ -65,8 +73,8 @@ def test_tickets_without_a_key_ride_alone(lane, acme):
 def test_keys_do_not_mix(lane, acme):
     first = push(lane, acme, "interactive", 1) + push(lane, acme, "interactive", 2, merge_key="other")
     first += push(lane, acme, "interactive", 1)
-    assert batching.form(lane, ONE) == [first[0], first[3]]
-    assert batching.form(lane, ONE) == first[1:3]
+    assert form(lane, ONE) == [first[0], first[3]]
+    assert form(lane, ONE) == first[1:3]
 
 
 def test_a_model_without_a_batch_dimension_takes_one_ticket(lane, acme):
@@ -107,7 +115,7 @@ def test_places_of_an_interactive_batch_that_cost_it_time_stay_free(lane, acme):
     # Two rows take 15 ms, a third would make it 20: a third more.
     interactive = push(lane, acme, "interactive", 2)
     push(lane, acme, "background", 9)
-    assert batching.form(lane, ONE) == interactive
+    assert form(lane, ONE) == interactive
 
 
 def test_free_places_of_an_interactive_batch_carry_background(acme):
@@ -115,20 +123,20 @@ def test_free_places_of_an_interactive_batch_carry_background(acme):
     lane = flat_lane()
     interactive = push(lane, acme, "interactive", 2)
     background = push(lane, acme, "background", 9)
-    assert batching.form(lane, ONE) == interactive + background[:5]
+    assert form(lane, ONE) == interactive + background[:5]
 
 
 def test_free_places_carry_all_they_can_where_nobody_minds_the_wait(acme):
     lane = learned_lane(0.005, 0.005, wait_s=None)
     interactive = push(lane, acme, "interactive", 2)
     background = push(lane, acme, "background", 9)
-    assert batching.form(lane, ONE) == interactive + background[:6]
+    assert form(lane, ONE) == interactive + background[:6]
 
 
 def test_a_full_interactive_batch_carries_no_background(lane, acme):
     push(lane, acme, "interactive", 8)
     push(lane, acme, "background", 5)
-    assert {ticket.priority_class for ticket in batching.form(lane, ONE)} == {"interactive"}
+    assert {ticket.priority_class for ticket in form(lane, ONE)} == {"interactive"}
 
 
 def test_a_background_batch_takes_interactive_tickets_of_its_key_first(acme):
@@ -137,7 +145,7 @@ def test_a_background_batch_takes_interactive_tickets_of_its_key_first(acme):
     background = push(lane, acme, "background", 9)
     interactive = push(lane, capped, "interactive", 1)
     lane.classes[0].start = 9.0  # it is background's turn
-    assert batching.form(lane, ONE) == [background[0], interactive[0], *background[1:6]]
+    assert form(lane, ONE) == [background[0], interactive[0], *background[1:6]]
 
 
 def test_a_rider_that_does_not_fit_ends_the_filling(lane, acme):
@@ -151,9 +159,9 @@ def test_riding_stops_at_the_tenants_cap(lane):
     capped, other = Tenant("capped", tenant_settings(max_in_flight=2)), Tenant("other", tenant_settings())
     push(lane, capped, "interactive", 5)
     push(lane, other, "interactive", 1)
-    batch = batching.form(lane, ONE)
+    batch = form(lane, ONE)
     assert sorted(ticket.tenant for ticket in batch) == ["capped", "capped", "other"]
-    assert batching.form(lane, ONE) == []
+    assert form(lane, ONE) == []
 
 
 def test_each_ticket_is_charged_to_its_own_class_and_tenant(acme):
@@ -162,7 +170,7 @@ def test_each_ticket_is_charged_to_its_own_class_and_tenant(acme):
     row_s = lane.estimator.line("k").row_s
     push(lane, acme, "interactive", 1)
     push(lane, other, "background", 2)
-    batching.form(lane, ONE)
+    form(lane, ONE)
     assert lane.classes[0].start == pytest.approx(row_s / 16)
     assert lane.classes[1].start == pytest.approx(2 * row_s)
     assert lane.classes[1].virtual.latest == pytest.approx(2 * row_s / 2)
@@ -170,7 +178,7 @@ def test_each_ticket_is_charged_to_its_own_class_and_tenant(acme):
 
 def test_a_ticket_that_rides_alone_is_charged_the_whole_batch(lane, acme):
     push(lane, acme, "interactive", 1, merge_key=None, rows=4)
-    batching.form(lane, ONE)
+    form(lane, ONE)
     assert lane.classes[0].start == pytest.approx(0.025 / 16)
 
 
@@ -178,7 +186,7 @@ def test_a_retry_goes_alone_and_its_class_pays(lane, acme):
     retry = make_ticket("background", merge_key="k")
     lane.retry(retry, 1)
     push(lane, acme, "background", 2)
-    assert batching.form(lane, ONE) == [retry]
+    assert form(lane, ONE) == [retry]
     assert lane.classes[1].start == pytest.approx(lane.estimator.line("k").row_s)
     assert sizes(lane, ONE) == [2]
 
@@ -191,7 +199,7 @@ def test_tenants_that_cannot_ride_are_served_though_others_of_their_class_ride_i
     for batch in range(400):
         push(lane, acme, "interactive", 1)
         push(lane, acme, "interactive", 2, merge_key="busy")
-        if any(ticket.tenant == "other" for ticket in batching.form(lane, ONE)):
+        if any(ticket.tenant == "other" for ticket in form(lane, ONE)):
             before_background.append(batch)
     assert len(before_background) >= 5
     assert before_background[0] <= 200
@@ -205,5 +213,5 @@ def test_who_would_end_too_late_does_not_ride_and_the_next_one_does(lane, acme):
             lane.classes[0].remove(ticket)
         return ticket is late
 
-    assert batching.form(lane, ONE, takes_out) == [first, next_one]
+    assert form(lane, ONE, takes_out) == [first, next_one]
     assert not lane.classes[0].queued

@@ -1,7 +1,9 @@
+from random import Random
+
 import pytest
 
 from scheduler.core import estimate
-from scheduler.core.estimate import FIRST_ROW_S, GROWTH, OUTLIER, Estimator, LatencyLine
+from scheduler.core.estimate import CLIP, FIRST_ROW_S, FORGET, GROWTH, SPREAD_MIN, Estimator, LatencyLine
 
 
 def learned(*samples: tuple[int, float]) -> LatencyLine:
@@ -61,11 +63,23 @@ def test_a_negative_slope_becomes_a_constant():
     assert line.rows_within(0.015) == 0
 
 
-def test_one_stall_counts_for_no_more_than_outlier_times_what_was_expected():
-    steady, stalled = (learned(*samples_of(0.0, 0.01, (1,), 10)) for _ in range(2))
-    steady.learn(1, OUTLIER * 0.01)
-    stalled.learn(1, 100.0)
-    assert stalled.predict(1) == pytest.approx(steady.predict(1))
+def test_one_stall_of_any_length_moves_the_line_by_half_a_per_cent():
+    for stall_s in (0.1, 100.0):
+        line = learned(*samples_of(0.0, 0.01, (1,), 40))
+        line.learn(1, stall_s)
+        assert line.predict(1) <= 0.01 * (1 + (1 - FORGET) * CLIP * SPREAD_MIN * 1.6)
+
+
+def test_what_is_faster_than_expected_is_believed():
+    line = learned(*samples_of(0.0, 0.01, (1,), 40), *samples_of(0.0, 0.005, (1,), 40))
+    assert line.predict(1) < 0.0066
+
+
+def test_jitter_within_the_spread_is_not_clipped():
+    line, chance = LatencyLine(), Random(1)
+    for _ in range(1000):
+        line.learn(1, 0.01 * chance.uniform(0.8, 1.2))
+    assert line.predict(1) == pytest.approx(0.01, rel=0.03)
 
 
 def test_a_lasting_change_arrives():
@@ -173,3 +187,26 @@ def test_free_rows_are_those_that_lengthen_the_batch_by_no_more_than_their_part(
     # Two rows take 22.1 ms; 27.6 are allowed, which is seven.
     assert estimator.rows_for_free("k", 2, 0.25) == 7
     assert estimator.rows_for_free("k", 12, 0.0) == 12
+
+
+def test_a_backend_that_is_new_predicts_by_the_others_and_tries_one_row():
+    others = Estimator()
+    for rows, service_s in samples_of(0.01, 0.002, (1, 8)):
+        others.learn("k", rows, service_s)
+    new = Estimator(others)
+    assert not new.known
+    assert new.line("k").predict(8) == pytest.approx(0.026)
+    assert new.rows_within("k", 1.0) == 1
+    new.learn("k", 1, 0.1)
+    assert new.known
+    assert new.line("k").predict(1) == 0.1
+
+
+def test_what_was_clipped_counts_as_clipped_for_all():
+    here, all_of_them = Estimator(), Estimator()
+    for _ in range(40):
+        here.learn("k", 1, 0.01)
+    all_of_them.add("k", 1, here.learn("k", 1, 9.0))
+    assert all_of_them.line("k").row_s < 0.02
+    all_of_them.add(None, 1, 0.01)
+    assert len(all_of_them) == 1

@@ -24,11 +24,18 @@ def lane_of(model: str = "m", *, known: bool = True) -> Lane:
     return lane
 
 
+def finish(fleet: Fleet, batch_id: int, verdict: Verdict, now: float):
+    return fleet.finish(batch_id, verdict, {name: lane_of(name) for name in "mn"}, now=now)
+
+
 def start(fleet: Fleet, lane: Lane, at: float, count: int = 1):
     tickets = tuple(make_ticket(model=lane.model) for _ in range(count))
     for ticket in tickets:
         ticket.state = TicketState.IN_FLIGHT
-    return fleet.start(lane, fleet.place(lane.model), tickets, now=at)
+    backend = fleet.place(fleet.able(lane.model), lane, tickets[0])
+    if lane.estimator.known:
+        backend.estimator(lane.model, lane.estimator).add(None, 1, 0.01)
+    return fleet.start(lane, backend, tickets, lane.classes[0], now=at)
 
 
 def test_a_backend_is_added_once_and_changed_after():
@@ -46,11 +53,11 @@ def test_a_batch_is_booked_from_start_to_finish():
     assert (len(fleet), fleet.riders, fleet.idle) == (1, 2, False)
     assert (batch.batch_id, batch.rows, batch.estimate_s) == (1, 2, pytest.approx(0.02))
     assert fleet.batch_of(batch.tickets[0]) is batch
-    assert fleet.finish(1, Verdict.SUCCEEDED, now=1.5) == (batch, 0.5)
+    assert finish(fleet, 1, Verdict.SUCCEEDED, now=1.5) is batch
     assert fleet.idle
     assert list(fleet.wakeups()) == []
     with pytest.raises(ValueError, match="batch 1 is not in flight"):
-        fleet.finish(1, Verdict.SUCCEEDED, now=2.0)
+        finish(fleet, 1, Verdict.SUCCEEDED, now=2.0)
 
 
 def test_nothing_hangs_before_its_time():
@@ -66,19 +73,19 @@ def test_what_hangs_is_given_up_with_what_lies_behind_it_and_other_models_stay()
     other = start(fleet, lane_of("n"), 3.0)
     assert fleet.give_up_hanging(now=1.0 + HANG_S) == [first, second]
     assert (len(fleet), fleet.batch_of(other.tickets[0])) == (1, other)
-    assert fleet.place("m") is None
-    assert fleet.place("n") is not None
+    assert not fleet.able("m")
+    assert fleet.able("n")
     assert list(fleet.wakeups()) == [3.0 + HANG_S, 1.0 + HANG_S + FIRST_BACKOFF_S]
 
 
 def test_a_batch_that_started_late_hangs_late_and_no_look_is_missed():
     fleet, lane = fleet_of(), lane_of()
     first, second = (start(fleet, lane, 1.0) for _ in range(2))
-    fleet.finish(first.batch_id, Verdict.SUCCEEDED, now=4.0)
+    finish(fleet, first.batch_id, Verdict.SUCCEEDED, now=4.0)
     assert fleet.give_up_hanging(now=1.0 + HANG_S) == []
     assert min(fleet.wakeups()) == 4.0 + HANG_S
     assert fleet.give_up_hanging(now=4.0 + HANG_S) == [second]
-    assert fleet.finish(second.batch_id, Verdict.SUCCEEDED, now=10.0) is None
+    assert finish(fleet, second.batch_id, Verdict.SUCCEEDED, now=10.0) is None
     assert fleet.idle
 
 
@@ -91,21 +98,21 @@ def test_a_model_that_never_answered_gets_the_cold_patience():
 def test_the_probes_patience_is_doubled():
     fleet, lane = fleet_of(), lane_of()
     batch = start(fleet, lane, 0.0)
-    fleet.finish(batch.batch_id, Verdict.LOST, now=1.0)
-    assert fleet.place("m") is None
+    finish(fleet, batch.batch_id, Verdict.LOST, now=1.0)
+    assert not fleet.able("m")
     assert fleet.tick(now=1.0) == []
     assert fleet.tick(now=1.0 + FIRST_BACKOFF_S) == ["m"]
     probe = start(fleet, lane, 2.0)
     assert probe.hangs_at == 2.0 + 2 * HANG_S
     assert fleet.snapshot()[0].breakers == {"m": BreakerSnapshot("half_open", "lost", 1.2, 1.2)}
-    fleet.finish(probe.batch_id, Verdict.FAILED, now=2.5)
+    finish(fleet, probe.batch_id, Verdict.FAILED, now=2.5)
     assert fleet.snapshot()[0].breakers == {}
-    assert fleet.place("m") is not None
+    assert fleet.able("m")
 
 
 def test_a_backend_that_is_ready_again_is_probed_at_once():
     fleet, lane = fleet_of(), lane_of()
-    fleet.finish(start(fleet, lane, 0.0).batch_id, Verdict.LOST, now=1.0)
+    finish(fleet, start(fleet, lane, 0.0).batch_id, Verdict.LOST, now=1.0)
     fleet.set_state(backend_state(ready=False), now=1.01)
     fleet.set_state(backend_state(), now=1.02)
     assert list(fleet.wakeups()) == [1.02]

@@ -1,6 +1,13 @@
 from scheduler.core.backend import Backend
+from scheduler.core.estimate import Estimator
 from scheduler.core.placement import place
-from tests.unit.core.build import backend_state, make_batch
+from scheduler.core.ticket import Ticket
+from tests.unit.core.build import backend_state, make_batch, make_ticket
+
+
+def where(backends: list[Backend], ticket: Ticket) -> Backend | None:
+    able = [backend for backend in backends if backend.has_place(ticket.model)]
+    return place(able, backends, ticket) if able else None
 
 
 def backends(*loads: list[float], **state: object) -> list[Backend]:
@@ -15,22 +22,49 @@ def backends(*loads: list[float], **state: object) -> list[Backend]:
 
 
 def test_the_least_work_wins_not_the_fewest_batches():
-    assert place(backends([1.0], [0.1, 0.1, 0.1]), "m").name == "gpu1"
+    assert where(backends([1.0], [0.1, 0.1, 0.1]), make_ticket()).name == "gpu1"
 
 
 def test_a_backend_where_the_batch_runs_at_once_comes_before_one_where_it_lies_ready():
-    assert place(backends([0.001] * 8, [5.0]), "m").name == "gpu1"
+    assert where(backends([0.001] * 8, [5.0]), make_ticket()).name == "gpu1"
 
 
 def test_a_tie_goes_to_the_backend_named_first():
-    assert place(backends([0.5], [0.5]), "m").name == "gpu0"
+    assert where(backends([0.5], [0.5]), make_ticket()).name == "gpu0"
 
 
 def test_a_backend_without_a_place_is_passed_over():
-    assert place(backends([0.0] * 9, [5.0]), "m").name == "gpu1"
+    assert where(backends([0.0] * 9, [5.0]), make_ticket()).name == "gpu1"
 
 
 def test_no_place_anywhere():
-    assert place(backends([0.0] * 9), "m") is None
-    assert place(backends([], ready=False), "m") is None
-    assert place([], "m") is None
+    assert where(backends([0.0] * 9), make_ticket()) is None
+    assert where(backends([], ready=False), make_ticket()) is None
+    assert where([], make_ticket()) is None
+
+
+def test_the_faster_of_two_idle_backends_wins():
+    slow, fast = backends([], [])
+    for backend, row_s in ((slow, 0.02), (fast, 0.01)):
+        backend.estimator("m", Estimator()).learn(None, 1, row_s)
+    assert where([slow, fast], make_ticket()).name == "gpu1"
+
+
+def test_work_and_own_speed_count_together():
+    slow, fast = backends([], [0.015])
+    for backend, row_s in ((slow, 0.02), (fast, 0.01)):
+        backend.estimator("m", Estimator()).learn(None, 1, row_s)
+    assert where([slow, fast], make_ticket()).name == "gpu0"
+
+
+def test_a_ticket_goes_where_it_fits_and_waits_for_a_place_there():
+    small, large = Backend(backend_state("small", max_batch_size=4)), Backend(backend_state("large", max_batch_size=8))
+    assert where([small, large], make_ticket(rows=8)).name == "large"
+    for batch_id in range(2):
+        large.start(make_batch(batch_id))
+    assert where([small, large], make_ticket(rows=8)) is None
+    assert where([small, large], make_ticket(rows=4)).name == "small"
+
+
+def test_a_ticket_that_fits_nowhere_goes_where_there_is_a_place():
+    assert where(backends([0.1] * 9, []), make_ticket(rows=99)).name == "gpu1"

@@ -610,6 +610,43 @@ class TestBackends:
         assert [event.ticket for event in pull(core) if isinstance(event, Evict)] == flying
 
 
+class TestYielding:
+    """Lesser batches keep to the backend's limit while another model is active with a more important class."""
+
+    def test_a_second_background_batch_waits_for_the_first_beside_an_active_interactive_model(self):
+        core = ready_core(backend_state(models=("m", "n"), instances=3))
+        submit(core, model="n")
+        (interactive,) = dispatched(core)
+        submit(core, 3, priority_class="background")
+        (first,) = dispatched(core)
+        assert core.snapshot().backends[0].concurrency.lesser == 1
+        core.complete(interactive.batch_id, Verdict.SUCCEEDED, now=1.1)
+        assert dispatched(core) == []
+        core.complete(first.batch_id, Verdict.SUCCEEDED, now=1.2)
+        assert len(dispatched(core)) == 1
+
+    def test_when_the_interactive_model_has_been_quiet_the_next_end_lets_all_go(self):
+        core = ready_core(backend_state(models=("m", "n"), instances=3))
+        submit(core, model="n")
+        submit(core, 3, priority_class="background")
+        batches = dispatched(core)
+        for batch in batches:
+            core.complete(batch.batch_id, Verdict.SUCCEEDED, now=3.0)
+        assert len(dispatched(core)) == 2
+
+    def test_the_important_are_never_limited(self):
+        core = ready_core(backend_state(models=("m", "n"), instances=3))
+        submit(core, 2, model="n")
+        submit(core, 3, model="m")
+        assert len(dispatched(core)) == 5
+
+    def test_a_backend_of_one_model_is_not_limited(self):
+        core = ready_core(backend_state(instances=3))
+        submit(core, 1)
+        submit(core, 2, priority_class="background")
+        assert len(dispatched(core)) == 3
+
+
 class TestLoss:
     def test_tickets_of_a_lost_batch_are_sent_once_more_elsewhere_and_each_alone(self):
         core = ready_core(backend_state("a"), backend_state("b"))

@@ -3,7 +3,14 @@ import dataclasses
 import pytest
 
 from scheduler.core.outcome import Outcome, Verdict
-from scheduler.core.snapshot import BackendSnapshot, ClassSnapshot, ModelSnapshot, Snapshot, TenantSnapshot
+from scheduler.core.snapshot import (
+    BackendSnapshot,
+    ClassSnapshot,
+    ConcurrencySnapshot,
+    ModelSnapshot,
+    Snapshot,
+    TenantSnapshot,
+)
 from tests.unit.core.build import dispatched, make_ticket, ready_core
 
 
@@ -17,6 +24,7 @@ def test_a_snapshot_tells_all_of_the_state():
     dispatched(core)
     core.complete(1, Verdict.SUCCEEDED, now=0.5)
     core.submit(make_ticket("background", "a", ticket_id=3, queue_bytes=5), now=0.5)
+    limit = ConcurrencySnapshot(1.0, 1, 1.0, "nothing is known yet", 0.0)
     assert core.snapshot() == Snapshot(
         queued=2,
         queue_bytes=5,
@@ -24,7 +32,7 @@ def test_a_snapshot_tells_all_of_the_state():
         classes=(ClassSnapshot("interactive", 1, 1), ClassSnapshot("background", 1, 1)),
         tenants=(TenantSnapshot("a", 1, 1, 5, 1), TenantSnapshot("b", 1, 0, 0, 0)),
         models=(ModelSnapshot("m", {"interactive": 1, "background": 1}, 0, 0.0, 0.5),),
-        backends=(BackendSnapshot("gpu0", True, {"m": 1}, 0.005, {}),),
+        backends=(BackendSnapshot("gpu0", True, {"m": 1}, 0.005, {}, limit),),
         ended={outcome.name: int(outcome is Outcome.COMPLETED) for outcome in Outcome},
     )
 

@@ -1,0 +1,141 @@
+"""The backends' side under any sequence of losses, hangs, answers and clock: numbered as in ARCHITECTURE.md."""
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from scheduler.core.backend import BackendState, ModelCapacity
+from scheduler.core.breaker import LAST_BACKOFF_S, BreakerState
+from scheduler.core.events import Abandon, Dispatch
+from scheduler.core.outcome import Verdict
+from scheduler.core.scheduler import Scheduler
+from tests.unit.core.build import core_settings, make_ticket
+
+MODELS = ("m", "n")
+CAPACITY = ModelCapacity(instances=2, max_batch_size=4)
+STATES = {name: BackendState(name, True, dict.fromkeys(MODELS, CAPACITY)) for name in "ab"}
+
+
+class BackendMachine(RuleBasedStateMachine):
+    """Two backends of two models; `sent` counts how often a ticket went out, `calls` are those not yet reported."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.core = Scheduler(core_settings())
+        self.now = 0.0
+        self.calls: dict[int, Dispatch] = {}
+        self.sent: dict[int, int] = {}
+        self.live: set[int] = set()
+        for state in STATES.values():
+            self.core.set_backend(state, now=0.0)
+
+    @rule(
+        model=st.sampled_from(MODELS),
+        priority_class=st.sampled_from(["interactive", "background"]),
+        rows=st.integers(1, 4),
+        patience=st.sampled_from([None, None, 1.0, 20.0]),
+        count=st.integers(1, 5),
+    )
+    def submit(self, model, priority_class, rows, patience, count):
+        for _ in range(count):
+            deadline = None if patience is None else self.now + patience
+            ticket = make_ticket(priority_class, model=model, rows=rows, merge_key="k", deadline=deadline)
+            self.live.add(ticket.ticket_id)
+            self.core.submit(ticket, now=self.now)
+        self._pull()
+
+    @precondition(lambda self: self.calls)
+    @rule(data=st.data(), verdict=st.sampled_from(Verdict), later=st.floats(0, 0.5))
+    def end(self, data, verdict, later):
+        self.now += later
+        self._report(data.draw(st.sampled_from(sorted(self.calls))), verdict)
+
+    @rule(passed=st.sampled_from([0.1, 1.0, 6.0, 70.0]))
+    def time_passes(self, passed):
+        until = self.now + passed
+        while (due := self.core.next_wakeup()) is not None and due <= until:
+            self.now = max(self.now, due)
+            self.core.tick(now=self.now)
+            self._pull()
+        self.now = until
+        self.core.tick(now=self.now)
+        self._pull()
+
+    @rule(name=st.sampled_from("ab"), ready=st.booleans())
+    def readiness(self, name, ready):
+        self.core.set_backend(STATES[name] if ready else BackendState(name, False, {}), now=self.now)
+        self._pull()
+
+    def _report(self, batch_id: int, verdict: Verdict) -> None:
+        del self.calls[batch_id]
+        for ticket in self.core.complete(batch_id, verdict, now=self.now):
+            self.live.remove(ticket.ticket_id)
+        self._pull()
+
+    def _pull(self) -> None:
+        while (event := self.core.next_event()) is not None:
+            if isinstance(event, Dispatch):
+                self.calls[event.batch_id] = event
+                for ticket in event.tickets:
+                    assert ticket.ticket_id in self.live
+                    self.sent[ticket.ticket_id] = self.sent.get(ticket.ticket_id, 0) + 1
+            elif not isinstance(event, Abandon):
+                self.live.remove(event.ticket.ticket_id)  # a second ending is a KeyError
+
+    @invariant()
+    def nobody_is_sent_more_than_three_times(self):
+        """Once with others, once alone after a failure, and once more after a loss."""
+        assert all(count <= 3 for count in self.sent.values())
+
+    @invariant()
+    def no_batch_outlives_its_patience(self):
+        assert all(batch.hangs_at > self.now for batch in self.core._fleet._batches.values())
+
+    @invariant()
+    def every_call_that_is_out_or_was_given_up_will_be_reported(self):
+        assert set(self.calls) == set(self.core._fleet._batches) | self.core._fleet._given_up
+
+    @invariant()
+    def a_breaker_that_is_not_closed_lets_out_one_probe_and_its_pause_ends(self):
+        for backend in self.core._fleet._backends.values():
+            for breaker in backend.breakers.values():
+                if breaker.state is BreakerState.OPEN:
+                    assert not breaker.takes_batch
+                    assert (
+                        self.now < breaker.retry_at <= self.now + LAST_BACKOFF_S
+                        or not backend.state.ready
+                        or (self.core.next_wakeup() <= breaker.retry_at)
+                    )
+
+    @invariant()
+    def the_limit_keeps_its_floor(self):
+        for backend in self.core.snapshot().backends:
+            assert 1.0 <= backend.concurrency.limit <= 2 * (CAPACITY.instances + 1)
+
+    @invariant()
+    def somebody_who_waits_waits_for_something(self):
+        """Work conservation: whoever waits is woken by the end of a call, by a time, or has no ready backend."""
+        waiting = {ticket_id for ticket_id, ticket in self.core._tickets.items() if ticket.waiting}
+        assert not waiting or self.calls or self.core.next_wakeup() is not None
+
+    def teardown(self):
+        for state in STATES.values():
+            self.core.set_backend(state, now=self.now)
+        self._pull()
+        for _ in range(1000):
+            if not self.calls and not self.live:
+                break
+            self.now += 0.01 if self.calls else LAST_BACKOFF_S
+            self.core.tick(now=self.now)
+            self._pull()
+            if self.calls:
+                self._report(min(self.calls), Verdict.SUCCEEDED)
+        assert self.core.idle
+        assert not self.live
+        assert self.core.snapshot().tenants == ()
+
+
+TestBackendMachine = BackendMachine.TestCase
+TestBackendMachine.settings = settings(
+    deadline=None, max_examples=60, stateful_step_count=40, suppress_health_check=[HealthCheck.too_slow]
+)

@@ -1,0 +1,93 @@
+import pytest
+
+from scheduler.core.concurrency import QUIET_S, RATIO_MAX, SMOOTHING, STEP, TOLERANCE, ConcurrencyLimit, Sample
+
+
+def learn(limit: ConcurrencyLimit, service_s: float, crowd: int, *, times: int = 1, wait_s: float = 9.0, most: int = 4):
+    for _ in range(times):
+        limit.learn(Sample("digits", "k", 1, service_s, wait_s, crowd), most=most, now=5.0)
+
+
+def opened(at: float = 4.0) -> ConcurrencyLimit:
+    """Alone a batch takes 10 ms; the limit has grown to `at`."""
+    limit = ConcurrencyLimit()
+    learn(limit, 0.01, 0, times=20)
+    learn(limit, 0.01, 1, times=int(3 / STEP) + 1)
+    assert limit.limit == 4.0
+    limit.limit = at
+    return limit
+
+
+def test_it_starts_at_its_floor():
+    assert ConcurrencyLimit().limit == 1.0
+
+
+def test_it_binds_lesser_batches_of_other_models_for_a_while():
+    limit = ConcurrencyLimit()
+    assert not limit.binds("minilm", 1, now=0.0)
+    limit.active("digits", 0, most=4, now=1.0)
+    assert limit.binds("minilm", 1, now=1.0 + QUIET_S - 0.001)
+    assert not limit.binds("minilm", 1, now=1.0 + QUIET_S)
+    assert not limit.binds("digits", 1, now=1.0)
+    assert not limit.binds("minilm", 0, now=1.0)
+
+
+def test_good_batches_beside_others_make_it_grow_by_a_step_up_to_all_places():
+    limit = ConcurrencyLimit()
+    learn(limit, 0.01, 0, times=10)
+    assert limit.limit == 1.0
+    learn(limit, 0.011, 1)
+    assert limit.limit == pytest.approx(1 + STEP)
+    assert (limit.why, limit.moved_at) == ("digits is hardly slower than alone", 5.0)
+    learn(limit, 0.011, 1, times=1000)
+    assert limit.limit == 4.0
+
+
+def test_slow_batches_halve_it_down_to_one_and_never_below():
+    limit = opened()
+    learn(limit, 0.04, 3, times=20)
+    assert limit.limit == 1.0
+    assert limit.why.startswith("digits takes")
+    learn(limit, 0.04, 3, times=100)
+    assert limit.limit == 1.0
+
+
+def test_a_batch_longer_than_alone_by_over_its_wait_halves_it_at_once():
+    limit = opened()
+    learn(limit, 0.015, 1, wait_s=0.004)
+    assert limit.limit == 2.0
+    assert limit.why == "digits took longer than alone by over its wait"
+
+
+def test_one_stall_counts_for_no_more_than_its_bound_and_is_got_over():
+    limit = opened()
+    learn(limit, 10.0, 1)
+    assert limit.ratio <= 1 + SMOOTHING * (RATIO_MAX - 1) + 0.1
+    learn(limit, 0.01, 1, times=int(4 / STEP))
+    assert limit.limit == 4.0
+
+
+def test_what_never_ran_alone_is_first_thought_to_be_slowed_by_all_that_is_beside_it():
+    limit = ConcurrencyLimit()
+    learn(limit, 0.04, 3, times=10)
+    assert limit.ratio > TOLERANCE
+    assert limit.limit == 1.0
+
+
+def test_where_nothing_is_shared_that_is_found_out_by_growing():
+    limit = ConcurrencyLimit()
+    learn(limit, 0.01, 3, times=10)
+    assert limit.limit == 1.0
+    learn(limit, 0.01, 1, times=200)
+    assert limit.limit > 1.0
+
+
+def test_quiet_spells_double_it_up_to_all_places():
+    limit = ConcurrencyLimit()
+    limit.active("digits", 0, most=8, now=0.0)
+    limit.active("digits", 0, most=8, now=QUIET_S * 0.9)
+    assert limit.limit == 1.0
+    limit.active("digits", 0, most=8, now=3.0)
+    assert (limit.limit, limit.why, limit.moved_at) == (4.0, "quiet", 3.0)
+    limit.active("digits", 0, most=8, now=1e6)
+    assert limit.limit == 8.0
