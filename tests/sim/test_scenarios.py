@@ -14,7 +14,6 @@ from simulate.scenarios import (
     SCENARIOS,
     bursts,
     cross_model,
-    deadline_storm,
     diurnal,
     flapping_backend,
     flood,
@@ -166,24 +165,12 @@ def test_bursts_are_served_as_fast_as_what_the_steady_leaves():
         assert max(record.ended_at for record in records) - start_s <= fluid_s + 3 * batch_s
 
 
-def test_deadline_storm_tells_the_refused_by_their_deadlines_and_starts_nothing_after_them():
+def test_deadline_storm_tells_everybody_by_the_deadline_and_starts_nothing_after_it():
     with_deadline = [record for record in played("deadline-storm").records if record.ticket.deadline is not None]
     assert len(with_deadline) > 10_000
     for record in with_deadline:
-        if record.completed:
-            service = deadline_storm.SERVICE
-            # It may have left as a ready batch before its deadline, behind a full one.
-            assert record.started_at <= record.ticket.deadline + service.a_s + service.b_s * service.max_batch_size
-        else:
-            assert record.ended_at <= record.ticket.deadline
-            assert record.started_at is None
-
-
-def test_deadline_storm_leaves_no_instance_idle():
-    world, service = played("deadline-storm"), deadline_storm.SERVICE
-    served_s = world.service_s(3.0, 12.0, tenant="hurried")
-    assert served_s >= 0.95 * 9.0
-    assert served_s <= 9.0 + service.a_s + service.b_s * service.max_batch_size
+        assert record.ended_at <= record.ticket.deadline
+        assert record.started_at is None or record.started_at <= record.ticket.deadline
 
 
 def test_slow_backend_loses_nobody():
