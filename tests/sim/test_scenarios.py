@@ -6,7 +6,7 @@ from itertools import groupby
 import pytest
 
 from scheduler.core.outcome import Outcome
-from simulate.backend import PROBE_S, REFUSED_S
+from simulate.backend import PROBE_S
 from simulate.max_min import max_min_shares
 from simulate.record import Record
 from simulate.scenario import Scenario
@@ -186,16 +186,8 @@ def test_slow_backend_is_used_in_full_again_when_it_has_recovered():
     assert quantile(after, 0.99) <= 1.5 * quantile(before, 0.99)
 
 
-def test_flapping_backend_loses_only_what_it_held_or_was_handed_while_down():
-    world = played("flapping-backend")
-    windows = [
-        (outage.start_s, outage.start_s + outage.length_s + REFUSED_S + 1e-9)
-        for outage in SCENARIOS["flapping-backend"].backends[1].outages
-    ]
-    for record in world.records:
-        if not record.completed:
-            assert record.outcome in {Outcome.FAILED, Outcome.NO_BACKEND}
-            assert any(start_s <= record.ended_at <= end_s for start_s, end_s in windows)
+def test_flapping_backend_costs_nobody_an_answer():
+    assert {record.outcome for record in played("flapping-backend").records} == {Outcome.COMPLETED}
 
 
 def test_flapping_backend_is_trusted_again_after_its_last_fall():
