@@ -143,6 +143,11 @@ class Backend:
         slots.waiting.append(job)
         self._run_next(slots)
 
+    def withdraw(self, batch_id: int) -> None:
+        """Drop a batch that no instance has taken yet, as Triton does with cancelled requests in its queue."""
+        for slots in self._slots.values():
+            slots.waiting = deque(job for job in slots.waiting if job.batch.batch_id != batch_id)
+
     def _run_next(self, slots: _Slots) -> None:
         if not slots.waiting or slots.running == slots.service.instances:
             return

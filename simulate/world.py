@@ -38,6 +38,8 @@ class World:
         self.open = True
         self._seed = seed
         self._clients = 0
+        # Batches whose end the core is to be told.
+        self._called: set[int] = set()
         self.backends = {plan.name: self._build(plan) for plan in backends}
 
     def _build(self, plan: BackendPlan) -> Backend:
@@ -111,10 +113,11 @@ class World:
         next_event = self.core.next_event
         while (event := next_event()) is not None:
             if isinstance(event, Dispatch):
+                self._called.add(event.batch_id)
                 self.backends[event.backend].accept(event)
-            elif not isinstance(
-                event, Abandon
-            ):  # Triton does not take back what is with an instance: it runs to its end
+            elif isinstance(event, Abandon):
+                self.clock.at(self.clock.now, self._abandon, event.batch_id)
+            else:
                 record = self.records[event.ticket.ticket_id]
                 record.pushback_s = event.pushback_s
                 self._end(record, event.outcome)
@@ -124,9 +127,22 @@ class World:
     def _started(self, job: Job) -> None:
         now = self.clock.now
         for ticket in job.batch.tickets:
-            self.records[ticket.ticket_id].started_at = now
+            record = self.records[ticket.ticket_id]
+            if record.outcome is None:
+                record.started_at = now
+
+    def _abandon(self, batch_id: int) -> None:
+        """End the call: a batch that lies ready is dropped, one that is with an instance runs to its end, unheard."""
+        if batch_id in self._called:
+            for backend in self.backends.values():
+                backend.withdraw(batch_id)
+            self._called.remove(batch_id)
+            self.core.complete(batch_id, Verdict.ABANDONED, now=self.clock.now)
 
     def _ended(self, job: Job, verdict: Verdict) -> None:
+        if job.batch.batch_id not in self._called:
+            return
+        self._called.remove(job.batch.batch_id)
         row_s = job.work_s / job.rows
         outcome = Outcome.COMPLETED if verdict is Verdict.SUCCEEDED else Outcome.FAILED
         for ticket in self.core.complete(job.batch.batch_id, verdict, now=self.clock.now):

@@ -6,7 +6,7 @@ from itertools import groupby
 import pytest
 
 from scheduler.core.outcome import Outcome
-from simulate.backend import PROBE_S, REFUSED_S
+from simulate.backend import PROBE_S
 from simulate.max_min import max_min_shares
 from simulate.record import Record
 from simulate.scenario import Scenario
@@ -14,7 +14,6 @@ from simulate.scenarios import (
     SCENARIOS,
     bursts,
     cross_model,
-    deadline_storm,
     diurnal,
     flapping_backend,
     flood,
@@ -166,24 +165,12 @@ def test_bursts_are_served_as_fast_as_what_the_steady_leaves():
         assert max(record.ended_at for record in records) - start_s <= fluid_s + 3 * batch_s
 
 
-def test_deadline_storm_tells_the_refused_by_their_deadlines_and_starts_nothing_after_them():
+def test_deadline_storm_tells_everybody_by_the_deadline_and_starts_nothing_after_it():
     with_deadline = [record for record in played("deadline-storm").records if record.ticket.deadline is not None]
     assert len(with_deadline) > 10_000
     for record in with_deadline:
-        if record.completed:
-            service = deadline_storm.SERVICE
-            # It may have left as a ready batch before its deadline, behind a full one.
-            assert record.started_at <= record.ticket.deadline + service.a_s + service.b_s * service.max_batch_size
-        else:
-            assert record.ended_at <= record.ticket.deadline
-            assert record.started_at is None
-
-
-def test_deadline_storm_leaves_no_instance_idle():
-    world, service = played("deadline-storm"), deadline_storm.SERVICE
-    served_s = world.service_s(3.0, 12.0, tenant="hurried")
-    assert served_s >= 0.95 * 9.0
-    assert served_s <= 9.0 + service.a_s + service.b_s * service.max_batch_size
+        assert record.ended_at <= record.ticket.deadline
+        assert record.started_at is None or record.started_at <= record.ticket.deadline
 
 
 def test_slow_backend_loses_nobody():
@@ -199,16 +186,8 @@ def test_slow_backend_is_used_in_full_again_when_it_has_recovered():
     assert quantile(after, 0.99) <= 1.5 * quantile(before, 0.99)
 
 
-def test_flapping_backend_loses_only_what_it_held_or_was_handed_while_down():
-    world = played("flapping-backend")
-    windows = [
-        (outage.start_s, outage.start_s + outage.length_s + REFUSED_S + 1e-9)
-        for outage in SCENARIOS["flapping-backend"].backends[1].outages
-    ]
-    for record in world.records:
-        if not record.completed:
-            assert record.outcome in {Outcome.FAILED, Outcome.NO_BACKEND}
-            assert any(start_s <= record.ended_at <= end_s for start_s, end_s in windows)
+def test_flapping_backend_costs_nobody_an_answer():
+    assert {record.outcome for record in played("flapping-backend").records} == {Outcome.COMPLETED}
 
 
 def test_flapping_backend_is_trusted_again_after_its_last_fall():

@@ -128,6 +128,17 @@ def test_a_backend_that_goes_down_loses_what_it_holds_and_is_told_of_at_the_next
     assert all(record.outcome is not None for record in sim.records)
 
 
+def test_a_call_that_is_ended_runs_on_unheard_and_one_that_lies_ready_is_dropped():
+    sim = world(BackendPlan("gpu0", {"m": Service(1.0, 0.0)}))
+    sim.add(Storm(load=Load(merge_key=None, patience_s=0.5), count=2), Storm(load=LONE, count=1, start_s=0.6))
+    sim.run(9.0)
+    left, dropped, served = sim.records
+    assert (left.outcome, left.started_at, left.ended_at) == (Outcome.DEADLINE_EXPIRED, 0.0, 0.5)
+    assert (dropped.outcome, dropped.started_at) == (Outcome.DEADLINE_EXPIRED, None)
+    # The instance is free only when the first batch has run to its end; the second, which lay ready, is dropped.
+    assert (served.started_at, served.ended_at) == pytest.approx((1.0, 2.0))
+
+
 def test_flapping_is_down_and_up_in_turns():
     assert [(each.start_s, each.length_s) for each in flapping(1.0, down_s=0.5, up_s=1.5, times=3)] == [
         (1.0, 0.5), (3.0, 0.5), (5.0, 0.5),

@@ -333,3 +333,65 @@ def test_a_strict_class_stays_at_v_whatever_it_is_served():
         virtual.charge(strict, 100.0)
         virtual.ride(strict, 100.0, most_s=1000.0)
     assert strict.start == virtual.now == 5.0
+
+
+def test_a_tenant_is_lined_up_once_whatever_it_pushes(queue):
+    owner = tenant()
+    for _ in range(10):
+        push(queue, owner, "k")
+    assert (len(queue._heads), len(queue._by_key["k"])) == (1, 1)
+
+
+def test_a_newcomer_starts_at_v_with_its_first_ticket(queue):
+    busy = tenant("busy")
+    for _ in range(4):
+        push(queue, busy)
+    for _ in range(3):
+        take_first(queue)
+    push(queue, tenant("newcomer"))
+    assert queue._flows["newcomer"].start == queue.virtual.now == 2.0
+
+
+def test_a_tenant_that_was_met_without_tickets_is_lined_up_again(queue):
+    ahead, steady = tenant("ahead"), tenant("steady")
+    push(queue, ahead)
+    push(queue, steady)
+    take_first(queue, cost_s=5.0)
+    assert queue.first()[0].tenant is steady  # on the way the empty flow was met and dropped
+    assert len(queue._heads) == 1
+    push(queue, ahead)
+    assert [take_first(queue).tenant, take_first(queue).tenant] == ["steady", "ahead"]
+
+
+def test_a_heap_is_swept_again_only_when_it_has_doubled(queue):
+    for number in range(SLACK_ENTRIES + 1):
+        push(queue, tenant(f"t{number}"))
+    assert queue._heads._sweep_at == SLACK_ENTRIES + 2 * SLACK_ENTRIES
+
+
+def test_a_flow_that_was_too_busy_to_be_forgotten_is_forgotten_when_it_leaves(queue):
+    ahead, steady = tenant("ahead"), tenant("steady")
+    push(queue, ahead)
+    for _ in range(6):
+        push(queue, steady)
+    take_first(queue, cost_s=5.0)
+    waiting = push(queue, ahead)
+    queue.virtual.now = 5.5
+    queue.remove(push(queue, tenant("passer-by")))  # V has passed the tag, but the flow has a ticket
+    queue.remove(waiting)
+    assert list(queue._flows) == ["steady"]
+
+
+def test_no_more_idle_flows_are_remembered_than_the_bound(queue, monkeypatch):
+    monkeypatch.setattr(flows, "MAX_RESTING", 3)
+    push(queue, tenant("t0"))
+    remembered = []
+    for number in range(1, 8):
+        push(queue, tenant(f"t{number}"))
+        take_first(queue)
+        remembered.append(len(queue._resting))
+    assert remembered == [1, 2, 3, 3, 3, 3, 3]
+
+
+def test_a_new_queue_is_not_blocked(queue):
+    assert queue.blocked is False
