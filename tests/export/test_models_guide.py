@@ -52,8 +52,8 @@ def shell(text: str, environment: dict[str, str], folder: Path) -> str:
     return done.stdout
 
 
-def serve(text: str, environment: dict[str, str], folder: Path) -> tuple[subprocess.Popen[str], str]:
-    """Run the guide's `fairlane serve`, on free ports; returns the address it printed."""
+def serve(text: str, environment: dict[str, str], folder: Path) -> tuple[subprocess.Popen[str], str, str]:
+    """Run the guide's `fairlane serve`, on free ports; returns the addresses it printed, its own and Triton's."""
     command = f"exec {text.strip()} --listen 127.0.0.1:0 --http 127.0.0.1:0"
     process = subprocess.Popen(
         ["bash", "-euc", command],
@@ -64,9 +64,9 @@ def serve(text: str, environment: dict[str, str], folder: Path) -> tuple[subproc
         text=True,
     )
     assert process.stdout is not None
-    ready = re.search(r"gRPC on (\S+),", process.stdout.readline())
+    ready = re.search(r"gRPC on (\S+), .* embedded Triton on (\S+)", process.stdout.readline())
     assert ready, "not ready"
-    return process, ready[1]
+    return process, ready[1], ready[2]
 
 
 @pytest.mark.timeout(300)
@@ -84,11 +84,11 @@ def test_guide_leads_to_an_answer_and_back_to_the_version_before(
     shell(export, environment, folder)
     for path in re.findall(r"^model_repository/\S+", GUIDE, re.MULTILINE):
         assert (folder / path).is_file(), path
-    process, address = serve(start, environment, folder)
+    process, address, triton = serve(start, environment, folder)
     serving.append(process)
     (folder / "client.py").write_text(client.replace(PORT, address))
     assert shell(f"{sys.executable} client.py", environment, folder) == "(1, 3)\n"
-    told = shell(better.replace(PORT, address), environment, folder)
-    assert f"mymodel: version 3 is served by {address}" in told
+    told = shell(better, environment | {"TRITON": triton}, folder)
+    assert f"mymodel: version 3 is served by {triton}" in told
     assert Repository(folder / "model_repository").versions("mymodel") == (2, 3)
     assert shell(f"{sys.executable} client.py", environment, folder) == "(1, 3)\n"
