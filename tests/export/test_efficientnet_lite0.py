@@ -18,6 +18,7 @@ from export.server import load_on_server
 from export.session import open_session
 
 NAME = "efficientnet_lite0"
+pytestmark = pytest.mark.timeout(400)
 
 
 @pytest.fixture(scope="module")
