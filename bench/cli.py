@@ -10,6 +10,7 @@ from typing import Any, Final
 import click
 from rich.console import Console
 
+from bench.backend import backend
 from bench.compare import CompareError, compare_files, comparison_table
 from bench.load import GeneratorError
 from bench.progress import RunProgress
@@ -55,8 +56,11 @@ def _list(ctx: click.Context, _: click.Parameter, asked: bool) -> None:
 def bench() -> None:
     """Load scenarios: Triton directly, its own priorities, plain proxies and Fairlane, side by side.
 
-    NAME is a built-in scenario, a YAML file, or `compare`.
+    NAME is a built-in scenario, a YAML file, `compare`, or `backend`.
     """
+
+
+bench.add_command(backend)
 
 
 @bench.command()

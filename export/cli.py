@@ -48,9 +48,7 @@ from export.template import write_template
     help="Where the export is compared with PyTorch.",
 )
 @click.option("--overwrite-config", is_flag=True, help="Replace a config.pbtxt that is not the one made here.")
-@click.option(
-    "--server", metavar="HOST:PORT", help="A running Fairlane or Triton on this repository: load the version there."
-)
+@click.option("--server", metavar="HOST:PORT", help="A running Triton on this repository: load the version there.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for machines.")
 def export(names: tuple[str, ...], missing: bool, as_json: bool, **options: Any) -> None:
     """Export PyTorch models to ONNX, checked against PyTorch.

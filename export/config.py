@@ -103,9 +103,9 @@ def _message(definition: Definition, target: Target) -> Any:
         name=definition.name, backend="onnxruntime", max_batch_size=definition.max_batch_size
     )
     for tensor in definition.inputs:
-        config.input.add(name=tensor.name, data_type=_type(tensor), dims=_dims(definition, tensor))
+        _add(config.input, definition, tensor)
     for tensor in definition.outputs:
-        made = config.output.add(name=tensor.name, data_type=_type(tensor), dims=_dims(definition, tensor))
+        made = _add(config.output, definition, tensor)
         if tensor.name in serving.labels:
             made.label_filename = label_file(tensor.name)
     config.version_policy.latest.num_versions = 1
@@ -130,10 +130,11 @@ def _add_warm_up(config: Any, definition: Definition, sizes: Mapping[str, int]) 
         for tensor in definition.inputs:
             made = warm_up.inputs[tensor.name]
             made.data_type, made.zero_data = _type(tensor), True
-            made.dims.extend(
+            sizes_here = [
                 sum(sizes.get(part, 1) for part in size.split("+")) if isinstance(size, str) else size
                 for size in _inner(definition, tensor)
-            )
+            ]
+            made.dims.extend(sizes_here or [1])
 
 
 def _type(tensor: Tensor) -> Any:
@@ -144,6 +145,10 @@ def _inner(definition: Definition, tensor: Tensor) -> tuple[int | str, ...]:
     return tensor.dims[1:] if definition.batched else tensor.dims
 
 
-def _dims(definition: Definition, tensor: Tensor) -> list[int]:
-    # Triton's dims leave the batch out; a scalar per row is a vector of one number to it.
-    return [-1 if isinstance(size, str) else size for size in _inner(definition, tensor)]
+def _add(slots: Any, definition: Definition, tensor: Tensor) -> Any:
+    # Triton's dims leave the batch out, and are never none: a number per row is a vector of one to its clients.
+    dims = [-1 if isinstance(size, str) else size for size in _inner(definition, tensor)]
+    made = slots.add(name=tensor.name, data_type=_type(tensor), dims=dims or [1])
+    if not dims:
+        made.reshape.SetInParent()
+    return made

@@ -146,8 +146,8 @@ class Definition:
         samples: real inputs: the shortest and the longest that are to be served, and some between. The exporter
             traces with the first in which every varying axis is longer than 1, compares with PyTorch on all of
             them, and makes batches of 1, 2, 7 and max_batch_size rows of the first.
-        module: makes the PyTorch model in eval mode. Its forward takes the inputs in their order and returns the output,
-            a sequence of them, or a mapping by name.
+        module: makes the PyTorch model in eval mode. Its forward takes the inputs in their order and returns the
+            output, a sequence of them, or a mapping by name.
         onnx_file: in place of a module, an ONNX file that is there already.
         tolerance: the largest absolute difference to PyTorch that an export may show.
         serving: how Triton serves it.

@@ -73,6 +73,14 @@ def half_rotation(matrix: torch.Tensor, heads: int) -> torch.Tensor:
 class Block(nn.Module):
     """One layer."""
 
+    attn_q: nn.Parameter
+    attn_k: nn.Parameter
+    attn_v: nn.Parameter
+    attn_output: nn.Parameter
+    ffn_gate: nn.Parameter
+    ffn_up: nn.Parameter
+    ffn_down: nn.Parameter
+
     def __init__(self, shape: Shape, weights: Weights, number: int) -> None:
         super().__init__()
         self.shape = shape
@@ -98,7 +106,7 @@ class Block(nn.Module):
         key = torch.cat((past[0], rotate(_heads(normed @ self.attn_k, shape.kv_heads), rotation)), dim=2)
         value = torch.cat((past[1], _heads(normed @ self.attn_v, shape.kv_heads)), dim=2)
         # Each key and value head serves a group of query heads; they are not copied, the group lies in the rows.
-        grouped = query.unflatten(1, (shape.kv_heads, -1)) * shape.head_size**-0.5
+        grouped = torch.stack(query.chunk(shape.kv_heads, dim=1), dim=1) * shape.head_size**-0.5
         scores = grouped @ key.unsqueeze(2).transpose(-1, -2) + mask
         seen = (torch.softmax(scores, dim=-1) @ value.unsqueeze(2)).flatten(1, 2)
         hidden = hidden + seen.transpose(1, 2).flatten(2) @ self.attn_output
@@ -109,6 +117,8 @@ class Block(nn.Module):
 
 class Llama(nn.Module):
     """The model. One graph does both: prefill is a call with an empty cache, decode one with a single new token."""
+
+    frequencies: torch.Tensor
 
     def __init__(self, weights: Weights) -> None:
         super().__init__()
@@ -168,7 +178,8 @@ def rotate(heads: torch.Tensor, rotation: tuple[torch.Tensor, torch.Tensor]) -> 
 
 
 def _heads(projected: torch.Tensor, heads: int) -> torch.Tensor:
-    return projected.unflatten(-1, (heads, -1)).transpose(1, 2)
+    rows, tokens, width = projected.shape
+    return projected.reshape(rows, tokens, heads, width // heads).transpose(1, 2)
 
 
 def _constant(values: torch.Tensor) -> nn.Parameter:

@@ -22,7 +22,7 @@ REPOSITORY: Final = click.option(
     help="The Triton model repository.",
 )
 SERVER: Final = click.option(
-    "--server", metavar="HOST:PORT", help="A running Fairlane or Triton on this repository: load the version there."
+    "--server", metavar="HOST:PORT", help="A running Triton on this repository: load the version there."
 )
 
 

@@ -1,4 +1,4 @@
-"""A running Triton, or Fairlane in front of one: told to load what has just been published.
+"""A running Triton, told to load what has just been published.
 
 Triton loads the new version beside the old one, hands new requests to it, and lets go of the old one when its last
 request has been answered. Where the new one does not load, the old one stays.
@@ -24,7 +24,7 @@ def load_on_server(address: str, name: str, version: int) -> None:
     """Have a server serve the newest version of a model.
 
     Args:
-        address: HOST:PORT of a Triton in explicit model control, or of Fairlane, which tells all its backends.
+        address: HOST:PORT of a Triton in explicit model control.
         name: the model.
         version: the version that must be the one served afterwards.
 

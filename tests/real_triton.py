@@ -98,6 +98,14 @@ class ModelRepository:
         nodes = [helper.make_node("Identity", [ends[0]], [ends[1]])]
         return self.add(name, nodes, {ends[0]: tensor}, {ends[1]: tensor}, rows=rows, extra=extra)
 
+    def add_reshaped(self, name: str = "reshaped") -> Path:
+        """OUT = IN, one number a row to the client and a scalar to the graph."""
+        nodes = [helper.make_node("Identity", ["IN"], ["OUT"])]
+        folder = self.add(name, nodes, {"IN": ("FP32", [])}, {"OUT": ("FP32", [])})
+        config = folder / "config.pbtxt"
+        config.write_text(config.read_text().replace("dims: []", "dims: [1] reshape { shape: [] }"))
+        return folder
+
     def add_embedding(self, name: str = "embedding", *, delay_us: int = 0, rows: int = 8) -> Path:
         """VECTORS[n, k, 2] = table[IDS[n, k]], a vocabulary of ten where word i is (i, 10 i)."""
         table = helper.make_tensor("table", TensorProto.FLOAT, [10, 2], [v for i in range(10) for v in (i, 10 * i)])

@@ -4,9 +4,10 @@ Ben Allal et al., "SmolLM2" (2025). The package carries the weights as GGUF in 4
 dequantized to FP32 here, so what FP32 means below is this file's model, not the one it was once quantized from.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
 from importlib.metadata import version
+from itertools import takewhile
 from pathlib import Path
 from typing import Final
 
@@ -17,7 +18,7 @@ from torch import nn
 
 from export.card import Source
 from export.checksum import verify_sha256
-from export.definition import BATCH, Definition, Feed, Serving, Tensor
+from export.definition import BATCH, Array, Definition, Feed, Predict, Serving, Tensor
 from export.installed import package_folder
 from export.llama import Llama, Weights
 from export.tokenizer import TOKENIZER_FILE
@@ -29,6 +30,7 @@ LAYERS: Final = 30
 KV_HEADS: Final = 3
 HEAD_SIZE: Final = 64
 VOCABULARY: Final = 49152
+GREEDY_TOKENS: Final = 24
 CONTROL: Final = 3  # GGUF's token type of a token that stands for no text
 
 PROMPTS: Final = (
@@ -69,9 +71,16 @@ def cache_names(time: str) -> list[str]:
     return [f"{time}_{kind}_{layer}" for layer in range(LAYERS) for kind in ("key", "value")]
 
 
+@cache
+def _weights() -> Weights:
+    # Reading the vocabulary takes seconds.
+    return Weights(package_folder(PACKAGE) / WEIGHTS)
+
+
+@cache
 def tokenizer() -> Tokenizer:
     """The tokenizer in the GGUF file: byte-level BPE, digits one by one."""
-    weights = Weights(package_folder(PACKAGE) / WEIGHTS)
+    weights = _weights()
     tokens: list[str] = weights.value("tokenizer.ggml.tokens")
     kinds: list[int] = weights.value("tokenizer.ggml.token_type")
     merges = [tuple(each.split(" ")) for each in weights.value("tokenizer.ggml.merges")]
@@ -106,6 +115,9 @@ def continued(feed: Feed, cache: Feed, tokens: list[list[int]]) -> Feed:
     return {"input_ids": ids, "attention_mask": mask, "position_ids": position, **past}
 
 
+OUTPUTS: Final = ("logits", *cache_names("present"))
+
+
 def _source() -> Source:
     """The package with the weights, verified against the pinned checksum."""
     verify_sha256(package_folder(PACKAGE) / WEIGHTS, WEIGHTS_SHA256)
@@ -114,7 +126,33 @@ def _source() -> Source:
 
 @cache
 def _module() -> nn.Module:
-    return WithCache(Llama(Weights(package_folder(PACKAGE) / WEIGHTS))).eval()
+    return WithCache(Llama(_weights())).eval()
+
+
+def run_torch(feed: Feed) -> Mapping[str, Array]:
+    """The PyTorch model's outputs for a feed, by name."""
+    with torch.inference_mode():
+        values = _module()(*map(torch.from_numpy, feed.values()))
+    return {name: value.numpy() for name, value in zip(OUTPUTS, values, strict=True)}
+
+
+def greedy(predict: Predict, prompt: str, tokens: int) -> list[int]:
+    """The most likely continuation of a prompt, one token at a time, each from the cache of those before."""
+    feed, found = prompt_feed([tokenizer().encode(prompt).ids]), []
+    for _ in range(tokens):
+        outputs = predict(feed)
+        found.append(int(outputs["logits"][0, -1].argmax()))
+        feed = continued(feed, outputs, [found[-1:]])
+    return found
+
+
+def _evaluate(predict: Predict) -> Mapping[str, float]:
+    """Share of tokens that are PyTorch's, up to where the two part."""
+    agreed = 0
+    for prompt in PROMPTS:
+        pairs = zip(greedy(predict, prompt, GREEDY_TOKENS), greedy(run_torch, prompt, GREEDY_TOKENS), strict=True)
+        agreed += len(list(takewhile(lambda pair: pair[0] == pair[1], pairs)))
+    return {"token_agreement": agreed / (GREEDY_TOKENS * len(PROMPTS))}
 
 
 def _samples() -> Iterator[Feed]:
@@ -122,9 +160,7 @@ def _samples() -> Iterator[Feed]:
     coder = tokenizer()
     texts = [coder.encode(text).ids for text in PROMPTS]
     prefill = prompt_feed(texts)
-    with torch.inference_mode():
-        values = _module()(*map(torch.from_numpy, prefill.values()))[1:]
-    present = dict(zip(cache_names("present"), (value.numpy() for value in values), strict=True))
+    present = run_torch(prefill)
     yield continued(prefill, present, [texts[0][:3], texts[1][:3]])
     yield continued(prefill, present, [[260], [28]])
     yield prefill
@@ -158,4 +194,5 @@ DEFINITION = Definition(
     tolerance=2e-3,
     serving=Serving(max_batch_size=8, warm_up={"sequence": 1, "past": 15}),
     assets=_assets,
+    evaluate=_evaluate,
 )

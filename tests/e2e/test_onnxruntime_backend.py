@@ -30,6 +30,7 @@ def server(triton_factory, new_repository):
     for kind in IDENTITIES:
         models.add_identity(f"identity_{kind}", kind)
     models.add_identity("identity_STRING", "STRING")
+    models.add_reshaped()
     models.add_identity("unbatched", "FP32", rows=0, dims=[-1, -1])
     models.add_identity("unbatched_STRING", "STRING", rows=0)
     return triton_factory(models)
@@ -149,3 +150,9 @@ async def test_no_rows_at_all_are_answered_or_refused_and_the_model_serves_on(cl
     np.testing.assert_array_equal((await client.infer("embedding", ids([3]))).as_numpy("VECTORS"), vectors([3]))
     empty = await client.infer("embedding", [tensor("IDS", np.zeros((2, 0), np.int64), "INT64")])
     assert empty.as_numpy("VECTORS").shape == (2, 0, 2)
+
+
+async def test_reshape_of_a_scalar_per_row_is_undone_for_the_client(client):
+    value = np.arange(3, dtype=np.float32)[:, np.newaxis]
+    answer = (await client.infer("reshaped", [tensor("IN", value, "FP32")])).as_numpy("OUT")
+    np.testing.assert_array_equal(answer, value)

@@ -1,13 +1,20 @@
-from collections.abc import Iterator
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import tritonclient.grpc as grpcclient
 from torch import nn
+from tritonclient.utils import InferenceServerException
 
 from export.card import ModelCard, Parity, Source
 from export.definition import Definition, Feed, Tensor
+from tests.real_triton import ModelRepository, TritonFactory
 
 
 class Affine(nn.Module):
@@ -28,7 +35,7 @@ def write_asset(folder: Path) -> None:
     (folder / "asset.txt").write_text("asset")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tiny() -> Definition:
     """A model that exports in a second: y = 2x + 1. Its name is one that the catalog knows."""
     return Definition(
@@ -59,3 +66,40 @@ def built(tmp_path: Path, card: ModelCard) -> Path:
     (folder / "samples.npz").write_text("asset")
     card.write(folder)
     return folder
+
+
+@dataclass(frozen=True)
+class QuietServer:
+    """A running server, and its repository, in which tests put models that they have it load."""
+
+    address: str
+    folder: Path
+
+
+@pytest.fixture(scope="session")
+def _running(triton_factory: TritonFactory, new_repository: Callable[[], ModelRepository]) -> QuietServer:
+    models = new_repository()
+    models.add_identity("other", "FP32")
+    return QuietServer(triton_factory(models).address.grpc, models.path)
+
+
+@pytest.fixture
+def quiet_server(_running: QuietServer) -> Iterator[QuietServer]:
+    """One server for many tests; the model `digits` that a test puts there goes with it."""
+    yield _running
+    with grpcclient.InferenceServerClient(_running.address) as client, suppress(InferenceServerException):
+        client.unload_model("digits")
+    shutil.rmtree(_running.folder / "digits", ignore_errors=True)
+
+
+@pytest.fixture
+def poll() -> Callable[[Callable[[], bool]], None]:
+    """Wait until a condition holds; fails after half a minute."""
+
+    def wait(condition: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + 30
+        while not condition():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+    return wait

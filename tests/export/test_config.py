@@ -80,3 +80,9 @@ def test_text_that_reads_back_as_something_else_is_never_written(
     monkeypatch.setitem(export.config.COMMENTS, "dynamic_batching", "max_batch_size: 4\n")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match=r"does not read back|not a model configuration"):
         config_text(tiny)
+
+
+def test_number_per_row_is_a_vector_of_one_to_clients(tiny: Definition) -> None:
+    scalar = replace(tiny, outputs=(Tensor("y", "FP32", ("batch",)),))
+    output = parse_config(config_text(scalar), "generated").output[0]
+    assert (list(output.dims), output.HasField("reshape"), list(output.reshape.shape)) == ([1], True, [])

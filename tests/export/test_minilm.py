@@ -25,7 +25,7 @@ def test_weights_other_than_the_pinned_are_refused(tmp_path: Path, monkeypatch: 
 
 def test_absent_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(minilm, "PACKAGE", "no-such-package")
-    with pytest.raises(ChecksumError, match="package no-such-package is not installed: run `make setup`"):
+    with pytest.raises(ChecksumError, match="package no-such-package is not installed: `make setup`"):
         minilm.model_folder()
 
 

@@ -100,7 +100,14 @@ IDENTITY = [helper.make_node("Identity", ["X"], ["Y"])]
         ({"batch": [2]}, "needs a free first axis, the graph fixes it to 2"),
         ({"graph_inputs": {"X": VECTOR, "Z": VECTOR}}, r"input \['Z'\] of the graph not in config.pbtxt"),
         ({"input": [{"name": "X", "data_type": "TYPE_BF16", "dims": [3]}]}, "TYPE_BF16"),
-        ({"input": [{"name": "X", "data_type": "TYPE_FP32", "dims": [3], "reshape": {"shape": [3, 1]}}]}, "reshape"),
+        (
+            {"input": [{"name": "X", "data_type": "TYPE_FP32", "dims": [3], "reshape": {"shape": ["3", "1"]}}]},
+            r"says dims \[3, 1\], the graph has \[3\]",
+        ),
+        (
+            {"input": [{"name": "X", "data_type": "TYPE_FP32", "dims": [3], "optional": True}]},
+            r"input \['X'\]: optional in config.pbtxt, and the graph has no value",
+        ),
         ({"default_model_filename": "other.onnx"}, r"other\.onnx"),
     ],
 )
@@ -211,3 +218,33 @@ def test_text_is_decoded_and_what_is_not_utf8_fails_its_own_request(load, reques
     first, second = model.execute([request_of(["Y"], X=good), request_of(["Y"], X=bad)])
     assert first.outputs["Y"].tolist() == [["Grüße", "\0"]]
     assert "input 'X': element 1 is not UTF-8" in second.error.message
+
+
+def test_gpu_instance_without_cuda_is_refused_and_not_run_on_the_cpu(backend):
+    with pytest.raises(backend.ModelError, match="KIND_GPU: expected CUDAExecutionProvider, this onnxruntime has"):
+        backend.provider("GPU")
+
+
+def test_reshaped_input_is_held_to_the_shape_that_the_graph_takes(load, request_of):
+    entry = {"name": "X", "data_type": "TYPE_FP32", "dims": [3], "reshape": {"shape": ["1", "3"]}}
+    model = load(IDENTITY, {"X": ("TYPE_FP32", [1, 3])}, {"Y": ("TYPE_FP32", [1, 3])}, input=[entry])
+    good, bad = model.execute([request_of(["Y"], X=np.ones(shape, np.float32)) for shape in ((2, 1, 3), (2, 3))])
+    assert good.outputs["Y"].shape == (2, 1, 3)
+    assert "expected shape ['batch', 1, 3], got [2, 3]" in bad.error.message
+
+
+def test_optional_input_may_be_left_out_and_requests_with_and_without_do_not_mix(load, request_of):
+    default = helper.make_tensor("BY", TensorProto.FLOAT, [1], [10.0])
+    tensors = {"X": ("TYPE_FP32", [1]), "BY": ("TYPE_FP32", [1])}
+    entries = [{"name": name, "data_type": kind, "dims": dims} for name, (kind, dims) in tensors.items()]
+    entries[1]["optional"] = True
+    nodes = [helper.make_node("Mul", ["X", "BY"], ["Y"])]
+    model = load(
+        nodes, tensors, {"Y": ("TYPE_FP32", [1])}, batch=(), constants=[default], max_batch_size=0, input=entries
+    )
+    two = np.full(1, 2, np.float32)
+    without, given, missing = model.execute(
+        [request_of(["Y"], X=two), request_of(["Y"], X=two, BY=two), request_of(["Y"], BY=two)]
+    )
+    assert [float(each.outputs["Y"][0]) for each in (without, given)] == [20.0, 4.0]
+    assert "expected inputs ['X'], got ['BY']" in missing.error.message

@@ -65,12 +65,17 @@ class RequestError(Exception):
 
 
 class Slot(NamedTuple):
-    """An input or output as config.pbtxt declares it; dims are without the batch axis, -1 is any size."""
+    """An input or output as config.pbtxt declares it; dims are without the batch axis, -1 is any size.
+
+    Where it has a reshape, dims are the reshape's: Triton has reshaped an input when it comes here, and reshapes an
+    output after it has left.
+    """
 
     name: str
     data_type: str
     dtype: np.dtype[Any]
     dims: tuple[int, ...]
+    optional: bool
 
     def fits(self, shape: tuple[int, ...]) -> bool:
         """Whether a non-batch shape agrees with the declared dims."""
@@ -86,9 +91,9 @@ class Work(NamedTuple):
     rows: int
     wanted: list[str]
 
-    def merge_key(self) -> tuple[tuple[int, ...], ...]:
-        """What has to be equal for two requests to be concatenated: the non-batch shape of every input."""
-        return tuple(self.feeds[name].shape[1:] for name in sorted(self.feeds))
+    def merge_key(self) -> tuple[tuple[str, tuple[int, ...]], ...]:
+        """What has to be equal for two requests to be concatenated: which inputs, and the non-batch shape of each."""
+        return tuple((name, self.feeds[name].shape[1:]) for name in sorted(self.feeds))
 
 
 def whole_number(config: Config, parameter: str, default: int) -> int:
@@ -120,13 +125,25 @@ def declared(entries: Sequence[Config]) -> dict[str, Slot]:
     slots = {}
     for entry in entries:
         name, data_type = entry["name"], entry["data_type"]
-        if entry.get("reshape"):
-            raise ModelError(f"{name!r} has a reshape, which this backend does not do")
         if data_type not in pb_utils.TRITON_STRING_TO_NUMPY:
             raise ModelError(f"{name!r} is {data_type}, which this backend cannot pass on")
         dtype: np.dtype[Any] = np.dtype(pb_utils.triton_string_to_numpy(data_type))
-        slots[name] = Slot(name, data_type, dtype, tuple(int(size) for size in entry["dims"]))
+        reshape = entry.get("reshape")
+        dims = entry["dims"] if reshape is None else reshape.get("shape", ())
+        optional = bool(entry.get("optional", False))
+        slots[name] = Slot(name, data_type, dtype, tuple(int(size) for size in dims), optional)
     return slots
+
+
+def provider(kind: str) -> str:
+    """The execution provider for an instance's kind; ModelError where it is not there, and never another in silence."""
+    wanted = "CUDAExecutionProvider" if kind == "GPU" else "CPUExecutionProvider"
+    if wanted not in ort.get_available_providers():
+        raise ModelError(
+            f"instance_group asks for KIND_{kind}: expected {wanted}, this onnxruntime has "
+            f"{', '.join(ort.get_available_providers())}"
+        )
+    return wanted
 
 
 def check_slot(kind: str, slot: Slot, node: Any, *, batched: bool) -> None:
@@ -183,7 +200,7 @@ def answer(outputs: Mapping[str, Array], work: Work, start: int = 0, stop: int |
 
 
 class TritonPythonModel:
-    """One instance of one model version: an onnxruntime session on the CPU."""
+    """One instance of one model version: an onnxruntime session on the device that its instance group names."""
 
     def initialize(self, args: Mapping[str, str]) -> None:
         """Load the version's file and check it against the configuration.
@@ -195,17 +212,26 @@ class TritonPythonModel:
         filename = config.get("default_model_filename") or "model.onnx"
         path = os.path.join(args["model_repository"], args["model_version"], filename)
         try:
-            self._load(path, config)
+            self._load(path, config, provider(args.get("model_instance_kind", "CPU")))
         except Exception as error:
             raise ModelError(f"{path}: {error}") from None
 
-    def _load(self, path: str, config: Config) -> None:
+    def _load(self, path: str, config: Config, device: str) -> None:
         self.batched = config["max_batch_size"] > 0
         self.inputs = declared(config["input"])
         self.outputs = declared(config["output"])
-        self.session = ort.InferenceSession(path, session_options(config), providers=["CPUExecutionProvider"])
+        self.required = {slot.name for slot in self.inputs.values() if not slot.optional}
+        self.session = ort.InferenceSession(path, session_options(config), providers=[device])
+        # onnxruntime falls back to the CPU in silence where CUDA's libraries or the device are missing.
+        if device not in self.session.get_providers():
+            raise ModelError(f"expected {device}, onnxruntime loaded it on {self.session.get_providers()}")
         nodes = self.session.get_inputs()
-        check_graph("input", self.inputs, nodes, batched=self.batched)
+        # An input with a value in the graph may be given or left out.
+        with_default = self.session.get_overridable_initializers()
+        check_graph("input", self.inputs, [*nodes, *with_default], batched=self.batched)
+        without = sorted(node.name for node in nodes if node.name in self.inputs.keys() - self.required)
+        if without:
+            raise ModelError(f"input {without}: optional in config.pbtxt, and the graph has no value to use instead")
         check_graph("output", self.outputs, self.session.get_outputs(), batched=self.batched)
         missing = sorted({node.name for node in nodes} - self.inputs.keys())
         if missing:
@@ -232,8 +258,8 @@ class TritonPythonModel:
 
     def _decode(self, request: Any) -> Work:
         feeds = {tensor.name(): self._array(tensor) for tensor in request.inputs()}
-        if len(feeds) != len(self.inputs):
-            raise RequestError(f"expected inputs {sorted(self.inputs)}, got {sorted(feeds)}")
+        if not self.required <= feeds.keys():
+            raise RequestError(f"expected inputs {sorted(self.required)}, got {sorted(feeds)}")
         rows = {name: array.shape[0] for name, array in feeds.items()} if self.batched else {"": 0}
         if len(set(rows.values())) > 1:
             raise RequestError(f"inputs differ in batch size, the first axis: {rows}")
@@ -280,7 +306,7 @@ class TritonPythonModel:
             return refusal(error)
 
     def _run_merged(self, works: list[Work]) -> list[Any]:
-        feeds = {name: np.concatenate([work.feeds[name] for work in works]) for name in self.inputs}
+        feeds = {name: np.concatenate([work.feeds[name] for work in works]) for name in works[0].feeds}
         wanted = list(dict.fromkeys(name for work in works for name in work.wanted))
         try:
             outputs = self._run(feeds, wanted, sum(work.rows for work in works))
