@@ -1,4 +1,4 @@
-"""What telemetry costs: `python -m tests.telemetry.cost` prints CPU microseconds a request, and milliseconds a scrape."""
+"""What telemetry costs: `python -m tests.telemetry.cost` prints microseconds a request and milliseconds a scrape."""
 
 import asyncio
 import time
@@ -6,10 +6,9 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from scheduler.config import Config
-from scheduler.core.backend import Batch
+from scheduler.core.backend import BackendState, Batch, ModelCapacity
 from scheduler.core.outcome import Verdict
 from scheduler.core.scheduler import Scheduler
-from scheduler.core.snapshot import TenantSnapshot
 from scheduler.core.ticket import Ticket
 from scheduler.telemetry.hooks import NULL
 from scheduler.telemetry.observatory import Observatory, recorder_of
@@ -48,11 +47,10 @@ def timed_ms(call: Callable[[], Any]) -> float:
 
 async def main() -> None:
     config = Config()
-    snapshot = Scheduler(config.core_settings()).snapshot()
-    busy = type(snapshot)(
-        **{name: getattr(snapshot, name) for name in snapshot.__dataclass_fields__}
-        | {"tenants": tuple(TenantSnapshot(f"tenant-{number}", 3, 1) for number in range(TENANTS))}
-    )
+    core = Scheduler(config.core_settings())
+    core.set_backend(BackendState("gpu0", ready=True, models={"model": ModelCapacity(1, 8)}), now=0.0)
+    for number in range(TENANTS):
+        core.submit(Ticket(number, "background", f"tenant-{number}", "model"), now=0.0)
     traced = Config.model_validate({"telemetry": {"tracing": {"otlp": "127.0.0.1:1", "sample": 0}}})
     for riders in (1, 8):
         off = least(lambda: drive(NULL, riders))  # noqa: B023 - called at once
@@ -64,7 +62,7 @@ async def main() -> None:
         )
     recorder = recorder_of(config)
     assert recorder is not None
-    observatory = Observatory(config, recorder, lambda: busy, lambda: True)
+    observatory = Observatory(config, recorder, core.snapshot, lambda: True)
     drive(recorder, 8)
     print(f"{TENANTS} tenants: a scrape takes {least(lambda: timed_ms(observatory.metrics.exposition)):.1f} ms")
     print(f"  of {len(observatory.metrics.exposition()) // 1024} KiB")

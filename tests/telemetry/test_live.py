@@ -89,6 +89,17 @@ async def test_request_is_explained_by_its_id(serve: Any, request_of: Any, get: 
     assert [each["id"] for each in newest["requests"]] == ["why/me"]
 
 
+async def test_listeners_are_bounded(serve: Any, monkeypatch: pytest.MonkeyPatch, get: Any) -> None:
+    monkeypatch.setattr("scheduler.edge.http.MAX_LISTENERS", 1)
+    served = await serve()
+    async with (
+        aiohttp.ClientSession(f"http://{served.addresses.http}") as session,
+        session.get("/events") as first,
+    ):
+        assert first.status == 200
+        assert (await get(served, "/events"))[0] == 503
+
+
 async def test_request_that_is_not_in_the_ring_is_named(serve: Any, get: Any) -> None:
     served = await serve()
     status, answer = await get(served, "/debug/requests/gone")
