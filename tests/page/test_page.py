@@ -1,6 +1,7 @@
 """The live page in a real browser, in front of a whole service."""
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 from playwright.async_api import expect
@@ -112,3 +113,8 @@ async def test_service_that_goes_away_is_told(serve: Any, open_page: Any) -> Non
     page, _ = await open_page(served)
     await served.app.stop()
     await expect(page.locator("#status")).to_contain_text("no word since", timeout=20000)
+
+
+def test_picture_in_the_readme_is_small() -> None:
+    picture = Path(__file__).parents[2] / "docs" / "live.png"
+    assert picture.stat().st_size < 200 * 1024
