@@ -139,9 +139,18 @@ def _backends(backends: Any) -> Group:
                 (each["name"], "bold"),
                 f"  {'ready' if each['ready'] else 'not ready'}, {sum(each['in_flight'].values())} batches, "
                 f"{duration(each['work_s'])} of work",
+                (_breakers(each["breakers"]), "red"),
             )
             for each in backends
         )
+    )
+
+
+def _breakers(breakers: Any) -> str:
+    return "".join(
+        f", breaker of {model} {breaker['state'].replace('_', ' ')}: {breaker['why']}"
+        for model, breaker in breakers.items()
+        if breaker["state"] != "closed"
     )
 
 

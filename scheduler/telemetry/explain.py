@@ -75,7 +75,7 @@ def _parts(journey: Journey) -> dict[str, float]:
     parts["queue"] = journey.dispatched_at - journey.queued_at
     if batch.dispatched_at > journey.dispatched_at:
         parts["failed try"] = batch.dispatched_at - journey.dispatched_at
-    began = batch.dispatched_at if batch.started_at is None else min(batch.started_at, end)
+    began = min(batch.began, end)
     parts["ready at the backend"] = began - batch.dispatched_at
     parts["backend"] = end - began
     return parts

@@ -3,12 +3,14 @@
 from collections import Counter, deque
 from typing import Any, Final
 
+from scheduler.core.breaker import BreakerState
 from scheduler.core.outcome import Outcome
 from scheduler.core.snapshot import Snapshot
 from scheduler.telemetry.measures import Measures
 from scheduler.telemetry.tenants import REFUSALS
 
 KEPT: Final = 50
+CLOSED: Final = BreakerState.CLOSED.value
 # A flood that pauses for a few seconds is one flood.
 QUIET_SAMPLES: Final = 5
 REASONS: Final[dict[Outcome, str]] = {
@@ -26,6 +28,7 @@ class Happenings:
     def __init__(self) -> None:
         self._kept: deque[dict[str, Any]] = deque(maxlen=KEPT)
         self._ready: dict[str, bool] = {}
+        self._breakers: dict[tuple[str, str], str] = {}
         self._pushback: dict[str, float] = {}
         self._refused: Counter[tuple[str, Outcome]] = Counter()
         # Refusals that are going on: samples without one since.
@@ -43,6 +46,7 @@ class Happenings:
                     at, "good" if backend.ready else "bad", f"backend {backend.name} is {_readiness(backend.ready)}"
                 )
                 self._ready[backend.name] = backend.ready
+        self._look_at_breakers(snapshot, at)
         for each in snapshot.classes:
             before = self._pushback.get(each.name, each.pushback_s)
             if before != each.pushback_s:
@@ -50,6 +54,19 @@ class Happenings:
                 self._add(at, "note", f"pushback of {each.name} {verb} from {before:g} s to {each.pushback_s:g} s")
             self._pushback[each.name] = each.pushback_s
         self._look_at_refusals(measures, at)
+
+    def _look_at_breakers(self, snapshot: Snapshot, at: float) -> None:
+        breakers = {
+            (backend.name, model): breaker
+            for backend in snapshot.backends
+            for model, breaker in backend.breakers.items()
+        }
+        states = {key: breaker.state for key, breaker in breakers.items() if breaker.state != CLOSED}
+        for key in states.keys() - self._breakers.keys():
+            self._add(at, "bad", f"breaker of {key[1]} on {key[0]} opened: {breakers[key].why}")
+        for key in self._breakers.keys() - states.keys():
+            self._add(at, "good", f"breaker of {key[1]} on {key[0]} closed")
+        self._breakers = states
 
     def _look_at_refusals(self, measures: Measures, at: float) -> None:
         refused: Counter[tuple[str, Outcome]] = Counter()

@@ -77,7 +77,7 @@ class Measures:
     def completed(self, batch: Batch, verdict: Verdict, now: float) -> None:
         """Count a batch that has just come back."""
         series = self.batches[batch.backend, batch.model]
-        service_s = now - (batch.dispatched_at if batch.started_at is None else batch.started_at)
+        service_s = now - batch.began
         series.verdicts[verdict] += 1
         series.rows.observe(batch.rows)
         series.service.observe(service_s)

@@ -4,7 +4,7 @@ import asyncio
 from typing import Any
 
 from scheduler.core.backend import BackendState, ModelCapacity
-from scheduler.core.outcome import Outcome
+from scheduler.core.outcome import Outcome, Verdict
 from scheduler.core.scheduler import Scheduler
 from scheduler.core.ticket import Ticket
 from scheduler.driver import BatchError, Driver
@@ -44,11 +44,11 @@ async def settle(*calls: asyncio.Task[str]) -> None:
 async def test_completed_and_failed_requests_end_once() -> None:
     watched = Watched()
     calls = [watched.submit(name) for name in ("good", "bad")]
-    (await watched.runner.next_batch(0)).done.set_exception(BatchError("one is bad", lost=False))
+    (await watched.runner.next_batch(0)).done.set_exception(BatchError("one is bad", Verdict.FAILED))
     for number in (1, 2):
         batch = await watched.runner.next_batch(number)
         if batch.requests == ["bad"]:
-            batch.done.set_exception(BatchError("bad", lost=False))
+            batch.done.set_exception(BatchError("bad", Verdict.FAILED))
         else:
             watched.runner.answer(batch)
     await settle(*calls)
@@ -64,10 +64,9 @@ async def test_cancelled_requests_end_once_queued_or_in_flight(eventually: Any) 
     for call in calls:
         call.cancel()
     await settle(*calls)
-    for batch in watched.runner.batches:
-        watched.runner.answer(batch)
     await eventually(lambda: watched.driver.snapshot().in_flight == 0)
     assert watched.ends() == dict.fromkeys(("runs", "lies ready", "waits"), Outcome.CANCELLED)
+    assert watched.recorder.measures.batches["b", "m"].verdicts == {Verdict.ABANDONED: 2}
 
 
 async def test_refused_and_evicted_requests_end_once(eventually: Any) -> None:

@@ -5,6 +5,7 @@ import json
 from typing import Any
 
 import aiohttp
+import grpc
 import pytest
 
 from scheduler.telemetry.live import SCHEMA
@@ -119,3 +120,18 @@ async def test_page_may_load_nothing_from_elsewhere(serve: Any) -> None:
             async with session.get(path) as reply:
                 assert reply.status == 200
                 assert reply.headers["Content-Security-Policy"].startswith("default-src 'self'")
+
+
+async def test_open_breaker_is_told_with_what_opened_it(serve: Any, request_of: Any, get: Any) -> None:
+    served = await serve()
+    served.triton.failures = [(grpc.StatusCode.UNAVAILABLE, "reloading")] * 20
+    for _ in range(10):
+        with pytest.raises(grpc.aio.AioRpcError):
+            await served.infer(request_of([[1]]), timeout_s=0.3)
+    _, states = await read_states(served, "", 2)
+    (breaker,) = states[-1]["backends"][0]["breakers"].items()
+    assert breaker[0] == "identity"
+    assert breaker[1]["state"] in {"open", "half_open"}
+    assert any("breaker of identity on fake opened" in each["text"] for each in states[-1]["happenings"])
+    _, text = await get(served, "/metrics")
+    assert 'fairlane_breaker_state{backend="fake",model="identity"' in text

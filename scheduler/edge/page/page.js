@@ -295,11 +295,13 @@ function makeBackend() {
 
 function updateBackend(item, backend) {
   const { mark, name, about } = item.parts;
-  mark.dataset.level = backend.ready ? "good" : "bad";
-  setText(mark, backend.ready ? "●" : "■");
   setText(name, backend.name);
   const batches = Object.values(backend.in_flight).reduce((sum, count) => sum + count, 0);
-  setText(about, `${backend.ready ? "ready" : "not ready"}, ${number(batches)} batches, ${duration(backend.work_s)} of work`);
+  const broken = Object.entries(backend.breakers).filter(([, breaker]) => breaker.state !== "closed")
+    .map(([model, breaker]) => `, breaker of ${model} ${breaker.state.replace("_", " ")}: ${breaker.why}`).join("");
+  mark.dataset.level = !backend.ready ? "bad" : broken ? "note" : "good";
+  setText(mark, MARKS[mark.dataset.level]);
+  setText(about, `${backend.ready ? "ready" : "not ready"}, ${number(batches)} batches, ${duration(backend.work_s)} of work${broken}`);
 }
 
 const MARKS = { good: "●", note: "▲", bad: "■" };
