@@ -16,6 +16,10 @@ QUIET_SAMPLES: Final = 5
 REASONS: Final[dict[Outcome, str]] = {
     Outcome.QUEUE_FULL: "the queue is full",
     Outcome.TENANT_QUEUE_FULL: "tenants have used up their queues",
+    Outcome.RATE_LIMITED: "tenants send more than their rate",
+    Outcome.TOO_LARGE: "requests are larger than a bound",
+    Outcome.DISPLACED: "it makes room for the more important",
+    Outcome.DEADLINE_INFEASIBLE: "deadlines cannot be met",
     Outcome.NO_BACKEND: "no backend is ready",
     Outcome.DRAINING: "the service is stopping",
     Outcome.DEADLINE_EXPIRED: "deadlines pass while they wait",

@@ -151,6 +151,9 @@ class Live:
     def _tenants(self, match: str, top: int) -> dict[str, Any]:
         busiest = self._recorder.measures.tenants.busiest()
         now_there = {tenant.name: tenant for tenant in self._snapshot.tenants}
+        # Those that wait and have never been answered; tenants that share one place (caps.py) are there under its name.
+        known = dict(busiest)
+        busiest += [(name, Traffic()) for name in now_there if name not in known]
         active = [name for name, traffic in busiest if traffic.service_s > LEAST_SHARE or name in now_there]
         weights = sum(self._settings.for_tenant(name).weight for name in active)
         service_s = sum(traffic.service_s for _, traffic in busiest)

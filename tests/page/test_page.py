@@ -26,7 +26,9 @@ async def test_a_flood_is_seen_while_it_lasts(serve: Any, open_page: Any, reques
     served = await serve(tenants={"loud": {"max_queued": 30}}, models={"identity": {"merge": False}})
     page, complaints = await open_page(served)
     served.triton.hold()
-    flood = [send(served, request_of([[n]]), "loud") for n in range(50)]
+    flood = [send(served, request_of([[n]]), "loud") for n in range(2)]
+    await served.triton.until(lambda triton: len(triton.in_flight) == 2)
+    flood += [send(served, request_of([[n]]), "loud") for n in range(48)]
     background = page.locator("#lanes li").nth(1)
     await expect(background.locator(".road output")).to_have_text("30 of 20,000 waiting")
     await expect(background.locator("dl .alarm")).to_be_visible()

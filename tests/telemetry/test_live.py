@@ -43,7 +43,9 @@ async def test_a_flood_is_seen_with_its_class_tenant_and_refusals(serve: Any, re
     served = await serve(tenants={"loud": {"max_queued": 5, "weight": 2}}, models={"identity": {"merge": False}})
     served.triton.hold()
     flood = (("x-tenant-id", "loud"), ("x-priority", "background"))
-    calls = [asyncio.ensure_future(served.infer(request_of([[n]]), metadata=flood)) for n in range(20)]
+    calls = [asyncio.ensure_future(served.infer(request_of([[n]]), metadata=flood)) for n in range(2)]
+    await served.triton.until(lambda triton: len(triton.in_flight) == 2)
+    calls += [asyncio.ensure_future(served.infer(request_of([[n]]), metadata=flood)) for n in range(18)]
     await eventually(lambda: served.app.snapshot().ended["TENANT_QUEUE_FULL"] == 13)
     history, states = await read_states(served, "", 2)
     state = states[-1]
@@ -56,6 +58,17 @@ async def test_a_flood_is_seen_with_its_class_tenant_and_refusals(serve: Any, re
     assert isinstance(history[0], list)
     served.triton.release()
     await asyncio.gather(*calls, return_exceptions=True)
+
+
+async def test_tenant_that_only_waits_is_shown(serve: Any, request_of: Any) -> None:
+    served = await serve(models={"identity": {"merge": False}})
+    served.triton.hold()
+    call = asyncio.ensure_future(served.infer(request_of([[1]]), metadata=(("x-tenant-id", "patient"),)))
+    await served.triton.until(lambda triton: len(triton.in_flight) == 1)
+    _, states = await read_states(served, "", 2)
+    assert [(each["name"], each["in_flight"]) for each in states[-1]["tenants"]["rows"]] == [("patient", 1)]
+    served.triton.release()
+    await call
 
 
 async def test_tenants_are_filtered_and_bounded_whatever_their_number(

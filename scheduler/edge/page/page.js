@@ -258,9 +258,9 @@ function updateTenant(row, tenant) {
   due.style.left = `${Math.min(100, 100 * tenant.due)}%`;
   setText(output, percent(tenant.share));
   setText(due_text, `due ${percent(tenant.due)}`);
-  const capped = tenant.in_flight >= tenant.max_in_flight;
+  const capped = tenant.max_in_flight != null && tenant.in_flight >= tenant.max_in_flight;
   [number(tenant.weight, 2), rate(tenant.requests_per_s), rate(tenant.refused_per_s),
-    `${number(tenant.in_flight)} / ${number(tenant.max_in_flight)}${capped ? " at cap" : ""}`,
+    `${number(tenant.in_flight)} / ${tenant.max_in_flight == null ? "any" : number(tenant.max_in_flight)}${capped ? " at cap" : ""}`,
     number(tenant.queued)].forEach((text, place) => setText(cells[place], text));
   cells[2].classList.toggle("alarm", tenant.refused_per_s >= 0.05);
   cells[3].classList.toggle("capped", capped);
