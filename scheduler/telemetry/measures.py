@@ -85,6 +85,6 @@ class Measures:
         if verdict is Verdict.SUCCEEDED:
             series.estimated_s += batch.estimate_s
             series.ratio.observe(service_s / batch.estimate_s if batch.estimate_s else 1.0)
-        row_s = service_s / batch.rows
+        row_s = service_s / max(1, batch.rows)
         for ticket in batch.tickets:
             self.tenants.served(ticket, row_s * ticket.rows)
