@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Generic, Protocol, TypeVar
 
-from scheduler.core.backend import BackendState
+from scheduler.core.backend import BackendState, Batch
 from scheduler.core.events import Abandon, Dispatch, Evict, Reject
 from scheduler.core.outcome import Outcome, Verdict
 from scheduler.core.scheduler import Scheduler
@@ -185,7 +185,7 @@ class Driver(Generic[Request, Response]):
         batch = self._core.batch(dispatch.batch_id)
         if batch is not None:
             self._telemetry.dispatched(batch)
-        task = self._loop.create_task(self._run(dispatch, requests))
+        task = self._loop.create_task(self._run(dispatch, batch, requests))
         self._runs[dispatch.batch_id] = task
         task.add_done_callback(lambda _: self._runs.pop(dispatch.batch_id))
 
@@ -202,7 +202,7 @@ class Driver(Generic[Request, Response]):
             detail = event.detail if isinstance(event, Reject) else ""
             pending.future.set_exception(Refused(event.ticket, event.outcome, event.pushback_s, detail))
 
-    async def _run(self, dispatch: Dispatch, requests: Sequence[Request]) -> None:
+    async def _run(self, dispatch: Dispatch, batch: Batch | None, requests: Sequence[Request]) -> None:
         """Take one batch to its backend, and give its tickets their answers."""
         error: BaseException | None = None
         responses: Sequence[Response] = ()
@@ -215,7 +215,6 @@ class Driver(Generic[Request, Response]):
             error = caught
         now = self.now()
         verdict = _verdict(error)
-        batch = self._core.batch(dispatch.batch_id)
         ended = self._core.complete(dispatch.batch_id, verdict, now=now)
         if batch is not None:
             self._telemetry.completed(batch, verdict, ended, now=now)

@@ -99,7 +99,8 @@ def _tenants(tenants: Any) -> Table:
     table = _table("tenant", "share (│ due)", "", "weight", "requests/s", "refused/s", "in flight / cap", "waiting")
     table.columns[1].justify = "left"
     for each in tenants["rows"]:
-        capped = each["in_flight"] >= each["max_in_flight"]
+        cap = each["max_in_flight"]
+        capped = cap is not None and each["in_flight"] >= cap
         table.add_row(
             Text(each["name"]),
             share_bar(each["share"], each["due"]),
@@ -107,7 +108,7 @@ def _tenants(tenants: Any) -> Table:
             f"{each['weight']:g}",
             f"{each['requests_per_s']:,.1f}",
             _alarming(each["refused_per_s"]),
-            Text(f"{each['in_flight']} / {each['max_in_flight']}", "yellow" if capped else ""),
+            Text(f"{each['in_flight']} / {'any' if cap is None else cap}", "yellow" if capped else ""),
             f"{each['queued']:,}",
         )
     hidden = tenants["matching"] - len(tenants["rows"])
@@ -139,9 +140,18 @@ def _backends(backends: Any) -> Group:
                 (each["name"], "bold"),
                 f"  {'ready' if each['ready'] else 'not ready'}, {sum(each['in_flight'].values())} batches, "
                 f"{duration(each['work_s'])} of work",
+                (_breakers(each["breakers"]), "red"),
             )
             for each in backends
         )
+    )
+
+
+def _breakers(breakers: Any) -> str:
+    return "".join(
+        f", breaker of {model} {breaker['state'].replace('_', ' ')}: {breaker['why']}"
+        for model, breaker in breakers.items()
+        if breaker["state"] != "closed"
     )
 
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 from aiohttp import web
 
 from scheduler.core.snapshot import Snapshot
-from scheduler.telemetry.explain import explain
+from scheduler.telemetry.explain import explain, summarize
 from scheduler.telemetry.live import SCHEMA, Live
 from scheduler.telemetry.metrics import CONTENT_TYPE
 from scheduler.telemetry.observatory import Observatory
@@ -123,8 +123,7 @@ def _observed(observatory: Observatory, listeners: set[asyncio.Task[Any]]) -> di
 
     async def journeys(request: web.Request) -> web.Response:
         newest = observatory.recorder.journal.newest(_number(request, "newest", 50, MAX_NEWEST))
-        journal = observatory.recorder.journal
-        return web.json_response({"schema": SCHEMA, "requests": [explain(each, journal) for each in newest]})
+        return web.json_response({"schema": SCHEMA, "requests": [summarize(each) for each in newest]})
 
     async def journey(request: web.Request) -> web.Response:
         name = request.match_info["name"]

@@ -8,7 +8,9 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any, Final
 
+from scheduler.core.backend import Batch
 from scheduler.core.outcome import Outcome
+from scheduler.core.ticket import Ticket
 from scheduler.telemetry.journey import Journal, Journey
 from scheduler.telemetry.tenants import REFUSALS
 
@@ -16,44 +18,50 @@ from scheduler.telemetry.tenants import REFUSALS
 NOTHING_S: Final = 0.001
 
 
-def explain(journey: Journey, journal: Journal) -> dict[str, Any]:
-    """The journey as plain data: what it was, its steps and parts, and a sentence that names the largest part."""
+def summarize(journey: Journey) -> dict[str, Any]:
+    """The journey in short: what it was, how it ended, and the parts of its time."""
     ticket = journey.ticket
     parts = _parts(journey)
-    largest = max(parts, key=lambda part: parts[part]) if parts else None
-    batch = journey.batch
     return {
         "id": journey.name,
-        "ticket": ticket.ticket_id,
         "class": ticket.priority_class,
         "tenant": ticket.tenant,
         "model": ticket.model,
         "rows": ticket.rows,
-        "queue_bytes": ticket.queue_bytes,
         "outcome": None if journey.outcome is None else journey.outcome.value,
-        "pushback_s": journey.pushback_s,
         "total_s": journey.total_s,
+        "parts": parts,
+        "largest": max(parts, key=lambda part: parts[part]),
+    }
+
+
+def explain(journey: Journey, journal: Journal) -> dict[str, Any]:
+    """The whole journey: its summary, its steps, its batch, and a sentence that says what the largest part was."""
+    ticket = journey.ticket
+    summary = summarize(journey)
+    return summary | {
+        "ticket": ticket.ticket_id,
+        "queue_bytes": ticket.queue_bytes,
+        "pushback_s": journey.pushback_s,
         "tries": journey.tries,
         "virtual": {"when_queued": ticket.queued_tag, "turn": ticket.start_tag},
-        "parts": parts,
-        "largest": largest,
-        "why": _why(journey, parts, largest, journal),
+        "why": _why(journey, summary["parts"], summary["largest"], journal),
         "timeline": _timeline(journey),
-        "batch": None
-        if batch is None
-        else {
-            "id": batch.batch_id,
-            "backend": batch.backend,
-            "rows": batch.rows,
-            "requests": len(batch.tickets),
-            "mates": [
-                {"class": name, "tenant": tenant, "requests": count}
-                for (name, tenant), count in Counter(
-                    (mate.priority_class, mate.tenant) for mate in batch.tickets if mate is not ticket
-                ).most_common()
-            ],
-            "estimate_s": batch.estimate_s,
-        },
+        "batch": None if journey.batch is None else _batch(journey.batch, ticket),
+    }
+
+
+def _batch(batch: Batch, ticket: Ticket) -> dict[str, Any]:
+    mates = Counter((mate.priority_class, mate.tenant) for mate in batch.tickets if mate is not ticket)
+    return {
+        "id": batch.batch_id,
+        "backend": batch.backend,
+        "rows": batch.rows,
+        "requests": len(batch.tickets),
+        "mates": [
+            {"class": name, "tenant": tenant, "requests": count} for (name, tenant), count in mates.most_common()
+        ],
+        "estimate_s": batch.estimate_s,
     }
 
 
@@ -67,7 +75,7 @@ def _parts(journey: Journey) -> dict[str, float]:
     parts["queue"] = journey.dispatched_at - journey.queued_at
     if batch.dispatched_at > journey.dispatched_at:
         parts["failed try"] = batch.dispatched_at - journey.dispatched_at
-    began = batch.dispatched_at if batch.started_at is None else min(batch.started_at, end)
+    began = min(batch.began, end)
     parts["ready at the backend"] = began - batch.dispatched_at
     parts["backend"] = end - began
     return parts
@@ -91,10 +99,10 @@ def _timeline(journey: Journey) -> list[dict[str, Any]]:
     return [{"after_s": at - journey.arrived, "what": what} for at, what in sorted(steps, key=lambda step: step[0])]
 
 
-def _why(journey: Journey, parts: dict[str, float], largest: str | None, journal: Journal) -> str:
+def _why(journey: Journey, parts: dict[str, float], largest: str, journal: Journal) -> str:
     if journey.outcome in REFUSALS and journey.dispatched_at is None and parts["queue"] < NOTHING_S:
         return f"Refused on arrival: {_words(journey.outcome)}."
-    if largest is None or journey.total_s < NOTHING_S:
+    if journey.total_s < NOTHING_S:
         return "Nothing took long."
     reasons: dict[str, Callable[[], str]] = {
         "queue": lambda: f"were spent in the queue. {_waited_behind(journey, journal)}",

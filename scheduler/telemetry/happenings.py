@@ -3,17 +3,23 @@
 from collections import Counter, deque
 from typing import Any, Final
 
+from scheduler.core.breaker import BreakerState
 from scheduler.core.outcome import Outcome
 from scheduler.core.snapshot import Snapshot
 from scheduler.telemetry.measures import Measures
 from scheduler.telemetry.tenants import REFUSALS
 
 KEPT: Final = 50
+CLOSED: Final = BreakerState.CLOSED.value
 # A flood that pauses for a few seconds is one flood.
 QUIET_SAMPLES: Final = 5
 REASONS: Final[dict[Outcome, str]] = {
     Outcome.QUEUE_FULL: "the queue is full",
     Outcome.TENANT_QUEUE_FULL: "tenants have used up their queues",
+    Outcome.RATE_LIMITED: "tenants send more than their rate",
+    Outcome.TOO_LARGE: "requests are larger than a bound",
+    Outcome.DISPLACED: "it makes room for the more important",
+    Outcome.DEADLINE_INFEASIBLE: "deadlines cannot be met",
     Outcome.NO_BACKEND: "no backend is ready",
     Outcome.DRAINING: "the service is stopping",
     Outcome.DEADLINE_EXPIRED: "deadlines pass while they wait",
@@ -26,6 +32,7 @@ class Happenings:
     def __init__(self) -> None:
         self._kept: deque[dict[str, Any]] = deque(maxlen=KEPT)
         self._ready: dict[str, bool] = {}
+        self._breakers: dict[tuple[str, str], str] = {}
         self._pushback: dict[str, float] = {}
         self._refused: Counter[tuple[str, Outcome]] = Counter()
         # Refusals that are going on: samples without one since.
@@ -43,6 +50,7 @@ class Happenings:
                     at, "good" if backend.ready else "bad", f"backend {backend.name} is {_readiness(backend.ready)}"
                 )
                 self._ready[backend.name] = backend.ready
+        self._look_at_breakers(snapshot, at)
         for each in snapshot.classes:
             before = self._pushback.get(each.name, each.pushback_s)
             if before != each.pushback_s:
@@ -50,6 +58,19 @@ class Happenings:
                 self._add(at, "note", f"pushback of {each.name} {verb} from {before:g} s to {each.pushback_s:g} s")
             self._pushback[each.name] = each.pushback_s
         self._look_at_refusals(measures, at)
+
+    def _look_at_breakers(self, snapshot: Snapshot, at: float) -> None:
+        breakers = {
+            (backend.name, model): breaker
+            for backend in snapshot.backends
+            for model, breaker in backend.breakers.items()
+        }
+        states = {key: breaker.state for key, breaker in breakers.items() if breaker.state != CLOSED}
+        for key in states.keys() - self._breakers.keys():
+            self._add(at, "bad", f"breaker of {key[1]} on {key[0]} opened: {breakers[key].why}")
+        for key in self._breakers.keys() - states.keys():
+            self._add(at, "good", f"breaker of {key[1]} on {key[0]} closed")
+        self._breakers = states
 
     def _look_at_refusals(self, measures: Measures, at: float) -> None:
         refused: Counter[tuple[str, Outcome]] = Counter()

@@ -1,6 +1,7 @@
 """The live page's figures: what /events sends once a second, to the page and to `fairlane top`."""
 
 import asyncio
+import logging
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
@@ -14,6 +15,8 @@ from scheduler.telemetry.process import ProcessWatch
 from scheduler.telemetry.recorder import Recorder
 from scheduler.telemetry.tenants import AVERAGE_S, Traffic
 from scheduler.telemetry.window import Window
+
+log = logging.getLogger(__name__)
 
 # Changes with the shape of what /debug/snapshot and /events give: a reader refuses what it does not know.
 SCHEMA: Final = 1
@@ -64,7 +67,11 @@ class Live:
         """Sample until cancelled."""
         while True:
             await asyncio.sleep(INTERVAL_S)
-            self.sample()
+            try:
+                self.sample()
+            except Exception:
+                # One second without figures; the next one may have them.
+                log.exception("the live page's figures could not be taken")
 
     def sample(self) -> None:
         """Take one sample, and wake those who listen."""
@@ -151,6 +158,9 @@ class Live:
     def _tenants(self, match: str, top: int) -> dict[str, Any]:
         busiest = self._recorder.measures.tenants.busiest()
         now_there = {tenant.name: tenant for tenant in self._snapshot.tenants}
+        # Those that wait and have never been answered; tenants that share one place (caps.py) are there under its name.
+        known = dict(busiest)
+        busiest += [(name, Traffic()) for name in now_there if name not in known]
         active = [name for name, traffic in busiest if traffic.service_s > LEAST_SHARE or name in now_there]
         weights = sum(self._settings.for_tenant(name).weight for name in active)
         service_s = sum(traffic.service_s for _, traffic in busiest)

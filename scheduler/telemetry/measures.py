@@ -77,7 +77,7 @@ class Measures:
     def completed(self, batch: Batch, verdict: Verdict, now: float) -> None:
         """Count a batch that has just come back."""
         series = self.batches[batch.backend, batch.model]
-        service_s = now - (batch.dispatched_at if batch.started_at is None else batch.started_at)
+        service_s = now - batch.began
         series.verdicts[verdict] += 1
         series.rows.observe(batch.rows)
         series.service.observe(service_s)
@@ -85,6 +85,6 @@ class Measures:
         if verdict is Verdict.SUCCEEDED:
             series.estimated_s += batch.estimate_s
             series.ratio.observe(service_s / batch.estimate_s if batch.estimate_s else 1.0)
-        row_s = service_s / batch.rows
+        row_s = service_s / max(1, batch.rows)
         for ticket in batch.tickets:
             self.tenants.served(ticket, row_s * ticket.rows)

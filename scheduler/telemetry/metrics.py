@@ -192,7 +192,8 @@ METRICS: Final[tuple[Gauge | Counter | Distribution, ...]] = (
     Counter(
         "fairlane_batches",
         ("backend", "model", "verdict"),
-        "Batches that came back: succeeded, failed (the backend answered with an error) or lost (it did not answer).",
+        "Batches that ended, by how: `succeeded`, `failed` (answered with an error), `garbled` (not what was asked), "
+        "`unavailable` (not served now), `lost` (no answer), `abandoned` (by this side).",
         lambda s: (
             ((backend, model, verdict.value), count)
             for (backend, model), each in s.recorder.measures.batches.items()
@@ -255,6 +256,16 @@ METRICS: Final[tuple[Gauge | Counter | Distribution, ...]] = (
         ("backend",),
         "1 while the backend is ready, else 0.",
         lambda s: (((each.name,), float(each.ready)) for each in s.snapshot.backends),
+    ),
+    Gauge(
+        "fairlane_breaker_state",
+        ("backend", "model", "state"),
+        "1 for a circuit breaker that is `open` or `half_open`, or `closed` after failures; none for what answers.",
+        lambda s: (
+            ((backend.name, model, breaker.state), 1)
+            for backend in s.snapshot.backends
+            for model, breaker in backend.breakers.items()
+        ),
     ),
     Gauge(
         "fairlane_backend_work_seconds",

@@ -15,8 +15,8 @@ from scheduler.core.outcome import Outcome
 from scheduler.core.ticket import Ticket
 
 OTHER: Final = "other"
-# Every ending but the backend's own and the caller's: also what a later outcome may be.
-REFUSALS: Final = frozenset(Outcome) - {Outcome.COMPLETED, Outcome.FAILED, Outcome.CANCELLED}
+# Every ending but those at the backend and the caller's.
+REFUSALS: Final = frozenset(Outcome) - {Outcome.COMPLETED, Outcome.FAILED, Outcome.BACKEND_LOST, Outcome.CANCELLED}
 # Enough for a thousand tenants at a time, and about 1 MB.
 MAX_TENANTS: Final = 4096
 # Rates and shares are averages over about the last half minute, weighted towards now.

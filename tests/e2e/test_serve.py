@@ -115,6 +115,11 @@ def test_infer_commands_answer_from_the_int8_models(serve: Callable[..., Serving
     digits = serving.run("infer", "digits", "--sample", "0", "--sample", "7", "--priority", "background", "--json")
     assert digits.returncode == 0, digits.stderr
     assert serving.state()["ended"]["COMPLETED"] == 3
+    with urllib.request.urlopen(f"{serving.http}/metrics", timeout=10) as reply:
+        metrics = reply.read().decode()
+    assert (
+        'fairlane_requests_total{class="interactive",model="minilm",outcome="completed",tenant="demo"} 1.0' in metrics
+    )
 
 
 def test_interrupt_stops_everything_and_exits_with_zero(serve: Callable[..., Serving], poll_until: Any) -> None:

@@ -1,6 +1,7 @@
 """The live page in a real browser, in front of a whole service."""
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 from playwright.async_api import expect
@@ -25,7 +26,9 @@ async def test_a_flood_is_seen_while_it_lasts(serve: Any, open_page: Any, reques
     served = await serve(tenants={"loud": {"max_queued": 30}}, models={"identity": {"merge": False}})
     page, complaints = await open_page(served)
     served.triton.hold()
-    flood = [send(served, request_of([[n]]), "loud") for n in range(50)]
+    flood = [send(served, request_of([[n]]), "loud") for n in range(2)]
+    await served.triton.until(lambda triton: len(triton.in_flight) == 2)
+    flood += [send(served, request_of([[n]]), "loud") for n in range(48)]
     background = page.locator("#lanes li").nth(1)
     await expect(background.locator(".road output")).to_have_text("30 of 20,000 waiting")
     await expect(background.locator("dl .alarm")).to_be_visible()
@@ -112,3 +115,8 @@ async def test_service_that_goes_away_is_told(serve: Any, open_page: Any) -> Non
     page, _ = await open_page(served)
     await served.app.stop()
     await expect(page.locator("#status")).to_contain_text("no word since", timeout=20000)
+
+
+def test_picture_in_the_readme_is_small() -> None:
+    picture = Path(__file__).parents[2] / "docs" / "live.png"
+    assert picture.stat().st_size < 200 * 1024

@@ -5,6 +5,7 @@ import json
 from typing import Any
 
 import aiohttp
+import grpc
 import pytest
 
 from scheduler.telemetry.live import SCHEMA
@@ -42,7 +43,9 @@ async def test_a_flood_is_seen_with_its_class_tenant_and_refusals(serve: Any, re
     served = await serve(tenants={"loud": {"max_queued": 5, "weight": 2}}, models={"identity": {"merge": False}})
     served.triton.hold()
     flood = (("x-tenant-id", "loud"), ("x-priority", "background"))
-    calls = [asyncio.ensure_future(served.infer(request_of([[n]]), metadata=flood)) for n in range(20)]
+    calls = [asyncio.ensure_future(served.infer(request_of([[n]]), metadata=flood)) for n in range(2)]
+    await served.triton.until(lambda triton: len(triton.in_flight) == 2)
+    calls += [asyncio.ensure_future(served.infer(request_of([[n]]), metadata=flood)) for n in range(18)]
     await eventually(lambda: served.app.snapshot().ended["TENANT_QUEUE_FULL"] == 13)
     history, states = await read_states(served, "", 2)
     state = states[-1]
@@ -55,6 +58,17 @@ async def test_a_flood_is_seen_with_its_class_tenant_and_refusals(serve: Any, re
     assert isinstance(history[0], list)
     served.triton.release()
     await asyncio.gather(*calls, return_exceptions=True)
+
+
+async def test_tenant_that_only_waits_is_shown(serve: Any, request_of: Any) -> None:
+    served = await serve(models={"identity": {"merge": False}})
+    served.triton.hold()
+    call = asyncio.ensure_future(served.infer(request_of([[1]]), metadata=(("x-tenant-id", "patient"),)))
+    await served.triton.until(lambda triton: len(triton.in_flight) == 1)
+    _, states = await read_states(served, "", 2)
+    assert [(each["name"], each["in_flight"]) for each in states[-1]["tenants"]["rows"]] == [("patient", 1)]
+    served.triton.release()
+    await call
 
 
 async def test_tenants_are_filtered_and_bounded_whatever_their_number(
@@ -89,6 +103,17 @@ async def test_request_is_explained_by_its_id(serve: Any, request_of: Any, get: 
     assert [each["id"] for each in newest["requests"]] == ["why/me"]
 
 
+async def test_listeners_are_bounded(serve: Any, monkeypatch: pytest.MonkeyPatch, get: Any) -> None:
+    monkeypatch.setattr("scheduler.edge.http.MAX_LISTENERS", 1)
+    served = await serve()
+    async with (
+        aiohttp.ClientSession(f"http://{served.addresses.http}") as session,
+        session.get("/events") as first,
+    ):
+        assert first.status == 200
+        assert (await get(served, "/events"))[0] == 503
+
+
 async def test_request_that_is_not_in_the_ring_is_named(serve: Any, get: Any) -> None:
     served = await serve()
     status, answer = await get(served, "/debug/requests/gone")
@@ -108,3 +133,18 @@ async def test_page_may_load_nothing_from_elsewhere(serve: Any) -> None:
             async with session.get(path) as reply:
                 assert reply.status == 200
                 assert reply.headers["Content-Security-Policy"].startswith("default-src 'self'")
+
+
+async def test_open_breaker_is_told_with_what_opened_it(serve: Any, request_of: Any, get: Any) -> None:
+    served = await serve()
+    served.triton.failures = [(grpc.StatusCode.UNAVAILABLE, "reloading")] * 20
+    for _ in range(10):
+        with pytest.raises(grpc.aio.AioRpcError):
+            await served.infer(request_of([[1]]), timeout_s=0.3)
+    _, states = await read_states(served, "", 2)
+    (breaker,) = states[-1]["backends"][0]["breakers"].items()
+    assert breaker[0] == "identity"
+    assert breaker[1]["state"] in {"open", "half_open"}
+    assert any("breaker of identity on fake opened" in each["text"] for each in states[-1]["happenings"])
+    _, text = await get(served, "/metrics")
+    assert 'fairlane_breaker_state{backend="fake",model="identity"' in text

@@ -122,7 +122,7 @@ async def test_refused_request_is_an_error_with_its_outcome(serve: Any, request_
         await served.infer(request_of([[1]]))
     await served.app.stop()
     (request,) = spans.named("fairlane.request")
-    assert (request.status.code, request.status.message) == (2, "queue_full")
+    assert (request.status.code, request.status.message) == (2, "too_large")
 
 
 def test_service_without_tracing_imports_nothing_of_it() -> None:

@@ -258,9 +258,9 @@ function updateTenant(row, tenant) {
   due.style.left = `${Math.min(100, 100 * tenant.due)}%`;
   setText(output, percent(tenant.share));
   setText(due_text, `due ${percent(tenant.due)}`);
-  const capped = tenant.in_flight >= tenant.max_in_flight;
+  const capped = tenant.max_in_flight != null && tenant.in_flight >= tenant.max_in_flight;
   [number(tenant.weight, 2), rate(tenant.requests_per_s), rate(tenant.refused_per_s),
-    `${number(tenant.in_flight)} / ${number(tenant.max_in_flight)}${capped ? " at cap" : ""}`,
+    `${number(tenant.in_flight)} / ${tenant.max_in_flight == null ? "any" : number(tenant.max_in_flight)}${capped ? " at cap" : ""}`,
     number(tenant.queued)].forEach((text, place) => setText(cells[place], text));
   cells[2].classList.toggle("alarm", tenant.refused_per_s >= 0.05);
   cells[3].classList.toggle("capped", capped);
@@ -295,11 +295,13 @@ function makeBackend() {
 
 function updateBackend(item, backend) {
   const { mark, name, about } = item.parts;
-  mark.dataset.level = backend.ready ? "good" : "bad";
-  setText(mark, backend.ready ? "●" : "■");
   setText(name, backend.name);
   const batches = Object.values(backend.in_flight).reduce((sum, count) => sum + count, 0);
-  setText(about, `${backend.ready ? "ready" : "not ready"}, ${number(batches)} batches, ${duration(backend.work_s)} of work`);
+  const broken = Object.entries(backend.breakers).filter(([, breaker]) => breaker.state !== "closed")
+    .map(([model, breaker]) => `, breaker of ${model} ${breaker.state.replace("_", " ")}: ${breaker.why}`).join("");
+  mark.dataset.level = !backend.ready ? "bad" : broken ? "note" : "good";
+  setText(mark, MARKS[mark.dataset.level]);
+  setText(about, `${backend.ready ? "ready" : "not ready"}, ${number(batches)} batches, ${duration(backend.work_s)} of work${broken}`);
 }
 
 const MARKS = { good: "●", note: "▲", bad: "■" };
