@@ -2,7 +2,8 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+import logging
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +24,8 @@ from scheduler.triton.keeper import Keeper
 from scheduler.triton.launcher import EmbeddedTriton, TritonStartError
 from scheduler.triton.pool import Call, Pool
 from scheduler.triton.security import BackendSecurity
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +86,27 @@ class App:
     async def until_ready(self) -> None:
         """Wait until a backend is ready."""
         await self._catalog.until_ready()
+
+    def reload(self, read: Callable[[], Config]) -> None:
+        """Read the configuration again and go on with it, or with the old one where it cannot be used.
+
+        Args:
+            read: reads it; raises StartError.
+        """
+        try:
+            new = read()
+            errors = self._config.reload_errors(new)
+            if errors:
+                raise StartError("\n".join(errors))  # noqa: TRY301 - one way for all errors
+        except StartError as error:
+            log.error("the configuration was not reloaded, the old settings stay: %s", error)  # noqa: TRY400
+            self._audit.reload(f"refused: {error}")
+            return
+        self._driver.reconfigure(new.core_settings())
+        self._service.configure(new)
+        self._config = new
+        log.info("the configuration was reloaded")
+        self._audit.reload("done")
 
     async def stop(self) -> bool:
         """Readiness off, accepted requests finished, everything stopped.

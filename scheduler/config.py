@@ -59,6 +59,8 @@ KEEPALIVE_S: Final = 40.0
 IDLE_S: Final = 1800.0
 # The settings of every tenant without an entry, and the tenant of whoever names none.
 DEFAULT_TENANT: Final = "default"
+# What a reload may change.
+RELOADED: Final = frozenset({"classes", "default_class", "tenants", "models", "allow_anonymous"})
 _KEY: Final = re.compile(r"sha256:[0-9a-f]{64}")
 
 
@@ -387,6 +389,21 @@ class Config(_Settings):
         """What the operator says of the model's batch invariance; None: nothing."""
         entry = self.models.get(model)
         return None if entry is None else entry.batch_invariant
+
+    def reload_errors(self, new: Self) -> list[str]:
+        """Why the new configuration cannot take this one's place while the service runs; nothing where it can."""
+        errors = [
+            f"{name}: cannot change while the service runs"
+            for name in type(self).model_fields
+            if name not in RELOADED and getattr(self, name) != getattr(new, name)
+        ]
+        before, after = ([each.name for each in config.classes] for config in (self, new))
+        if before != after:
+            errors.append(
+                f"classes: names and order cannot change while the service runs: expected {', '.join(before)}, "
+                f"got {', '.join(after)}"
+            )
+        return errors
 
     def core_settings(self) -> CoreSettings:
         """The part that the core decides by."""

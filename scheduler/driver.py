@@ -13,6 +13,7 @@ from scheduler.core.backend import BackendState
 from scheduler.core.events import Abandon, Dispatch, Evict, Reject
 from scheduler.core.outcome import Outcome, Verdict
 from scheduler.core.scheduler import Scheduler
+from scheduler.core.settings import CoreSettings
 from scheduler.core.snapshot import Snapshot
 from scheduler.core.ticket import Ticket
 from scheduler.telemetry.hooks import NULL, Telemetry
@@ -124,6 +125,15 @@ class Driver(Generic[Request, Response]):
         """Report a backend or a change of it."""
         self._core.set_backend(state, now=self.now())
         self._telemetry.backend(state)
+        self._pump_soon()
+
+    def reconfigure(self, settings: CoreSettings) -> None:
+        """Go on with these settings.
+
+        Raises:
+            ValueError: the classes are not those of before.
+        """
+        self._core.reconfigure(settings, now=self.now())
         self._pump_soon()
 
     def snapshot(self) -> Snapshot:
