@@ -5,7 +5,7 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from scheduler.config import BackendConfig, Config
 from scheduler.core.backend import BackendState
@@ -26,6 +26,11 @@ from scheduler.triton.pool import Call, Pool
 from scheduler.triton.security import BackendSecurity
 
 log = logging.getLogger(__name__)
+
+# A client that watches gRPC health leaves within milliseconds of being told.
+QUIET_S: Final = 0.1
+# Those that do not watch find out when the port is closed.
+LEAVE_S: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,10 +122,25 @@ class App:
         self._service.draining = True
         self._server.readiness_changed()
         drained = await self._driver.drain(self._config.limits.drain_s)
+        await self._until_clients_left()
         # While the server still runs: what could not be finished gets an answer.
         await self._driver.close()
         await self._stack.aclose()
         return drained
+
+    async def _until_clients_left(self) -> None:
+        """Wait until no request came for QUIET_S: one that arrives as gRPC shuts down ends as CANCELLED, unread.
+
+        Until then they are refused with a pushback; clients that watch gRPC health have left already.
+        """
+        last_seen = self._driver.last_ticket_id
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LEAVE_S):
+                while True:
+                    await asyncio.sleep(QUIET_S)
+                    if self._driver.last_ticket_id == last_seen:
+                        return
+                    last_seen = self._driver.last_ticket_id
 
     async def _start_http(self, stack: contextlib.AsyncExitStack) -> str:
         host, port = split_address(self._config.listen.http)

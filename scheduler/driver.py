@@ -90,6 +90,11 @@ class Driver(Generic[Request, Response]):
         self._last_ticket_id += 1
         return self._last_ticket_id
 
+    @property
+    def last_ticket_id(self) -> int:
+        """The last number that was given."""
+        return self._last_ticket_id
+
     def now(self) -> float:
         """The core's clock: monotonic seconds."""
         return self._loop.time()

@@ -21,7 +21,9 @@ from scheduler.triton.fake import FakeModel, FakeTriton
 
 ROOT = Path(__file__).parents[2]
 READY = re.compile(rb"fairlane is ready: gRPC on (\S+), HTTP on (\S+)")
+# What a client needs that is to notice nothing: retries of UNAVAILABLE, and an eye on gRPC health.
 RETRYING = {
+    "healthCheckConfig": {"serviceName": ""},
     "loadBalancingConfig": [{"round_robin": {}}],
     "methodConfig": [
         {
@@ -60,7 +62,7 @@ async def address_of_triton() -> AsyncIterator[tuple[FakeTriton, str]]:
 
 async def until(condition: Callable[[], Awaitable[bool]]) -> None:
     async with asyncio.timeout(30):
-        while not await condition():
+        while not await condition():  # noqa: ASYNC110 - what is watched is another process
             await asyncio.sleep(0.01)
 
 
