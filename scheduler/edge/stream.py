@@ -128,6 +128,8 @@ class InferenceStream:
                 await before.wait()
             if isinstance(answer, Status):
                 if self._grpc_error:
+                    # Never released: gRPC cannot end a stream while a write is under way.
+                    await self._writing.acquire()
                     raise StreamEnded(answer)
                 answer = _error(request, answer)
             if answer is not None:
