@@ -379,15 +379,3 @@ async def test_typed_contents_and_classification_pass_as_triton_answers_them(
     direct, ours = stub_of(tritons[0]), stub_of(await start())
     for request in (typed, classified, words):
         assert await ours.ModelInfer(request) == await direct.ModelInfer(request)
-
-
-async def test_message_of_64_mib_passes(start: Any) -> None:
-    address = await start(limits={"message_bytes": 70 * 1024 * 1024})
-    options = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
-    values = np.arange(64 * 1024 * 1024 // 4, dtype=np.int32).reshape(1, -1)
-    async with grpc.aio.insecure_channel(address, options=options) as channel:
-        request = service_pb2.ModelInferRequest(model_name="numbers")
-        request.inputs.add(name="IN", datatype="INT32", shape=values.shape)
-        request.raw_input_contents.append(values.tobytes())
-        answer = await service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelInfer(request)
-        assert answer.raw_output_contents[0] == request.raw_input_contents[0]

@@ -10,7 +10,7 @@ import grpc
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tritonclient.grpc import service_pb2
+from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from scheduler.config import Config
 from scheduler.edge.access import Access
@@ -218,6 +218,20 @@ async def test_metadata_beyond_the_limit_is_refused(serve: Any, request_of: Any)
         await served.infer(request_of([[1]]), metadata=flood)
     assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     await served.infer(request_of([[1]]))
+
+
+async def test_message_of_64_mib_passes_and_one_beyond_does_not(serve: Any, request_of: Any) -> None:
+    served = await serve(limits={"message_bytes": 64 * 1024 * 1024 + 1024, "drain_s": 1})
+    options = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
+    request = request_of([[0] * (8 * 1024 * 1024)])
+    async with grpc.aio.insecure_channel(served.addresses.grpc, options=options) as channel:
+        stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+        answer = await stub.ModelInfer(request, timeout=60)
+        assert answer.raw_output_contents[0] == request.raw_input_contents[0]
+        request.id = "x" * 2048
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await stub.ModelInfer(request, timeout=60)
+        assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
 async def test_message_that_unpacks_beyond_the_limit_is_refused(serve: Any, request_of: Any) -> None:
