@@ -7,8 +7,9 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 TRITON_STAMP := $(VENV)/triton/.installed
 MODELS := minilm digits
+SOAK_S ?= 1800
 
-.PHONY: help setup test lint format serve export quantize bench bench-smoke bench-micro core-coverage mutation models
+.PHONY: help setup test soak lint format serve export quantize bench bench-smoke bench-micro core-coverage mutation models
 .PHONY: screenshot triton-container clean
 
 help: ## this list
@@ -38,6 +39,9 @@ lint: setup ## format, lint, strict types, import contracts
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+soak: setup ## mixed traffic, cancellations and kills for SOAK_S seconds: nothing lost, memory flat
+	FAIRLANE_SOAK_S=$(SOAK_S) $(BIN)/python -m pytest tests/e2e/test_soak.py -s --timeout 0
 
 format: setup ## apply the formatter and the lint fixes
 	$(BIN)/ruff format .

@@ -114,6 +114,8 @@ class Serving:
         warm_up: for each varying axis but the batch, the size that it has in the warm-up; None: no warm-up.
             Warm-up inputs are zeros.
         labels: for an output of class scores, the name of each class. Triton's classification extension gives them.
+        batch_invariant: whether a row's answer does not depend on what else is in the batch, as the card's batch test
+            found; the scheduler then merges requests of different tenants.
     """
 
     max_batch_size: int = 32
@@ -121,6 +123,7 @@ class Serving:
     threads: int = 1
     warm_up: Mapping[str, int] | None = field(default_factory=dict)
     labels: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    batch_invariant: bool = False
 
     def __post_init__(self) -> None:
         """Refuse numbers that Triton would."""

@@ -2,18 +2,19 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+import logging
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-import grpc
-from tritonclient.grpc import service_pb2_grpc
-
-from scheduler.config import Config
+from scheduler.config import BackendConfig, Config
+from scheduler.core.backend import BackendState
 from scheduler.core.scheduler import Scheduler
 from scheduler.core.snapshot import Snapshot
 from scheduler.driver import Driver
+from scheduler.edge.audit import Audit
 from scheduler.edge.http import HttpSide
+from scheduler.edge.server import EdgeServer
 from scheduler.edge.service import InferenceService
 from scheduler.errors import StartError
 from scheduler.telemetry.hooks import NULL
@@ -22,9 +23,14 @@ from scheduler.triton.catalog import Catalog
 from scheduler.triton.keeper import Keeper
 from scheduler.triton.launcher import EmbeddedTriton, TritonStartError
 from scheduler.triton.pool import Call, Pool
+from scheduler.triton.security import BackendSecurity
 
-# Answers that are ready leave within this time when the server stops.
-LAST_ANSWERS_S: Final = 1.0
+log = logging.getLogger(__name__)
+
+# A client that watches gRPC health leaves within milliseconds of being told.
+QUIET_S: Final = 0.1
+# Those that do not watch find out when the port is closed.
+LEAVE_S: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +51,10 @@ class App:
         telemetry = NULL if recorder is None else recorder
         self._pool = pool = Pool(telemetry)
         self._driver: Driver[Call, Any] = Driver(Scheduler(config.core_settings()), pool, telemetry)
-        self._catalog = Catalog(pool, self._driver.set_backend)
-        self._service = InferenceService(config, self._driver, self._catalog, pool, telemetry)
+        self._catalog = Catalog(pool, self._backend_changed)
+        self._audit = Audit(config.audit_log)
+        self._service = InferenceService(config, self._driver, self._catalog, pool, self._audit, telemetry)
+        self._server = EdgeServer(config, self._service)
         self._listening = False
         self._observatory = (
             None if recorder is None else Observatory(config, recorder, self.snapshot, lambda: self.ready)
@@ -69,6 +77,7 @@ class App:
             StartError: an address is taken, or the embedded Triton does not start; with the reason.
         """
         async with contextlib.AsyncExitStack() as stack:
+            stack.callback(self._audit.close)
             http = await self._start_http(stack)
             stack.push_async_callback(self._pool.close)
             stack.push_async_callback(self._driver.close)
@@ -83,6 +92,27 @@ class App:
         """Wait until a backend is ready."""
         await self._catalog.until_ready()
 
+    def reload(self, read: Callable[[], Config]) -> None:
+        """Read the configuration again and go on with it, or with the old one where it cannot be used.
+
+        Args:
+            read: reads it; raises StartError.
+        """
+        try:
+            new = read()
+            errors = self._config.reload_errors(new)
+            if errors:
+                raise StartError("\n".join(errors))  # noqa: TRY301 - one way for all errors
+        except StartError as error:
+            log.error("the configuration was not reloaded, the old settings stay: %s", error)  # noqa: TRY400
+            self._audit.reload(f"refused: {error}")
+            return
+        self._driver.reconfigure(new.core_settings())
+        self._service.configure(new)
+        self._config = new
+        log.info("the configuration was reloaded")
+        self._audit.reload("done")
+
     async def stop(self) -> bool:
         """Readiness off, accepted requests finished, everything stopped.
 
@@ -90,11 +120,27 @@ class App:
             False where requests were still there after `limits.drain_s` seconds.
         """
         self._service.draining = True
+        self._server.readiness_changed()
         drained = await self._driver.drain(self._config.limits.drain_s)
+        await self._until_clients_left()
         # While the server still runs: what could not be finished gets an answer.
         await self._driver.close()
         await self._stack.aclose()
         return drained
+
+    async def _until_clients_left(self) -> None:
+        """Wait until no request came for QUIET_S: one that arrives as gRPC shuts down ends as CANCELLED, unread.
+
+        Until then they are refused with a pushback; clients that watch gRPC health have left already.
+        """
+        last_seen = self._driver.last_ticket_id
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LEAVE_S):
+                while True:
+                    await asyncio.sleep(QUIET_S)
+                    if self._driver.last_ticket_id == last_seen:
+                        return
+                    last_seen = self._driver.last_ticket_id
 
     async def _start_http(self, stack: contextlib.AsyncExitStack) -> str:
         host, port = split_address(self._config.listen.http)
@@ -116,29 +162,21 @@ class App:
             except TritonStartError as error:
                 raise StartError(str(error)) from None
         for backend in self._config.backends:
-            await self._pool.connect(backend.name, backend.grpc)
+            try:
+                await self._pool.connect(backend.name, backend.grpc, _security(backend))
+            except OSError as error:
+                raise StartError(f"backends.{backend.name}.tls: {error}") from None
         await self._catalog.refresh()
         return None
 
     async def _start_grpc(self, stack: contextlib.AsyncExitStack) -> str:
         host, port = split_address(self._config.listen.grpc)
-        message_bytes = self._config.limits.message_bytes
-        server = grpc.aio.server(
-            options=[
-                ("grpc.max_send_message_length", message_bytes),
-                ("grpc.max_receive_message_length", message_bytes),
-                # Two schedulers on one port would each see half of the traffic, in silence.
-                ("grpc.so_reuseport", 0),
-            ]
-        )
-        service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(self._service, server)
-        try:
-            bound = server.add_insecure_port(f"{host}:{port}")
-        except RuntimeError as error:
-            raise StartError(f"listen.grpc: {host}:{port}: cannot be bound: {error}") from None
-        await server.start()
-        stack.push_async_callback(server.stop, LAST_ANSWERS_S)
-        return f"{host}:{bound}"
+        stack.push_async_callback(self._server.stop)
+        return f"{host}:{await self._server.start(host, port)}"
+
+    def _backend_changed(self, state: BackendState) -> None:
+        self._driver.set_backend(state)
+        self._server.readiness_changed()
 
 
 def split_address(address: str) -> tuple[str, int]:
@@ -151,6 +189,21 @@ def split_address(address: str) -> tuple[str, int]:
     if not host or not port.isdigit() or int(port) > 65535:
         raise StartError(f"expected HOST:PORT, got {address!r}")
     return host, int(port)
+
+
+def _security(backend: BackendConfig) -> BackendSecurity:
+    secrets = {key: value.get_secret_value() for key, value in backend.restricted_protocol.items()}
+    if backend.tls is None:
+        return BackendSecurity(restricted_protocol=secrets)
+    tls = backend.tls
+    return BackendSecurity(
+        tls=True,
+        ca=tls.ca,
+        certificate=tls.certificate,
+        key=tls.key,
+        server_name=tls.server_name,
+        restricted_protocol=secrets,
+    )
 
 
 @contextlib.asynccontextmanager

@@ -4,13 +4,15 @@ Precedence: flags, then the file, then the environment (`FAIRLANE_GRPC`, `FAIRLA
 `FAIRLANE_MODEL_REPOSITORY`), then the defaults below. docs/config.md lists every field.
 """
 
+import ipaddress
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 
 from scheduler.core.settings import Cap, ClassSettings, CoreSettings, TenantSettings
 from scheduler.errors import StartError
@@ -47,12 +49,48 @@ LABELLED_TENANTS: Final = 20
 JOURNAL_REQUESTS: Final = 4096
 # One request in a hundred tells how the usual ones fare.
 TRACE_SAMPLE: Final = 0.01
+# Triton's and gRPC's own clients send less than 1 KiB; a trace context and a token fit easily.
+METADATA_BYTES: Final = 16 * 1024
+# Calls that one connection may have open: more than a busy client needs, and a bound on what one peer makes us hold.
+CALLS_PER_CONNECTION: Final = 1024
+# A peer that vanished without a word is found within a minute.
+KEEPALIVE_S: Final = 40.0
+# Long enough that a client that calls now and then keeps its connection.
+IDLE_S: Final = 1800.0
+# The settings of every tenant without an entry, and the tenant of whoever names none.
+DEFAULT_TENANT: Final = "default"
+# What a reload may change.
+RELOADED: Final = frozenset({"classes", "default_class", "tenants", "models", "allow_anonymous"})
+_KEY: Final = re.compile(r"sha256:[0-9a-f]{64}")
 
 
 class _Settings(BaseModel):
     """A frozen part of the file; unknown keys are errors, so that a typo cannot pass."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ServerTls(_Settings):
+    """The service's own certificate. The files are read again when they change, without a restart."""
+
+    certificate: Path = Field(description="Certificate chain of the service, PEM.")
+    key: Path = Field(description="Private key of the service, PEM.")
+    client_ca: Path | None = Field(
+        default=None, description="Authorities of client certificates, PEM; where set, every client must show one."
+    )
+
+
+class BackendTls(_Settings):
+    """How to speak TLS to a backend."""
+
+    ca: Path | None = Field(
+        default=None, description="Authorities of the backend's certificate, PEM; none: the system's."
+    )
+    certificate: Path | None = Field(default=None, description="Certificate chain to show to the backend, PEM.")
+    key: Path | None = Field(default=None, description="Private key of that certificate, PEM.")
+    server_name: str | None = Field(
+        default=None, description="Name expected in the backend's certificate where it is not the address's."
+    )
 
 
 class Listen(_Settings):
@@ -62,6 +100,7 @@ class Listen(_Settings):
     http: str = Field(
         default=DEFAULT_HTTP, description="HOST:PORT of the live page, /metrics, /healthz, /readyz and /debug."
     )
+    tls: ServerTls | None = Field(default=None, description="TLS of the gRPC service; none: plain text.")
 
 
 class BackendConfig(_Settings):
@@ -69,6 +108,11 @@ class BackendConfig(_Settings):
 
     name: str = Field(description="Name in logs, metrics and the snapshot.", min_length=1)
     grpc: str = Field(description="HOST:PORT of its gRPC service.")
+    tls: BackendTls | None = Field(default=None, description="TLS to the backend; none: plain text.")
+    restricted_protocol: dict[str, SecretStr] = Field(
+        default_factory=dict,
+        description="KEY: VALUE of Triton's `--grpc-restricted-protocol`, sent as `triton-grpc-protocol-KEY`.",
+    )
 
 
 class ClassConfig(_Settings):
@@ -134,6 +178,32 @@ class TenantConfig(_Settings):
             raise ValueError("burst: expected rate_per_s beside it")
         return self
 
+    classes: tuple[str, ...] | None = Field(default=None, description="Classes that it may use; not set: all.")
+    models: tuple[str, ...] = Field(default=("*",), description="Shell patterns of the models that it may use.")
+    api_keys: tuple[str, ...] = Field(
+        default=(), description="SHA-256 of its API keys, as `sha256:` and 64 hexadecimal digits; several for rotation."
+    )
+    certificates: tuple[str, ...] = Field(
+        default=(), description="Common or alternative names of its client certificates (with `listen.tls.client_ca`)."
+    )
+    admin: bool = Field(
+        default=False, description="Whether it may load and unload models, change settings and register shared memory."
+    )
+
+    @field_validator("api_keys")
+    @classmethod
+    def _hashed(cls, keys: tuple[str, ...]) -> tuple[str, ...]:
+        for key in keys:
+            if not _KEY.fullmatch(key):
+                # Not repeated: it may be a key in plain text.
+                raise ValueError("expected `sha256:` and 64 lower-case hexadecimal digits for each key")
+        return keys
+
+    @property
+    def has_credentials(self) -> bool:
+        """Whether the tenant proves who it is."""
+        return bool(self.api_keys or self.certificates)
+
 
 class Limits(_Settings):
     """Bounds of the whole process."""
@@ -147,6 +217,20 @@ class Limits(_Settings):
     queue_bytes: int = Field(default=QUEUE_BYTES, gt=0, description="Bytes of waiting tensors in all, at most.")
     message_bytes: int = Field(default=MESSAGE_BYTES, gt=0, description="Bytes of one gRPC message, at most.")
     drain_s: float = Field(default=DRAIN_S, ge=0, description="Seconds to finish accepted requests when stopping.")
+    metadata_bytes: int = Field(
+        default=METADATA_BYTES, ge=1024, description="Bytes of one call's metadata, at most; gRPC refuses more."
+    )
+    calls_per_connection: int = Field(
+        default=CALLS_PER_CONNECTION, gt=0, description="Open calls of one connection, at most; the client queues more."
+    )
+    keepalive_s: float = Field(
+        default=KEEPALIVE_S,
+        gt=0,
+        description="Seconds of silence after which a connection is asked for a sign of life.",
+    )
+    idle_s: float = Field(
+        default=IDLE_S, gt=0, description="Seconds after which a connection without calls is closed; clients reconnect."
+    )
 
 
 class Logs(_Settings):
@@ -192,6 +276,11 @@ class ModelConfigEntry(_Settings):
     """Per-model settings of the scheduler (Triton's own stand in config.pbtxt)."""
 
     merge: bool = Field(default=True, description="Whether requests of different callers may ride in one batch.")
+    batch_invariant: bool | None = Field(
+        default=None,
+        description="Whether answers do not depend on what else is in the batch, so that different tenants' requests "
+        "may ride together; not set: what `batch_invariant` says in the parameters of config.pbtxt.",
+    )
 
 
 def _default_classes() -> tuple[ClassConfig, ...]:
@@ -230,6 +319,14 @@ class Config(_Settings):
         default_factory=TelemetryConfig, description="What is told of the requests that pass."
     )
     models: dict[str, ModelConfigEntry] = Field(default_factory=dict, description="Per-model settings.")
+    allow_anonymous: bool = Field(
+        default=False,
+        description="Whether callers without credentials are served on other than loopback addresses, or beside "
+        "tenants with credentials.",
+    )
+    audit_log: Path | None = Field(
+        default=None, description="File of the audit log, a JSON line a record; not set: standard error."
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -245,7 +342,38 @@ class Config(_Settings):
         backends = [entry.name for entry in self.backends]
         if len(set(backends)) != len(backends):
             raise ValueError(f"backends: names must differ, got {', '.join(backends)}")
+        self._check_tenants(names)
         return self
+
+    def _check_tenants(self, classes: list[str]) -> None:
+        owners: dict[str, str] = {}
+        for name, tenant in self.tenants.items():
+            unknown = [each for each in tenant.classes or () if each not in classes]
+            if unknown or tenant.classes == ():
+                raise ValueError(
+                    f"tenants.{name}.classes: expected some of {', '.join(classes)}, got {', '.join(unknown) or 'none'}"
+                )
+            for credential in (*tenant.api_keys, *tenant.certificates):
+                if owners.setdefault(credential, name) != name:
+                    raise ValueError(f"tenants.{name}: has a key or certificate of tenant {owners[credential]}")
+            if tenant.certificates and (self.listen.tls is None or self.listen.tls.client_ca is None):
+                raise ValueError(f"tenants.{name}.certificates: expected listen.tls.client_ca to be set")
+        if not (self.authenticates or self.allow_anonymous or _loopback(self.listen.grpc)):
+            raise ValueError(
+                f"listen.grpc: {self.listen.grpc} is not a loopback address: expected tenants with api_keys or "
+                "certificates, or `allow_anonymous: true`"
+            )
+        admins = sorted(name for name, tenant in self.tenants.items() if tenant.admin and not tenant.has_credentials)
+        if admins and not _loopback(self.listen.grpc):
+            raise ValueError(
+                f"tenants.{admins[0]}.admin: expected api_keys or certificates, since {self.listen.grpc} is not a "
+                "loopback address"
+            )
+
+    @property
+    def authenticates(self) -> bool:
+        """Whether callers prove who they are."""
+        return any(tenant.has_credentials for tenant in self.tenants.values())
 
     @property
     def untagged_class(self) -> str:
@@ -256,6 +384,26 @@ class Config(_Settings):
         """Whether requests for the model may ride in one batch."""
         entry = self.models.get(model)
         return entry is None or entry.merge
+
+    def batch_invariant(self, model: str) -> bool | None:
+        """What the operator says of the model's batch invariance; None: nothing."""
+        entry = self.models.get(model)
+        return None if entry is None else entry.batch_invariant
+
+    def reload_errors(self, new: Self) -> list[str]:
+        """Why the new configuration cannot take this one's place while the service runs; nothing where it can."""
+        errors = [
+            f"{name}: cannot change while the service runs"
+            for name in type(self).model_fields
+            if name not in RELOADED and getattr(self, name) != getattr(new, name)
+        ]
+        before, after = ([each.name for each in config.classes] for config in (self, new))
+        if before != after:
+            errors.append(
+                f"classes: names and order cannot change while the service runs: expected {', '.join(before)}, "
+                f"got {', '.join(after)}"
+            )
+        return errors
 
     def core_settings(self) -> CoreSettings:
         """The part that the core decides by."""
@@ -280,6 +428,16 @@ def _class_settings(entry: ClassConfig) -> ClassSettings:
         max_queue_bytes=entry.max_queue_bytes,
         strict=entry.strict,
     )
+
+
+def _loopback(address: str) -> bool:
+    host = address.rpartition(":")[0].strip("[]")
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _tenant_settings(entry: TenantConfig) -> TenantSettings:
@@ -360,4 +518,6 @@ def _why(detail: Any) -> str:
         return "unknown key"
     message = str(detail["msg"]).removeprefix("Value error, ")
     given = detail.get("input")
-    return message if isinstance(given, dict | list | Config) else f"{message}, got {given!r}"
+    # A key that was not hashed is still a secret.
+    secret = "api_keys" in detail["loc"] or "restricted_protocol" in detail["loc"]
+    return message if secret or isinstance(given, dict | list | tuple | Config) else f"{message}, got {given!r}"

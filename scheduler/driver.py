@@ -13,6 +13,7 @@ from scheduler.core.backend import BackendState, Batch
 from scheduler.core.events import Abandon, Dispatch, Evict, Reject
 from scheduler.core.outcome import Outcome, Verdict
 from scheduler.core.scheduler import Scheduler
+from scheduler.core.settings import CoreSettings
 from scheduler.core.snapshot import Snapshot
 from scheduler.core.ticket import Ticket
 from scheduler.telemetry.hooks import NULL, Telemetry
@@ -89,6 +90,11 @@ class Driver(Generic[Request, Response]):
         self._last_ticket_id += 1
         return self._last_ticket_id
 
+    @property
+    def last_ticket_id(self) -> int:
+        """The last number that was given."""
+        return self._last_ticket_id
+
     def now(self) -> float:
         """The core's clock: monotonic seconds."""
         return self._loop.time()
@@ -124,6 +130,15 @@ class Driver(Generic[Request, Response]):
         """Report a backend or a change of it."""
         self._core.set_backend(state, now=self.now())
         self._telemetry.backend(state)
+        self._pump_soon()
+
+    def reconfigure(self, settings: CoreSettings) -> None:
+        """Go on with these settings.
+
+        Raises:
+            ValueError: the classes are not those of before.
+        """
+        self._core.reconfigure(settings, now=self.now())
         self._pump_soon()
 
     def snapshot(self) -> Snapshot:

@@ -21,10 +21,14 @@ class RequestError(Exception):
         code: the gRPC status code of the answer.
         reason: from the closed list of reasons in docs/protocol.md.
         pushback_s: seconds after which to come again; None where that cannot help.
+        tenant: whom access was refused, empty where nobody known asks.
     """
 
-    def __init__(self, code: grpc.StatusCode, reason: str, message: str, pushback_s: float | None = None) -> None:
+    def __init__(
+        self, code: grpc.StatusCode, reason: str, message: str, pushback_s: float | None = None, tenant: str = ""
+    ) -> None:
         super().__init__(message)
+        self.tenant = tenant
         self.code = code
         self.reason = reason
         self.pushback_s = pushback_s
@@ -43,3 +47,18 @@ def unknown_model(message: str) -> RequestError:
 def no_backend(message: str) -> RequestError:
     """UNAVAILABLE: nothing answers right now."""
     return RequestError(grpc.StatusCode.UNAVAILABLE, Outcome.NO_BACKEND.name, message, NO_BACKEND_PUSHBACK_S)
+
+
+def unauthenticated(message: str) -> RequestError:
+    """UNAUTHENTICATED: nobody known asks."""
+    return RequestError(grpc.StatusCode.UNAUTHENTICATED, "UNAUTHENTICATED", message)
+
+
+def denied(tenant: str, message: str) -> RequestError:
+    """PERMISSION_DENIED: the tenant is known, and may not do this."""
+    return RequestError(grpc.StatusCode.PERMISSION_DENIED, "PERMISSION_DENIED", message, tenant=tenant)
+
+
+def unsupported(message: str) -> RequestError:
+    """UNIMPLEMENTED: it cannot be done with the backends as they are; the message says why."""
+    return RequestError(grpc.StatusCode.UNIMPLEMENTED, "UNSUPPORTED", message)

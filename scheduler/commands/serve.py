@@ -2,7 +2,9 @@
 
 import asyncio
 import gc
+import resource
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -39,7 +41,7 @@ def serve(
     try:
         config = load(config_path, overrides)
         logs.configure(config.telemetry.logs.format, config.telemetry.logs.level)
-        drained = asyncio.run(_run(config))
+        drained = asyncio.run(_run(config, lambda: load(config_path, overrides)))
     except StartError as error:
         raise click.ClickException(str(error)) from None
     if not drained:
@@ -59,13 +61,15 @@ def _overrides(
     return overrides
 
 
-async def _run(config: Config) -> bool:
-    """Serve until SIGINT or SIGTERM; False where the drain ran out of time."""
+async def _run(config: Config, read: Callable[[], Config]) -> bool:
+    """Serve until SIGINT or SIGTERM, reload at SIGHUP; False where the drain ran out of time."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
+    _allow_many_connections()
     app = App(config)
+    loop.add_signal_handler(signal.SIGHUP, app.reload, read)
     starting = asyncio.create_task(_start(app))
     stopping = asyncio.create_task(stop.wait())
     await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -89,6 +93,12 @@ async def _start(app: App) -> None:
         await app.until_ready()
     _quiet_collector()
     click.echo(_ready_line(addresses))
+
+
+def _allow_many_connections() -> None:
+    """As many open sockets as the system lets this process have; the usual 1024 are fewer than a fleet of clients."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _quiet_collector() -> None:

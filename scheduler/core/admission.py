@@ -49,6 +49,10 @@ class Admission:
         self.bytes_by_class = [0] * len(settings.classes)
         self._newest = [Newest() for _ in settings.classes]
 
+    def reconfigure(self, settings: CoreSettings) -> None:
+        """Go on with these bounds, for the same classes."""
+        self._settings = settings
+
     def refusal(self, ticket: Ticket, rank: int, tenant: Tenant, *, now: float) -> Refusal | None:
         """Why the ticket must be refused, or None where it may queue, perhaps in place of lesser ones."""
         limits, settings = tenant.settings, self._settings.classes[rank]

@@ -16,6 +16,7 @@ max_tenants tickets ahead of their turn in MEMORY_S. Tenants with settings never
 """
 
 from collections import OrderedDict
+from collections.abc import Iterable
 from math import inf
 from typing import TYPE_CHECKING, Final
 
@@ -83,15 +84,21 @@ class Tenant:
 
     def __init__(self, name: str, settings: TenantSettings, bucket: TokenBucket | None = None) -> None:
         self.name = name
-        self.settings = settings
-        self.held = Held(Cap(settings.max_in_flight, settings.max_rows_in_flight))
-        self._of_model = {model: Held(cap) for model, cap in settings.model_caps.items()} if settings.model_caps else {}
         self.queued = 0
         self.queue_bytes = 0
         self.parked: dict[Flow, None] = {}
-        self.bucket = bucket
         self.admitted = False
-        self.counts_rows = self.held.most_rows < inf or any(held.most_rows < inf for held in self._of_model.values())
+        self.reconfigure(settings, bucket, ())
+
+    def reconfigure(self, settings: TenantSettings, bucket: TokenBucket | None, held: Iterable[Ticket]) -> None:
+        """Go on with these settings and this rate; `held` are the tickets that have places now."""
+        self.settings = settings
+        self.bucket = bucket
+        self.held = Held(Cap(settings.max_in_flight, settings.max_rows_in_flight))
+        self._of_model = {model: Held(cap) for model, cap in settings.model_caps.items()} if settings.model_caps else {}
+        self.counts_rows = self.held.most_rows < inf or any(each.most_rows < inf for each in self._of_model.values())
+        for ticket in held:
+            self.take(ticket)
 
     @property
     def in_flight(self) -> int:
@@ -173,6 +180,26 @@ class Tenants:
         tenant = self._by_name[name] = Tenant(name, settings, self._bucket(name, settings))
         tenant.admitted = known
         return tenant
+
+    def reconfigure(self, settings: CoreSettings, held: Iterable[Ticket]) -> None:
+        """Go on with these settings; whoever waits or is at a backend stays counted.
+
+        Args:
+            settings: the new ones.
+            held: tickets at the backends, or between two tries there.
+        """
+        before, self._settings = self._settings, settings
+        of_tenant: dict[str, list[Ticket]] = {}
+        for ticket in held:
+            of_tenant.setdefault(ticket.tenant if ticket.holder is None else ticket.holder.name, []).append(ticket)
+        for name in [name for name in self._buckets if before.for_tenant(name) != settings.for_tenant(name)]:
+            del self._buckets[name]
+        for name in [name for name in self._known if name in settings.tenants]:
+            del self._known[name]
+        for name, tenant in self._by_name.items():
+            own = settings.for_tenant(name)
+            tenant.reconfigure(own, self._bucket(name, own), of_tenant.get(name, ()))
+        self._open = sum(1 for name in self._by_name if name not in settings.tenants and name != OTHERS)
 
     def forget_idle(self, tenant: Tenant, *, now: float) -> None:
         """Drop a tenant that has nothing queued and nothing in flight; its name is known for a while."""

@@ -48,6 +48,11 @@ class Fleet:
         """Tickets in the batches that are out, those included whose caller has gone."""
         return sum(len(batch.tickets) for batch in self._batches.values())
 
+    def held(self) -> Iterator[Ticket]:
+        """The tickets at the backends, those of callers that have gone included."""
+        for batch in self._batches.values():
+            yield from batch.tickets
+
     def set_state(self, state: BackendState, *, now: float) -> None:
         """Add a backend, or change what it offers; one that is ready again is probed at once."""
         backend = self._backends.get(state.name)

@@ -176,6 +176,13 @@ class ClassQueue(Account):
         self._resting: list[tuple[float, int, Flow]] = []
         self._serial = 0
 
+    def reconfigure(self, settings: ClassSettings) -> None:
+        """Go on with these settings and the tenants' weights as they are now; start tags stay."""
+        self.settings = settings
+        self.weight = inf if settings.strict else settings.weight
+        for flow in self._flows.values():
+            flow.weight = flow.tenant.settings.weight
+
     @property
     def backlogged(self) -> bool:
         """Whether anything waits here, retries included."""

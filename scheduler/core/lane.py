@@ -71,6 +71,12 @@ class Lane:
                 best = found
         return best
 
+    def reconfigure(self, classes: Sequence[ClassSettings]) -> None:
+        """Go on with these settings of the same classes, most important first."""
+        for queue, settings in zip(self.classes, classes, strict=True):
+            queue.reconfigure(settings)
+            self.virtual.join(queue)  # no credit for a time in which its weight was another
+
     def waiting(self) -> Iterator[Ticket]:
         """Every ticket that waits here, retries included."""
         for queue in self.classes:

@@ -133,6 +133,26 @@ class Scheduler:
         self._advance(now)
         self._draining = True
 
+    def reconfigure(self, settings: CoreSettings, *, now: float) -> None:
+        """Go on with these settings of classes and tenants. No ticket is dropped, also where a bound is now exceeded.
+
+        Raises:
+            ValueError: the classes are not those of before, in the same order.
+        """
+        before, after = ([each.name for each in some.classes] for some in (self._settings, settings))
+        if after != before:
+            raise ValueError(f"classes: expected {', '.join(before)} as before, got {', '.join(after)}")
+        self._advance(now)
+        self._settings = settings
+        self._admission.reconfigure(settings)
+        retrying = (ticket for ticket in self._tickets.values() if ticket.state is TicketState.RETRYING)
+        self._tenants.reconfigure(settings, [*self._fleet.held(), *retrying])
+        for lane in self._lanes.values():
+            lane.reconfigure(settings.classes)
+            self._runnable[lane.model] = None
+        for tenant in self._tenants.all():
+            self._unpark(tenant)
+
     def tick(self, *, now: float) -> None:
         """Let time pass: what has expired is evicted, and what was kept back until now may go."""
         self._advance(now)
@@ -405,10 +425,13 @@ class Scheduler:
         tenant = _holder(ticket)
         tenant.release(ticket)
         if tenant.parked:
-            for flow in tenant.unblocked():
-                flow.unpark()
-                self._runnable[flow.owner.model] = None
+            self._unpark(tenant)
         self._tenants.forget_idle(tenant, now=self._now)
+
+    def _unpark(self, tenant: Tenant) -> None:
+        for flow in tenant.unblocked():
+            flow.unpark()
+            self._runnable[flow.owner.model] = None
 
     def _finish(self, ticket: Ticket, outcome: Outcome) -> None:
         ticket.state = TicketState.ENDED

@@ -1,16 +1,13 @@
 """From a request and its metadata to class, tenant, deadline and id. docs/protocol.md has the table."""
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 from scheduler.config import Config
-from scheduler.errors import invalid
+from scheduler.edge.access import NAME_LENGTH, Access, AuthContext, printable_name
+from scheduler.errors import denied, invalid
 
-DEFAULT_TENANT: Final = "default"
-# Names come from outside and end in logs and metrics.
-NAME_LENGTH: Final = 128
-TENANT_HEADERS: Final = ("x-tenant-id", "x-llm-d-inference-fairness-id")
 MICROSECONDS: Final = 1e-6
 # A year: longer ones mean "no limit", and gRPC overflows on the largest.
 LONGEST_TIMEOUT_S: Final = 365 * 86400.0
@@ -34,34 +31,52 @@ class Caller:
 
 
 class Classifier:
-    """Reads what a client says about itself."""
+    """Reads what a client says about itself, and checks that it may have what it asks for."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, access: Access) -> None:
         self._classes = [entry.name for entry in config.classes]
         self._untagged = config.untagged_class
+        self._access = access
 
     def classify(
-        self, request: Any, metadata: Iterable[tuple[str, str | bytes]] | None, remaining_s: float | None
+        self, request: Any, headers: Mapping[str, str], remaining_s: float | None, auth_context: AuthContext
     ) -> Caller:
         """Tell who asks.
 
         Args:
             request: a `ModelInferRequest`.
-            metadata: the call's metadata.
+            headers: the call's metadata.
             remaining_s: what is left of the client's gRPC deadline, None where it set none.
+            auth_context: what the transport knows of the peer.
 
         Raises:
-            RequestError: INVALID_ARGUMENT, for an unknown class or an unusable name.
+            RequestError: INVALID_ARGUMENT, for an unknown class or an unusable name; UNAUTHENTICATED or
+                PERMISSION_DENIED, for a caller that is unknown or may not use the class or the model.
         """
-        headers = {key: value for key, value in metadata or () if isinstance(value, str)}
+        tenant = self._access.identify(headers, auth_context)
+        self._access.check_model(tenant, request.model_name)
         return Caller(
-            priority_class=self._class_of(request, headers),
-            tenant=_tenant_of(headers),
-            request_id=request.id or _name(headers.get("x-request-id", ""), "x-request-id"),
+            priority_class=self._class_of(request, headers, tenant),
+            tenant=tenant,
+            request_id=request.id or printable_name(headers.get("x-request-id", ""), "x-request-id"),
             timeout_s=_sooner(remaining_s, _timeout_s(request)),
         )
 
-    def _class_of(self, request: Any, headers: dict[str, str]) -> str:
+    def _class_of(self, request: Any, headers: Mapping[str, str], tenant: str) -> str:
+        asked = self._asked_class(request, headers)
+        permitted = self._access.rights(tenant).classes
+        if permitted is None or asked in permitted:
+            return asked or self._untagged
+        if asked:
+            raise denied(
+                tenant, f"tenant {tenant} may not use class {asked}; it may use {', '.join(sorted(permitted))}"
+            )
+        if self._untagged in permitted:
+            return self._untagged
+        return next(name for name in self._classes if name in permitted)
+
+    def _asked_class(self, request: Any, headers: Mapping[str, str]) -> str:
+        """The class that the request names, empty where it names none."""
         if "x-priority" in headers:
             return self._named(headers["x-priority"], "x-priority")
         level = _integer(request, "priority")
@@ -70,28 +85,12 @@ class Classifier:
             return self._classes[min(level, len(self._classes)) - 1]
         if "x-llm-d-inference-objective" in headers:
             return self._named(headers["x-llm-d-inference-objective"], "x-llm-d-inference-objective")
-        return self._untagged
+        return ""
 
     def _named(self, name: str, header: str) -> str:
         if name not in self._classes:
             raise invalid(f"{header}: unknown class {name[:NAME_LENGTH]!r}; expected one of {', '.join(self._classes)}")
         return name
-
-
-def _tenant_of(headers: dict[str, str]) -> str:
-    for header in TENANT_HEADERS:
-        if headers.get(header):
-            return _name(headers[header], header)
-    return DEFAULT_TENANT
-
-
-def _name(value: str, header: str) -> str:
-    if len(value) > NAME_LENGTH or not value.isprintable():
-        raise invalid(
-            f"{header}: expected at most {NAME_LENGTH} printable characters, "
-            f"got {len(value)} characters{'' if value.isprintable() else ', some not printable'}"
-        )
-    return value
 
 
 def _timeout_s(request: Any) -> float | None:

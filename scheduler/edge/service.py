@@ -1,6 +1,6 @@
-"""`inference.GRPCInferenceService`: ModelInfer is scheduled, health and metadata are answered or relayed."""
+"""`inference.GRPCInferenceService`: inference is scheduled, the rest is answered, relayed, or fanned out."""
 
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Coroutine
 from typing import Any, Final, NoReturn
 
 import grpc
@@ -10,31 +10,36 @@ from scheduler.config import Config
 from scheduler.core.ticket import Ticket
 from scheduler.driver import Driver, Refused
 from scheduler.edge import status
-from scheduler.edge.classify import NAME_LENGTH, Caller, Classifier
+from scheduler.edge.access import NAME_LENGTH, Access
+from scheduler.edge.audit import Audit
+from scheduler.edge.classify import Caller, Classifier
+from scheduler.edge.relay import Relay
+from scheduler.edge.statistics import QueueTimes
+from scheduler.edge.stream import GRPC_ERROR_HEADER, InferenceStream, Responses, StreamEnded, streamed
 from scheduler.edge.validate import check
-from scheduler.errors import RequestError, no_backend
+from scheduler.errors import RequestError, unsupported
 from scheduler.telemetry.hooks import NULL, Telemetry
 from scheduler.triton.catalog import Catalog
 from scheduler.triton.merge import merge_key
 from scheduler.triton.pool import BackendFailure, Call, Pool
+from scheduler.triton.spec import ModelSpec
 
-# A metadata call that Triton has not answered by then will not be.
-RELAY_TIMEOUT_S: Final = 10.0
-# RPCs answered by one ready backend; what they tell is the same on all.
-RELAYED: Final = ("ServerMetadata", "ModelReady", "ModelMetadata", "ModelConfig", "ModelStatistics", "RepositoryIndex")
-# RPCs that change or tell the state of one backend, or that are not scheduled yet.
-REFUSED: Final = (
-    "RepositoryModelLoad",
-    "RepositoryModelUnload",
+Context = grpc.aio.ServicerContext[Any, Any]
+
+# Answered by one ready backend; what they tell is the same on all.
+RELAYED: Final = ("ServerMetadata", "ModelReady", "ModelMetadata", "ModelConfig")
+# Carried out by every backend, or an error; for tenants with `admin`.
+FANNED_OUT: Final = ("RepositoryModelLoad", "RepositoryModelUnload", "TraceSetting", "LogSettings")
+# Carried out by the only backend, refused where there are several; for tenants with `admin`.
+OF_THE_ONLY_BACKEND: Final = (
     "SystemSharedMemoryStatus",
     "SystemSharedMemoryRegister",
     "SystemSharedMemoryUnregister",
     "CudaSharedMemoryStatus",
     "CudaSharedMemoryRegister",
     "CudaSharedMemoryUnregister",
-    "TraceSetting",
-    "LogSettings",
 )
+REFUSED_ACCESS: Final = frozenset({grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED})
 
 
 class InferenceService(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]
@@ -46,41 +51,44 @@ class InferenceService(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: 
         driver: Driver[Call, Any],
         catalog: Catalog,
         pool: Pool,
+        audit: Audit,
         telemetry: Telemetry = NULL,
     ) -> None:
-        self._config = config
         self._telemetry = telemetry
-        self._classifier = Classifier(config)
         self._driver = driver
         self._catalog = catalog
         self._pool = pool
+        self._relay = Relay(pool, catalog)
+        self._queue_times = QueueTimes()
+        self._audit = audit
         self.draining = False
+        self.configure(config)
+
+    def configure(self, config: Config) -> None:
+        """Go on with these settings of tenants, classes and models; calls under way keep what they began with."""
+        self._config = config
+        self._access = Access(config)
+        self._classifier = Classifier(config, self._access)
 
     @property
     def ready(self) -> bool:
         """Whether inference is possible: a backend is ready, and the service is not shutting down."""
         return not self.draining and bool(self._catalog.ready())
 
-    async def ModelInfer(self, request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:  # noqa: N802
+    async def ModelInfer(self, request: Any, context: Context) -> Any:  # noqa: N802
         """Schedule one inference request."""
         try:
-            caller = self._classifier.classify(request, context.invocation_metadata(), context.time_remaining())
+            caller = self._classifier.classify(
+                request, _headers(context), context.time_remaining(), context.auth_context
+            )
             # Echoed on every way a call can end: in the answer, and in a trailer.
             request.id = caller.request_id
             context.set_trailing_metadata(_id_trailer(caller.request_id))
-            arrived = self._driver.now()
-            ticket = await self._ticket(request, caller, arrived)
-            self._telemetry.received(
-                ticket,
-                request_id=caller.request_id,
-                headers=context.invocation_metadata() or (),
-                arrived=arrived,
-                now=self._driver.now(),
-            )
-            return await self._driver.submit(ticket, Call(request, ticket))
+            ticket = await self._ticket(request, caller, context)
+            return await self._served(Call(request, ticket))
         except RequestError as error:
             self._telemetry.invalid(error.reason)
-            ended = status.of_request_error(error)
+            ended = self._refused(error, context, "ModelInfer", request.model_name)
         except Refused as refused:
             ended = status.of_refusal(refused)
         except BackendFailure as failure:
@@ -90,52 +98,199 @@ class InferenceService(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: 
         del context
         return await aborting
 
-    async def ModelStreamInfer(self, request_iterator: Any, context: grpc.aio.ServicerContext[Any, Any]) -> None:  # noqa: N802
-        """Refuse: streams are not scheduled yet, and unscheduled they would pass by everyone's share."""
-        del request_iterator
-        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "ModelStreamInfer is not scheduled yet; use ModelInfer")
+    async def ModelStreamInfer(self, request_iterator: AsyncIterator[Any], context: Context) -> None:  # noqa: N802
+        """Schedule each request of a stream; see stream.py."""
+        headers = _headers(context)
 
-    async def ServerLive(self, request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:  # noqa: N802
+        async def answer(request: Any, responses: Responses) -> Any:
+            return await self._answer_on_stream(request, responses, headers, context)
+
+        grpc_error = headers.get(GRPC_ERROR_HEADER, "").lower() == "true"
+        stream = InferenceStream(answer, self._answers_once, context.write, grpc_error=grpc_error)
+        try:
+            await stream.run(request_iterator)
+        except StreamEnded as ended:
+            await _abort(context, ended.status, "")
+
+    async def ServerLive(self, request: Any, context: Context) -> Any:  # noqa: N802
         """The scheduler is there."""
         del request, context
         return service_pb2.ServerLiveResponse(live=True)
 
-    async def ServerReady(self, request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:  # noqa: N802
+    async def ServerReady(self, request: Any, context: Context) -> Any:  # noqa: N802
         """Whether a backend is ready and the service is not shutting down."""
         del request, context
         return service_pb2.ServerReadyResponse(ready=self.ready)
 
-    async def relay(self, method: str, request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
-        """Hand a call to a ready backend as it is, and its answer or its error back."""
-        ready = self._catalog.ready()
-        if not ready:
-            error = no_backend("no backend is ready")
-            return await _abort(context, status.of_request_error(error), "")
-        name = getattr(request, "name", "")
-        backend = next((each for each in ready if name and self._catalog.serves(each, name)), ready[0])
-        try:
-            return await getattr(self._pool.stub(backend), method)(request, timeout=RELAY_TIMEOUT_S)
-        except grpc.aio.AioRpcError as error:
-            return await context.abort(error.code(), error.details() or "")
+    async def RepositoryIndex(self, request: Any, context: Context) -> Any:  # noqa: N802
+        """The models of a ready backend, as far as the caller may use them."""
 
-    async def _ticket(self, request: Any, caller: Caller, arrived: float) -> Ticket:
+        async def index(tenant: str) -> Any:
+            answer = await self._relay.to_one("RepositoryIndex", request)
+            permits = self._access.rights(tenant).permits_model
+            kept = [model for model in answer.models if permits(model.name)]
+            return service_pb2.RepositoryIndexResponse(models=kept)
+
+        return await self._guarded("RepositoryIndex", context, index)
+
+    async def ModelStatistics(self, request: Any, context: Context) -> Any:  # noqa: N802
+        """Statistics of all backends together, as far as the caller may use the models."""
+
+        async def statistics(tenant: str) -> Any:
+            if request.name:
+                self._access.check_model(tenant, request.name)
+            answer = await self._relay.statistics(request, self._queue_times)
+            permits = self._access.rights(tenant).permits_model
+            kept = [each for each in answer.model_stats if permits(each.name)]
+            return service_pb2.ModelStatisticsResponse(model_stats=kept)
+
+        return await self._guarded("ModelStatistics", context, statistics)
+
+    async def relay(self, method: str, request: Any, context: Context) -> Any:
+        """Hand a call to a ready backend as it is, and its answer or its error back."""
+
+        async def relayed(tenant: str) -> Any:
+            name = getattr(request, "name", "")
+            if name:
+                self._access.check_model(tenant, name)
+            return await self._relay.to_one(method, request)
+
+        return await self._guarded(method, context, relayed)
+
+    async def administer(self, method: str, request: Any, context: Context) -> Any:
+        """An admin action, on every backend or on the only one; it stands in the audit log."""
+        what = f"{method} {_subject(request)}".strip()
+
+        async def administered(tenant: str) -> Any:
+            self._access.check_admin(tenant, method)
+            outcome = "ended unexpectedly"
+            try:
+                if method in FANNED_OUT:
+                    answer = await self._relay.to_all(method, request, context.time_remaining())
+                else:
+                    answer = await self._relay.to_only(method, request)
+                outcome = "done"
+            except grpc.aio.AioRpcError as error:
+                outcome = f"{error.code().name}: {error.details()}"
+                raise
+            except RequestError as error:
+                outcome = f"{error.code.name}: {error}"
+                raise
+            finally:
+                self._audit.action(tenant, context.peer(), what, outcome)
+            return answer
+
+        return await self._guarded(what, context, administered)
+
+    async def _guarded(self, what: str, context: Context, action: Any) -> Any:
+        """Run `action(tenant)` for a caller that is known; errors end the call."""
+        try:
+            return await action(self._access.identify(_headers(context), context.auth_context))
+        except RequestError as error:
+            ended = self._refused(error, context, what, "")
+        except grpc.aio.AioRpcError as error:
+            ended = status.Status(error.code(), error.details() or "", ())
+        return await _abort(context, ended, "")
+
+    def _refused(self, error: RequestError, context: Context, what: str, model: str) -> status.Status:
+        if error.code in REFUSED_ACCESS:
+            self._audit.refused(error.tenant, context.peer(), f"{what} {model}".strip(), f"{error.code.name}: {error}")
+        return status.of_request_error(error)
+
+    async def _answer_on_stream(
+        self, request: Any, responses: Responses, headers: dict[str, str], context: Context
+    ) -> Any:
+        """A response, a status, or None where the responses have gone their own way."""
+        try:
+            caller = self._classifier.classify(request, headers, context.time_remaining(), context.auth_context)
+            request.id = caller.request_id
+            spec = await self._catalog.find(request.model_name, request.model_version)
+            ticket = await self._ticket(request, caller, context)
+            answer = await self._served(Call(request, ticket, responses if spec.decoupled else None))
+        except RequestError as error:
+            self._telemetry.invalid(error.reason)
+            return self._refused(error, context, "ModelStreamInfer", request.model_name)
+        except Refused as refused:
+            return status.of_refusal(refused)
+        except BackendFailure as failure:
+            return status.of_backend_failure(failure)
+        return None if answer is None else streamed(answer)
+
+    async def _answers_once(self, request: Any) -> bool:
+        """Whether the model gives one response to a request; so does one that nobody knows: an error."""
+        try:
+            return not (await self._catalog.find(request.model_name, request.model_version)).decoupled
+        except RequestError:
+            return True
+
+    async def _served(self, call: Call) -> Any:
+        queued_at = self._driver.now()
+        answer = await self._driver.submit(call.ticket, call)
+        if answer is not None:
+            self._queue_times.add(answer.model_name, answer.model_version, call.sent_at - queued_at)
+        return answer
+
+    async def _ticket(self, request: Any, caller: Caller, context: Context) -> Ticket:
+        arrived = self._driver.now()
         spec = await self._catalog.find(request.model_name, request.model_version)
-        rows = check(request, spec)
-        return Ticket(
+        rows, complete = check(request, spec)
+        if len(self._pool.names()) > 1:
+            _check_movable(request, spec)
+        ticket = Ticket(
             ticket_id=self._driver.next_ticket_id(),
             priority_class=caller.priority_class,
             tenant=caller.tenant,
             model=spec.name,
             rows=rows,
             queue_bytes=request.ByteSize(),
-            merge_key=merge_key(request, spec) if self._config.merges(spec.name) else None,
+            merge_key=self._merge_key(request, spec, caller) if complete else None,
             deadline=None if caller.timeout_s is None else arrived + caller.timeout_s,
         )
+        self._telemetry.received(
+            ticket,
+            request_id=caller.request_id,
+            headers=context.invocation_metadata() or (),
+            arrived=arrived,
+            now=self._driver.now(),
+        )
+        return ticket
+
+    def _merge_key(self, request: Any, spec: ModelSpec, caller: Caller) -> str | None:
+        """The key under which the request may be merged: with its own tenant's, or with everybody's."""
+        if not self._config.merges(spec.name):
+            return None
+        key = merge_key(request, spec)
+        invariant = self._config.batch_invariant(spec.name)
+        if key is None or (spec.batch_invariant if invariant is None else invariant):
+            return key
+        # Where answers depend on what else is in the batch, one tenant's words must not change another's answer.
+        return f"{caller.tenant!r} {key}"
 
 
-def _abort(
-    context: grpc.aio.ServicerContext[Any, Any], ended: status.Status, request_id: str
-) -> Coroutine[Any, Any, NoReturn]:
+def _check_movable(request: Any, spec: ModelSpec) -> None:
+    """Raise UNIMPLEMENTED for a request that only one of several backends could answer."""
+    if spec.stateful:
+        raise unsupported(
+            f"model {spec.name} keeps state between requests, and there are several backends; it needs exactly one"
+        )
+    for tensor in (*request.inputs, *request.outputs):
+        if "shared_memory_region" in tensor.parameters:
+            raise unsupported(
+                f"model {spec.name}, {tensor.name}: shared memory is registered with one backend, and there are "
+                "several; it needs exactly one"
+            )
+
+
+def _headers(context: Context) -> dict[str, str]:
+    return {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
+
+
+def _subject(request: Any) -> str:
+    """What an admin action concerns: a model or a region."""
+    return str(getattr(request, "model_name", "") or getattr(request, "name", ""))
+
+
+def _abort(context: Context, ended: status.Status, request_id: str) -> Coroutine[Any, Any, NoReturn]:
     return context.abort(ended.code, ended.message, (*ended.trailers, *_id_trailer(request_id)))
 
 
@@ -147,23 +302,20 @@ def _id_trailer(request_id: str) -> tuple[tuple[str, str], ...]:
 
 
 def _relayed(method: str) -> Any:
-    async def handler(self: InferenceService, request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+    async def handler(self: InferenceService, request: Any, context: Context) -> Any:
         return await self.relay(method, request, context)
 
     return handler
 
 
-def _refused(method: str) -> Any:
-    async def handler(self: InferenceService, request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
-        del self, request
-        await context.abort(
-            grpc.StatusCode.UNIMPLEMENTED, f"{method} concerns one backend; send it to Triton itself, not to Fairlane"
-        )
+def _administered(method: str) -> Any:
+    async def handler(self: InferenceService, request: Any, context: Context) -> Any:
+        return await self.administer(method, request, context)
 
     return handler
 
 
 for _method in RELAYED:
     setattr(InferenceService, _method, _relayed(_method))
-for _method in REFUSED:
-    setattr(InferenceService, _method, _refused(_method))
+for _method in (*FANNED_OUT, *OF_THE_ONLY_BACKEND):
+    setattr(InferenceService, _method, _administered(_method))

@@ -67,7 +67,9 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
 
     async def start(self) -> str:
         """Listen on a free port; returns HOST:PORT."""
-        self._server = grpc.aio.server()
+        # As in Triton: no bound on messages.
+        unbounded = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
+        self._server = grpc.aio.server(options=unbounded)
         service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(self, self._server)
         port = self._server.add_insecure_port("127.0.0.1:0")
         await self._server.start()

@@ -11,7 +11,9 @@ from scheduler.core.outcome import Verdict
 from scheduler.core.ticket import Ticket
 from scheduler.driver import BatchError
 from scheduler.telemetry.hooks import NULL, Telemetry
+from scheduler.triton.decoupled import ResponseStream, relay_responses
 from scheduler.triton.merge import SplitError, merge, split
+from scheduler.triton.security import PLAIN, BackendSecurity
 
 # Codes that are not about the requests. With the others the model answered: a request may be guilty.
 VERDICTS: Final = {
@@ -33,13 +35,20 @@ class BackendFailure(BatchError):
 
 
 class Call:
-    """A request on its way to a backend: the message as the client sent it, and its ticket."""
+    """A request on its way to a backend: the message as the client sent it, and its ticket.
 
-    __slots__ = ("request", "ticket")
+    Attributes:
+        stream: where a decoupled model's responses go; None for a request that has one response.
+        sent_at: when it was last handed to a backend, in the event loop's seconds.
+    """
 
-    def __init__(self, request: Any, ticket: Ticket) -> None:
+    __slots__ = ("request", "sent_at", "stream", "ticket")
+
+    def __init__(self, request: Any, ticket: Ticket, stream: ResponseStream | None = None) -> None:
         self.request = request
         self.ticket = ticket
+        self.stream = stream
+        self.sent_at = 0.0
 
 
 class Pool:
@@ -62,10 +71,10 @@ class Pool:
         self._channels: dict[str, grpc.aio.Channel] = {}
         self._stubs: dict[str, Any] = {}
 
-    async def connect(self, name: str, address: str) -> None:
+    async def connect(self, name: str, address: str, security: BackendSecurity = PLAIN) -> None:
         """Open the channel of a backend; one that the name had before is closed."""
         await self.disconnect(name)
-        channel = grpc.aio.insecure_channel(address, options=self._options)
+        channel = security.channel(address, self._options)
         self._channels[name] = channel
         self._stubs[name] = service_pb2_grpc.GRPCInferenceServiceStub(channel)
 
@@ -103,10 +112,16 @@ class Pool:
         Raises:
             BackendFailure: the backend failed the batch, or did not answer.
         """
+        sent_at = asyncio.get_running_loop().time()
+        for call in requests:
+            call.sent_at = sent_at
         messages = [call.request for call in requests]
         rows = [call.ticket.rows for call in requests]
         ticket = requests[0].ticket
         model = ticket.model
+        if requests[0].stream is not None:
+            await self._stream(backend, requests[0], timeout_s)
+            return [None]
         if len(messages) == 1:
             return [await self._infer(backend, ticket, messages[0], timeout_s)]
         response = await self._infer(backend, ticket, merge(messages, rows), timeout_s)
@@ -115,6 +130,26 @@ class Pool:
         except SplitError as error:
             # Alone, each gets whatever the model makes of it.
             raise BackendFailure(model, grpc.StatusCode.INTERNAL, str(error), Verdict.GARBLED) from error
+
+    async def _stream(self, backend: str, call: Call, timeout_s: float | None) -> None:
+        """Send one request to a decoupled model, and hand on its responses until the last."""
+        model, stub = call.ticket.model, self._stubs.get(backend)
+        if stub is None or call.stream is None:
+            details = f"backend {backend} is not connected"
+            raise BackendFailure(model, grpc.StatusCode.UNAVAILABLE, details, Verdict.LOST)
+        headers = self._telemetry.headers(call.ticket)
+        try:
+            error_message = await relay_responses(stub, call.request, call.stream, timeout_s, headers)
+        except grpc.aio.AioRpcError as error:
+            raise await self._failure(backend, model, error) from error
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            details = "nobody waits for the responses"
+            raise BackendFailure(model, grpc.StatusCode.CANCELLED, details, Verdict.ABANDONED) from None
+        if error_message:
+            raise BackendFailure(model, grpc.StatusCode.INTERNAL, error_message)
 
     async def _infer(self, backend: str, ticket: Ticket, request: Any, timeout_s: float | None) -> Any:
         """Send one request; `ticket` is one of those that ride in it."""
@@ -126,8 +161,7 @@ class Pool:
         try:
             return await stub.ModelInfer(request, timeout=timeout_s, metadata=self._telemetry.headers(ticket))
         except grpc.aio.AioRpcError as error:
-            gone = error.code() is grpc.StatusCode.UNAVAILABLE and not await self._connected(backend)
-            raise BackendFailure(model, error.code(), error.details() or "", Verdict.LOST if gone else None) from error
+            raise await self._failure(backend, model, error) from error
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task is not None and task.cancelling():
@@ -135,6 +169,10 @@ class Pool:
             # The channel was closed under the call.
             details = f"backend {backend} was disconnected"
             raise BackendFailure(model, grpc.StatusCode.UNAVAILABLE, details, Verdict.LOST) from None
+
+    async def _failure(self, backend: str, model: str, error: grpc.aio.AioRpcError) -> BackendFailure:
+        gone = error.code() is grpc.StatusCode.UNAVAILABLE and not await self._connected(backend)
+        return BackendFailure(model, error.code(), error.details() or "", Verdict.LOST if gone else None)
 
     async def _connected(self, backend: str) -> bool:
         """Whether an UNAVAILABLE can have come from the server: where the connection is gone, the channel made it."""

@@ -24,6 +24,8 @@ ELEMENT_BYTES: Final[dict[str, int]] = {
     "FP32": 4,
     "FP64": 8,
 }
+# Parameter of config.pbtxt by which a model says that its answers do not depend on what else is in the batch.
+BATCH_INVARIANT: Final = "batch_invariant"
 _LENGTH: Final = struct.Struct("<I")
 
 
@@ -64,6 +66,10 @@ class ModelSpec:
         mergeable: whether rows of different requests may go as one: the model has a batch dimension,
             keeps no state between requests, gives one response to each, and asks for no ragged input.
         versions: versions that are loaded.
+        outputs: names of the outputs.
+        decoupled: whether a request may have any number of responses.
+        stateful: whether requests of one sequence depend on one another.
+        batch_invariant: whether the model's config says that answers do not depend on what else is in the batch.
     """
 
     name: str
@@ -72,6 +78,10 @@ class ModelSpec:
     inputs: dict[str, TensorSpec]
     mergeable: bool
     versions: tuple[str, ...]
+    outputs: frozenset[str] = frozenset()
+    decoupled: bool = False
+    stateful: bool = False
+    batch_invariant: bool = False
 
     @property
     def capacity(self) -> ModelCapacity:
@@ -88,7 +98,16 @@ def spec_from_config(config: Any, versions: tuple[str, ...]) -> ModelSpec:
         inputs={tensor.name: _tensor(tensor) for tensor in config.input},
         mergeable=_mergeable(config),
         versions=versions,
+        outputs=frozenset(tensor.name for tensor in config.output),
+        decoupled=config.model_transaction_policy.decoupled,
+        stateful=config.WhichOneof("scheduling_choice") == "sequence_batching",
+        batch_invariant=_parameter(config, BATCH_INVARIANT) == "true",
     )
+
+
+def _parameter(config: Any, name: str) -> str:
+    """A parameter of config.pbtxt, empty where it is not there; reading a protobuf map by key would add it."""
+    return str(config.parameters[name].string_value) if name in config.parameters else ""
 
 
 def _tensor(tensor: Any) -> TensorSpec:

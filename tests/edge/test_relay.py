@@ -29,30 +29,6 @@ async def test_backends_own_error_is_relayed(serve: Any) -> None:
     assert caught.value.code() is grpc.StatusCode.NOT_FOUND
 
 
-@pytest.mark.parametrize(
-    ("method", "message"),
-    [
-        ("RepositoryModelLoad", service_pb2.RepositoryModelLoadRequest(model_name="m")),
-        ("SystemSharedMemoryStatus", service_pb2.SystemSharedMemoryStatusRequest()),
-        ("LogSettings", service_pb2.LogSettingsRequest()),
-    ],
-)
-async def test_rpcs_of_one_backend_are_refused_in_words(serve: Any, method: str, message: Any) -> None:
-    served = await serve()
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await getattr(served.stub, method)(message)
-    assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
-    assert method in caught.value.details()
-
-
-async def test_stream_is_refused_in_words(serve: Any) -> None:
-    served = await serve()
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        async for _ in served.stub.ModelStreamInfer(iter([service_pb2.ModelInferRequest()])):
-            pass
-    assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
-
-
 async def test_http_side_tells_health_readiness_and_state(serve: Any) -> None:
     served = await serve()
     async with aiohttp.ClientSession(f"http://{served.addresses.http}") as session:

@@ -1,0 +1,78 @@
+"""The service's own TLS certificate, read again whenever its files have changed."""
+
+import logging
+import ssl
+import threading
+from pathlib import Path
+from typing import Any, Final
+
+import grpc
+
+from scheduler.config import ServerTls
+from scheduler.errors import StartError
+
+log = logging.getLogger(__name__)
+
+# What tells that a file is another one: inode, size, time of change.
+Signature = tuple[tuple[int, int, int], ...]
+UNREADABLE: Final[Signature] = ()
+
+
+class Certificates:
+    """Certificates for gRPC, which asks for them at every handshake, in a thread of its own.
+
+    Args:
+        tls: the files.
+
+    Raises:
+        StartError: a file cannot be read, or the key does not belong to the certificate.
+    """
+
+    def __init__(self, tls: ServerTls) -> None:
+        self._tls = tls
+        self._lock = threading.Lock()
+        try:
+            self._signature = self._look()
+            self._first = self._read()
+        except (OSError, ssl.SSLError) as error:
+            raise StartError(f"listen.tls: {tls.certificate}, {tls.key}: {error}") from None
+
+    def credentials(self) -> Any:
+        """The server's credentials."""
+        return grpc.dynamic_ssl_server_credentials(
+            self._first, self._fetch, require_client_authentication=self._tls.client_ca is not None
+        )
+
+    def _fetch(self) -> Any:
+        """The certificates if they are others than before, None to go on with those."""
+        with self._lock:
+            try:
+                signature = self._look()
+                if signature == self._signature:
+                    return None
+                configuration = self._read()
+            except (OSError, ssl.SSLError) as error:
+                # Half-written files, or a key that comes a moment after its certificate: the old ones stay.
+                log.warning("listen.tls: the changed certificate is not used yet: %s", error)
+                return None
+            self._signature = signature
+        log.info("listen.tls: certificate read again from %s", self._tls.certificate)
+        return configuration
+
+    def _files(self) -> list[Path]:
+        files = [self._tls.certificate, self._tls.key]
+        return files if self._tls.client_ca is None else [*files, self._tls.client_ca]
+
+    def _look(self) -> Signature:
+        stats = [path.stat() for path in self._files()]
+        return tuple((each.st_ino, each.st_size, each.st_mtime_ns) for each in stats)
+
+    def _read(self) -> Any:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(self._tls.certificate, self._tls.key)
+        client_ca = None
+        if self._tls.client_ca is not None:
+            context.load_verify_locations(self._tls.client_ca)
+            client_ca = self._tls.client_ca.read_bytes()
+        pair = (self._tls.key.read_bytes(), self._tls.certificate.read_bytes())
+        return grpc.ssl_server_certificate_configuration([pair], client_ca)

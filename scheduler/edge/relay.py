@@ -1,0 +1,124 @@
+"""Calls that are not inference: to one ready backend, to all of them, or to the only one."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any, Final
+
+import grpc
+
+from scheduler.edge.statistics import QueueTimes, summed
+from scheduler.errors import RequestError, no_backend, unsupported
+from scheduler.triton.catalog import Catalog
+from scheduler.triton.pool import Pool
+
+# A metadata call that Triton has not answered by then will not be.
+RELAY_TIMEOUT_S: Final = 10.0
+# Loading a model reads and warms it up; a client's own deadline is the sooner one where it sets any.
+LOAD_TIMEOUT_S: Final = 600.0
+# After these a model may be there that was not there before, or not be there any longer.
+CHANGING: Final = frozenset({"RepositoryModelLoad", "RepositoryModelUnload"})
+
+
+class Relay:
+    """Calls to the backends' own RPCs.
+
+    A backend's own error comes out as the `grpc.aio.AioRpcError` that it is.
+    """
+
+    def __init__(self, pool: Pool, catalog: Catalog) -> None:
+        self._pool = pool
+        self._catalog = catalog
+
+    async def to_one(self, method: str, request: Any) -> Any:
+        """Ask a ready backend; where the request names a model, one that serves it.
+
+        Raises:
+            RequestError: UNAVAILABLE, where none is ready.
+        """
+        ready = self._ready()
+        name = getattr(request, "name", "")
+        backend = next((each for each in ready if name and self._catalog.serves(each, name)), ready[0])
+        return await self._call(backend, method, request, RELAY_TIMEOUT_S)
+
+    async def to_all(self, method: str, request: Any, remaining_s: float | None) -> Any:
+        """Ask every backend, ready or not: all must agree.
+
+        Args:
+            method: name of the RPC.
+            request: its message.
+            remaining_s: what is left of the client's deadline, None where it set none.
+
+        Returns:
+            The answer of the first backend; all answered.
+
+        Raises:
+            RequestError: some backend did not do it; with its code, and each backend's answer in the message.
+        """
+        names = self._pool.names()
+        if not names:
+            raise no_backend("no backend is connected")
+        limit_s = LOAD_TIMEOUT_S if method in CHANGING else RELAY_TIMEOUT_S
+        timeout_s = limit_s if remaining_s is None else min(limit_s, remaining_s)
+        calls = (self._call(name, method, request, timeout_s) for name in names)
+        answers = await asyncio.gather(*calls, return_exceptions=True)
+        if method in CHANGING:
+            await self._catalog.refresh()
+        errors = [answer for answer in answers if isinstance(answer, BaseException)]
+        if not errors:
+            return answers[0]
+        if len(names) == 1:
+            raise errors[0]
+        raise _disagreement(method, names, answers)
+
+    async def to_only(self, method: str, request: Any) -> Any:
+        """Ask the only backend.
+
+        Raises:
+            RequestError: UNIMPLEMENTED, where there are several: a region lies in one machine's memory, and which
+                backend a request goes to is decided anew for each.
+        """
+        names = self._pool.names()
+        if len(names) > 1:
+            raise unsupported(
+                f"{method}: there are {len(names)} backends ({', '.join(names)}), and a request may go to any; "
+                "shared memory needs exactly one"
+            )
+        if not names:
+            raise no_backend("no backend is connected")
+        return await self._call(names[0], method, request, RELAY_TIMEOUT_S)
+
+    async def statistics(self, request: Any, queue_times: QueueTimes) -> Any:
+        """Statistics of all ready backends, added up; of a model, those that serve it.
+
+        Raises:
+            RequestError: UNAVAILABLE, where none is ready.
+        """
+        ready = self._ready()
+        serving = [each for each in ready if self._catalog.serves(each, request.name)] if request.name else ready
+        calls = (self._call(name, "ModelStatistics", request, RELAY_TIMEOUT_S) for name in serving or ready[:1])
+        return summed(await asyncio.gather(*calls), queue_times)
+
+    def _ready(self) -> list[str]:
+        ready = self._catalog.ready()
+        if not ready:
+            raise no_backend("no backend is ready")
+        return ready
+
+    async def _call(self, backend: str, method: str, request: Any, timeout_s: float) -> Any:
+        return await getattr(self._pool.stub(backend), method)(request, timeout=timeout_s)
+
+
+def _disagreement(method: str, names: Sequence[str], answers: Sequence[Any]) -> RequestError:
+    """One error that tells what each backend said."""
+    told = []
+    code = None
+    for name, answer in zip(names, answers, strict=True):
+        if isinstance(answer, grpc.aio.AioRpcError):
+            code = code or answer.code()
+            told.append(f"{name}: {answer.code().name}: {answer.details()}")
+        elif isinstance(answer, BaseException):
+            told.append(f"{name}: {type(answer).__name__}")
+        else:
+            told.append(f"{name}: done")
+    message = f"{method}: not all backends agree: {'; '.join(told)}"
+    return RequestError(code or grpc.StatusCode.UNAVAILABLE, "BACKENDS_DISAGREE", message)

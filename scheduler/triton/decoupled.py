@@ -1,0 +1,75 @@
+"""One request to a decoupled model: any number of responses, over a stream of its own.
+
+The stream's request side stays open until the last response: Triton 24.10 (2.51.0) crashes, the whole process,
+when a stream is cancelled whose request side has been closed. So the last response has to be told from the others,
+and Triton tells it only where it may send an empty one; where the client did not ask for that, it stays here.
+Triton's header `triton_grpc_error` is not passed on either: with it a model's error crashes that release as well.
+"""
+
+from collections.abc import Callable
+from typing import Any, Final, Protocol
+
+import grpc
+
+EMPTY_FINAL: Final = "triton_enable_empty_final_response"
+FINAL: Final = "triton_final_response"
+
+
+class ResponseStream(Protocol):
+    """Where the responses go.
+
+    Attributes:
+        ends_at_error: whether the first error ends it.
+    """
+
+    ends_at_error: bool
+
+    async def put(self, response: Any) -> None:
+        """Take one `ModelStreamInferResponse`; returns when the client has room for more."""
+
+    def on_close(self, close: Callable[[], object]) -> None:
+        """Call `close` when nobody waits for responses any longer."""
+
+
+async def relay_responses(
+    stub: Any, request: Any, stream: ResponseStream, timeout_s: float | None, metadata: Any = None
+) -> str:
+    """Send the request, and hand on its responses until the last.
+
+    Args:
+        stub: a `GRPCInferenceServiceStub`.
+        request: a `ModelInferRequest`; it will ask for an empty last response.
+        stream: where the responses go.
+        timeout_s: for all of it; None: no limit.
+        metadata: of the call.
+
+    Returns:
+        The error that ended the stream where the first one is to do so, else nothing.
+
+    Raises:
+        grpc.aio.AioRpcError: the stream ended with an error.
+        asyncio.CancelledError: this task was cancelled, or nobody waits for the responses any longer.
+    """
+    wants_empty = EMPTY_FINAL in request.parameters and request.parameters[EMPTY_FINAL].bool_param
+    request.parameters[EMPTY_FINAL].bool_param = True
+    upstream = stub.ModelStreamInfer(timeout=timeout_s, metadata=metadata)
+    stream.on_close(upstream.cancel)
+    try:
+        await upstream.write(request)
+        while (response := await upstream.read()) is not grpc.aio.EOF:
+            if stream.ends_at_error and response.error_message:
+                return str(response.error_message)
+            final = _is_final(response)
+            if not final or wants_empty or response.error_message or response.infer_response.outputs:
+                await stream.put(response)
+            if final:
+                await upstream.done_writing()
+        return ""
+    finally:
+        upstream.cancel()
+
+
+def _is_final(response: Any) -> bool:
+    """An error from before the model ran says nothing of being the last, and is."""
+    parameters = response.infer_response.parameters
+    return parameters[FINAL].bool_param if FINAL in parameters else bool(response.error_message)

@@ -1,0 +1,221 @@
+"""Mixed traffic, cancellations, bad requests and killed Tritons: every request ends once, and memory stays flat.
+
+`make soak` runs it for half an hour; among the tests it takes SHORT_S. Counted from both sides: what the clients
+offered is what was answered, refused or cancelled, and what the scheduler says that it ended agrees with that.
+"""
+
+import asyncio
+import json
+import os
+import random
+import re
+import signal
+import sys
+from collections import Counter
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import grpc
+import numpy as np
+import pytest
+from tritonclient.grpc import service_pb2, service_pb2_grpc
+
+from tests.real_triton import ModelRepository
+
+ROOT = Path(__file__).parents[2]
+READY = re.compile(rb"fairlane is ready: gRPC on (\S+), HTTP on (\S+),")
+SHORT_S = 12.0
+SOAK_S = float(os.environ.get("FAIRLANE_SOAK_S", str(SHORT_S)))
+KILL_EVERY_S = max(5.0, SOAK_S / 20)
+SAMPLE_S = SOAK_S / 60
+WORKERS = 24
+# Allocators keep what they once needed; a leak of 100 bytes a request is far more than this over half an hour.
+GROWTH_BYTES = 24 * 1024 * 1024
+PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+def request_of(value: int, rows: int = 1) -> Any:
+    request = service_pb2.ModelInferRequest(model_name="identity")
+    request.inputs.add(name="IN", datatype="INT64", shape=[rows, 4])
+    request.raw_input_contents.append(np.full((rows, 4), value, dtype=np.int64).tobytes())
+    return request
+
+
+class Traffic:
+    """The clients: each request is counted once when it is offered and once when it ends."""
+
+    def __init__(self, stub: Any) -> None:
+        self._stub = stub
+        self._random = random.Random(7)
+        self.offered = 0
+        self.ended: Counter[str] = Counter()
+        self.over = False
+
+    async def worker(self, number: int) -> None:
+        metadata = (("x-tenant-id", f"t{number % 5}"), ("x-priority", ("interactive", "background")[number % 2]))
+        while not self.over:
+            kind = self._random.choices(
+                (self._plain, self._hurried, self._cancelled, self._bad, self._stream), (12, 2, 2, 1, 1)
+            )[0]
+            await kind(metadata)
+
+    async def _plain(self, metadata: Any) -> None:
+        value, rows = self._offer()
+        await self._count(self._stub.ModelInfer(request_of(value, rows), metadata=metadata, timeout=30), value)
+
+    async def _hurried(self, metadata: Any) -> None:
+        value, rows = self._offer()
+        timeout_s = self._random.uniform(0.0005, 0.02)
+        await self._count(self._stub.ModelInfer(request_of(value, rows), metadata=metadata, timeout=timeout_s), value)
+
+    async def _cancelled(self, metadata: Any) -> None:
+        value, rows = self._offer()
+        call = self._stub.ModelInfer(request_of(value, rows), metadata=metadata, timeout=30)
+        asyncio.get_running_loop().call_later(self._random.uniform(0, 0.02), call.cancel)
+        await self._count(call, value)
+
+    async def _bad(self, metadata: Any) -> None:
+        value, _ = self._offer()
+        await self._count(self._stub.ModelInfer(request_of(value, 9), metadata=metadata, timeout=30), value)
+
+    async def _stream(self, metadata: Any) -> None:
+        values = [self._offer()[0] for _ in range(10)]
+
+        async def requests() -> AsyncIterator[Any]:
+            for value in values:
+                yield request_of(value)
+
+        got = 0
+        try:
+            async for response in self._stub.ModelStreamInfer(requests(), metadata=metadata, timeout=30):
+                self._check(response.infer_response, values[got], bool(response.error_message))
+                got += 1
+        except grpc.aio.AioRpcError as error:
+            self.ended[error.code().name] += len(values) - got
+        else:
+            assert got == len(values)
+
+    def _offer(self) -> tuple[int, int]:
+        self.offered += 1
+        return self.offered, self._random.randint(1, 4)
+
+    async def _count(self, call: Any, value: int) -> None:
+        try:
+            answer = await call
+        except grpc.aio.AioRpcError as error:
+            self.ended[error.code().name] += 1
+            if error.code() in {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.NOT_FOUND}:
+                await asyncio.sleep(0.05)  # as a client does that is told to come again
+        except asyncio.CancelledError:
+            if not call.cancelled():
+                raise
+            self.ended["CANCELLED"] += 1
+        else:
+            self._check(answer, value, refused=False)
+
+    def _check(self, answer: Any, value: int, refused: bool) -> None:
+        if refused:
+            self.ended["REFUSED_ON_STREAM"] += 1
+            return
+        assert np.frombuffer(answer.raw_output_contents[0], dtype=np.int64)[0] == value
+        self.ended["OK"] += 1
+
+
+def resident_bytes(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE
+
+
+def tritonserver_under(pid: int) -> int | None:
+    """The embedded server, found by walking up from every process of that name."""
+    parents = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                parents[int(entry.name)] = (entry / "stat").read_text().rpartition(")")[2].split()[1]
+            except OSError:
+                continue
+    for each in parents:
+        try:
+            if Path(f"/proc/{each}/comm").read_text().strip() != "tritonserver":
+                continue
+        except OSError:
+            continue
+        above = each
+        while above in parents and above != pid:
+            above = int(parents[above])
+        if above == pid:
+            return each
+    return None
+
+
+@pytest.mark.timeout(SOAK_S * 2 + 120)
+async def test_soak_loses_no_request_and_no_memory(models: ModelRepository, tmp_path: Path) -> None:
+    models.add_identity("identity", "INT64")
+    log = (tmp_path / "serve.err").open("wb")
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "scheduler", "serve", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"),
+        *("--model-repository", str(models.path)),
+        cwd=ROOT,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=log,
+    )
+    try:
+        assert process.stdout is not None
+        found = READY.match(await process.stdout.readline())
+        assert found, (tmp_path / "serve.err").read_text()
+        sizes, traffic, state = await soak(process.pid, found[1].decode(), found[2].decode())
+        process.send_signal(signal.SIGTERM)
+        assert await asyncio.wait_for(process.wait(), 60) == 0
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+        log.close()
+    check(sizes, traffic, state)
+
+
+async def soak(pid: int, address: str, http: str) -> tuple[list[int], Traffic, Any]:
+    """Run the traffic; the resident bytes as time went, the clients' counts, the scheduler's last state."""
+    loop = asyncio.get_running_loop()
+    sizes = []
+    async with grpc.aio.insecure_channel(address) as channel, aiohttp.ClientSession(http) as session:
+        traffic = Traffic(service_pb2_grpc.GRPCInferenceServiceStub(channel))
+        workers = [asyncio.ensure_future(traffic.worker(number)) for number in range(WORKERS)]
+        end, kill_at = loop.time() + SOAK_S, loop.time() + KILL_EVERY_S
+        while loop.time() < end:
+            await asyncio.sleep(SAMPLE_S)
+            sizes.append(resident_bytes(pid))
+            if loop.time() >= kill_at and (server := tritonserver_under(pid)) is not None:
+                os.kill(server, signal.SIGKILL)
+                kill_at += KILL_EVERY_S
+        traffic.over = True
+        await asyncio.gather(*workers)
+        async with asyncio.timeout(60):
+            while True:
+                async with session.get("/debug/snapshot") as reply:
+                    state = json.loads(await reply.text())
+                if not state["queued"] + state["in_flight"]:
+                    return sizes, traffic, state
+                await asyncio.sleep(0.05)
+
+
+def check(sizes: list[int], traffic: Traffic, state: Any) -> None:
+    """The counts of both sides, and the memory."""
+    ended = state["ended"]
+    print(f"\noffered {traffic.offered}, clients saw {dict(traffic.ended)}, the scheduler ended {ended}")
+    assert traffic.ended.total() == traffic.offered
+    tickets = sum(ended.values())
+    # What the clients did not see answered may have been; the bad ones never became tickets.
+    unseen = traffic.ended["CANCELLED"] + traffic.ended["DEADLINE_EXCEEDED"] + traffic.ended["UNAVAILABLE"]
+    assert traffic.ended["OK"] <= ended["COMPLETED"] <= traffic.ended["OK"] + unseen
+    assert traffic.offered - traffic.ended["INVALID_ARGUMENT"] - unseen - traffic.ended["NOT_FOUND"] <= (
+        tickets + traffic.ended["REFUSED_ON_STREAM"]
+    )
+    assert tickets <= traffic.offered
+    settled = sizes[len(sizes) // 3 :]
+    slope, _ = np.polyfit(range(len(settled)), settled, 1)
+    growth = slope * len(settled)
+    print(f"resident {settled[0] >> 20} to {settled[-1] >> 20} MiB, trend {growth / 2**20:+.1f} MiB")
+    assert growth < GROWTH_BYTES
