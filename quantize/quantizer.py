@@ -1,6 +1,7 @@
 """The quantizer: an FP32 graph and a recipe in, an INT8 graph out."""
 
 import contextlib
+import io
 import logging
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -63,6 +64,10 @@ def quantize_graph(recipe: Recipe, calibration: Calibration, fp32: Path, int8: P
     """
     model = read_graph(fp32)
     names = quantized(recipe, model.graph)
+    if not names:
+        # ONNX Runtime's quantizers take an empty list for all nodes.
+        write_graph(model, int8)
+        return
     if isinstance(recipe, PerToken):
         _per_token(recipe, model, names, calibration)
     elif isinstance(recipe, Static):
@@ -188,12 +193,13 @@ def _through_files(model: onnx.ModelProto, run: Callable[[Path, Path], None]) ->
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence what onnxruntime's quantizers log of each node, and take back what they do to the root logger."""
+    """Silence what onnxruntime's quantizers print and log, and take back what they do to the root logger."""
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
     logging.disable(logging.WARNING)
     try:
-        yield
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
     finally:
         logging.disable(logging.NOTSET)
         root.handlers[:], root.level = handlers, level
@@ -202,7 +208,10 @@ def _quiet() -> Iterator[None]:
 def _present(prepared: Path, names: Sequence[str]) -> list[str]:
     # Preparing fuses nodes; what is gone cannot be named.
     there = {node.name for node in onnx.load(prepared).graph.node}
-    return [name for name in names if name in there]
+    present = [name for name in names if name in there]
+    if not present:
+        raise GraphError(f"no layer is left to quantize: preparing the graph replaced {', '.join(names)}")
+    return present
 
 
 def _all_but(prepared: Path, model: onnx.ModelProto, names: Sequence[str]) -> list[str]:

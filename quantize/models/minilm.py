@@ -93,7 +93,7 @@ class MiniLMTask:
         }
 
     def peers(self) -> Mapping[str, Peer]:
-        """Another INT8 form of this model, where the extra `peer` is installed."""
+        """Another INT8 form of this model, where `make quantize-search` has installed it."""
         return installed_peer()
 
 
