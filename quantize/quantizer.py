@@ -39,8 +39,16 @@ INT8_ACCURACY: Final = 4
 class FeedReader(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime ships no types
     """Calibration feeds, in the form onnxruntime asks for them."""
 
-    def __init__(self, feeds: Iterator[Feed]) -> None:
-        self._feeds = feeds
+    def __init__(self, feeds: Iterable[Feed]) -> None:
+        self._every = list(feeds)
+        self._feeds = iter(self._every)
+
+    def __len__(self) -> int:
+        return len(self._every)
+
+    def set_range(self, start_index: int, end_index: int) -> None:
+        """Give these feeds only, from now on."""
+        self._feeds = iter(self._every[start_index:end_index])
 
     def get_next(self) -> dict[str, Any] | None:
         """The next feed, or None after the last."""
@@ -130,7 +138,7 @@ def _static(recipe: Static, model: onnx.ModelProto, names: Sequence[str], calibr
         quantize_static(
             str(prepared),
             str(raw),
-            FeedReader(iter(calibration())),
+            FeedReader(calibration()),
             quant_format=QuantFormat.QDQ,
             nodes_to_quantize=_present(prepared, names) if recipe.operators else _all_but(prepared, model, names),
             activation_type=QuantType.QUInt8,
@@ -138,6 +146,8 @@ def _static(recipe: Static, model: onnx.ModelProto, names: Sequence[str], calibr
             weight_type=QuantType.QInt8,
             per_channel=True,
             calibrate_method=CALIBRATORS[recipe.calibrate],
+            # One feed at a time: the collector of histograms cannot put feeds of several lengths together.
+            extra_options={"CalibStridedMinMax": 1} if recipe.calibrate == "entropy" else {},
         )
 
     return _through_files(model, run)
