@@ -14,6 +14,7 @@ from quantize.sensitivity import Sensitivity
 DPI: Final = 110
 GREY, BLUE, ORANGE, RED = "#9a9a9a", "#2b6cb0", "#dd6b20", "#c53030"
 LAYERS_SHOWN: Final = 20
+LARGEST_AREA: Final = 400  # of a point, in square points
 
 
 def png(figure: Figure) -> bytes:
@@ -31,7 +32,8 @@ def pareto(name: str, trials: Sequence[Trial], score: str) -> Figure:
     axes.plot([one.speed_up for one in best], [one.scores[score] for one in best], color=GREY, lw=1, zorder=1)
     for one in trials:
         colour = RED if one.refusals else BLUE if one.publishable else GREY
-        axes.scatter(one.speed_up, one.scores[score], s=one.size_bytes / 2e5, color=colour, alpha=0.7, zorder=2)
+        area = LARGEST_AREA * one.size_bytes / max(each.size_bytes for each in trials)
+        axes.scatter(one.speed_up, one.scores[score], s=area, color=colour, alpha=0.7, zorder=2)
         text = f"{one.name}, {one.size_bytes / 1e6:.1f} MB"
         axes.annotate(text, (one.speed_up, one.scores[score]), xytext=(6, 5), textcoords="offset points", fontsize=8)
     axes.set_xlabel("times as fast as FP32 (one thread, geometric mean over shapes)")
