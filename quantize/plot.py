@@ -25,21 +25,27 @@ def png(figure: Figure) -> bytes:
 
 
 def pareto(name: str, trials: Sequence[Trial], score: str) -> Figure:
-    """Speed against accuracy of every trial; size as area; refused ones in red, the front joined."""
-    figure = Figure(figsize=(8, 5))
+    """Speed against accuracy of every trial: refused ones in red, size as area, a black edge on the Pareto front."""
+    figure = Figure(figsize=(9, 5))
     axes = figure.subplots()
-    best = sorted((one for one in trials if one.name in front(trials, score)), key=lambda one: one.speed_up)
-    axes.plot([one.speed_up for one in best], [one.scores[score] for one in best], color=GREY, lw=1, zorder=1)
-    for one in trials:
-        colour = RED if one.refusals else BLUE if one.publishable else GREY
-        area = LARGEST_AREA * one.size_bytes / max(each.size_bytes for each in trials)
-        axes.scatter(one.speed_up, one.scores[score], s=area, color=colour, alpha=0.7, zorder=2)
-        text = f"{one.name}, {one.size_bytes / 1e6:.1f} MB"
-        axes.annotate(text, (one.speed_up, one.scores[score]), xytext=(6, 5), textcoords="offset points", fontsize=8)
+    best, largest = front(trials, score), max(one.size_bytes for one in trials)
+    for number, one in enumerate(trials, start=1):
+        axes.scatter(
+            one.speed_up,
+            one.scores[score],
+            s=LARGEST_AREA * one.size_bytes / largest,
+            color=RED if one.refusals else BLUE if one.publishable else GREY,
+            edgecolors="black" if one.name in best else "none",
+            alpha=0.7,
+        )
+        place = (one.speed_up, one.scores[score])
+        axes.annotate(str(number), place, xytext=(7, 6), textcoords="offset points", fontsize=8)
+        axes.plot([], [], " ", label=f"{number}  {one.name}, {one.size_bytes / 1e6:.1f} MB")
     axes.set_xlabel("times as fast as FP32 (one thread, geometric mean over shapes)")
     axes.set_ylabel(score)
-    axes.set_title(f"{name}: blue passes the gate, red is refused; area is size, the line the Pareto front")
-    axes.margins(x=0.2)
+    axes.set_title(f"{name}: blue passes the gate, red is refused; area is size, a black edge the Pareto front")
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), handlelength=0, fontsize=8)
+    axes.margins(0.1)
     return figure
 
 

@@ -40,13 +40,15 @@ def test_choice_is_the_fastest_that_passes_and_says_why(lenient: Any) -> None:
         trial(FP32, 1.0, 1.0, peer=True),
         trial("slow", 0.99, 1.5),
         trial("good", 0.98, 2.5),
+        trial("a hair faster", 0.96, 2.55),
         trial("spoilt", 0.5, 9.0, 1, "closeness: short by 0.4"),
         trial("peer", 0.99, 8.0, peer=True),
     ]
     best, why = choose(lenient, trials)
     assert best.name == "good"
     assert why == (
-        "good: the fastest of 2 recipes that pass the gate, of 3 tried: 2.50 times as fast as FP32 (slow 1.50)"
+        "good: of 3 recipes that pass the gate, of 4 tried, the one with the best closeness within 5% of the fastest: "
+        "2.50 times as fast as FP32 (a hair faster 2.55; slow 1.50)"
     )
 
 

@@ -17,6 +17,6 @@ def test_unknown_model_is_an_error() -> None:
 
 
 def test_model_without_a_task_is_an_error_that_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(quantize.task, "chosen", lambda names: tuple(names))
+    monkeypatch.setattr(quantize.task, "chosen", tuple)
     with pytest.raises(NoTaskError, match=r"bert: expected quantize/models/bert\.py with a TASK"):
         load_task("bert")
