@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import onnx
-from google.protobuf.message import DecodeError
 from onnxruntime.quantization import (
     CalibrationDataReader,
     CalibrationMethod,
@@ -21,7 +20,7 @@ from onnxruntime.quantization import (
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from export.definition import Feed
-from export.graph import GraphError, write_graph
+from export.graph import GraphError, read_graph, write_graph
 from quantize.layers import layers, quantized
 from quantize.observe import observe
 from quantize.per_token import is_per_token, quantize_per_token, replace_nodes
@@ -70,7 +69,7 @@ def quantize_graph(recipe: Recipe, calibration: Calibration, fp32: Path, int8: P
         UnknownLayerError: the recipe leaves out a layer that is not there.
         CalibrationError: the calibration inputs give no ranges.
     """
-    model = read_graph(fp32)
+    model = named_graph(fp32)
     names = quantized(recipe, model.graph)
     if not names:
         # ONNX Runtime's quantizers take an empty list for all nodes.
@@ -87,25 +86,17 @@ def quantize_graph(recipe: Recipe, calibration: Calibration, fp32: Path, int8: P
     write_graph(model, int8)
 
 
-def read_graph(path: Path) -> onnx.ModelProto:
+def named_graph(path: Path) -> onnx.ModelProto:
     """A graph from disk, checked, in which every node has a name.
 
     Raises:
         GraphError: naming the file, and what is wrong with it.
     """
+    model = read_graph(path)
     try:
-        model = onnx.load(path)
         onnx.checker.check_model(model)
-    except FileNotFoundError as error:
-        raise GraphError(f"{path}: expected an ONNX file, got no such file") from error
-    except DecodeError as error:
-        raise GraphError(
-            f"{path}: expected an ONNX file, got one that is cut off or something else: {error}"
-        ) from error
     except onnx.checker.ValidationError as error:
         raise GraphError(f"{path}: onnx.checker refuses it: {error}") from error
-    if not model.graph.node:
-        raise GraphError(f"{path}: expected a graph, got an ONNX file without nodes")
     for place, node in enumerate(model.graph.node):
         node.name = node.name or f"{node.op_type}_{place}"
     return model

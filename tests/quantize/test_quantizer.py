@@ -95,9 +95,9 @@ def test_unknown_excluded_layer_is_an_error_that_names_the_layers(lenient: Any, 
     ("spoil", "reason"),
     [
         (lambda path: path.write_bytes(path.read_bytes()[:-200]), "cut off"),
-        (lambda path: path.write_text("not a graph"), "cut off or something else"),
-        (lambda path: path.write_bytes(b""), "onnx.checker refuses it|without nodes"),
-        (lambda path: path.unlink(), "got no such file"),
+        (lambda path: path.write_text("not a graph"), "not an ONNX file"),
+        (lambda path: path.write_bytes(b""), "it has no nodes"),
+        (lambda path: path.unlink(), "no such file"),
     ],
 )
 def test_bad_file_is_an_error_that_names_file_and_reason(build: Path, tmp_path: Path, spoil: Any, reason: str) -> None:
