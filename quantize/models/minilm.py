@@ -28,9 +28,9 @@ LATENCY_SHAPES: Final = ((1, 32), (32, 32), (1, 128), (32, 128))
 # Company that stretches every range: shouting, digits, another script, no text at all, and 250 tokens of one word.
 LOUD: Final = ("BUY NOW!!! $$$", "0 1 2 3 4 5 6 7 8 9", "Wo ist mein Paket?", "ШУМ", "", "x" * 80, "parcel " * 250)
 
-# Seen: .998. Recipes that lost retrieval as well were at .958 and below.
+# Seen: .999. Recipes that lost retrieval as well were at .958 and below.
 COSINE_MEAN: Final = 0.99
-# Seen: .985. A single text further off than this could change places with its neighbours.
+# Seen: .997. A single text further off than this could change places with its neighbours.
 COSINE_MIN: Final = 0.97
 RECALL_FALL: Final = 0.015
 
