@@ -10,7 +10,7 @@ MODELS := minilm digits
 SOAK_S ?= 1800
 
 .PHONY: help setup test soak lint format serve export quantize bench bench-smoke bench-micro core-coverage mutation models
-.PHONY: screenshot triton-container clean
+.PHONY: quantize-search quantize-report screenshot triton-container clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -60,6 +60,14 @@ export: setup ## PyTorch -> ONNX, checked against PyTorch
 quantize: setup ## ONNX -> INT8 behind an accuracy gate, published to model_repository/
 	$(BIN)/fairlane export --missing $(MODELS)
 	$(BIN)/fairlane quantize $(MODELS)
+
+quantize-search: setup ## every recipe and a peer side by side; publishes the best
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements/peer.txt
+	$(BIN)/fairlane export --missing $(MODELS)
+	$(BIN)/fairlane quantize $(MODELS) --search
+
+quantize-report: models ## one HTML file with plots: size, latency, accuracy, layers
+	$(BIN)/fairlane quantize-report $(MODELS)
 
 serve: models ## the main job: embedded Triton on model_repository/ and the scheduler in front of it
 	@exec $(BIN)/fairlane serve

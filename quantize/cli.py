@@ -1,38 +1,71 @@
-"""The command `fairlane quantize`."""
+"""The commands `fairlane quantize` and `fairlane quantize-report`."""
 
 import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 from rich.console import Console
+from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from export.card import CardError, ModelCard, read_card
 from export.catalog import chosen
 from export.errors import ExportError
 from export.repository import DEFAULT_BUILD, DEFAULT_REPOSITORY, Repository, built_folder, is_built
 
+if TYPE_CHECKING:
+    from quantize.recipe import Recipe
+    from quantize.task import Task
 
-@click.command()
-@click.argument("names", nargs=-1, metavar="[NAME]...")
-@click.option("--missing", is_flag=True, help="Skip models that were judged before; a refusal is then not an error.")
-@click.option(
+DEFAULT_REPORT: Final = DEFAULT_BUILD / "quantize" / "report.html"
+
+Step = Callable[[str], None]
+
+_repository_option = click.option(
     "--model-repository",
     type=click.Path(path_type=Path, file_okay=False),
     default=DEFAULT_REPOSITORY,
     show_default=True,
-    help="Where to publish: NAME/1/model.onnx and assets.",
+    help="Where models are published: NAME/1/model.onnx and assets.",
 )
-@click.option(
+_build_option = click.option(
     "--build-dir",
     type=click.Path(path_type=Path, file_okay=False),
     default=DEFAULT_BUILD,
     show_default=True,
     help="Where `fairlane export` left its exports.",
 )
+
+
+@click.command()
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.option("--missing", is_flag=True, help="Skip models that were judged before; a refusal is then not an error.")
+@click.option("--search", is_flag=True, help="Try every candidate recipe side by side, and publish the best.")
+@click.option(
+    "--exclude",
+    multiple=True,
+    metavar="LAYER",
+    help="Leave a layer in FP32: a node's name, a pattern, or after:OPERATOR. May be given several times.",
+)
+@click.option(
+    "--budget-mb",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Leave the layers in FP32 that cost the most accuracy, as far as the file stays within this size.",
+)
+@_repository_option
+@_build_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for machines.")
-@click.pass_context
 def quantize(
-    ctx: click.Context, names: tuple[str, ...], missing: bool, model_repository: Path, build_dir: Path, as_json: bool
+    names: tuple[str, ...],
+    missing: bool,
+    search: bool,
+    exclude: tuple[str, ...],
+    budget_mb: float | None,
+    model_repository: Path,
+    build_dir: Path,
+    as_json: bool,
 ) -> None:
     """Quantize exported models to INT8 behind an accuracy gate, and publish them.
 
@@ -42,7 +75,7 @@ def quantize(
     console, repository = Console(stderr=True), Repository(model_repository)
     try:
         todo = [name for name in chosen(names) if not (missing and is_judged(name, repository, build_dir))]
-        cards = [_quantize(name, repository, build_dir, console) for name in todo]
+        cards = [_quantize(name, repository, build_dir, console, search, exclude, budget_mb) for name in todo]
         served = {name: repository.card(name) for name in chosen(names)}
     except ExportError as error:
         raise click.ClickException(str(error)) from error
@@ -51,7 +84,35 @@ def quantize(
     for card in refused:
         _warn(card, console)
     if refused and not missing:
-        ctx.exit(1)
+        raise click.exceptions.Exit(1)
+
+
+@click.command()
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=DEFAULT_REPORT,
+    show_default=True,
+    help="The HTML file; its plots are written beside it as PNG.",
+)
+@_repository_option
+@_build_option
+def quantize_report(names: tuple[str, ...], output: Path, model_repository: Path, build_dir: Path) -> None:
+    """Write one HTML file about quantized models: size, latency, accuracy, layers, and the search if there was one."""
+    console = Console(stderr=True)
+    try:
+        with console.status("importing ONNX Runtime") as status:
+            # Imported late: onnxruntime and matplotlib take a second each.
+            from quantize.report import write_report  # noqa: PLC0415
+            from quantize.task import load_task  # noqa: PLC0415
+
+            tasks = {name: load_task(name) for name in chosen(names)}
+            written = write_report(tasks, build_dir, Repository(model_repository), output, status.update)
+    except ExportError as error:
+        raise click.ClickException(str(error)) from error
+    for path in written:
+        click.echo(path)
 
 
 def is_judged(name: str, repository: Repository, build: Path) -> bool:
@@ -73,20 +134,84 @@ def is_judged(name: str, repository: Repository, build: Path) -> bool:
     return not is_built(build, name) or read_card(built_folder(build, name)).fp32_sha256 == served.fp32_sha256
 
 
-def _quantize(name: str, repository: Repository, build: Path, console: Console) -> ModelCard:
-    with console.status(f"{name}: importing ONNX Runtime") as status:
+def _quantize(
+    name: str,
+    repository: Repository,
+    build: Path,
+    console: Console,
+    search: bool,
+    exclude: tuple[str, ...],
+    budget_mb: float | None,
+) -> ModelCard:
+    with console.status(f"{name}: importing ONNX Runtime"):
         # Imported late, as `--missing` mostly has nothing to do.
         from quantize.task import load_task  # noqa: PLC0415
         from quantize.verdict import quantize_model  # noqa: PLC0415
 
         task = load_task(name)
-        step = lambda text: status.update(f"{name}: {text}")  # noqa: E731
-        return quantize_model(name, task, task.recipe, build, repository, step)
+    read_card(built_folder(build, name))
+    recipe, choice = _search(name, task, build, console) if search else (task.recipe, "")
+    recipe = recipe.model_copy(update={"exclude": (*recipe.exclude, *exclude)})
+    if budget_mb is not None:
+        recipe, choice = _spend(name, task, recipe, build, console, budget_mb)
+    with console.status(name) as status:
+        return quantize_model(
+            name, task, recipe, build, repository, lambda text: status.update(f"{name}: {text}"), choice
+        )
+
+
+def _search(name: str, task: "Task", build: Path, console: Console) -> tuple["Recipe", str]:
+    from quantize import plot  # noqa: PLC0415  (as above)
+    from quantize.report import search_file  # noqa: PLC0415
+    from quantize.search import TRIALS, choose, headline, search  # noqa: PLC0415
+    from quantize.table import trials_table  # noqa: PLC0415
+
+    built = built_folder(build, name)
+    peers, shapes = len(task.peers()), len(task.latency_feeds(built))
+    with _progress(console, 2 * len(task.candidates) + 1 + peers + shapes) as step:
+        trials = search(task, built, step)
+    best, choice = choose(task, trials)
+    file = search_file(build, name)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(TRIALS.dump_json(trials, indent=2))
+    file.with_suffix(".png").write_bytes(plot.png(plot.pareto(name, trials, headline(task))))
+    console.print(trials_table(name, trials, headline(task)))
+    console.print(f"{choice}\n{file.with_suffix('.png')}", highlight=False, soft_wrap=True)
+    return task.candidates[best.name], choice
+
+
+def _spend(
+    name: str, task: "Task", recipe: "Recipe", build: Path, console: Console, budget_mb: float
+) -> tuple["Recipe", str]:
+    from quantize.sensitivity import quantized_layers, sensitivities, within_budget  # noqa: PLC0415  (as above)
+    from quantize.table import sensitivity_table  # noqa: PLC0415
+    from quantize.verdict import quantized_bytes  # noqa: PLC0415
+
+    built = built_folder(build, name)
+    spare = budget_mb * 1e6 - quantized_bytes(task, recipe, built)
+    with _progress(console, len(quantized_layers(recipe, built))) as step:
+        found = sensitivities(task, recipe, built, step)
+    kept = within_budget(found, spare)
+    console.print(sensitivity_table(name, found, kept))
+    choice = f"{len(kept)} of {len(found)} layers in FP32, those that cost the most accuracy, within {budget_mb:g} MB"
+    return recipe.model_copy(update={"exclude": (*recipe.exclude, *kept)}), choice
+
+
+@contextmanager
+def _progress(console: Console, total: int) -> Iterator[Step]:
+    columns = (SpinnerColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
+    with Progress(*columns, console=console, transient=True) as progress:
+        bar = progress.add_task("", total=total)
+
+        def step(text: str) -> None:
+            progress.update(bar, advance=1, description=text)
+
+        yield step
 
 
 def _print(cards: list[ModelCard], served: dict[str, ModelCard | None], todo: list[str], as_json: bool) -> None:
     if as_json:
-        rows = [
+        rows: list[dict[str, Any]] = [
             {"model": name, "quantized": name in todo, "card": card and card.model_dump(mode="json")}
             for name, card in served.items()
         ]

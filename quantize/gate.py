@@ -10,6 +10,10 @@ from export.card import Measure
 class Limit(Protocol):
     """One condition on the scores of the INT8 model."""
 
+    @property
+    def score(self) -> str:
+        """The score's name."""
+
     def refusal(self, fp32: Measure, int8: Measure) -> str | None:
         """Why the INT8 model is refused, with the numbers; None where the condition is met."""
 

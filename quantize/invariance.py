@@ -27,7 +27,13 @@ def batch_cosine_min(model: Runner, companies: Iterable[Company]) -> float:
 
 
 def cosine(first: FloatArray, second: FloatArray) -> FloatArray:
-    """Cosine of each row with the row opposite, [n, ...] twice -> [n]. Does not rely on rows of length 1."""
+    """Cosine of each row with the row opposite, [n, ...] twice -> [n]. Does not rely on rows of length 1.
+
+    Of a row of zeros, which has no direction: 1 with another, else 0.
+    """
     one, other = (values.reshape(len(values), -1).astype(np.float64) for values in (first, second))
     lengths = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
-    return np.asarray((one * other).sum(axis=1) / lengths, dtype=np.float32)
+    equal = (one == other).all(axis=1)
+    return np.asarray(
+        np.where(lengths == 0, equal, (one * other).sum(axis=1) / np.where(lengths == 0, 1, lengths)), dtype=np.float32
+    )

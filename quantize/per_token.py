@@ -12,9 +12,9 @@ all other tokens. But its lower end is known: L = -0.17. So each token t gets it
 
     s_t = max(max_t / (255 - z), -L / z),   z = 16
 
-and one zero point serves all. Nothing is clipped: L / s_t >= -z and max_t / s_t <= 255 - z. Then
-y_t = s_t (w (q_t - z) Wq) + b: the kernel runs with a scale of 1, and its rows are multiplied by s_t. The error of x is at most s_t / 2. No token's
-answer depends on another's, so a batch changes nothing, which dynamic quantization (one range a batch) cannot say.
+and one zero point serves all. Nothing is clipped: L / s_t >= -z and max_t / s_t <= 255 - z. The kernel runs with a
+scale of 1 and its rows are multiplied by s_t: y_t = s_t (w (q_t - z) Wq) + b. The error of x is at most s_t / 2.
+No token's answer depends on another's, so a batch changes nothing; dynamic quantization has one range a batch.
 
 The idea of a scale a token is that of ZeroQuant (Yao et al., NeurIPS 2022, "token-wise quantization").
 """

@@ -1,6 +1,7 @@
 """The quantizer: an FP32 graph and a recipe in, an INT8 graph out."""
 
 import contextlib
+import io
 import logging
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -8,7 +9,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import onnx
-from google.protobuf.message import DecodeError
 from onnxruntime.quantization import (
     CalibrationDataReader,
     CalibrationMethod,
@@ -20,7 +20,7 @@ from onnxruntime.quantization import (
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from export.definition import Feed
-from export.graph import GraphError, write_graph
+from export.graph import GraphError, read_graph, write_graph
 from quantize.layers import layers, quantized
 from quantize.observe import observe
 from quantize.per_token import is_per_token, quantize_per_token, replace_nodes
@@ -38,8 +38,16 @@ INT8_ACCURACY: Final = 4
 class FeedReader(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime ships no types
     """Calibration feeds, in the form onnxruntime asks for them."""
 
-    def __init__(self, feeds: Iterator[Feed]) -> None:
-        self._feeds = feeds
+    def __init__(self, feeds: Iterable[Feed]) -> None:
+        self._every = list(feeds)
+        self._feeds = iter(self._every)
+
+    def __len__(self) -> int:
+        return len(self._every)
+
+    def set_range(self, start_index: int, end_index: int) -> None:
+        """Give these feeds only, from now on."""
+        self._feeds = iter(self._every[start_index:end_index])
 
     def get_next(self) -> dict[str, Any] | None:
         """The next feed, or None after the last."""
@@ -61,8 +69,12 @@ def quantize_graph(recipe: Recipe, calibration: Calibration, fp32: Path, int8: P
         UnknownLayerError: the recipe leaves out a layer that is not there.
         CalibrationError: the calibration inputs give no ranges.
     """
-    model = read_graph(fp32)
+    model = named_graph(fp32)
     names = quantized(recipe, model.graph)
+    if not names:
+        # ONNX Runtime's quantizers take an empty list for all nodes.
+        write_graph(model, int8)
+        return
     if isinstance(recipe, PerToken):
         _per_token(recipe, model, names, calibration)
     elif isinstance(recipe, Static):
@@ -74,25 +86,17 @@ def quantize_graph(recipe: Recipe, calibration: Calibration, fp32: Path, int8: P
     write_graph(model, int8)
 
 
-def read_graph(path: Path) -> onnx.ModelProto:
+def named_graph(path: Path) -> onnx.ModelProto:
     """A graph from disk, checked, in which every node has a name.
 
     Raises:
         GraphError: naming the file, and what is wrong with it.
     """
+    model = read_graph(path)
     try:
-        model = onnx.load(path)
         onnx.checker.check_model(model)
-    except FileNotFoundError as error:
-        raise GraphError(f"{path}: expected an ONNX file, got no such file") from error
-    except DecodeError as error:
-        raise GraphError(
-            f"{path}: expected an ONNX file, got one that is cut off or something else: {error}"
-        ) from error
     except onnx.checker.ValidationError as error:
         raise GraphError(f"{path}: onnx.checker refuses it: {error}") from error
-    if not model.graph.node:
-        raise GraphError(f"{path}: expected a graph, got an ONNX file without nodes")
     for place, node in enumerate(model.graph.node):
         node.name = node.name or f"{node.op_type}_{place}"
     return model
@@ -125,7 +129,7 @@ def _static(recipe: Static, model: onnx.ModelProto, names: Sequence[str], calibr
         quantize_static(
             str(prepared),
             str(raw),
-            FeedReader(iter(calibration())),
+            FeedReader(calibration()),
             quant_format=QuantFormat.QDQ,
             nodes_to_quantize=_present(prepared, names) if recipe.operators else _all_but(prepared, model, names),
             activation_type=QuantType.QUInt8,
@@ -133,6 +137,8 @@ def _static(recipe: Static, model: onnx.ModelProto, names: Sequence[str], calibr
             weight_type=QuantType.QInt8,
             per_channel=True,
             calibrate_method=CALIBRATORS[recipe.calibrate],
+            # One feed at a time: the collector of histograms cannot put feeds of several lengths together.
+            extra_options={"CalibStridedMinMax": 1} if recipe.calibrate == "entropy" else {},
         )
 
     return _through_files(model, run)
@@ -188,12 +194,13 @@ def _through_files(model: onnx.ModelProto, run: Callable[[Path, Path], None]) ->
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence what onnxruntime's quantizers log of each node, and take back what they do to the root logger."""
+    """Silence what onnxruntime's quantizers print and log, and take back what they do to the root logger."""
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
     logging.disable(logging.WARNING)
     try:
-        yield
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
     finally:
         logging.disable(logging.NOTSET)
         root.handlers[:], root.level = handlers, level
@@ -202,7 +209,10 @@ def _quiet() -> Iterator[None]:
 def _present(prepared: Path, names: Sequence[str]) -> list[str]:
     # Preparing fuses nodes; what is gone cannot be named.
     there = {node.name for node in onnx.load(prepared).graph.node}
-    return [name for name in names if name in there]
+    present = [name for name in names if name in there]
+    if not present:
+        raise GraphError(f"no layer is left to quantize: preparing the graph replaced {', '.join(names)}")
+    return present
 
 
 def _all_but(prepared: Path, model: onnx.ModelProto, names: Sequence[str]) -> list[str]:

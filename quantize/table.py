@@ -1,11 +1,14 @@
 """The table that `fairlane quantize` prints: what INT8 saves and what it costs."""
 
+from collections.abc import Sequence
 from statistics import geometric_mean
 
 from rich.markup import escape
 from rich.table import Table
 
 from export.card import Measure, ModelCard
+from quantize.search import Trial, front
+from quantize.sensitivity import Sensitivity
 
 
 def comparison(cards: list[ModelCard]) -> Table:
@@ -27,6 +30,35 @@ def comparison(cards: list[ModelCard]) -> Table:
 def speed_up(fp32: Measure, int8: Measure) -> float:
     """How many times faster INT8 is: the geometric mean over the shapes."""
     return geometric_mean([before / int8.latency_ms[shape] for shape, before in fp32.latency_ms.items()])
+
+
+def trials_table(name: str, trials: Sequence[Trial], score: str) -> Table:
+    """What every recipe came to; a star marks the Pareto front of accuracy, speed and size."""
+    best, shown = front(trials, score), list(trials[0].scores)
+    table = Table(title=f"{name}: recipes side by side (* on the Pareto front of {score}, speed and size)")
+    for column in ("", "recipe", "MB", "times faster", *shown, "refused for"):
+        table.add_column(column, justify="left" if column in ("recipe", "refused for") else "right")
+    for one in trials:
+        table.add_row(
+            "*" if one.name in best else "",
+            one.name,
+            f"{one.size_bytes / 1e6:.1f}",
+            f"{one.speed_up:.2f}",
+            *(f"{one.scores[name]:.4f}" for name in shown),
+            ", ".join(refusal.partition(":")[0] for refusal in one.refusals),
+        )
+    return table
+
+
+def sensitivity_table(name: str, found: Sequence[Sensitivity], kept: Sequence[str]) -> Table:
+    """What each layer costs when it alone is quantized, and which are left in FP32."""
+    table = Table(title=f"{name}: what each layer costs, alone in INT8")
+    for column in ("layer", "operator", "weights", "1 - cosine", ""):
+        table.add_column(column, justify="left" if column in ("layer", "operator", "") else "right")
+    for one in found:
+        left = "FP32" if one.layer in kept else ""
+        table.add_row(one.layer, one.operator, f"{one.weights:,}", f"{one.loss:.2e}", left)
+    return table
 
 
 def _rows(fp32: Measure, int8: Measure) -> list[tuple[str, str, str, str]]:

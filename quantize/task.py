@@ -1,12 +1,14 @@
 """The task of a model: how it is quantized, and what it must still be able to do afterwards."""
 
 import importlib
+import importlib.util
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, Protocol, cast
 
 from export.catalog import chosen
 from export.definition import Feed, FloatArray
+from export.errors import ExportError
 from quantize.gate import Limit
 from quantize.recipe import Recipe
 
@@ -16,6 +18,10 @@ Split = Literal["choose", "judge"]
 Outcomes = Mapping[str, FloatArray]
 # The feeds of rows alone, and one feed with all of them, in the same order.
 Company = tuple[Sequence[Feed], Feed]
+
+
+class NoTaskError(ExportError):
+    """A model has no task, so it can be served as FP32 only."""
 
 
 class Runner(Protocol):
@@ -79,6 +85,10 @@ def load_task(name: str) -> Task:
 
     Raises:
         UnknownModelError: the name is not in the catalog.
+        NoTaskError: nobody has said how to quantize and judge this model.
     """
     (known,) = chosen([name])
-    return cast(Task, importlib.import_module(f"quantize.models.{known}").TASK)
+    module = f"quantize.models.{known}"
+    if importlib.util.find_spec(module) is None:
+        raise NoTaskError(f"{known}: expected quantize/models/{known}.py with a TASK, got no such file")
+    return cast(Task, importlib.import_module(module).TASK)

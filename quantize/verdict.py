@@ -60,6 +60,14 @@ def quantize_model(
     return card
 
 
+def quantized_bytes(task: Task, recipe: Recipe, built: Path) -> int:
+    """The size of what a recipe makes of an export."""
+    with tempfile.TemporaryDirectory(prefix="fairlane-quantize-") as scratch:
+        int8 = Path(scratch, MODEL_FILE)
+        quantize_graph(recipe, lambda: task.calibration(built), built / FP32_FILE, int8)
+        return int8.stat().st_size
+
+
 def judged(task: Task, recipe: Recipe, built: Path, int8: Path, step: Step) -> Quantization:
     """Measure the INT8 graph against the FP32 one, on the samples to judge on, and hold it to the limits."""
     paths = (built / FP32_FILE, int8)

