@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 # The part of the wait that is believed. Under a steady overload what waits settles where the bound lies: with one
 # that is too high by little, all that is refused would have made it; one that is too low costs places in the queue.
-BELIEF: Final = 0.9
+BELIEF: Final = 0.75
 # Steps for 2**-16 to 2**31 rows a unit of weight; what lies beyond counts as the last one.
 STEPS: Final = 48
 LEAST_STEP: Final = -16
