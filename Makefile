@@ -60,7 +60,7 @@ quantize: setup ## ONNX -> INT8 behind an accuracy gate, published to model_repo
 serve: models ## the main job: embedded Triton on model_repository/ and the scheduler in front of it
 	@exec $(BIN)/fairlane serve
 
-# Half an hour: isolation, and what else is claimed of Fairlane. One alone: make bench SCENARIO=overload
+# About 25 minutes: isolation, and what else is claimed of Fairlane. One alone: make bench SCENARIO=overload
 SCENARIO := isolation noisy-neighbour overload cross-model efficiency
 
 bench: models ## load scenarios side by side with Triton (SCENARIO=name for one): tables, reports, JSON in build/bench/

@@ -17,7 +17,7 @@ from bench.report import write_report
 from bench.result import Result, write_json
 from bench.runner import CalibrationError, Settings, expected_s, run_scenario
 from bench.scenario import Kind, Scenario, ScenarioError, built_in, load_scenario
-from bench.table import result_table, validity_lines, verdict_line
+from bench.table import result_tables, validity_lines, verdict_line
 from bench.target import TargetError, nginx_is_installed
 from scheduler.triton.launcher import TritonStartError
 
@@ -137,7 +137,8 @@ def _print(result: Result, facts: dict[str, Any] | None, out: Path) -> None:
         click.echo(json.dumps(facts))
         return
     console = _console()
-    console.print(result_table(result))
+    for table in result_tables(result):
+        console.print(table)
     for line in (*validity_lines(result), *(verdict_line(verdict) for verdict in result.verdicts)):
         console.print(line, soft_wrap=True)
     console.print(f"report: {out / result.name}.html", soft_wrap=True)

@@ -64,6 +64,7 @@ STREAM_METRICS: Final[dict[str, Callable[[Totals], float]]] = {
     "refused_per_s": _per_s("done_turned_away"),
     "sent_share": lambda totals: _divide(totals.counts["sent_in_time"], totals.counts["arrived"]),
     "lateness_p99_ms": lambda totals: totals.lateness.percentile_ms(99),
+    "batch_rows": lambda totals: totals.batch_rows,
     "generator_cpu_us_per_request": lambda totals: _divide(totals.generator_cpu_s * 1e6, totals.counts["arrived"]),
 }
 

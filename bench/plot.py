@@ -64,7 +64,11 @@ def latency_figure(result: Result, stream: str) -> Figure:
     left.set_xscale("log")
     left.xaxis.set_major_formatter(_ms_tick)
     left.axhline(0.99, color="#bbbbbb", linewidth=0.8, zorder=0)
-    _label(right, "due time, s from the start of the phase", "median (thin) and 99th percentile")
+    _label(
+        right,
+        "due time, s from the start of the phase (unanswered: age at the end)",
+        "median (thin) and 99th percentile",
+    )
     right.set_yscale("log")
     right.yaxis.set_major_formatter(_ms_tick)
     figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=9, frameon=False)

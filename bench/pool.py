@@ -4,12 +4,14 @@ One set of weights is the pooled result, one is a single round, and random ones 
 written once and serves all three.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.batches import Batches
 from bench.histogram import Columns, Distribution
 from bench.process_watch import ProcessUsage
 from bench.recording import DONE_COUNTS, DUE_COUNTS, Recording
@@ -30,6 +32,7 @@ class Totals:
         counts: see recording.DUE_COUNTS and DONE_COUNTS; the latter over the counted seconds alone.
         generator_cpu_s: CPU time of the generator.
         capacity_per_s: of Triton alone for these requests; NaN where it was not measured.
+        batch_rows: mean rows of a run of the stream's model at Triton, whoever sent them; NaN where none ran.
     """
 
     seconds: float
@@ -40,14 +43,16 @@ class Totals:
     lateness: Distribution
     generator_cpu_s: float
     capacity_per_s: float
+    batch_rows: float
 
 
 class StreamPool:
     """One stream of one phase over all rounds; a row is one bin of one round."""
 
-    def __init__(self, rounds: list[Recording], capacity_per_s: float) -> None:
+    def __init__(self, rounds: list[Recording], capacity_per_s: float, batches: Sequence[Batches] = ()) -> None:
         self.rounds = rounds
         self.capacity_per_s = capacity_per_s
+        self._batches = batches
         self.round_of_row = np.repeat(np.arange(len(rounds)), [one.bins for one in rounds])
         self._bin_s = np.concatenate([np.full(one.bins, one.duration_s / one.bins) for one in rounds])
         self._counted = np.concatenate([_counted(one) for one in rounds])
@@ -71,7 +76,20 @@ class StreamPool:
             lateness=self._lateness.weighted(weights),
             generator_cpu_s=float(weights @ self._cpu_s),
             capacity_per_s=self.capacity_per_s,
+            batch_rows=self._batch_rows(weights),
         )
+
+    def shares(self, weights: Weights) -> Weights:
+        """How often each round counts, for what is measured by the round: as often as its rows do on average."""
+        return np.bincount(self.round_of_row, weights, minlength=len(self.rounds)) / self.rounds[0].bins
+
+    def _batch_rows(self, weights: Weights) -> float:
+        shares = self.shares(weights).tolist()
+        rows, runs = (
+            sum(share * getattr(each, name) for share, each in zip(shares, self._batches, strict=False))
+            for name in ("rows", "runs")
+        )
+        return rows / runs if runs else float("nan")
 
     @property
     def everything(self) -> Weights:
@@ -151,8 +169,7 @@ class PhasePool:
 
     def _hop(self, weights: Weights) -> dict[str, float]:
         """The hop is measured by the round: a round counts as often as its rows do."""
-        first = next(iter(self.streams.values()))
-        shares = np.bincount(first.round_of_row, weights, minlength=self.rounds) / first.rounds[0].bins
+        shares = next(iter(self.streams.values())).shares(weights)
         used = [(share, hop) for share, hop in zip(shares, self.hops, strict=True) if share > 0]
         if any(hop is None for _, hop in used):
             return {"hop_cpu_s": float("nan"), "hop_growth_mib": float("nan")}

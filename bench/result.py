@@ -31,6 +31,7 @@ class Result:
         name: of the scenario.
         capacity_per_s: what Triton alone answered of each stream's requests before the rounds; NaN where not asked.
         pools: by TARGET.PHASE.
+        others_cores: cores that processes of others kept busy, by TARGET.PHASE, one entry a round.
         triton_version: as the server says.
     """
 
@@ -41,6 +42,7 @@ class Result:
     triton_version: str
     capacity_per_s: dict[str, float]
     pools: dict[str, PhasePool]
+    others_cores: dict[str, list[float]]
 
     @cached_property
     def measured(self) -> dict[str, Measured]:
@@ -54,8 +56,8 @@ class Result:
 
     @cached_property
     def faults(self) -> list[str]:
-        """Why the load was not the one asked for; empty for a valid run."""
-        return [
+        """Why the figures cannot be trusted; empty for a valid run."""
+        return self._busy() + [
             f"{cell}.{name}: {fault}"
             for cell, pool in self.pools.items()
             for name in pool.streams
@@ -83,12 +85,21 @@ class Result:
             "capacity_per_s": self.capacity_per_s,
             "valid": self.valid,
             "faults": self.faults,
+            "others_cores": self.others_cores,
             "verdicts": [verdict.facts() for verdict in self.verdicts],
             "metrics": {reference: each.facts() for reference, each in self.measured.items()},
             "errors": self._errors(),
         }
         plain: dict[str, Any] = _without_nan(facts)
         return plain
+
+    def _busy(self) -> list[str]:
+        """The phase in which others took most of the machine, where that is too much."""
+        bound = self.scenario.others_cores_bound
+        cell, most = max(((cell, max(cores)) for cell, cores in self.others_cores.items()), key=lambda each: each[1])
+        if bound is None or most <= bound:
+            return []
+        return [f"{cell}: other processes kept {most:.1f} of {self.machine.cores} cores busy, above {bound:g}"]
 
     def _faults(self, stream: str, asked: Stream) -> list[str]:
         faults = []

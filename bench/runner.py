@@ -17,6 +17,8 @@ import grpc.aio
 import yaml
 from tritonclient.grpc import service_pb2
 
+from bench.batches import Batches, batches_of
+from bench.bystanders import Bystanders
 from bench.load import run_jobs
 from bench.machine import Machine
 from bench.metric import STREAM_METRICS
@@ -31,9 +33,10 @@ from bench.sender import SERVICE
 from bench.stream import Job, Shape, Stream
 from bench.target import Target, fairlane, nginx, proxy, triton
 
+PHASE_S: Final = 2.0  # what generators take to start, connect and wait for late answers, for the countdown only
 START_S: Final = 3.0  # what a fresh server takes, for the countdown only
 SETTLE_S: Final = 0.5  # between two loads on one server: the last batches of the first end
-CALIBRATION_S: Final = 4.0  # answers come a batch at a time: 32 of 1,000 are the error
+CALIBRATION_S: Final = 6.0  # answers come a batch at a time: 32 of 1,500 are the error
 OUTSTANDING: Final = 64  # enough to keep every instance busy with full batches
 CALIBRATION: Final = "calibration"
 # Rounds have arrivals of their own; targets of one round have the same.
@@ -61,15 +64,12 @@ class Settings:
 
 @dataclass
 class Measurements:
-    """What came back so far: by (target, phase), one entry a round."""
+    """What came back so far: by target and phase, one entry a round; `others` by TARGET.PHASE, in cores."""
 
     recordings: dict[tuple[Kind, str], list[dict[str, Recording]]] = field(default_factory=dict)
     hops: dict[tuple[Kind, str], list[ProcessUsage | None]] = field(default_factory=dict)
-
-    def add(self, target: Kind, phase: str, recordings: dict[str, Recording], hop: ProcessUsage | None) -> None:
-        """Book one phase of one round."""
-        self.recordings.setdefault((target, phase), []).append(recordings)
-        self.hops.setdefault((target, phase), []).append(hop)
+    batches: dict[tuple[Kind, str], list[dict[str, Batches]]] = field(default_factory=dict)
+    others: dict[str, list[float]] = field(default_factory=dict)
 
 
 class Runner:
@@ -110,6 +110,7 @@ class Runner:
             triton_version=self._triton_version,
             capacity_per_s={stream: self._capacity_of(each) for stream, each in self._scenario.streams.items()},
             pools=self._pools(),
+            others_cores=self._measurements.others,
         )
 
     def _order(self, number: int) -> list[Kind]:
@@ -148,12 +149,19 @@ class Runner:
         out = self._settings.out / f"round-{number + 1}" / target / phase
         jobs = [self._job(server, name, target, phase, number, out) for name in self._scenario.phases[phase].streams]
         title = f"round {number + 1} of {self._scenario.rounds}: {target}, {phase}"
-        async with self._progress.step(title, seconds), AsyncExitStack() as stack:
+        before = await batches_of(server.grpc, self._scenario.models)
+        others = Bystanders()
+        async with self._progress.step(title, seconds + PHASE_S), AsyncExitStack() as stack:
             watch = None
             if server.hop_pid is not None:
                 watch = await stack.enter_async_context(ProcessWatch(server.hop_pid))
             recordings = await run_jobs(jobs)
-        self._measurements.add(target, phase, recordings, None if watch is None else watch.usage)
+        after = await batches_of(server.grpc, self._scenario.models)
+        batches = {model: after[model].since(before[model]) for model in after}
+        self._measurements.batches.setdefault((target, phase), []).append(batches)
+        self._measurements.others.setdefault(f"{target}.{phase}", []).append(others.cores())
+        self._measurements.recordings.setdefault((target, phase), []).append(recordings)
+        self._measurements.hops.setdefault((target, phase), []).append(None if watch is None else watch.usage)
         await asyncio.sleep(SETTLE_S)
 
     @asynccontextmanager
@@ -212,13 +220,15 @@ class Runner:
         pools = {}
         for target in self._scenario.targets:
             for phase in self._scenario.phases_on(target):
-                rounds = self._measurements.recordings[target, phase]
-                streams = {
-                    name: StreamPool([each[name] for each in rounds], self._capacity_of(self._scenario.streams[name]))
-                    for name in self._scenario.phases[phase].streams
-                }
+                streams = {name: self._pool(target, phase, name) for name in self._scenario.phases[phase].streams}
                 pools[f"{target}.{phase}"] = PhasePool(streams, self._measurements.hops[target, phase])
         return pools
+
+    def _pool(self, target: Kind, phase: str, name: str) -> StreamPool:
+        stream, key = self._scenario.streams[name], (target, phase)
+        recordings = [each[name] for each in self._measurements.recordings[key]]
+        batches = [each[stream.model] for each in self._measurements.batches[key]]
+        return StreamPool(recordings, self._capacity_of(stream), batches)
 
 
 def expected_s(scenario: Scenario) -> float:
@@ -226,7 +236,7 @@ def expected_s(scenario: Scenario) -> float:
     shapes = {each.shape for each in scenario.streams.values()}
     fresh_s = START_S + len(shapes) * scenario.warmup_s
     round_s = sum(
-        phase.seconds + (fresh_s if phase.fresh or name == scenario.phases_on(target)[0] else 0.0)
+        phase.seconds + PHASE_S + (fresh_s if phase.fresh or name == scenario.phases_on(target)[0] else 0.0)
         for target in scenario.targets
         for name, phase in ((name, scenario.phases[name]) for name in scenario.phases_on(target))
     )

@@ -14,6 +14,10 @@ from scheduler.config import Config
 BUILT_IN: Final = Path(__file__).parent / "scenarios"
 
 
+# What a quiet machine's own services take, with room; beyond it the figures are of a machine of another size.
+OTHERS_CORES_BOUND: Final = 0.2
+
+
 class ScenarioError(ValueError):
     """A scenario that cannot be run; the message names the file and the path of every error."""
 
@@ -71,6 +75,9 @@ class Scenario(_Strict):
     title: str = Field(description="One line above the table.")
     rounds: int = Field(default=3, gt=0, description="How often every target is visited.")
     warmup_s: float = Field(default=2.0, ge=0, description="Unmeasured closed-loop load on each fresh server.")
+    others_cores_bound: float | None = Field(
+        default=OTHERS_CORES_BOUND, ge=0, description="The run is invalid where other processes took more; none: ever."
+    )
     targets: list[Kind] = Field(min_length=1, description="In the order of the table.")
     streams: dict[Name, Stream] = Field(min_length=1, description="By name.")
     phases: dict[Name, Phase] = Field(min_length=1, description="By name, in order.")

@@ -10,6 +10,7 @@ from bench.result import Result
 from bench.verdict import Verdict
 
 NOTHING: Final = "-"
+MAX_COLUMNS: Final = 6  # as many as fit a terminal
 
 # (label, metric) of each stream of a phase, and of the phase; rows without a single number are left out.
 STREAM_ROWS: Final = (
@@ -27,6 +28,7 @@ STREAM_ROWS: Final = (
     ("expired", "expired"),
     ("failed", "failed"),
     ("unanswered", "unanswered"),
+    ("rows a batch at Triton", "batch_rows"),
     ("lateness p99 ms", "lateness_p99_ms"),
 )
 PHASE_ROWS: Final = (
@@ -40,21 +42,32 @@ PHASE_ROWS: Final = (
 ONLY_IF_ANY: Final = ("refused_per_s", "expired", "failed", "unanswered")
 
 
-def result_table(result: Result) -> Table:
-    """One column per target and phase, one section per stream."""
-    table = Table(title=_title(result), title_justify="left", header_style="bold")
+def result_tables(result: Result) -> list[Table]:
+    """A column per target and phase, a section per stream; one table per phase where one would be too wide."""
+    cells = list(result.pools)
+    if len(cells) > MAX_COLUMNS:
+        parts = [[cell for cell in cells if cell.split(".")[1] == phase] for phase in result.scenario.phases]
+    else:
+        parts = [cells]
+    tables = [_table(result, part) for part in parts]
+    tables[0].title = _title(result)
+    return tables
+
+
+def _table(result: Result, cells: list[str]) -> Table:
+    table = Table(title_justify="left", header_style="bold")
     table.add_column("", no_wrap=True)
-    for cell in result.pools:
+    for cell in cells:
         table.add_column("\n".join(cell.split(".")), justify="right")
-    for section in _sections(result):
+    for section in _sections(result, cells):
         for place, row in enumerate(section):
             table.add_row(*row, end_section=place == len(section) - 1)
     return table
 
 
 def rows_of(result: Result) -> list[list[str]]:
-    """The table's rows as text."""
-    return [row for section in _sections(result) for row in section]
+    """The rows of one table of everything, as text."""
+    return [row for section in _sections(result, list(result.pools)) for row in section]
 
 
 def verdict_line(verdict: Verdict) -> Text:
@@ -67,7 +80,11 @@ def verdict_line(verdict: Verdict) -> Text:
 def validity_lines(result: Result) -> list[Text]:
     """One line for a valid run; else INVALID and why."""
     if result.valid:
-        return [Text.assemble(("VALID", "bold green"), "  the load of every phase was the one asked for")]
+        return [
+            Text.assemble(
+                ("VALID", "bold green"), "  the load of every phase was the one asked for, and the machine was ours"
+            )
+        ]
     return [Text.assemble(("INVALID", "bold red"), f"  {fault}") for fault in result.faults]
 
 
@@ -79,33 +96,34 @@ def _title(result: Result) -> str:
     return f"{result.name}: {result.scenario.title}\n{machine}{capacity}; {rounds}"
 
 
-def _sections(result: Result) -> list[list[list[str]]]:
+def _sections(result: Result, cells: list[str]) -> list[list[list[str]]]:
     """A section per stream and one for whole phases; rows without a single number are left out."""
     sections = {
-        stream: [_row(result, metric, stream, label) for label, metric in STREAM_ROWS]
+        stream: [_row(result, cells, metric, stream, label) for label, metric in STREAM_ROWS]
         for stream in result.scenario.streams
+        if any(stream in result.pools[cell].streams for cell in cells)
     }
-    sections["together"] = [_row(result, metric, None, label) for label, metric in PHASE_ROWS]
-    blank = [""] * len(result.pools)
+    sections["together"] = [_row(result, cells, metric, None, label) for label, metric in PHASE_ROWS]
+    blank = [""] * len(cells)
     return [
         [[title, *blank], *(row for row in section if any(cell != NOTHING for cell in row[1:]))]
         for title, section in sections.items()
     ]
 
 
-def _row(result: Result, metric: str, stream: str | None, label: str) -> list[str]:
-    cells = []
-    for cell in result.pools:
+def _row(result: Result, cells: list[str], metric: str, stream: str | None, label: str) -> list[str]:
+    row = [f"  {label}"]
+    for cell in cells:
         measured = result.measured.get(f"{cell}.{metric}" if stream is None else f"{cell}.{stream}.{metric}")
         if measured is None or not _tells(result, cell, metric, stream, measured.value):
-            cells.append(NOTHING)
+            row.append(NOTHING)
         elif label.endswith("interval"):
-            cells.append(_range(*measured.interval))
+            row.append(_range(*measured.interval))
         elif label.endswith("each round"):
-            cells.append(" ".join(number(each) for each in measured.rounds))
+            row.append(" ".join(number(each) for each in measured.rounds))
         else:
-            cells.append(number(measured.value))
-    return [f"  {label}", *cells]
+            row.append(number(measured.value))
+    return row
 
 
 def _tells(result: Result, cell: str, metric: str, stream: str | None, value: float) -> bool:

@@ -14,6 +14,7 @@ it by no more than FREE of what it takes without them. On a GPU that is most pla
 Nothing waits for a batch to fill: a batch is what is there when a place in flight is free.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -41,7 +42,13 @@ class _Filling:
     limit_rows: int
 
 
-def form(lane: Lane, turn: Turn, capacity: ModelCapacity, estimator: Estimator) -> list[Ticket]:
+def form(
+    lane: Lane,
+    turn: Turn,
+    capacity: ModelCapacity,
+    estimator: Estimator,
+    late: Callable[[Ticket], bool] = lambda _: False,
+) -> list[Ticket]:
     """Take the next batch's tickets out of the lane; at least the one whose turn it is.
 
     Args:
@@ -50,6 +57,7 @@ def form(lane: Lane, turn: Turn, capacity: ModelCapacity, estimator: Estimator) 
         capacity: what the chosen backend offers of the model.
         estimator: how long the model's batches take there. What tickets cost their tenants and classes does not
             depend on where they happen to go: that is told by the lane's own estimator, of all backends together.
+        late: takes a ticket out of the lane that would end after its deadline, and tells whether it did.
     """
     queue, flow, ticket = turn
     cost_s = _cost_s(lane, ticket)
@@ -61,11 +69,11 @@ def form(lane: Lane, turn: Turn, capacity: ModelCapacity, estimator: Estimator) 
     batch = _Filling(capacity, estimator, queue, queue, [ticket], ticket.rows, limit_rows)
     if ticket.merge_key is not None and batch.rows < limit_rows:
         for rider_queue in lane.classes:
-            _fill(lane, rider_queue, ticket.merge_key, batch)
+            _fill(lane, rider_queue, ticket.merge_key, batch, late)
     return batch.tickets
 
 
-def _fill(lane: Lane, queue: ClassQueue, merge_key: str, batch: _Filling) -> None:
+def _fill(lane: Lane, queue: ClassQueue, merge_key: str, batch: _Filling, late: Callable[[Ticket], bool]) -> None:
     """Add this class's tickets of the key while they fit."""
     found = queue.first_of(merge_key)
     if found is None:
@@ -76,6 +84,9 @@ def _fill(lane: Lane, queue: ClassQueue, merge_key: str, batch: _Filling) -> Non
     full_batch_s = batch.capacity.max_batch_size * lane.estimator.line(merge_key).row_s
     while found is not None and batch.rows + found[1].rows <= limit_rows:
         flow, ticket = found
+        if late(ticket):
+            found = queue.first_of(merge_key)
+            continue
         cost_s = _cost_s(lane, ticket)
         queue.take(flow, ticket, cost_s, chosen=False)
         if queue is batch.opened_by:

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from scheduler.core.backend import Backend, BackendState, Batch
 from scheduler.core.batch import overtaking_wait_s
 from scheduler.core.breaker import HANG_S, BreakerState, hangs_after_s
+from scheduler.core.feasibility import Outlook
 from scheduler.core.flows import ClassQueue
 from scheduler.core.lane import Lane
 from scheduler.core.outcome import Verdict
@@ -61,6 +62,16 @@ class Fleet:
     def offered(self, model: str) -> bool:
         """Whether a ready backend serves the model, be its breaker open or not."""
         return any(backend.state.ready and model in backend.state.models for backend in self._backends.values())
+
+    def outlook(self, model: str, *, now: float) -> Outlook:
+        """What the ready backends offer of a model that is offered, and when the first instance is free."""
+        backends = [each for each in self._backends.values() if each.state.ready and model in each.state.models]
+        idle = any(backend.has_idle_instance(model) for backend in backends)
+        return Outlook(
+            start_at=now if idle else max(now, min(backend.next_free_at(model) for backend in backends)),
+            instances=sum(backend.state.models[model].instances for backend in backends),
+            max_batch_size=max(1, *(backend.state.models[model].max_batch_size for backend in backends)),
+        )
 
     def able(self, model: str) -> list[Backend]:
         """The backends that take another batch of the model."""

@@ -17,6 +17,7 @@ from math import inf
 from typing import Final
 
 from scheduler.core.caps import Tenant
+from scheduler.core.feasibility import Backlog
 from scheduler.core.order import TicketQueue
 from scheduler.core.settings import ClassSettings
 from scheduler.core.share import Account, VirtualTime
@@ -135,6 +136,7 @@ class ClassQueue(Account):
     Attributes:
         rank: 0 is the most important class.
         queued: waiting tickets.
+        backlog: their rows, and how they are spread over tenants.
         blocked: whether every tenant that waits here was last seen at its cap.
         retries: tickets of a batch that failed, each to be tried alone; they still count in flight.
     """
@@ -146,6 +148,7 @@ class ClassQueue(Account):
         "_key_counts",
         "_resting",
         "_serial",
+        "backlog",
         "blocked",
         "model",
         "queued",
@@ -160,6 +163,7 @@ class ClassQueue(Account):
         super().__init__(inf if settings.strict else settings.weight)
         self.model = model
         self.blocked = False
+        self.backlog = Backlog()
         self.settings = settings
         self.rank = rank
         self.queued = 0
@@ -191,13 +195,29 @@ class ClassQueue(Account):
         ticket.state = TicketState.QUEUED
         ticket.queued_tag = self.virtual.now
         ticket.holder = tenant
+        rows = flow.tickets.rows
         flow.tickets.append(ticket)
+        self.backlog.change(rows, flow.tickets.rows, flow.weight)
         self.queued += 1
         tenant.queued += 1
         tenant.queue_bytes += ticket.queue_bytes
         self._heads.add(flow)
         if ticket.merge_key is not None:
             self._index(ticket.merge_key, flow)
+
+    def waiting_of(self, merge_key: str | None) -> int:
+        """Tickets of the merge key that wait here; none can ride with one that has none."""
+        return 0 if merge_key is None else self._key_counts.get(merge_key, 0)
+
+    def rows_of(self, tenant: Tenant) -> int:
+        """Rows of the tenant that wait here."""
+        flow = self._flows.get(tenant.name)
+        return 0 if flow is None else flow.tickets.rows
+
+    def rows_before(self, ticket: Ticket, tenant: Tenant) -> float:
+        """About how many of them would go before a ticket that is not here yet."""
+        flow = self._flows.get(tenant.name)
+        return 0.0 if flow is None else flow.tickets.rows_before(ticket)
 
     def first(self) -> tuple[Flow, Ticket] | None:
         """Who is next in this class, or None where every waiting tenant is at its cap."""
@@ -259,7 +279,9 @@ class ClassQueue(Account):
 
     def _leave(self, flow: Flow, ticket: Ticket, state: TicketState) -> None:
         ticket.state = state
+        rows = flow.tickets.rows
         flow.tickets.remove(ticket)
+        self.backlog.change(rows, flow.tickets.rows, flow.weight)
         flow.tenant.queued -= 1
         flow.tenant.queue_bytes -= ticket.queue_bytes
         self.queued -= 1

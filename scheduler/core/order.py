@@ -1,48 +1,121 @@
-"""The order of one tenant's waiting tickets: first come, first served, with an index by merge key.
+"""The order of one tenant's waiting tickets: earliest due first, with an index by merge key.
 
-The index lets a batch take the tenant's oldest ticket of its own key without a scan. A ticket taken
-by one way stays behind in the other as a dead entry; dead entries are dropped when they come to the
-front and swept out when they outnumber the living, so operations are O(1) amortised.
+A ticket is due at its deadline, yet no later than PATIENCE_S after it arrived; one without a deadline is
+due at that time. So tickets without deadlines keep their order of arrival among themselves, deadlines
+are served earliest first (EDF, which meets them all where that can be done at all: C. L. Liu, J. W. Layland,
+"Scheduling algorithms for multiprogramming in a hard-real-time environment", JACM 1973), and the two
+mix by one rule. Nobody starves: whoever arrives after a ticket was due is due later than it, so a
+ticket is overtaken only by what arrives within PATIENCE_S of it, which its tenant's quota bounds.
+
+The order holds within one tenant's tickets of one class and model; between tenants and classes the
+shares decide (share.py), or a short deadline would buy somebody else's share.
+
+Most tickets arrive in the order in which they are due: those stand in a deque, at O(1). The others
+stand in a heap beside it, at O(log n). The index lets a batch take the tenant's first ticket of its own key
+without a scan. A ticket taken by one way stays behind in the other as a dead entry; dead entries are
+dropped when they come to the front and swept out when they outnumber the living.
 """
 
+import heapq
 from collections import deque
 from collections.abc import Iterator
 from typing import Final
 
 from scheduler.core.ticket import Ticket, TicketState
 
+# Longer than any deadline that somebody waits for at a screen, shorter than most retries of a job.
+PATIENCE_S: Final = 10.0
 # Below this many dead entries a sweep costs more than it frees.
 SLACK_ENTRIES: Final = 16
 
 
-class TicketQueue:
-    """FIFO of waiting tickets; `len()` counts the living."""
+def due(ticket: Ticket, *, now: float) -> float:
+    """When a ticket that arrives now is due (monotonic seconds)."""
+    latest = now + PATIENCE_S
+    return latest if ticket.deadline is None else min(ticket.deadline, latest)
 
-    __slots__ = ("_by_key", "_fifo", "_size")
+
+class _Line(deque[Ticket]):
+    """Tickets by when they are due; the deque holds those that came in order.
+
+    Attributes:
+        early: heap of those that were due before the last one of the deque: (due, number, ticket).
+    """
+
+    __slots__ = ("early",)
+
+    # Set from outside, without an __init__ of its own: a line is made for every tenant that comes.
+    early: list[tuple[float, int, Ticket]] | None
+
+    @classmethod
+    def empty(cls) -> "_Line":
+        line = cls()
+        line.early = None
+        return line
+
+    def entries(self) -> int:
+        """Tickets here, dead ones included."""
+        return len(self) + len(self.early or ())
+
+    def add(self, ticket: Ticket) -> None:
+        if not self or ticket.due >= self[-1].due:
+            self.append(ticket)
+        else:
+            if self.early is None:
+                self.early = []
+            heapq.heappush(self.early, (ticket.due, ticket.ticket_id, ticket))
+
+    def front(self) -> Ticket | None:
+        """The first ticket that still waits; dead ones before it are dropped."""
+        while self and self[0].state is not TicketState.QUEUED:
+            self.popleft()
+        early = self.early
+        if early is None:
+            return self[0] if self else None
+        while early and early[0][2].state is not TicketState.QUEUED:
+            heapq.heappop(early)
+        if early and (not self or early[0][:2] < (self[0].due, self[0].ticket_id)):
+            return early[0][2]
+        return self[0] if self else None
+
+
+class TicketQueue:
+    """One tenant's waiting tickets in order; `len()` counts the living.
+
+    Attributes:
+        rows: of the living together.
+    """
+
+    __slots__ = ("_all", "_by_key", "_size", "rows")
 
     def __init__(self) -> None:
-        self._fifo: deque[Ticket] = deque()
-        self._by_key: dict[str, deque[Ticket]] = {}
+        self._all = _Line.empty()
+        self._by_key: dict[str, _Line] = {}
         self._size = 0
+        self.rows = 0
 
     def __len__(self) -> int:
         return self._size
 
     def append(self, ticket: Ticket) -> None:
-        """Add a ticket in state QUEUED at the end."""
-        self._fifo.append(ticket)
+        """Add a ticket in state QUEUED, behind all that are due no later."""
+        self._all.add(ticket)
         if ticket.merge_key is not None:
-            self._by_key.setdefault(ticket.merge_key, deque()).append(ticket)
+            line = self._by_key.get(ticket.merge_key)
+            if line is None:
+                line = self._by_key[ticket.merge_key] = _Line.empty()
+            line.add(ticket)
         self._size += 1
+        self.rows += ticket.rows
 
     def head(self) -> Ticket | None:
-        """The oldest ticket, or None."""
-        return _front(self._fifo)
+        """The first ticket, or None."""
+        return self._all.front()
 
     def head_of(self, merge_key: str) -> Ticket | None:
-        """The oldest ticket with this merge key, or None."""
+        """The first ticket with this merge key, or None."""
         line = self._by_key.get(merge_key)
-        ticket = None if line is None else _front(line)
+        ticket = None if line is None else line.front()
         if line is not None and ticket is None:
             del self._by_key[merge_key]
         return ticket
@@ -50,24 +123,36 @@ class TicketQueue:
     def remove(self, ticket: Ticket) -> None:
         """Take out a ticket whose state has just left QUEUED, wherever it stands."""
         self._size -= 1
+        self.rows -= ticket.rows
         if ticket.merge_key is not None:
             self.head_of(ticket.merge_key)
-        if len(self._fifo) > 2 * self._size + SLACK_ENTRIES:
+        if self._all.entries() > 2 * self._size + SLACK_ENTRIES:
             self._sweep()
 
+    def rows_before(self, ticket: Ticket) -> float:
+        """About how many rows would stand before a ticket that is not here yet.
+
+        All of them where it is due last, which is the rule; else as if what waits were due evenly
+        between the first and the last, which costs nothing to tell.
+        """
+        first = self.head()
+        if first is None or ticket.due < first.due:
+            return 0.0
+        last_due = self._all[-1].due if self._all else first.due
+        if ticket.due >= last_due:
+            return self.rows
+        return self.rows * (ticket.due - first.due) / (last_due - first.due)
+
     def __iter__(self) -> Iterator[Ticket]:
-        return (ticket for ticket in self._fifo if ticket.state is TicketState.QUEUED)
+        """The living, in no particular order."""
+        yield from (ticket for ticket in self._all if ticket.state is TicketState.QUEUED)
+        yield from (ticket for _, _, ticket in self._all.early or () if ticket.state is TicketState.QUEUED)
 
     def _sweep(self) -> None:
-        living = list(self)
-        self._fifo.clear()
+        living = sorted(self, key=lambda ticket: ticket.due)
+        self._all = _Line.empty()
         self._by_key.clear()
         self._size = 0
+        self.rows = 0
         for ticket in living:
             self.append(ticket)
-
-
-def _front(line: deque[Ticket]) -> Ticket | None:
-    while line and line[0].state is not TicketState.QUEUED:
-        line.popleft()
-    return line[0] if line else None

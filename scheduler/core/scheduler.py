@@ -1,17 +1,19 @@
 """The core: inputs change the state, events say what to do, and nothing here waits, sleeps or sends."""
 
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from scheduler.core import batch as batching
 from scheduler.core.admission import Admission, Refusal
 from scheduler.core.backend import Backend, BackendState, Batch
 from scheduler.core.caps import Tenant, Tenants
 from scheduler.core.events import Abandon, Dispatch, Event, Evict, Reject
+from scheduler.core.feasibility import feasible, in_time
 from scheduler.core.fleet import Fleet, may_try_again, waited_for
 from scheduler.core.heap import DeadlineHeap
 from scheduler.core.lane import Lane, Turn
 from scheduler.core.limit import LEAD_S
+from scheduler.core.order import due
 from scheduler.core.outcome import FINAL, Outcome, Verdict
 from scheduler.core.pushback import Pushback
 from scheduler.core.settings import CoreSettings
@@ -62,6 +64,7 @@ class Scheduler:
             raise ValueError(f"ticket {ticket.ticket_id} was submitted before")
         self._advance(now)
         rank = self._ranks[ticket.priority_class]
+        ticket.due = due(ticket, now=self._now)
         tenant = self._tenants.find(ticket.tenant, now=self._now)
         refusal = self._refusal(ticket, rank, tenant)
         if refusal is None:
@@ -151,6 +154,8 @@ class Scheduler:
                 # Back to the end of the line: models take turns while each has places.
                 self._runnable[model] = None
                 return dispatch
+            if self._events:  # whoever could not end in time
+                return self._events.popleft()
         return None
 
     def next_wakeup(self) -> float | None:
@@ -200,7 +205,17 @@ class Scheduler:
             return Refusal(Outcome.DEADLINE_EXPIRED)
         if not self._offered(ticket.model):
             return Refusal(Outcome.NO_BACKEND)
-        return self._admission.refusal(ticket, rank, tenant, now=self._now)
+        refusal = self._admission.refusal(ticket, rank, tenant, now=self._now)
+        if refusal is None and ticket.deadline is not None and not self._feasible(ticket, rank, tenant):
+            return Refusal(Outcome.DEADLINE_INFEASIBLE)
+        return refusal
+
+    def _feasible(self, ticket: Ticket, rank: int, tenant: Tenant) -> bool:
+        lane = self._lanes.get(ticket.model)
+        if lane is None:
+            return True
+        outlook = self._fleet.outlook(ticket.model, now=self._now)
+        return feasible(lane, lane.classes[rank], tenant, ticket, outlook)
 
     def _displace(self, ticket: Ticket, rank: int) -> None:
         """Evict the lesser tickets in whose place an arrival enters."""
@@ -234,17 +249,46 @@ class Scheduler:
         self._held.pop(model, None)
         if self._yielding:
             self._yielding.pop(model, None)
-        if lane is None or not (able := self._fleet.able(model)) or (turn := lane.next_turn()) is None:
+        if lane is None or not (able := self._fleet.able(model)):
             return None
-        backend = self._fleet.place(able, lane, turn.ticket)
-        if backend is None or self._hold(lane, turn, backend):
-            return None
-        estimator = backend.estimator(model, lane.estimator)
-        tickets = tuple(batching.form(lane, turn, backend.state.models[model], estimator))
+        while (turn := lane.next_turn()) is not None:
+            backend = self._fleet.place(able, lane, turn.ticket)
+            if backend is None:
+                return None
+            late = self._late(lane, backend)
+            if late(turn.ticket):
+                continue
+            return None if self._hold(lane, turn, backend) else self._send(lane, turn, backend, late)
+        return None
+
+    def _send(self, lane: Lane, turn: Turn, backend: Backend, late: Callable[[Ticket], bool]) -> Dispatch:
+        estimator = backend.estimator(lane.model, lane.estimator)
+        tickets = tuple(batching.form(lane, turn, backend.state.models[lane.model], estimator, late))
         for ticket in tickets:
             self._hand_over(ticket)
         batch = self._fleet.start(lane, backend, tickets, turn.queue, now=self._now)
         return Dispatch(batch.batch_id, backend.name, tickets)
+
+    def _late(self, lane: Lane, backend: Backend) -> Callable[[Ticket], bool]:
+        """What evicts a ticket, and tells so, where a batch with it that goes there now would end too late for it."""
+        idle = backend.has_idle_instance(lane.model)
+        start_at = self._now if idle else max(self._now, backend.next_free_at(lane.model))
+        max_batch_size = backend.state.models[lane.model].max_batch_size
+        estimator = backend.estimator(lane.model, lane.estimator)
+
+        def late(ticket: Ticket) -> bool:
+            if ticket.deadline is None:
+                return False
+            alone = ticket.state is TicketState.RETRYING
+            beside = 0 if alone else sum(queue.waiting_of(ticket.merge_key) for queue in lane.classes)
+            rows = max(ticket.rows, min(max_batch_size, beside))
+            if in_time(estimator.line(ticket.merge_key), rows, ticket.deadline, start_at):
+                return False
+            self._evict(ticket, Outcome.DEADLINE_INFEASIBLE)
+            self._deadlines.forget(ticket)
+            return True
+
+        return late
 
     def _hold(self, lane: Lane, turn: Turn, backend: Backend) -> bool:
         """Whether the next batch could be overtaken, and is therefore kept back.

@@ -37,7 +37,7 @@ class Ticket:
         queued_tag: where that virtual time stood when it was queued.
         batch_id: of the batch that it rode in last; 0 before the first.
         resent: whether a backend that was lost had it already.
-        due: its place in its tenant's order (order.py); set when it is queued.
+        due: its place in its tenant's order, monotonic seconds (order.py); set when it is queued.
         holder: whom it counts for; set when it is queued.
     """
 

@@ -47,6 +47,13 @@ class FakeKServe:
             response.inputs.add(name=name, datatype="INT64", shape=[-1, -1])
         return response.SerializeToString()
 
+    async def model_statistics(self, request: bytes, context: grpc.aio.ServicerContext) -> bytes:
+        response = service_pb2.ModelStatisticsResponse()
+        # Two versions: what was answered so far, in runs of two rows.
+        for _ in range(2):
+            response.model_stats.add(name="minilm", inference_count=len(self.seen), execution_count=len(self.seen) // 2)
+        return response.SerializeToString()
+
     async def server_metadata(self, request: bytes, context: grpc.aio.ServicerContext) -> bytes:
         return service_pb2.ServerMetadataResponse(name="triton", version="fake").SerializeToString()
 
@@ -54,6 +61,7 @@ class FakeKServe:
     async def running(self) -> AsyncIterator["FakeKServe"]:
         server = grpc.aio.server()
         rpcs = {"ModelInfer": self.infer, "ModelMetadata": self.model_metadata, "ServerMetadata": self.server_metadata}
+        rpcs["ModelStatistics"] = self.model_statistics
         handlers = {name: grpc.unary_unary_rpc_method_handler(rpc) for name, rpc in rpcs.items()}
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
         self.address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
@@ -167,7 +175,7 @@ def made_result(made_recording: Callable[..., Recording]) -> Callable[..., Resul
     rss_mib = [80.0, 90, 100, 100, 100, 100, 101, 101, 101]
     usage = ProcessUsage(at_s=[float(at) for at in range(9)], rss_mib=rss_mib, cpu_s=0.1)
 
-    def make(change: dict[str, list[Recording]] | None = None) -> Result:
+    def make(change: dict[str, list[Recording]] | None = None, *, others_cores: float = 0.0) -> Result:
         scenario = parse(copy.deepcopy(SCENARIO), Path("made.yaml"))
         pools = {}
         for cell, latency_ms in p99_ms.items():
@@ -179,6 +187,7 @@ def made_result(made_recording: Callable[..., Recording]) -> Callable[..., Resul
         return Result(
             name="made", scenario=scenario, machine=Machine.here(), seed=7, triton_version="fake",
             capacity_per_s={"interactive": 100.0, "flood": 100.0}, pools=pools,
+            others_cores={cell: [0.0, others_cores] for cell in pools},
         )  # fmt: skip
 
     return make

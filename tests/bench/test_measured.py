@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from bench.batches import Batches
 from bench.measured import REPLICATES, Measured, measure
 from bench.metric import jain
 from bench.outcome import Outcome
@@ -98,3 +99,11 @@ def test_fairness_is_of_service_time_and_not_of_requests(made_recording: Make) -
 def test_what_does_not_exist_has_no_interval() -> None:
     nothing = Measured(math.nan, np.array([math.nan]), np.full(5, math.nan))
     assert all(math.isnan(end) for end in nothing.interval)
+
+
+def test_rows_a_batch_are_those_of_all_rounds_together(made_recording: Make) -> None:
+    batches = [Batches(rows=120, runs=50).since(Batches(rows=20, runs=40)), Batches(rows=100, runs=90)]
+    stream = StreamPool([made_recording([1.0] * 10) for _ in range(2)], 100.0, batches)
+    found = measure({"triton.flood": PhasePool({"one": stream}, [None, None])}, seed=1)["triton.flood.one.batch_rows"]
+    assert found.value == 2
+    assert found.rounds == pytest.approx([10, 100 / 90])

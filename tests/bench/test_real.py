@@ -28,6 +28,7 @@ def test_smoke_runs_on_triton_a_proxy_and_fairlane(models: ModelRepository, tmp_
     for target in ("triton", "proxy", "fairlane"):
         assert metrics[f"{target}.both.flood.requests"]["value"] > 0
         assert metrics[f"{target}.both.flood.not_ok"]["value"] == 0
+        assert metrics[f"{target}.both.flood.batch_rows"]["value"] >= 1
     for target in ("proxy", "fairlane"):
         assert metrics[f"{target}.both.hop_cpu_us_per_request"]["value"] > 0
     assert facts["triton_version"].startswith("2.")

@@ -16,7 +16,7 @@ from bench.pool import StreamPool
 from bench.recording import Recording
 from bench.report import write_report
 from bench.result import Result, write_json
-from bench.table import number, result_table, validity_lines, verdict_line
+from bench.table import number, result_tables, validity_lines, verdict_line
 
 MakeResult = Callable[..., Result]
 Make = Callable[..., Recording]
@@ -25,7 +25,8 @@ Make = Callable[..., Recording]
 def printed(result: Result) -> str:
     text = io.StringIO()
     console = Console(file=text, width=110)
-    console.print(result_table(result))
+    for table in result_tables(result):
+        console.print(table)
     for line in (*validity_lines(result), *map(verdict_line, result.verdicts)):
         console.print(line, soft_wrap=True)
     return text.getvalue()
@@ -41,6 +42,16 @@ def test_table_shows_every_number_in_full(made_result: MakeResult) -> None:
     assert "VALID" in text
     assert text.count("PASS") == 4
     assert "…" not in text
+
+
+def test_a_table_that_would_be_too_wide_is_split_by_phase(
+    made_result: MakeResult, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bench.table.MAX_COLUMNS", 3)
+    alone, flood = result_tables(made_result())
+    assert [str(column.header) for column in alone.columns] == ["", "triton\nalone", "fairlane\nalone"]
+    assert [str(column.header) for column in flood.columns] == ["", "triton\nflood", "fairlane\nflood"]
+    assert "flood" not in list(alone.columns[0].cells)
 
 
 def test_an_invalid_run_is_said_above_its_verdicts(made_result: MakeResult, made_recording: Make) -> None:

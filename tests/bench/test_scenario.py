@@ -3,7 +3,8 @@ from typing import Any
 
 import pytest
 
-from bench.scenario import Kind, ScenarioError, built_in, load_scenario, parse
+from bench.metric import PHASE_METRICS, STREAM_METRICS
+from bench.scenario import BUILT_IN, Kind, ScenarioError, built_in, load_scenario, parse
 
 FILE = Path("my.yaml")
 
@@ -71,3 +72,9 @@ def test_a_target_that_cannot_run_leaves_with_its_phases_and_verdicts(definition
     assert scenario.targets == [Kind.FAIRLANE]
     assert scenario.phases_on(Kind.TRITON) == []
     assert set(scenario.verdicts) == {"p99", "answered", "memory"}
+
+
+def test_the_documentation_names_every_scenario_target_and_metric() -> None:
+    text = (BUILT_IN.parents[1] / "docs" / "bench.md").read_text()
+    for name in (*built_in(), *Kind, *STREAM_METRICS, *PHASE_METRICS):
+        assert f"`{name}`" in text, name

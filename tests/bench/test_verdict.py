@@ -82,3 +82,9 @@ def test_requests_that_were_not_sent_in_time_make_the_run_invalid(
     flood = made_recording([900.0] * 100, late_ms=600)
     (fault,) = made_result({"fairlane.flood.flood": [flood] * 2}).faults
     assert fault == "fairlane.flood.flood: only 81% of the due requests were sent within the run"
+
+
+def test_a_machine_that_others_kept_busy_makes_the_run_invalid(made_result: MakeResult) -> None:
+    assert made_result(others_cores=0.2).valid
+    (fault,) = made_result(others_cores=1.0).faults
+    assert fault.startswith("triton.alone: other processes kept 1.0 of ")

@@ -341,7 +341,7 @@ class SchedulerMachine(RuleBasedStateMachine):
     def _able(self, model: str) -> list[Ticket]:
         """Tickets of the model that may run: retries, and the first of each tenant and class whose caps let it."""
         heads: dict[tuple[str, str], Ticket] = {}
-        for ticket in sorted(self._waiting(), key=lambda each: each.ticket_id):
+        for ticket in sorted(self._waiting(), key=lambda each: (each.due, each.ticket_id)):
             if ticket.model == model:
                 heads.setdefault((ticket.holder.name, ticket.priority_class), ticket)
         retrying = [self.live[ticket_id] for ticket_id in self.retrying if self.live[ticket_id].model == model]

@@ -102,8 +102,10 @@ def test_deadlines_expire_at_the_literal_time():
     sim.add(Poisson(load=Load(patience_s=0.3), per_s=50, stop_s=9.0))
     sim.run(10.0)
     expired = [record for record in sim.records if record.outcome is Outcome.DEADLINE_EXPIRED]
-    assert len(expired) > 300
+    refused = [record for record in sim.records if record.outcome is Outcome.DEADLINE_INFEASIBLE]
+    assert len(expired) + len(refused) > 300
     assert all(record.ended_at == record.ticket.deadline for record in expired)
+    assert all(record.ended_at < record.ticket.deadline for record in refused)
     assert all(record.wait_s < 0.3 + 0.1 for record in sim.ended())
     assert sim.core.idle
 

@@ -1,3 +1,5 @@
+from collections.abc import Callable
+
 import pytest
 
 from scheduler.core import batch as batching
@@ -24,10 +26,10 @@ def flat_lane() -> Lane:
     return learned_lane(0.020, 0.001)
 
 
-def form(lane: Lane, capacity: ModelCapacity) -> list[Ticket]:
+def form(lane: Lane, capacity: ModelCapacity, late: Callable[[Ticket], bool] = lambda _: False) -> list[Ticket]:
     """The next batch, on a backend of which the lane's own estimates hold."""
     turn = lane.next_turn()
-    return [] if turn is None else batching.form(lane, turn, capacity, lane.estimator)
+    return [] if turn is None else batching.form(lane, turn, capacity, lane.estimator, late)
 
 
 @pytest.fixture
@@ -201,3 +203,15 @@ def test_tenants_that_cannot_ride_are_served_though_others_of_their_class_ride_i
             before_background.append(batch)
     assert len(before_background) >= 5
     assert before_background[0] <= 200
+
+
+def test_who_would_end_too_late_does_not_ride_and_the_next_one_does(lane, acme):
+    first, late, next_one = push(lane, acme, "interactive", 3)
+
+    def takes_out(ticket: Ticket) -> bool:
+        if ticket is late:
+            lane.classes[0].remove(ticket)
+        return ticket is late
+
+    assert form(lane, ONE, takes_out) == [first, next_one]
+    assert not lane.classes[0].queued

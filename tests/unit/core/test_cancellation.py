@@ -190,8 +190,8 @@ def test_cancel_of_an_unknown_ticket_is_ignored():
 def test_a_cancelled_ticket_does_not_expire():
     core = ready_core()
     submit(core, 2)
-    (ticket,) = submit(core, 1, deadline=5.0)
     dispatched(core)
+    (ticket,) = submit(core, 1, deadline=5.0)
     core.cancel(ticket.ticket_id, now=2.0)
     assert core.next_wakeup() > 5.0
     core.tick(now=6.0)

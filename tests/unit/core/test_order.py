@@ -1,6 +1,10 @@
-from scheduler.core.order import SLACK_ENTRIES, TicketQueue
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from scheduler.core.order import PATIENCE_S, SLACK_ENTRIES, TicketQueue, due
 from scheduler.core.ticket import Ticket, TicketState
-from tests.unit.core.build import queued_ticket
+from tests.unit.core.build import make_ticket, queued_ticket
 
 
 def queue_of(*tickets: Ticket) -> TicketQueue:
@@ -8,6 +12,12 @@ def queue_of(*tickets: Ticket) -> TicketQueue:
     for ticket in tickets:
         queue.append(ticket)
     return queue
+
+
+def due_at(at: float, **others: object) -> Ticket:
+    ticket = queued_ticket(**others)
+    ticket.due = at
+    return ticket
 
 
 def leave(queue: TicketQueue, ticket: Ticket) -> None:
@@ -56,7 +66,7 @@ def test_memory_follows_the_living_when_tickets_leave_from_the_middle():
         ticket = queued_ticket(merge_key=f"key{number}")
         queue.append(ticket)
         leave(queue, ticket)
-        assert len(queue._fifo) <= 2 * len(queue) + SLACK_ENTRIES
+        assert queue._all.entries() <= 2 * len(queue) + SLACK_ENTRIES
         assert set(queue._by_key) == {"kept"}
     assert queue.head() is oldest
     assert queue.head_of("kept") is oldest
@@ -69,6 +79,100 @@ def test_the_dead_are_swept_out_as_soon_as_they_outnumber_the_living_and_the_sla
         ticket = queued_ticket()
         queue.append(ticket)
         leave(queue, ticket)
-        lengths.append(len(queue._fifo))
+        lengths.append(queue._all.entries())
     assert lengths == [*range(2, SLACK_ENTRIES + 3), 1, 2]
     assert len(queue) == 1
+
+
+@pytest.mark.parametrize(
+    ("deadline", "at"), [(None, 5 + PATIENCE_S), (7.5, 7.5), (5 + PATIENCE_S, 5 + PATIENCE_S), (1e9, 5 + PATIENCE_S)]
+)
+def test_a_ticket_is_due_at_its_deadline_and_no_later_than_a_callers_patience(deadline, at):
+    assert due(make_ticket(deadline=deadline), now=5.0) == at
+
+
+def test_the_earliest_deadline_goes_first_over_all_and_by_key():
+    late, early, middle = due_at(9.0, merge_key="k"), due_at(1.0), due_at(4.0, merge_key="k")
+    queue = queue_of(late, early, middle)
+    assert (queue.head(), queue.head_of("k")) == (early, middle)
+    for expected in (early, middle, late):
+        assert queue.head() is expected
+        leave(queue, expected)
+    assert queue.head() is None
+
+
+def test_equal_ones_keep_their_order_of_arrival():
+    tickets = [due_at(3.0) for _ in range(3)]
+    queue = queue_of(gone := due_at(9.0), tickets[0])
+    leave(queue, gone)
+    for ticket in tickets[1:]:
+        queue.append(ticket)
+    for expected in tickets:
+        assert queue.head() is expected
+        leave(queue, expected)
+
+
+def test_a_ticket_without_a_deadline_is_not_starved_by_deadlines_without_end():
+    queue, patient = TicketQueue(), queued_ticket()
+    patient.due = due(patient, now=0.0)
+    queue.append(patient)
+    for arrival in range(1000):  # ten a second, each with a deadline of one second, one served for each that comes
+        ticket = queued_ticket(deadline=arrival / 10 + 1)
+        ticket.due = due(ticket, now=arrival / 10)
+        queue.append(ticket)
+        served = queue.head()
+        leave(queue, served)
+        if served is patient:
+            break
+    assert arrival / 10 <= PATIENCE_S
+
+
+@given(st.lists(st.tuples(st.floats(0, 9), st.sampled_from(["k", "l", None]), st.integers(0, 3)), max_size=80))
+def test_any_order_of_arrival_and_leaving_is_served_by_when_it_is_due(steps):
+    queue, living = TicketQueue(), []
+    for at, merge_key, leaving in steps:
+        ticket = due_at(at, merge_key=merge_key, rows=1 + leaving)
+        queue.append(ticket)
+        living.append(ticket)
+        if leaving == 0:
+            gone = living.pop(len(living) // 2)
+            leave(queue, gone)
+        assert len(queue) == len(living)
+        assert queue.rows == sum(each.rows for each in living)
+        assert sorted(each.ticket_id for each in queue) == sorted(each.ticket_id for each in living)
+        for key in ("k", "l"):
+            of_key = [each.due for each in living if each.merge_key == key]
+            assert (queue.head_of(key).due if of_key else queue.head_of(key)) == min(of_key, default=None)
+    for expected in sorted(each.due for each in living):
+        assert queue.head().due == expected
+        leave(queue, queue.head())
+
+
+def test_memory_follows_the_living_when_tickets_come_out_of_order():
+    queue = queue_of(due_at(1e9))
+    for number in range(1000):
+        ticket = due_at(1e6 - number)
+        queue.append(ticket)
+        leave(queue, ticket)
+        assert queue._all.entries() <= 2 * len(queue) + SLACK_ENTRIES
+
+
+class TestRowsBefore:
+    def test_nothing_stands_before_the_first(self):
+        assert TicketQueue().rows_before(due_at(1.0)) == 0
+        assert queue_of(due_at(2.0, rows=5)).rows_before(due_at(1.0)) == 0
+
+    def test_all_stand_before_the_last(self):
+        queue = queue_of(due_at(2.0, rows=5), due_at(1.0, rows=3))
+        assert queue.rows_before(due_at(2.0)) == 8
+        assert queue.rows_before(due_at(9.0)) == 8
+
+    def test_between_them_it_is_as_if_they_were_spread_evenly(self):
+        queue = queue_of(*(due_at(float(at), rows=2) for at in range(11)))
+        assert queue.rows_before(due_at(5.0)) == 11
+
+    def test_a_queue_whose_deque_has_emptied_counts_what_came_early(self):
+        last, early = due_at(2.0), due_at(1.0, rows=3)
+        queue = queue_of(last, early)
+        leave(queue, last)
+        assert queue.rows_before(due_at(1.0)) == 3

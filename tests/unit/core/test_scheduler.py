@@ -325,8 +325,7 @@ class TestDisplacement:
         submit(core, 3)
         assert [event.ticket for event in pull(core)] == background[::-1]
         core.tick(now=9.0)
-        assert pull(core) == []
-        assert core.snapshot().ended["DEADLINE_EXPIRED"] == 0
+        assert not any(isinstance(event, Evict) for event in pull(core))
 
     def test_when_only_equals_wait_the_arrival_is_refused(self):
         core, _ = self.full()
@@ -413,10 +412,9 @@ def test_a_strict_class_leaves_nothing_to_the_lesser_ones():
     submit(core, 20)
     submit(core, 20, priority_class="background")
     order = []
-    for _ in range(40):
-        for event in dispatched(core):
-            order.append(event.tickets[0].priority_class)
-        core.complete(min(core._fleet._batches), Verdict.SUCCEEDED, now=2.0)
+    for batch_id in range(1, 41):
+        order += [event.tickets[0].priority_class for event in dispatched(core)]
+        core.complete(batch_id, Verdict.SUCCEEDED, now=2.0)
     assert order == ["interactive"] * 20 + ["background"] * 20
 
 
@@ -430,18 +428,77 @@ def test_names_beyond_the_bound_share_one_place_and_the_known_keep_theirs():
     assert core.snapshot().ended["TENANT_QUEUE_FULL"] == 6
 
 
+class TestFeasibility:
+    """Learned: a row takes 100 ms, also in a batch of more."""
+
+    @staticmethod
+    def core(**settings) -> Scheduler:
+        core = ready_core(classes=ONE_CLASS, **settings)
+        for number in range(20):
+            submit(core, number % 2 + 1, now=float(number), merge_key="k")
+            (batch,) = dispatched(core)
+            core.complete(batch.batch_id, Verdict.SUCCEEDED, now=number + 0.1 * len(batch.tickets))
+        return core
+
+    def test_what_cannot_end_in_time_is_refused_at_once_and_asked_not_to_come_again(self):
+        core = self.core()
+        (refused,) = submit(core, now=100.0, deadline=100.09)
+        assert pull(core) == [Reject(refused, Outcome.DEADLINE_INFEASIBLE, None)]
+        submit(core, now=100.0, deadline=100.11)
+        assert len(dispatched(core)) == 1
+
+    def test_what_waits_ahead_counts(self):
+        core = self.core()
+        submit(core, 10, now=100.0)
+        assert len(dispatched(core)) == 2
+        submit(core, now=100.0, tenant="other", deadline=100.15)
+        assert [event.outcome for event in pull(core)] == [Outcome.DEADLINE_INFEASIBLE]
+
+    def test_whoever_cannot_end_in_time_any_more_is_evicted_when_his_turn_comes(self):
+        core = self.core()
+        submit(core, 2, now=100.0)
+        first, _ = dispatched(core)
+        late, patient = submit(core, now=100.0, deadline=100.5) + submit(core, now=100.0)
+        core.complete(first.batch_id, Verdict.SUCCEEDED, now=100.45)
+        dispatch, evicted = pull(core)
+        assert evicted == Evict(late, Outcome.DEADLINE_INFEASIBLE, None)
+        assert dispatch.tickets == (patient,)
+        assert core.snapshot().queued == 0
+
+    def test_when_nobody_is_left_after_such_evictions_they_are_still_told(self):
+        core = self.core()
+        submit(core, 2, now=100.0)
+        first, second = dispatched(core)
+        (late,) = submit(core, now=100.0, deadline=100.5)
+        core.complete(first.batch_id, Verdict.SUCCEEDED, now=100.45)
+        assert pull(core) == [Evict(late, Outcome.DEADLINE_INFEASIBLE, None)]
+        core.complete(second.batch_id, Verdict.SUCCEEDED, now=100.6)
+        assert core.idle
+
+
 class TestDeadlines:
     def test_a_ticket_expires_at_its_deadline_and_not_before(self):
         core = ready_core()
         submit(core, 2)
-        (waiting,) = submit(core, deadline=5.0)
         assert len(dispatched(core)) == 2
+        (waiting,) = submit(core, deadline=5.0)
         assert core.next_wakeup() == 5.0
         core.tick(now=4.999)
         assert pull(core) == []
         core.tick(now=5.0)
         assert pull(core) == [Evict(waiting, Outcome.DEADLINE_EXPIRED, None)]
         assert core.next_wakeup() > 5.0
+
+    def test_a_tenants_earlier_deadline_goes_first(self):
+        core = ready_core()
+        submit(core, 2)
+        dispatched(core)
+        patient, late, early = submit(core) + submit(core, deadline=8.0) + submit(core, deadline=5.0)
+        order = []
+        for batch_id in (1, 2, 3):
+            core.complete(batch_id, Verdict.SUCCEEDED, now=2.0)
+            order += [event.tickets[0] for event in dispatched(core)]
+        assert order == [early, late, patient]
 
     def test_a_ticket_in_flight_is_answered_at_its_deadline_and_frees_its_place_when_its_batch_ends(self):
         core = ready_core()

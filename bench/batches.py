@@ -1,0 +1,44 @@
+"""How many rows Triton ran at a time, from its own statistics before and after a load."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import grpc.aio
+from tritonclient.grpc import service_pb2
+
+from bench.sender import SERVICE
+
+TIMEOUT_S = 10.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batches:
+    """Rows inferred and runs of the model; both since its server started, or between two moments."""
+
+    rows: int
+    runs: int
+
+    def since(self, before: "Batches") -> "Batches":
+        """What came between."""
+        return Batches(rows=self.rows - before.rows, runs=self.runs - before.runs)
+
+
+async def batches_of(address: str, models: list[str]) -> dict[str, Batches]:
+    """The batches of each model so far, at a server on HOST:PORT.
+
+    Raises:
+        grpc.aio.AioRpcError: the server does not answer.
+    """
+    async with grpc.aio.insecure_channel(address) as channel:
+        ask: Any = channel.unary_unary(
+            f"{SERVICE}/ModelStatistics",
+            request_serializer=service_pb2.ModelStatisticsRequest.SerializeToString,
+            response_deserializer=service_pb2.ModelStatisticsResponse.FromString,
+        )
+        found = {}
+        for model in models:
+            answer = await ask(service_pb2.ModelStatisticsRequest(name=model), timeout=TIMEOUT_S)
+            rows = sum(version.inference_count for version in answer.model_stats)
+            runs = sum(version.execution_count for version in answer.model_stats)
+            found[model] = Batches(rows=rows, runs=runs)
+    return found

@@ -1,0 +1,123 @@
+"""Whether a ticket can end before its deadline: asked when it arrives, and again when its turn comes.
+
+A ticket that would end too late takes time from others for an answer that nobody reads, and its caller
+learns it only at the deadline. So it is refused at once (Clockwork, OSDI 2020: only work that can meet
+its deadline is admitted; BentoML's CORK drops the head of the line that cannot make it).
+
+On arrival the time is a fluid bound. Until the ticket's turn its tenant has had r rows (what its own
+tickets before it hold) of the class, and start-time fair queuing has given every other tenant g that
+waits min(backlog_g, r * w_g / w) of it (share.py); the classes share in the same way above that. With the
+rows R that are served before, n instances, and c the seconds a row costs in a full batch,
+
+    end  =  first instance free  +  (R - the places beside it in its own batch) * c / n  +  that batch
+
+of which only the part BELIEF of the wait counts. Every other doubt is settled for the ticket: batches are
+taken to be full, what arrives later and what lies ready at a backend is not counted, and where nothing
+was learned yet every ticket may try. What is let in falsely is caught on dispatch, whether it would open
+the batch or ride in it, where only the service of that batch is left to add. The batch is taken as large
+as those that wait beside it make it: to shrink it to what a late head can still make would cost the
+capacity that everyone behind it needs.
+
+The sum over tenants would be a walk over all of them. `Backlog` keeps them in classes of backlog per
+weight that double from one to the next, so the sum is right but for those in the ticket's own class.
+"""
+
+from math import frexp, inf
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from scheduler.core.estimate import KNOWN_SAMPLES, LatencyLine
+from scheduler.core.ticket import Ticket
+
+if TYPE_CHECKING:
+    from scheduler.core.caps import Tenant
+    from scheduler.core.flows import ClassQueue
+    from scheduler.core.lane import Lane
+
+# The part of the wait that is believed. Under a steady overload what waits settles where the bound lies: with one
+# that is too high by little, all that is refused would have made it; one that is too low costs places in the queue.
+BELIEF: Final = 0.9
+# Steps for 2**-16 to 2**31 rows a unit of weight; what lies beyond counts as the last one.
+STEPS: Final = 48
+LEAST_STEP: Final = -16
+
+
+class Outlook(NamedTuple):
+    """What the ready backends offer of a model.
+
+    Attributes:
+        start_at: when the first instance is expected to be free, monotonic seconds.
+        instances: over all backends.
+        max_batch_size: the largest of any; at least 1.
+    """
+
+    start_at: float
+    instances: int
+    max_batch_size: int
+
+
+class Backlog:
+    """The rows that wait in one class of one model, by how much waits of a tenant per unit of its weight."""
+
+    __slots__ = ("_rows", "_weights", "rows")
+
+    def __init__(self) -> None:
+        self.rows = 0
+        self._rows = [0] * STEPS
+        self._weights = [0.0] * STEPS
+
+    def change(self, before: int, after: int, weight: float) -> None:
+        """A tenant of this weight has so many rows waiting in place of as many."""
+        self.rows += after - before
+        if before:
+            step = _step(before / weight)
+            self._rows[step] -= before
+            self._weights[step] = self._weights[step] - weight if self._rows[step] else 0.0
+        if after:
+            step = _step(after / weight)
+            self._rows[step] += after
+            self._weights[step] += weight
+
+    def served(self, level: float) -> float:
+        """Rows that go until every tenant has had `level` rows per unit of weight, or all it has."""
+        own = _step(level)
+        rows = sum(self._rows[:own]) + level * sum(self._weights[own + 1 :])
+        return rows + min(self._rows[own], level * self._weights[own])
+
+
+def feasible(lane: "Lane", queue: "ClassQueue", tenant: "Tenant", ticket: Ticket, outlook: Outlook) -> bool:
+    """Whether a ticket that arrives now may end in time, behind what waits before it."""
+    line = lane.estimator.line(ticket.merge_key)
+    if ticket.deadline is None or line.samples < KNOWN_SAMPLES:
+        return True
+    places = max(0, outlook.max_batch_size - ticket.rows) if ticket.merge_key is not None else 0
+    before = max(0.0, _rows_until(lane, queue, tenant, ticket) - ticket.rows)
+    beside = min(before, places)
+    usual = lane.estimator.line(None)
+    row_s = min(usual.row_s, usual.predict(outlook.max_batch_size) / outlook.max_batch_size)
+    wait_s = BELIEF * (before - beside) * row_s / outlook.instances
+    return outlook.start_at + wait_s + line.predict(ticket.rows + int(beside)) <= ticket.deadline
+
+
+def in_time(line: LatencyLine, rows: int, deadline: float | None, start_at: float) -> bool:
+    """Whether a batch of so many rows that starts then is expected to end by the deadline."""
+    return deadline is None or line.samples < KNOWN_SAMPLES or start_at + line.predict(rows) <= deadline
+
+
+def _rows_until(lane: "Lane", queue: "ClassQueue", tenant: "Tenant", ticket: Ticket) -> float:
+    """Rows of the model that are served until the ticket is, its own included."""
+    own = queue.rows_before(ticket, tenant) + ticket.rows
+    level = own / tenant.settings.weight
+    mine = min(queue.rows_of(tenant), own)
+    of_class = own + max(0.0, queue.backlog.served(level) - mine)
+    return of_class + sum(_rows_of(other, queue, of_class) for other in lane.classes if other is not queue)
+
+
+def _rows_of(other: "ClassQueue", queue: "ClassQueue", of_class: float) -> float:
+    """Rows that another class is served until this one has had so many; a strict class weighs infinitely."""
+    if other.weight == inf:
+        return other.backlog.rows if other.rank < queue.rank or queue.weight < inf else 0.0
+    return min(other.backlog.rows, of_class * other.weight / queue.weight)
+
+
+def _step(level: float) -> int:
+    return min(STEPS - 1, max(0, frexp(level)[1] - LEAST_STEP))

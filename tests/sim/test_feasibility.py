@@ -1,0 +1,96 @@
+"""Refusing what cannot end in time: how often it is wrong, and what it is good for."""
+
+import pytest
+
+from scheduler.core import scheduler as core_module
+from scheduler.core.feasibility import feasible
+from scheduler.core.outcome import Outcome
+from simulate.backend import BackendPlan, Service
+from simulate.clients import Poisson
+from simulate.load import Load
+from simulate.record import Record
+from simulate.scenario import class_settings, core_settings, tenant_settings
+from simulate.world import World
+
+WARM_S, UNTIL_S = 1.0, 2.5
+PATIENCE_S = 0.25
+SAMPLE = 24
+# Of what is refused on arrival, at most this part may be what would have ended in time.
+FALSE_REFUSALS = 0.4
+CLASSES = (class_settings("interactive", 16), class_settings("background", 1))
+WEIGHTS = {"a": 1, "b": 1, "c": 3}
+
+
+def overloaded(jitter: float, exempt: frozenset[int] = frozenset()) -> World:
+    """Three tenants in two classes ask for three times the capacity, steadily, each request with a deadline."""
+    service = Service(0.005, 0.001, 1, 8, jitter)
+    settings = core_settings(CLASSES, {name: tenant_settings(weight) for name, weight in WEIGHTS.items()})
+    world = World(settings, [BackendPlan("gpu0", {"m": service})])
+    for name in WEIGHTS:
+        for priority_class in ("interactive", "background"):
+            load = Load(priority_class, name, patience_s=PATIENCE_S)
+            world.add(Poisson(load=load, per_s=service.rows_per_s() / 2))
+
+    def check(lane, queue, tenant, ticket, outlook):
+        return ticket.ticket_id in exempt or feasible(lane, queue, tenant, ticket, outlook)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(core_module, "feasible", check)
+        world.run(UNTIL_S)
+    return world
+
+
+def outcomes(world: World, outcome: Outcome) -> list[Record]:
+    return [record for record in world.records if record.outcome is outcome]
+
+
+@pytest.mark.parametrize("jitter", [0.1])
+def test_what_is_refused_on_arrival_would_have_missed_its_deadline(jitter):
+    """Each of a sample of the refused is let in, alone, into the same world: few of them make it."""
+    refused = [
+        record
+        for record in outcomes(overloaded(jitter), Outcome.DEADLINE_INFEASIBLE)
+        if record.arrived_at > WARM_S
+        and record.arrived_at + PATIENCE_S < UNTIL_S
+        and record.ended_at == record.arrived_at
+    ]
+    assert len(refused) > 100
+    sample = refused[:: len(refused) // SAMPLE]
+    numbers = [record.ticket.ticket_id for record in sample]
+    made_it = [
+        number
+        for number in numbers
+        if overloaded(jitter, frozenset({number})).records[number].outcome is Outcome.COMPLETED
+    ]
+    print(f"jitter {jitter}: {len(made_it)} of {len(sample)} refused would have ended in time")
+    assert len(made_it) <= FALSE_REFUSALS * len(sample)
+
+
+def test_in_overload_capacity_goes_to_answers_that_come_in_time():
+    world = overloaded(0.1)
+    in_time = [r for r in outcomes(world, Outcome.COMPLETED) if r.ended_at <= r.ticket.deadline and r.ended_at > WARM_S]
+    capacity = Service(0.005, 0.001, 1, 8).rows_per_s() * (UNTIL_S - WARM_S)
+    assert len(in_time) >= 0.9 * capacity
+
+
+def test_most_of_those_that_cannot_be_served_are_told_at_once():
+    world = overloaded(0.1)
+    in_vain = outcomes(world, Outcome.DEADLINE_INFEASIBLE) + outcomes(world, Outcome.DEADLINE_EXPIRED)
+    in_vain = [record for record in in_vain if record.arrived_at > WARM_S]
+    at_once = [record for record in in_vain if record.ended_at == record.arrived_at]
+    assert len(at_once) >= 0.55 * len(in_vain)
+
+
+def test_below_capacity_nobody_is_refused():
+    service = Service(0.005, 0.001, 1, 8)
+    world = World(core_settings(CLASSES), [BackendPlan("gpu0", {"m": service})])
+    world.add(Poisson(load=Load(patience_s=PATIENCE_S), per_s=0.6 * service.rows_per_s()))
+    world.run(10.0)
+    assert not outcomes(world, Outcome.DEADLINE_INFEASIBLE)
+
+
+def test_before_anything_was_learned_every_ticket_may_try():
+    world = World(core_settings(CLASSES), [BackendPlan("gpu0", {"m": Service(0.1, 0.1, 1, 8)})])
+    world.add(Poisson(load=Load(patience_s=0.15), per_s=100))
+    world.run(0.2)
+    assert not outcomes(world, Outcome.DEADLINE_INFEASIBLE)

@@ -1,0 +1,174 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from scheduler.core import feasibility
+from scheduler.core.caps import Tenant
+from scheduler.core.estimate import KNOWN_SAMPLES, LatencyLine
+from scheduler.core.feasibility import Backlog, Outlook, feasible, in_time
+from scheduler.core.lane import Lane
+from scheduler.core.ticket import Ticket
+from tests.unit.core.build import class_settings, make_ticket, tenant_settings
+
+NOW = 100.0
+ONE = Outlook(NOW, 1, 1)
+CLASSES = (class_settings("urgent", strict=True), class_settings("interactive", 4), class_settings("background", 1))
+RANKS = {settings.name: rank for rank, settings in enumerate(CLASSES)}
+
+
+@pytest.fixture
+def lane(monkeypatch) -> Lane:
+    """Learned: every row takes 10 ms; and all of the wait is believed."""
+    monkeypatch.setattr(feasibility, "BELIEF", 1.0)
+    lane = Lane("m", CLASSES)
+    for rows in (1, 2) * KNOWN_SAMPLES:
+        lane.estimator.learn("k", rows, 0.01 * rows)
+    return lane
+
+
+def tenant(name: str = "acme", weight: float = 1) -> Tenant:
+    return Tenant(name, tenant_settings(weight))
+
+
+def push(lane: Lane, of: Tenant, rows: int, priority_class: str = "interactive", due: float = 1e6) -> Ticket:
+    ticket = make_ticket(priority_class, of.name, rows=rows, merge_key="k")
+    ticket.due = due
+    lane.push(ticket, RANKS[priority_class], of)
+    return ticket
+
+
+def ends_after_s(lane: Lane, of: Tenant, outlook: Outlook = ONE, **ticket: object) -> float:
+    """Seconds after NOW at which a ticket of one row, due last, is taken to end: the least feasible deadline."""
+    asked = make_ticket(tenant=of.name, **{"merge_key": "k"} | ticket)
+    asked.due = ticket.get("deadline", 2e6)
+    low, high = 0.0, 1000.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        asked.deadline = NOW + middle
+        if feasible(lane, lane.classes[RANKS[asked.priority_class]], of, asked, outlook):
+            high = middle
+        else:
+            low = middle
+    return high
+
+
+def test_with_nothing_ahead_it_is_the_tickets_own_service(lane):
+    assert ends_after_s(lane, tenant()) == pytest.approx(0.01)
+
+
+def test_its_own_tenants_earlier_tickets_come_before_it(lane):
+    acme = tenant()
+    push(lane, acme, 7)
+    assert ends_after_s(lane, acme) == pytest.approx(0.08)
+
+
+def test_what_is_due_later_does_not(lane):
+    acme = tenant()
+    push(lane, acme, 7)
+    asked = make_ticket(merge_key="k", deadline=NOW + 0.011)
+    asked.due = asked.deadline
+    assert feasible(lane, lane.classes[1], acme, asked, ONE)
+
+
+def test_another_tenant_counts_for_its_share_and_no_more_than_it_has(lane):
+    acme, large, small = tenant(), tenant("large"), tenant("small")
+    push(lane, acme, 9)
+    push(lane, large, 1000)
+    push(lane, small, 1)
+    # Ten rows of acme, ten of large beside them, one of small.
+    assert ends_after_s(lane, acme) == pytest.approx(0.21)
+
+
+def test_a_heavier_tenant_waits_less(lane):
+    heavy = tenant("heavy", 5)
+    push(lane, heavy, 9)
+    push(lane, tenant("large"), 1000)
+    assert ends_after_s(lane, heavy) == pytest.approx(0.12)
+
+
+def test_classes_count_for_their_share_and_a_strict_one_for_all_it_has(lane):
+    acme = tenant()
+    push(lane, acme, 9)
+    push(lane, tenant("other"), 1000, "background")
+    assert ends_after_s(lane, acme) == pytest.approx(0.125)
+    push(lane, tenant("other"), 30, "urgent")
+    assert ends_after_s(lane, acme) == pytest.approx(0.425)
+    assert ends_after_s(lane, acme, priority_class="urgent") == pytest.approx(0.02)
+
+
+def test_of_two_strict_classes_only_the_more_important_counts():
+    lane = Lane("m", (class_settings("a", strict=True), class_settings("b", strict=True)))
+    for rows in (1, 2) * KNOWN_SAMPLES:
+        lane.estimator.learn("k", rows, 0.01 * rows)
+    for rank in (0, 1):
+        lane.push(make_ticket(rows=10, merge_key="k"), rank, tenant("other"))
+    asked = make_ticket(merge_key="k", deadline=NOW + 0.0201)
+    assert feasible(lane, lane.classes[0], tenant(), asked, ONE)
+    assert not feasible(lane, lane.classes[1], tenant(), asked, ONE)
+
+
+def test_more_instances_and_a_later_start_count(lane):
+    acme = tenant()
+    push(lane, acme, 8)
+    assert ends_after_s(lane, acme, Outlook(NOW + 1, 4, 1)) == pytest.approx(1.03)
+
+
+def test_only_a_part_of_the_wait_is_believed(lane, monkeypatch):
+    monkeypatch.setattr(feasibility, "BELIEF", 0.5)
+    acme = tenant()
+    push(lane, acme, 8)
+    assert ends_after_s(lane, acme) == pytest.approx(0.05)
+
+
+def test_what_rides_beside_it_in_its_own_batch_lengthens_that_and_is_no_wait(lane):
+    acme = tenant()
+    push(lane, acme, 8)
+    assert ends_after_s(lane, acme, Outlook(NOW, 1, 8)) == pytest.approx(0.09)
+    assert ends_after_s(lane, acme, Outlook(NOW, 4, 8)) == pytest.approx(0.0825)
+    assert ends_after_s(lane, acme, Outlook(NOW, 1, 8), merge_key=None) == pytest.approx(0.09)
+
+
+def test_without_a_deadline_or_before_anything_was_learned_it_is_feasible(lane):
+    assert feasible(lane, lane.classes[1], tenant(), make_ticket(), ONE)
+    cold = Lane("m", CLASSES)
+    assert feasible(cold, cold.classes[1], tenant(), make_ticket(deadline=NOW), ONE)
+
+
+@pytest.mark.parametrize(("deadline", "expected"), [(None, True), (NOW + 0.029, False), (NOW + 0.031, True)])
+def test_a_batch_is_in_time_when_it_is_expected_to_end_by_then(lane, deadline, expected):
+    assert in_time(lane.estimator.line("k"), 3, deadline, NOW) is expected
+
+
+def test_a_batch_of_which_nothing_is_known_is_in_time():
+    assert in_time(LatencyLine(), 3, NOW - 1, NOW)
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 300), st.sampled_from([0.3, 1.0, 4.0])), max_size=30),
+    st.floats(0.01, 500),
+)
+def test_the_backlog_served_is_within_one_step_of_the_exact_sum_and_never_less(tenants, level):
+    backlog = Backlog()
+    for rows, weight in tenants:
+        backlog.change(0, rows // 2, weight)
+        backlog.change(rows // 2, rows, weight)
+    exact = sum(min(rows, level * weight) for rows, weight in tenants)
+    assert exact - 1e-6 <= backlog.served(level) <= 2 * exact + 1e-6
+    assert backlog.rows == sum(rows for rows, _ in tenants)
+
+
+def test_a_backlog_that_has_gone_leaves_nothing():
+    backlog = Backlog()
+    for weight in (0.1, 0.2, 0.3, 1 / 3):
+        backlog.change(0, 7, weight)
+    for weight in (0.1, 0.2, 0.3, 1 / 3):
+        backlog.change(7, 0, weight)
+    assert backlog.rows == backlog.served(1e9) == 0
+    assert backlog._weights == pytest.approx([0.0] * len(backlog._weights), abs=1e-12)
+
+
+def test_weights_beyond_all_measure_are_counted_in_the_last_step():
+    backlog = Backlog()
+    backlog.change(0, 1, 1e12)
+    backlog.change(0, 10**12, 1e-3)
+    assert backlog.served(1e30) == 10**12 + 1
