@@ -28,7 +28,7 @@ is 1.
 from dataclasses import dataclass
 from typing import Final
 
-from scheduler.core.estimate import Estimator
+from scheduler.core.estimate import LEAST_S, Estimator
 
 # Beside one batch on one core it is 2: that is the floor, and not to be told from a limit that could grow.
 TOLERANCE: Final = 2.25
@@ -91,16 +91,17 @@ class ConcurrencyLimit:
         if alone is None:
             alone = self._alone[sample.model] = Estimator()
         line = alone.line(sample.merge_key)
+        service_s = max(sample.service_s, LEAST_S)
         expected_s = line.predict(sample.rows) if line.samples else 0.0
         if not sample.crowd:
-            alone.learn(sample.merge_key, sample.rows, sample.service_s)
+            alone.learn(sample.merge_key, sample.rows, service_s)
             return
-        least_s = sample.service_s / (1 + sample.crowd)
-        if not least_s <= expected_s <= sample.service_s:
-            expected_s = min(max(expected_s, least_s), sample.service_s)
+        least_s = service_s / (1 + sample.crowd)
+        if not least_s <= expected_s <= service_s:
+            expected_s = min(max(expected_s, least_s), service_s)
             alone.learn(sample.merge_key, sample.rows, expected_s)
-        self.ratio += SMOOTHING * (min(sample.service_s / expected_s, RATIO_MAX) - self.ratio)
-        if sample.service_s - expected_s > sample.wait_s:
+        self.ratio += SMOOTHING * (min(service_s / expected_s, RATIO_MAX) - self.ratio)
+        if service_s - expected_s > sample.wait_s:
             self._move(max(1.0, self.limit / 2), f"{sample.model} took longer than alone by over its wait", now)
         elif self.ratio > TOLERANCE:
             factor = max(0.5, TOLERANCE / self.ratio)

@@ -165,19 +165,17 @@ class Fleet:
         """Take out what hangs: a batch whose patience has ended, and what lies at its backend for the same model."""
         if self._look_at is None or now < self._look_at:
             return []
-        hung = set()
-        for batch in self._batches.values():
-            if batch.hangs_at <= now:
-                hung.add((batch.backend, batch.model))
-                backend = self._backends[batch.backend]
-                why = f"no answer in {now - batch.began:.3g} s"
-                backend.breaker(batch.model).failed(batch.batch_id, why, at_once=True, now=now)
-                self._note(backend)
+        hung = {(batch.backend, batch.model) for batch in self._batches.values() if batch.hangs_at <= now}
         lost = [batch for batch in self._batches.values() if (batch.backend, batch.model) in hung]
         for batch in lost:
             del self._batches[batch.batch_id]
             self._given_up.add(batch.batch_id)
-            self._backends[batch.backend].finish(batch, now=now)
+            backend = self._backends[batch.backend]
+            # Of every one: the probe may be among those that lie behind the one that hangs.
+            why = f"no answer in {now - batch.began:.3g} s"
+            backend.breaker(batch.model).failed(batch.batch_id, why, at_once=True, now=now)
+            backend.finish(batch, now=now)
+            self._note(backend)
         ends = [batch.hangs_at for batch in self._batches.values()]
         self._look_at = min([*ends, now + HANG_S]) if ends else None
         return lost

@@ -383,6 +383,8 @@ class Scheduler:
         for batch in self._fleet.give_up_hanging(now=self._now):
             self._events.append(Abandon(batch.batch_id))
             self._end_batch(batch, Verdict.LOST)
+            # Its place is free, and nothing else may come to say so.
+            self._runnable |= {batch.model: None, **self._yielding}
 
     def _expire(self, ticket: Ticket) -> None:
         """Answer a ticket whose deadline has come; in flight it frees its place when its batch ends."""

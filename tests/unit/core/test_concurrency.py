@@ -91,3 +91,11 @@ def test_quiet_spells_double_it_up_to_all_places():
     assert (limit.limit, limit.why, limit.moved_at) == (4.0, "quiet", 3.0)
     limit.active("digits", 0, most=8, now=1e6)
     assert limit.limit == 8.0
+
+
+def test_a_clock_that_stood_still_divides_nothing_by_zero():
+    limit = ConcurrencyLimit()
+    learn(limit, 0.0, 1, times=3)
+    learn(limit, 0.0, 0, times=3)
+    learn(limit, 0.01, 1)
+    assert limit.limit >= 1.0

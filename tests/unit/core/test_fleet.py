@@ -150,3 +150,15 @@ def test_a_lost_ticket_is_sent_twice_and_not_three_times():
     assert may_try_again(batch.tickets[0], batch, Verdict.LOST)
     assert not may_try_again(batch.tickets[0], batch, Verdict.LOST)
     assert not may_try_again(batch.tickets[0], batch, Verdict.UNAVAILABLE)
+
+
+def test_a_probe_that_is_given_up_with_an_older_batch_opens_the_breaker_again():
+    fleet, lane = fleet_of(backend_state(instances=3)), lane_of()
+    old, refused = start(fleet, lane, 0.0), start(fleet, lane, 0.0)
+    finish(fleet, refused.batch_id, Verdict.LOST, now=0.1)
+    fleet.tick(now=1.0)
+    probe = start(fleet, lane, 1.0)
+    assert fleet.give_up_hanging(now=HANG_S) == [old, probe]
+    assert fleet.snapshot()[0].breakers["m"].state == "open"
+    assert fleet.tick(now=HANG_S + 2 * FIRST_BACKOFF_S) == ["m"]
+    assert fleet.able("m")
