@@ -45,6 +45,7 @@ class Batch:
         wait_s: of that class.
         lesser: whether a class with a `wait_s` may overtake it.
         crowd: lesser batches of other models beside it, the most that were seen (concurrency.py).
+        abandoned: whether the driver was told to end its call.
     """
 
     batch_id: int
@@ -61,6 +62,7 @@ class Batch:
     wait_s: float | None = None
     lesser: bool = False
     crowd: int = 0
+    abandoned: bool = False
 
     @property
     def began(self) -> float:

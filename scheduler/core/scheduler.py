@@ -367,6 +367,12 @@ class Scheduler:
         """Withdraw the batch that the ticket has left, where it was the last that waited for it."""
         batch = self._fleet.batch_of(ticket)
         if batch is not None and not waited_for(batch):
+            self._abandon(batch)
+
+    def _abandon(self, batch: Batch) -> None:
+        """Have the driver end the batch's call, once: a batch that was withdrawn may hang before its call has ended."""
+        if not batch.abandoned:
+            batch.abandoned = True
             self._events.append(Abandon(batch.batch_id))
 
     def _advance(self, now: float) -> None:
@@ -381,7 +387,7 @@ class Scheduler:
         for model in self._fleet.tick(now=self._now):
             self._runnable[model] = None
         for batch in self._fleet.give_up_hanging(now=self._now):
-            self._events.append(Abandon(batch.batch_id))
+            self._abandon(batch)
             self._end_batch(batch, Verdict.LOST)
             # Its place is free, and nothing else may come to say so.
             self._runnable |= {batch.model: None, **self._yielding}

@@ -62,6 +62,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.tried_twice: set[int] = set()
         self.resent: set[int] = set()
         self.given_up: list[int] = []
+        self.abandoned: set[int] = set()
         self.cancelled_in_flight: set[int] = set()
         self.ended: Counter[str] = Counter()
         self.virtual: dict[int, tuple[object, float]] = {}
@@ -243,16 +244,24 @@ class SchedulerMachine(RuleBasedStateMachine):
     def _pull(self) -> None:
         while (event := self.core.next_event()) is not None:
             self._take(event)
+        self._note_given_up()
+        assert self.abandoned.issuperset(self.given_up)
+
+    def _note_given_up(self) -> None:
+        """A batch may be given up without a further event: it was abandoned before, and hangs."""
+        for batch_id in sorted(self.core._fleet._given_up.difference(self.given_up)):
+            self.given_up.append(batch_id)
+            for ticket in self.in_flight.pop(batch_id).tickets:
+                self.cancelled_in_flight.discard(ticket.ticket_id)
+                if ticket.ticket_id in self.live:
+                    self._lost(ticket.ticket_id)
 
     def _take(self, event) -> None:
         if isinstance(event, Abandon):
-            if event.batch_id in self.core._fleet._given_up:
-                self.given_up.append(event.batch_id)
-                for ticket in self.in_flight.pop(event.batch_id).tickets:
-                    self.cancelled_in_flight.discard(ticket.ticket_id)
-                    if ticket.ticket_id in self.live:
-                        self._lost(ticket.ticket_id)
+            assert event.batch_id not in self.abandoned
+            self.abandoned.add(event.batch_id)
             return
+        self._note_given_up()
         if not isinstance(event, Dispatch):
             self._check_refusal(event)
             self._end(event.ticket, event.outcome)
