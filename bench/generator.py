@@ -12,11 +12,9 @@ import gc
 import sys
 import time
 
-import grpc.aio
-
 from bench.arrivals import offsets_s
 from bench.loop import closed_loop, open_loop
-from bench.sender import CHANNEL_OPTIONS, Sender
+from bench.sender import Sender
 from bench.stream import Job
 
 
@@ -27,11 +25,10 @@ async def run_stream(sender: Sender, job: Job, *, start_s: float) -> None:
     cpu_s = time.process_time()
     await _offer(sender, job)
     await asyncio.sleep(max(0.0, job.duration_s - sender.now_s()))
-    if sender.pending:
-        await asyncio.wait(set(sender.pending), timeout=job.stream.grace_s)
+    await sender.drained(job.stream.grace_s)
     cpu_s = time.process_time() - cpu_s
     sender.recorder.save(job.out, end_s=sender.now_s(), cpu_s=cpu_s)
-    await _give_up(sender)
+    sender.close()
 
 
 async def _offer(sender: Sender, job: Job) -> None:
@@ -49,21 +46,13 @@ async def _offer(sender: Sender, job: Job) -> None:
         pass  # what the server still owes stays unanswered in the recording
 
 
-async def _give_up(sender: Sender) -> None:
-    pending = list(sender.pending)
-    for task in pending:
-        task.cancel()
-    await asyncio.gather(*pending, return_exceptions=True)
-
-
 async def generate(job: Job) -> None:
     """Connect, tell the parent, wait for its start line, run."""
-    async with grpc.aio.insecure_channel(job.target, options=CHANNEL_OPTIONS) as channel:
-        sender = await Sender.prepare(channel, job)
-        print("ready", flush=True)
-        line = await asyncio.to_thread(sys.stdin.readline)
-        if line:
-            await run_stream(sender, job, start_s=float(line))
+    sender = await Sender.prepare(job)
+    print("ready", flush=True)
+    line = await asyncio.to_thread(sys.stdin.readline)
+    if line:
+        await run_stream(sender, job, start_s=float(line))
 
 
 def main() -> None:

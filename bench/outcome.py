@@ -4,7 +4,8 @@ from enum import StrEnum
 from typing import Final
 
 import grpc
-import grpc.aio
+
+from bench.wire import End
 
 PUSHBACK_KEY: Final = "grpc-retry-pushback-ms"
 REASON_KEY: Final = "fairlane-reason"
@@ -27,22 +28,17 @@ class Outcome(StrEnum):
 TURNED_AWAY: Final = (Outcome.REFUSED, Outcome.INFEASIBLE)
 
 
-def outcome_of(error: grpc.aio.AioRpcError) -> Outcome:
-    """The outcome that an error stands for."""
-    code = error.code()
-    if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
+def outcome_of(end: End) -> Outcome:
+    """The outcome that the end of a call stands for."""
+    if end.code is grpc.StatusCode.OK:
+        return Outcome.OK
+    if end.code is grpc.StatusCode.RESOURCE_EXHAUSTED:
         return Outcome.REFUSED
-    if code is grpc.StatusCode.DEADLINE_EXCEEDED:
-        return Outcome.INFEASIBLE if _trailer(error, REASON_KEY) == INFEASIBLE_REASON else Outcome.DEADLINE
+    if end.code is grpc.StatusCode.DEADLINE_EXCEEDED:
+        return Outcome.INFEASIBLE if end.trailers.get(REASON_KEY) == INFEASIBLE_REASON else Outcome.DEADLINE
     return Outcome.ERROR
 
 
-def has_pushback(error: grpc.aio.AioRpcError) -> bool:
+def has_pushback(end: End) -> bool:
     """Whether the trailers tell the client after how many milliseconds (0 or more) to come again."""
-    return _trailer(error, PUSHBACK_KEY).isdecimal()
-
-
-def _trailer(error: grpc.aio.AioRpcError, key: str) -> str:
-    trailers = error.trailing_metadata()
-    value = trailers.get(key) if trailers is not None else None
-    return value.decode() if isinstance(value, bytes) else str(value)
+    return end.trailers.get(PUSHBACK_KEY, "").isdecimal()

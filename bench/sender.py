@@ -1,10 +1,11 @@
 """Sends the requests of one stream and books how each of them ends."""
 
 import asyncio
+import contextlib
 import time
+from functools import partial
 from typing import Any, Final
 
-import grpc
 import grpc.aio
 from tritonclient.grpc import service_pb2
 
@@ -12,54 +13,40 @@ from bench.outcome import Outcome, has_pushback, outcome_of
 from bench.payload import infer_request
 from bench.recording import Recorder
 from bench.stream import Job
+from bench.wire import End, Wire
 
 SERVICE: Final = "/inference.GRPCInferenceService"
 CONNECT_TIMEOUT_S: Final = 20.0
 
-CHANNEL_OPTIONS: Final = (
-    # A refusal has to reach the measurement, and the retry filter costs CPU on every call.
-    ("grpc.enable_retries", 0),
-    ("grpc.max_receive_message_length", -1),
-)
-
 
 class Sender:
-    """One channel, one prepared request. Answers are taken as bytes and not parsed, to keep the generator cheap.
+    """One connection, one prepared request. Answers are not parsed, to keep the generator cheap.
 
     Attributes:
         recorder: what was measured so far.
-        pending: tasks of requests that are outstanding.
     """
 
-    def __init__(self, channel: grpc.aio.Channel, job: Job, body: bytes) -> None:
-        stream = job.stream
-        self.recorder = Recorder(job.duration_s, stream.deadline_ms)
-        self.pending: set[asyncio.Task[None]] = set()
-        self._stream = stream
+    def __init__(self, wire: Wire, job: Job, body: bytes) -> None:
+        self.recorder = Recorder(job.duration_s, job.stream.deadline_ms)
+        self._wire = wire
+        self._most = job.stream.max_outstanding
         self._body = body
-        self._metadata = stream.metadata()
-        self._timeout_s = None if stream.deadline_ms is None else stream.deadline_ms / 1e3
-        # Without serializers gRPC passes bytes through as they are.
-        self._infer: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(f"{SERVICE}/ModelInfer")
         self._start_s = 0.0
+        self._drained = asyncio.Event()
 
     @classmethod
-    async def prepare(cls, channel: grpc.aio.Channel, job: Job) -> "Sender":
+    async def prepare(cls, job: Job) -> "Sender":
         """Wait for the server, ask it for the model's inputs, and build the request.
 
         Raises:
             TimeoutError: no connection within 20 s.
             grpc.aio.AioRpcError: the server does not serve the model.
         """
-        await asyncio.wait_for(channel.channel_ready(), CONNECT_TIMEOUT_S)
-        ask: Any = channel.unary_unary(
-            f"{SERVICE}/ModelMetadata",
-            request_serializer=service_pb2.ModelMetadataRequest.SerializeToString,
-            response_deserializer=service_pb2.ModelMetadataResponse.FromString,
-        )
-        request = service_pb2.ModelMetadataRequest(name=job.stream.model)
-        metadata = await ask(request, metadata=job.stream.metadata(), timeout=CONNECT_TIMEOUT_S)
-        return cls(channel, job, infer_request(job.stream, metadata, seed=job.seed, priority=job.triton_priority))
+        stream = job.stream
+        body = infer_request(stream, await _inputs(job), seed=job.seed, priority=job.triton_priority)
+        timeout_s = None if stream.deadline_ms is None else stream.deadline_ms / 1e3
+        connecting = Wire.connect(job.target, f"{SERVICE}/ModelInfer", stream.metadata(), timeout_s=timeout_s)
+        return cls(await asyncio.wait_for(connecting, CONNECT_TIMEOUT_S), job, body)
 
     def begin(self, start_s: float) -> None:
         """Set the monotonic time that is zero in the recording."""
@@ -72,19 +59,50 @@ class Sender:
     def fire(self, due_s: float) -> None:
         """Send a request that was due then, without waiting; beyond the bound on outstanding ones, only book it."""
         number = self.recorder.arrive(due_s)
-        if len(self.pending) >= self._stream.max_outstanding:
-            return
-        task = asyncio.create_task(self.request(number))
-        self.pending.add(task)
-        task.add_done_callback(self.pending.discard)
+        if self._wire.outstanding < self._most:
+            self._send(number, None)
 
     async def request(self, number: int) -> None:
-        """Send one booked request and book its end. A cancelled one stays unanswered."""
+        """Send one booked request and wait for its end."""
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._send(number, done)
+        await done
+
+    async def drained(self, timeout_s: float) -> None:
+        """Wait until nothing is outstanding, or that long."""
+        self._drained.clear()
+        if self._wire.outstanding:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._drained.wait(), timeout_s)
+
+    def close(self) -> None:
+        """Give up on what is outstanding: it stays unanswered."""
+        self._wire.close()
+
+    def _send(self, number: int, done: asyncio.Future[None] | None) -> None:
         self.recorder.send(number, self.now_s())
-        try:
-            await self._infer(self._body, metadata=self._metadata, timeout=self._timeout_s)
-        except grpc.aio.AioRpcError as error:
-            self.recorder.finish(number, self.now_s(), outcome_of(error), pushback=has_pushback(error))
-            self.recorder.failed(error.code().name, error.details())
+        self._wire.call(self._body, partial(self._ended, number, done))
+
+    def _ended(self, number: int, done: asyncio.Future[None] | None, end: End) -> None:
+        outcome = outcome_of(end)
+        if outcome is Outcome.OK:
+            self.recorder.finish(number, self.now_s(), outcome)
         else:
-            self.recorder.finish(number, self.now_s(), Outcome.OK)
+            self.recorder.finish(number, self.now_s(), outcome, pushback=has_pushback(end))
+            self.recorder.failed(end.code.name, end.details)
+        if done is not None and not done.done():
+            done.set_result(None)
+        if not self._wire.outstanding:
+            self._drained.set()
+
+
+async def _inputs(job: Job) -> Any:
+    async with grpc.aio.insecure_channel(job.target) as channel:
+        await asyncio.wait_for(channel.channel_ready(), CONNECT_TIMEOUT_S)
+        ask: Any = channel.unary_unary(
+            f"{SERVICE}/ModelMetadata",
+            request_serializer=service_pb2.ModelMetadataRequest.SerializeToString,
+            response_deserializer=service_pb2.ModelMetadataResponse.FromString,
+        )
+        request = service_pb2.ModelMetadataRequest(name=job.stream.model)
+        return await ask(request, metadata=job.stream.metadata(), timeout=CONNECT_TIMEOUT_S)

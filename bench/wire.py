@@ -1,0 +1,266 @@
+"""One HTTP/2 connection that makes unary gRPC calls of one method, as cheaply as Python can.
+
+The load generator shares the machine with what it measures, and a flood of calls through grpc.aio takes as much of it
+as the scheduler that is under test. All calls of a stream have the same headers, so they are encoded once, and an
+answer is told by its last frame. The frames are those of RFC 9113, the messages those of gRPC over HTTP/2; header
+blocks are decoded by `hpack`, without a dynamic table (size 0), so that each block stands for itself.
+
+Bounds: a request has to fit into the window that the server opens for a stream (64 KiB and more); calls beyond the
+server's limit of concurrent streams wait here, as in any gRPC client.
+"""
+
+import asyncio
+import struct
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+import grpc
+import hpack
+
+PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE = 0, 1, 3, 4, 6, 7, 8
+END_STREAM, ACK, END_HEADERS, PADDED_OR_PRIORITY = 1, 1, 4, 8 | 32
+HEADER_TABLE_SIZE, MAX_STREAMS, INITIAL_WINDOW = 1, 3, 4
+CANCEL: Final = 8
+FRAME_HEADER: Final = struct.Struct(">BHBBI")
+FRAME_BYTES: Final = 16384  # what every peer takes
+DEFAULT_WINDOW: Final = 65535
+# What the server may send before it is told that we have read: nothing here is slow to read.
+OUR_WINDOW: Final = 1 << 30
+# A stream number is 31 bits; long before, a run is over.
+LAST_STREAM: Final = (1 << 31) - 1
+
+CODES: Final = {code.value[0]: code for code in grpc.StatusCode}
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """How a call ended: its status, the message with it, and its trailers."""
+
+    code: grpc.StatusCode
+    details: str
+    trailers: dict[str, str]
+
+
+Ended = Callable[[End], None]
+
+
+class _Call(NamedTuple):
+    ended: Ended
+    timer: asyncio.TimerHandle | None
+
+
+class Wire(asyncio.Protocol):
+    """A connection. Make it with `connect`."""
+
+    def __init__(self, headers: Iterable[tuple[str, str]], timeout_s: float | None) -> None:
+        encoder = hpack.Encoder()
+        encoder.header_table_size = 0
+        self._headers: bytes = encoder.encode(list(headers))
+        self._decoder = hpack.Decoder()
+        # The server says so too, in the first block it sends, which is not looked at.
+        self._decoder.max_allowed_table_size = self._decoder.header_table_size = 0
+        self._timeout_s = timeout_s
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport
+        self._settled: asyncio.Future[None] = self._loop.create_future()
+        self._agreed = 0
+        self._buffer = b""
+        self._calls: dict[int, _Call] = {}
+        self._next_stream = 1
+        self._waiting: deque[tuple[bytes, Ended]] = deque()
+        self._most_streams = LAST_STREAM
+        self._stream_window = DEFAULT_WINDOW
+        self._window = DEFAULT_WINDOW
+        self._unread = 0
+        self._why_gone = ""
+        # The block of the usual end, and what it says: it is the same every time.
+        self._usual: tuple[bytes, End] = (b"", End(grpc.StatusCode.OK, "", {}))
+
+    @classmethod
+    async def connect(
+        cls, target: str, path: str, metadata: Iterable[tuple[str, str]], *, timeout_s: float | None = None
+    ) -> "Wire":
+        """Connect, and wait until both sides have agreed on their settings.
+
+        Args:
+            target: HOST:PORT.
+            path: of the method, `/package.Service/Method`.
+            metadata: of every call; lower-case keys.
+            timeout_s: deadline of every call, told to the server and kept here too.
+
+        Raises:
+            OSError: nobody listens there, or it speaks no HTTP/2.
+        """
+        headers = [(":method", "POST"), (":scheme", "http"), (":path", path), (":authority", target)]
+        headers += [("content-type", "application/grpc"), ("te", "trailers"), *metadata]
+        if timeout_s is not None:
+            headers.append(("grpc-timeout", f"{max(1, round(timeout_s * 1e3))}m"))
+        host, _, port = target.rpartition(":")
+        _, wire = await asyncio.get_running_loop().create_connection(lambda: cls(headers, timeout_s), host, int(port))
+        await wire._settled
+        return wire
+
+    @property
+    def outstanding(self) -> int:
+        """Calls that have not ended."""
+        return len(self._calls) + len(self._waiting)
+
+    def call(self, message: bytes, ended: Ended) -> None:
+        """Send one request; `ended` is called once, when it is answered, refused, too late, or lost.
+
+        Raises:
+            ValueError: the message is larger than the window that the server opens for a stream.
+        """
+        framed = b"\0" + len(message).to_bytes(4, "big") + message
+        if len(framed) > self._stream_window:
+            raise ValueError(f"a request of {len(framed)} bytes; the server takes {self._stream_window} at once")
+        if self._why_gone:
+            ended(self._lost())
+            return
+        self._waiting.append((framed, ended))
+        self._send_waiting()
+
+    def close(self) -> None:
+        """End the connection; what has no answer stays without one."""
+        self._calls.clear()
+        self._waiting.clear()
+        self._transport.close()
+
+    # ---- sending
+
+    def _send_waiting(self) -> None:
+        while self._waiting and len(self._calls) < self._most_streams and len(self._waiting[0][0]) <= self._window:
+            framed, ended = self._waiting.popleft()
+            stream = self._next_stream
+            self._next_stream += 2
+            self._window -= len(framed)
+            timer = None
+            if self._timeout_s is not None:
+                timer = self._loop.call_later(self._timeout_s, self._expire, stream)
+            self._calls[stream] = _Call(ended, timer)
+            self._transport.write(_frame(HEADERS, END_HEADERS, stream, self._headers) + _data(stream, framed))
+
+    def _expire(self, stream: int) -> None:
+        self._transport.write(_frame(RST_STREAM, 0, stream, CANCEL.to_bytes(4, "big")))
+        self._end(stream, End(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded", {}))
+
+    # ---- receiving
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin: our settings, and a window that never closes."""
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        settings = struct.pack(">HIHI", HEADER_TABLE_SIZE, 0, INITIAL_WINDOW, OUR_WINDOW)
+        window = _frame(WINDOW_UPDATE, 0, 0, OUR_WINDOW.to_bytes(4, "big"))
+        transport.write(PREFACE + _frame(SETTINGS, 0, 0, settings) + window)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Every call that has no answer is lost."""
+        self._why_gone = str(exc or "the server closed the connection")
+        if not self._settled.done():
+            self._settled.set_exception(ConnectionError(self._why_gone))
+        for stream in list(self._calls):
+            self._end(stream, self._lost())
+        while self._waiting:
+            self._waiting.popleft()[1](self._lost())
+
+    def data_received(self, data: bytes) -> None:
+        """Take in whole frames, keep the rest."""
+        buffer = self._buffer + data if self._buffer else data
+        at, end = 0, len(buffer)
+        while end - at >= FRAME_HEADER.size:
+            high, low, kind, flags, stream = FRAME_HEADER.unpack_from(buffer, at)
+            after = at + FRAME_HEADER.size + (high << 16 | low)
+            if after > end:
+                break
+            self._frame(kind, flags, stream, buffer[at + FRAME_HEADER.size : after])
+            at = after
+        self._buffer = buffer[at:]
+
+    def _frame(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
+        if kind == HEADERS:
+            if flags & PADDED_OR_PRIORITY or not flags & END_HEADERS:
+                raise NotImplementedError("a header block in several frames, or padded")
+            if flags & END_STREAM:
+                self._end(stream, self._told(payload))
+        elif kind == DATA:
+            self._read(len(payload))
+            if flags & END_STREAM:  # no gRPC server ends a call without a status
+                self._end(stream, End(grpc.StatusCode.INTERNAL, "the answer has no status", {}))
+        elif kind == RST_STREAM:
+            details = f"stream reset by the server with error {int.from_bytes(payload, 'big')}"
+            self._end(stream, End(grpc.StatusCode.UNAVAILABLE, details, {}))
+        elif kind == SETTINGS:
+            self._settings(flags, payload)
+        elif kind == PING and not flags & ACK:
+            self._transport.write(_frame(PING, ACK, 0, payload))
+        elif kind == WINDOW_UPDATE and stream == 0:
+            self._window += int.from_bytes(payload, "big")
+            self._send_waiting()
+        elif kind == GOAWAY:
+            self._why_gone = "the server is going away"
+
+    def _settings(self, flags: int, payload: bytes) -> None:
+        self._agreed += 1
+        if not flags & ACK:
+            for key, value in struct.iter_unpack(">HI", payload):
+                if key == MAX_STREAMS:
+                    self._most_streams = value
+                elif key == INITIAL_WINDOW:
+                    self._stream_window = value
+            self._transport.write(_frame(SETTINGS, ACK, 0, b""))
+            self._send_waiting()
+        # Theirs, and their word that they have ours.
+        if self._agreed >= 2 and not self._settled.done():
+            self._settled.set_result(None)
+
+    def _read(self, count: int) -> None:
+        """Open the connection's window again, seldom."""
+        self._unread += count
+        if self._unread >= OUR_WINDOW // 2:
+            self._transport.write(_frame(WINDOW_UPDATE, 0, 0, self._unread.to_bytes(4, "big")))
+            self._unread = 0
+
+    def _told(self, block: bytes) -> End:
+        if block == self._usual[0]:
+            return self._usual[1]
+        trailers = {_text(key): _text(value) for key, value in self._decoder.decode(block, raw=True)}
+        code = CODES.get(int(trailers.get("grpc-status", "2")), grpc.StatusCode.UNKNOWN)
+        end = End(code, trailers.get("grpc-message", ""), trailers)
+        if code is grpc.StatusCode.OK:
+            self._usual = (block, end)
+        return end
+
+    def _end(self, stream: int, end: End) -> None:
+        call = self._calls.pop(stream, None)
+        if call is None:  # ended here before, by its deadline
+            return
+        if call.timer is not None:
+            call.timer.cancel()
+        call.ended(end)
+        if self._waiting:
+            self._send_waiting()
+
+    def _lost(self) -> End:
+        return End(grpc.StatusCode.UNAVAILABLE, self._why_gone, {})
+
+
+def _frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
+    length = len(payload)
+    return FRAME_HEADER.pack(length >> 16, length & 0xFFFF, kind, flags, stream) + payload
+
+
+def _data(stream: int, framed: bytes) -> bytes:
+    """The message as DATA frames, the last of which ends our side."""
+    starts = range(0, len(framed), FRAME_BYTES)
+    return b"".join(
+        _frame(DATA, END_STREAM if start == starts[-1] else 0, stream, framed[start : start + FRAME_BYTES])
+        for start in starts
+    )
+
+
+def _text(raw: bytes | str) -> str:
+    return raw if isinstance(raw, str) else raw.decode("latin-1")
