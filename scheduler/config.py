@@ -37,6 +37,8 @@ TENANT_QUEUE_BYTES: Final = 128 * 1024 * 1024
 # More clients than most services have at a time; each invented name gains a request ahead of its turn.
 MAX_TENANTS: Final = 1000
 MAX_QUEUED: Final = 40_000
+# A few hundred bytes each, and more than the sequence slots of most backends.
+MAX_SEQUENCES: Final = 10_000
 # 256 MiB of waiting tensors, whatever the number of requests.
 QUEUE_BYTES: Final = 256 * 1024 * 1024
 # Triton's own client defaults to no bound, gRPC to 4 MiB; 64 MiB holds a batch of images.
@@ -215,6 +217,11 @@ class Limits(_Settings):
         description="Tenants without an entry told apart at a time; those beyond share one place.",
     )
     queue_bytes: int = Field(default=QUEUE_BYTES, gt=0, description="Bytes of waiting tensors in all, at most.")
+    max_sequences: int = Field(
+        default=MAX_SEQUENCES,
+        gt=0,
+        description="Stateful sequences known at a time, at most; a start beyond it is refused.",
+    )
     message_bytes: int = Field(default=MESSAGE_BYTES, gt=0, description="Bytes of one gRPC message, at most.")
     drain_s: float = Field(default=DRAIN_S, ge=0, description="Seconds to finish accepted requests when stopping.")
     metadata_bytes: int = Field(
@@ -416,6 +423,7 @@ class Config(_Settings):
             max_tenants=self.limits.max_tenants,
             max_queued=self.limits.max_queued,
             queue_bytes=self.limits.queue_bytes,
+            max_sequences=self.limits.max_sequences,
         )
 
 

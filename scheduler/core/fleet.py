@@ -16,7 +16,7 @@ from scheduler.core.feasibility import Outlook
 from scheduler.core.flows import ClassQueue
 from scheduler.core.lane import Lane
 from scheduler.core.outcome import Verdict
-from scheduler.core.placement import place
+from scheduler.core.placement import home, place
 from scheduler.core.snapshot import BackendSnapshot, BreakerSnapshot, ConcurrencySnapshot
 from scheduler.core.ticket import Ticket, TicketState
 
@@ -91,6 +91,11 @@ class Fleet:
             backend.estimator(lane.model, lane.estimator)
         return place(able, backends, ticket)
 
+    def home(self, model: str, sequences: Mapping[str, int]) -> str:
+        """Where a new sequence of the model goes (placement.py); a ready backend must offer it."""
+        offering = [each for each in self._backends.values() if each.state.ready and model in each.state.models]
+        return home(offering, model, sequences).name
+
     def batch(self, batch_id: int) -> Batch | None:
         """The batch of that number; None where it is not out any more."""
         return self._batches.get(batch_id)
@@ -155,7 +160,7 @@ class Fleet:
         if not self._batches:
             self._look_at = None
         if verdict is Verdict.SUCCEEDED:
-            others = lanes[batch.model].estimator
+            others = lanes[batch.tickets[0].lane].estimator
             backend.note_end(batch, service_s, now=now)
             learned_s = backend.estimator(batch.model, others).learn(batch.merge_key, batch.rows, service_s)
             others.add(batch.merge_key, batch.rows, learned_s)
@@ -216,11 +221,12 @@ def may_try_again(ticket: Ticket, batch: Batch, verdict: Verdict) -> bool:
     """Whether a live ticket of a batch that ended this way is sent once more, alone; marks it where that is its last.
 
     A ticket that was merged and failed is tried alone, as another may be guilty. One that was lost is sent a second
-    time, but not a third: inference keeps no state, and what takes a backend down is not to take down all.
+    time, but not a third: inference keeps no state, and what takes a backend down is not to take down all. A step of a
+    sequence is sent once.
     """
     if verdict is Verdict.FAILED or verdict is Verdict.GARBLED:
         return len(batch.tickets) > 1
-    if ticket.resent or (verdict is not Verdict.LOST and verdict is not Verdict.UNAVAILABLE):
+    if ticket.step is not None or ticket.resent or (verdict is not Verdict.LOST and verdict is not Verdict.UNAVAILABLE):
         return False
     ticket.resent = True
     return True

@@ -135,6 +135,7 @@ class ClassQueue(Account):
 
     Attributes:
         rank: 0 is the most important class.
+        lane: name of the lane that it is a part of.
         queued: waiting tickets.
         backlog: their rows, and how they are spread over tenants.
         blocked: whether every tenant that waits here was last seen at its cap.
@@ -150,7 +151,7 @@ class ClassQueue(Account):
         "_serial",
         "backlog",
         "blocked",
-        "model",
+        "lane",
         "queued",
         "rank",
         "retries",
@@ -158,10 +159,10 @@ class ClassQueue(Account):
         "virtual",
     )
 
-    def __init__(self, model: str, settings: ClassSettings, rank: int) -> None:
+    def __init__(self, lane: str, settings: ClassSettings, rank: int) -> None:
         # An account of infinite weight pays nothing and stays at V: nobody's tag is ever less (share.py).
         super().__init__(inf if settings.strict else settings.weight)
-        self.model = model
+        self.lane = lane
         self.blocked = False
         self.backlog = Backlog()
         self.settings = settings

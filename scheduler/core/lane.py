@@ -18,6 +18,11 @@ from scheduler.core.share import VirtualTime
 from scheduler.core.ticket import Ticket, TicketState
 
 
+def lane_name(model: str, backend: str) -> str:
+    """The name of a model's lane, or of its sequences' on one backend; no model's name has a line feed."""
+    return f"{model}\n{backend}" if backend else model
+
+
 class Turn(NamedTuple):
     """The ticket that opens the next batch, with its class and its tenant's flow; a retry has none."""
 
@@ -27,18 +32,24 @@ class Turn(NamedTuple):
 
 
 class Lane:
-    """The queues of one model. Classes share the model's service by weighted virtual time (share.py).
+    """The queues of one model, or of its sequences on one backend.
+
+    Classes share the service by weighted virtual time (share.py).
 
     Attributes:
         classes: queues, most important class first.
         estimator: what the model's batches cost.
+        backend: where its tickets have to go; empty: anywhere.
+        name: tells it from the model's other lanes.
     """
 
-    __slots__ = ("classes", "estimator", "model", "virtual")
+    __slots__ = ("backend", "classes", "estimator", "model", "name", "virtual")
 
-    def __init__(self, model: str, classes: Sequence[ClassSettings]) -> None:
+    def __init__(self, model: str, classes: Sequence[ClassSettings], backend: str = "") -> None:
         self.model = model
-        self.classes = tuple(ClassQueue(model, settings, rank) for rank, settings in enumerate(classes))
+        self.backend = backend
+        self.name = lane_name(model, backend)
+        self.classes = tuple(ClassQueue(self.name, settings, rank) for rank, settings in enumerate(classes))
         self.estimator = Estimator()
         self.virtual = VirtualTime()
 

@@ -14,6 +14,9 @@ class Outcome(Enum):
     TOO_LARGE = "too_large"  # for a bound that time does not widen
     NO_BACKEND = "no_backend"  # refused on arrival, or evicted when the last backend went
     DRAINING = "draining"
+    TOO_MANY_SEQUENCES = "too_many_sequences"
+    # Refused on arrival, or evicted: an earlier step of its stateful sequence is missing.
+    SEQUENCE_LOST = "sequence_lost"
     # Evicted after queueing, to make room for a more important arrival.
     DISPLACED = "displaced"
     # Evicted after queueing, or refused on arrival.
@@ -29,7 +32,9 @@ class Outcome(Enum):
 
 
 # Coming again cannot help, however long the caller waits.
-FINAL: Final = frozenset({Outcome.TOO_LARGE, Outcome.DEADLINE_INFEASIBLE, Outcome.DEADLINE_EXPIRED})
+FINAL: Final = frozenset(
+    {Outcome.TOO_LARGE, Outcome.SEQUENCE_LOST, Outcome.DEADLINE_INFEASIBLE, Outcome.DEADLINE_EXPIRED}
+)
 
 
 class Verdict(Enum):

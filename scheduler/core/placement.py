@@ -9,7 +9,7 @@ within the batches in flight. Ties go to the backend named first.
 A ticket that is larger than the model's max_batch_size on one backend but not on another waits for the other.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
 from scheduler.core.backend import Backend
 from scheduler.core.ticket import Ticket
@@ -32,6 +32,24 @@ def place(able: list[Backend], backends: Iterable[Backend], ticket: Ticket) -> B
     if len(fitting) < 2:
         return fitting[0] if fitting else None
     return min(fitting, key=lambda each: (not each.has_idle_instance(ticket.model), _done_in_s(each, ticket)))
+
+
+def home(backends: Sequence[Backend], model: str, sequences: Mapping[str, int]) -> Backend:
+    """The backend for a new stateful sequence, which stays there (sequence.py).
+
+    One whose breaker is closed, with the fewest sequences for each instance, then the least work in flight.
+
+    Args:
+        backends: those that offer the model; at least one.
+        model: the model.
+        sequences: of the model, by backend, as many as each has.
+    """
+
+    def load(backend: Backend) -> tuple[bool, float, float]:
+        each = sequences.get(backend.name, 0) / backend.state.models[model].instances
+        return model in backend.breakers, each, backend.work_s()
+
+    return min(backends, key=load)
 
 
 def _done_in_s(backend: Backend, ticket: Ticket) -> float:

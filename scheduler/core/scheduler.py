@@ -11,11 +11,12 @@ from scheduler.core.events import Abandon, Dispatch, Event, Evict, Reject
 from scheduler.core.feasibility import feasible, in_time
 from scheduler.core.fleet import Fleet, may_try_again, waited_for
 from scheduler.core.heap import DeadlineHeap
-from scheduler.core.lane import Lane, Turn
+from scheduler.core.lane import Lane, Turn, lane_name
 from scheduler.core.limit import LEAD_S
 from scheduler.core.order import due
 from scheduler.core.outcome import FINAL, Outcome, Verdict
 from scheduler.core.pushback import Pushback
+from scheduler.core.sequence import Sequence, Sequences
 from scheduler.core.settings import CoreSettings
 from scheduler.core.snapshot import ClassSnapshot, ModelSnapshot, Snapshot, TenantSnapshot
 from scheduler.core.ticket import Ticket, TicketState
@@ -38,13 +39,16 @@ class Scheduler:
         self._deadlines = DeadlineHeap()
         self._lanes: dict[str, Lane] = {}
         self._fleet = Fleet()
+        self._sequences = Sequences()
+        # By stateful model: the lanes of its sequences, one for each backend that has had any.
+        self._bound: dict[str, list[str]] = {}
         self._tickets: dict[int, Ticket] = {}
         self._events: deque[Event] = deque()
-        # Models where something may have become possible since they were last looked at.
+        # Lanes where something may have become possible since they were last looked at.
         self._runnable: dict[str, None] = {}
-        # Models whose next batch is kept back until a batch of any model ends (concurrency.py).
+        # Lanes whose next batch is kept back until a batch of any model ends (concurrency.py).
         self._yielding: dict[str, None] = {}
-        # Models whose next batch is kept back until a time.
+        # Lanes whose next batch is kept back until a time.
         self._held: dict[str, float] = {}
         self._ended: Counter[Outcome] = Counter()
         self._draining = False
@@ -56,12 +60,15 @@ class Scheduler:
         """Take in a new ticket: it is queued, or a Reject event says why not.
 
         Raises:
-            ValueError: the class is not configured, or the ticket was submitted before.
+            ValueError: the class is not configured, the ticket was submitted before, or a step of a sequence has a
+                merge key.
         """
         if ticket.priority_class not in self._ranks:
             raise ValueError(f"unknown class {ticket.priority_class!r}; configured are {', '.join(self._ranks)}")
         if ticket.state is not TicketState.NEW or ticket.ticket_id in self._tickets:
             raise ValueError(f"ticket {ticket.ticket_id} was submitted before")
+        if ticket.step is not None and ticket.merge_key is not None:
+            raise ValueError(f"ticket {ticket.ticket_id} is a step of a sequence, and those are not merged")
         self._advance(now)
         rank = self._ranks[ticket.priority_class]
         ticket.due = due(ticket, now=self._now)
@@ -69,8 +76,13 @@ class Scheduler:
         refusal = self._refusal(ticket, rank, tenant)
         if refusal is None:
             self._displace(ticket, rank)
+            # What was displaced may have been a step before this one.
+            refusal = self._gap(ticket)
+        if refusal is None:
             self._enqueue(ticket, rank, tenant)
             return
+        if ticket.step is not None:
+            self._sequences.refused(ticket)
         self._finish(ticket, refusal.outcome)
         pushback_s = self._pushback(ticket, rank, refusal.outcome) if refusal.retry_s is None else refusal.retry_s
         self._events.append(Reject(ticket, refusal.outcome, pushback_s, refusal.detail))
@@ -91,7 +103,7 @@ class Scheduler:
         batch = self._fleet.finish(batch_id, verdict, self._lanes, now=self._now)
         ended: list[Ticket] = []
         if batch is not None:
-            self._runnable[batch.model] = None
+            self._wake(batch.model)
             if self._yielding:
                 self._runnable |= self._yielding
             ended = self._end_batch(batch, verdict)
@@ -123,8 +135,9 @@ class Scheduler:
         """
         self._advance(now)
         self._fleet.set_state(state, now=self._now)
+        self._lose_sequences(state)
         for lane in list(self._lanes.values()):
-            self._runnable[lane.model] = None
+            self._runnable[lane.name] = None
             if not self._offered(lane.model):
                 self._evict_all(lane)
 
@@ -149,7 +162,7 @@ class Scheduler:
         self._tenants.reconfigure(settings, [*self._fleet.held(), *retrying])
         for lane in self._lanes.values():
             lane.reconfigure(settings.classes)
-            self._runnable[lane.model] = None
+            self._runnable[lane.name] = None
         for tenant in self._tenants.all():
             self._unpark(tenant)
 
@@ -167,12 +180,12 @@ class Scheduler:
         if self._events:
             return self._events.popleft()
         while self._runnable:
-            model = next(iter(self._runnable))
-            del self._runnable[model]
-            dispatch = self._dispatch(model)
+            name = next(iter(self._runnable))
+            del self._runnable[name]
+            dispatch = self._dispatch(name)
             if dispatch is not None:
-                # Back to the end of the line: models take turns while each has places.
-                self._runnable[model] = None
+                # Back to the end of the line: lanes take turns while each has places.
+                self._runnable[name] = None
                 return dispatch
             if self._events:  # whoever could not end in time
                 return self._events.popleft()
@@ -204,7 +217,7 @@ class Scheduler:
             tenants=tuple(
                 TenantSnapshot(t.name, t.queued, t.in_flight, t.queue_bytes, t.held.rows) for t in self._tenants.all()
             ),
-            models=tuple(self._model_snapshot(lane) for lane in self._lanes.values()),
+            models=self._model_snapshots(),
             backends=self._fleet.snapshot(),
             ended={outcome.name: self._ended[outcome] for outcome in Outcome},
         )
@@ -225,13 +238,17 @@ class Scheduler:
             return Refusal(Outcome.DEADLINE_EXPIRED)
         if not self._offered(ticket.model):
             return Refusal(Outcome.NO_BACKEND)
-        refusal = self._admission.refusal(ticket, rank, tenant, now=self._now)
+        refusal = self._gap(ticket) or self._admission.refusal(ticket, rank, tenant, now=self._now)
         if refusal is None and ticket.deadline is not None and not self._feasible(ticket, rank, tenant):
             return Refusal(Outcome.DEADLINE_INFEASIBLE)
         return refusal
 
+    def _lane_of_step(self, ticket: Ticket) -> str:
+        sequence = self._sequences.of(ticket)
+        return lane_name(ticket.model, "" if sequence is None else sequence.backend)
+
     def _feasible(self, ticket: Ticket, rank: int, tenant: Tenant) -> bool:
-        lane = self._lanes.get(ticket.model)
+        lane = self._lanes.get(ticket.model if ticket.step is None else self._lane_of_step(ticket))
         if lane is None:
             return True
         outlook = self._fleet.outlook(ticket.model, now=self._now)
@@ -244,13 +261,16 @@ class Scheduler:
             self._deadlines.forget(displaced)
 
     def _enqueue(self, ticket: Ticket, rank: int, tenant: Tenant) -> None:
+        self._admission.book(ticket, rank, tenant, now=self._now)
+        self._tickets[ticket.ticket_id] = ticket
+        self._deadlines.push(ticket)
+        if ticket.step is not None:
+            self._join_sequence(ticket, tenant)
+            return
         lane = self._lanes.get(ticket.model)
         if lane is None:
             lane = self._lanes[ticket.model] = Lane(ticket.model, self._settings.classes)
         lane.push(ticket, rank, tenant)
-        self._admission.book(ticket, rank, tenant, now=self._now)
-        self._tickets[ticket.ticket_id] = ticket
-        self._deadlines.push(ticket)
         self._runnable[ticket.model] = None
 
     def _pushback(self, ticket: Ticket, rank: int, outcome: Outcome) -> float | None:
@@ -264,15 +284,17 @@ class Scheduler:
 
     # ---- service
 
-    def _dispatch(self, model: str) -> Dispatch | None:
-        lane = self._lanes.get(model)
-        self._held.pop(model, None)
+    def _dispatch(self, name: str) -> Dispatch | None:
+        lane = self._lanes.get(name)
+        self._held.pop(name, None)
         if self._yielding:
-            self._yielding.pop(model, None)
-        if lane is None or not (able := self._fleet.able(model)):
+            self._yielding.pop(name, None)
+        if lane is None or not (able := self._fleet.able(lane.model)):
+            return None
+        if lane.backend and not (able := [each for each in able if each.name == lane.backend]):
             return None
         while (turn := lane.next_turn()) is not None:
-            backend = self._fleet.place(able, lane, turn.ticket)
+            backend = able[0] if lane.backend else self._fleet.place(able, lane, turn.ticket)
             if backend is None:
                 return None
             late = self._late(lane, backend)
@@ -317,14 +339,14 @@ class Scheduler:
         if batching.overtaking_wait_s(lane, turn.queue) is None:
             return False
         if backend.crowded(lane.model, turn.queue.rank, now=self._now):
-            self._yielding[lane.model] = None
+            self._yielding[lane.name] = None
             return True
         if backend.has_idle_instance(lane.model):
             return False
         leave_at = backend.next_free_at(lane.model) - LEAD_S
         if leave_at <= self._now:
             return False
-        self._held[lane.model] = leave_at
+        self._held[lane.name] = leave_at
         return True
 
     def _hand_over(self, ticket: Ticket) -> None:
@@ -353,6 +375,8 @@ class Scheduler:
                 ended.append(ticket)
         if again:
             self._retry(again, self._lanes[batch.model])
+        if (step := batch.tickets[0]).step is not None:
+            self._leave_sequence(step, answered=verdict is Verdict.SUCCEEDED or verdict is Verdict.FAILED)
         return ended
 
     def _retry(self, tickets: list[Ticket], lane: Lane) -> None:
@@ -379,18 +403,19 @@ class Scheduler:
         """Move the clock, evict what has expired, and look again at what was kept back until now."""
         self._now = max(self._now, now)
         if self._held:
-            for model in [model for model, leave_at in self._held.items() if leave_at <= self._now]:
-                del self._held[model]
-                self._runnable[model] = None
+            for name in [name for name, leave_at in self._held.items() if leave_at <= self._now]:
+                del self._held[name]
+                self._runnable[name] = None
         while (ticket := self._deadlines.pop_due(now=self._now)) is not None:
             self._expire(ticket)
         for model in self._fleet.tick(now=self._now):
-            self._runnable[model] = None
+            self._wake(model)
         for batch in self._fleet.give_up_hanging(now=self._now):
             self._abandon(batch)
             self._end_batch(batch, Verdict.LOST)
             # Its place is free, and nothing else may come to say so.
-            self._runnable |= {batch.model: None, **self._yielding}
+            self._wake(batch.model)
+            self._runnable |= self._yielding
 
     def _expire(self, ticket: Ticket) -> None:
         """Answer a ticket whose deadline has come; in flight it frees its place when its batch ends."""
@@ -416,15 +441,19 @@ class Scheduler:
 
     def _leave_queue(self, ticket: Ticket) -> None:
         """Free the place of a waiting ticket that will not be served."""
-        if ticket.model in self._held:  # it may be the turn of one that is not held now
-            self._runnable[ticket.model] = None
+        if ticket.lane in self._held:  # it may be the turn of one that is not held now
+            self._runnable[ticket.lane] = None
         if ticket.state is TicketState.RETRYING:
             self._release(ticket)
             return
         tenant = _holder(ticket)
         rank = self._ranks[ticket.priority_class]
-        self._lanes[ticket.model].classes[rank].remove(ticket)
-        self._runnable[ticket.model] = None
+        if ticket.step is not None and not self._is_current(ticket):
+            _count_behind(ticket, -1)
+            ticket.state = TicketState.ENDED
+        else:
+            self._lanes[ticket.lane].classes[rank].remove(ticket)
+            self._runnable[ticket.lane] = None
         self._admission.release(ticket, rank)
         self._tenants.forget_idle(tenant, now=self._now)
 
@@ -439,26 +468,121 @@ class Scheduler:
     def _unpark(self, tenant: Tenant) -> None:
         for flow in tenant.unblocked():
             flow.unpark()
-            self._runnable[flow.owner.model] = None
+            self._runnable[flow.owner.lane] = None
 
     def _finish(self, ticket: Ticket, outcome: Outcome) -> None:
-        ticket.state = TicketState.ENDED
+        was_new, ticket.state = ticket.state is TicketState.NEW, TicketState.ENDED
         self._tickets.pop(ticket.ticket_id, None)
         self._ended[outcome] += 1
+        if ticket.step is not None and not was_new:
+            self._end_step(ticket, outcome)
+
+    # ---- stateful sequences (sequence.py)
+
+    def _gap(self, ticket: Ticket) -> Refusal | None:
+        """Why a step of a sequence may not come now; None for any other ticket."""
+        if ticket.step is None:
+            return None
+        return self._sequences.refusal(ticket, self._settings.max_sequences, now=self._now)
+
+    def _is_current(self, ticket: Ticket) -> bool:
+        """Whether a step stands in its lane, and not behind another step."""
+        sequence = self._sequences.of(ticket)
+        return sequence is not None and sequence.current is ticket
+
+    def _join_sequence(self, ticket: Ticket, tenant: Tenant) -> None:
+        ticket.state = TicketState.QUEUED
+        ticket.holder = tenant
+        if self._sequences.join(ticket, now=self._now):
+            self._enter_lane(ticket)
+        else:
+            _count_behind(ticket, 1)
+
+    def _enter_lane(self, ticket: Ticket) -> None:
+        """Queue a step whose turn has come in its sequence; a start is given its backend here."""
+        sequence = self._sequences.of(ticket)
+        assert sequence is not None
+        if not sequence.backend:
+            self._sequences.bind(sequence, self._fleet.home(ticket.model, self._sequences.by_backend(ticket.model)))
+        ticket.lane = lane_name(ticket.model, sequence.backend)
+        lane = self._lanes.get(ticket.lane)
+        if lane is None:
+            lane = self._lanes[ticket.lane] = Lane(ticket.model, self._settings.classes, sequence.backend)
+            self._bound.setdefault(ticket.model, []).append(ticket.lane)
+        lane.push(ticket, self._ranks[ticket.priority_class], _holder(ticket))
+        self._runnable[ticket.lane] = None
+
+    def _end_step(self, ticket: Ticket, outcome: Outcome) -> None:
+        """A step that was accepted has ended: what comes after a gap is lost."""
+        if outcome is not Outcome.COMPLETED and outcome is not Outcome.FAILED:
+            self._evict_lost(self._sequences.unanswered(ticket))
+            if not ticket.batch_id:  # else its place is free when its batch ends
+                self._leave_sequence(ticket, answered=False)
+
+    def _leave_sequence(self, ticket: Ticket, *, answered: bool) -> None:
+        """The sequence's current step is gone from the queue or from the backend: the next may come."""
+        if not answered:
+            self._evict_lost(self._sequences.unanswered(ticket))
+        following = self._sequences.leave(ticket, answered=answered, now=self._now)
+        if following is not None:
+            _count_behind(following, -1)
+            self._enter_lane(following)
+
+    def _lose_sequences(self, state: BackendState) -> None:
+        """Whose state was at a backend that does not serve it any more is lost, up to the next start."""
+        for sequence in list(self._sequences):
+            model = sequence.model
+            if sequence.backend in ("", state.name) and not (state.ready and model in state.models):
+                self._lose(sequence, everything=not self._offered(model))
+
+    def _lose(self, sequence: Sequence, *, everything: bool) -> None:
+        self._sequences.bind(sequence, "")
+        self._evict_lost(sequence.lose(everything=everything))
+        if sequence.current is not None and sequence.current.state is TicketState.QUEUED:
+            self._evict_lost([sequence.current])
+
+    def _evict_lost(self, tickets: list[Ticket]) -> None:
+        for ticket in tickets:
+            self._evict(ticket, Outcome.SEQUENCE_LOST)
+            self._deadlines.forget(ticket)
+
+    def _wake(self, model: str) -> None:
+        """Something may have become possible for the model."""
+        self._runnable[model] = None
+        if self._bound:
+            self._runnable |= dict.fromkeys(self._bound.get(model, ()))
 
     # ---- snapshot
 
-    def _model_snapshot(self, lane: Lane) -> ModelSnapshot:
-        batch_s, row_s = lane.estimator.line(None).coefficients()
+    def _model_snapshots(self) -> tuple[ModelSnapshot, ...]:
+        """One for each model; costs are told of the first of its lanes."""
+        lanes: dict[str, list[Lane]] = {}
+        for lane in self._lanes.values():
+            lanes.setdefault(lane.model, []).append(lane)
+        behind = Counter((each.model, each.priority_class) for one in self._sequences for each in one.waiting)
+        return tuple(self._model_snapshot(model, of_model, behind) for model, of_model in lanes.items())
+
+    def _model_snapshot(self, model: str, lanes: list[Lane], behind: Counter[tuple[str, str]]) -> ModelSnapshot:
+        batch_s, row_s = lanes[0].estimator.line(None).coefficients()
+        names = [settings.name for settings in self._settings.classes]
+        queues = [queue for lane in lanes for queue in lane.classes]
         return ModelSnapshot(
-            name=lane.model,
-            queued={queue.settings.name: queue.queued for queue in lane.classes},
-            retrying=sum(
-                1 for queue in lane.classes for ticket in queue.retries if ticket.state is TicketState.RETRYING
-            ),
+            name=model,
+            queued={
+                name: behind[model, name] + sum(lane.classes[rank].queued for lane in lanes)
+                for rank, name in enumerate(names)
+            },
+            retrying=sum(1 for queue in queues for ticket in queue.retries if ticket.state is TicketState.RETRYING),
             batch_s=batch_s,
             row_s=row_s,
         )
+
+
+def _count_behind(ticket: Ticket, sign: int) -> None:
+    """Count a step that waits behind another of its sequence, and so in no lane, for its tenant."""
+    tenant = _holder(ticket)
+    tenant.queued += sign
+    tenant.queue_bytes += sign * ticket.queue_bytes
 
 
 def _holder(ticket: Ticket) -> Tenant:

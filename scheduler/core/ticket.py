@@ -19,6 +19,25 @@ class TicketState(Enum):
     ENDED = "ended"
 
 
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What makes a request one step of a stateful sequence (sequence.py).
+
+    Attributes:
+        sequence_id: the client's, with the model's version; unique within its tenant and model.
+        start: whether a new state begins with it.
+        end: whether the state is given up after it.
+        idle_s: seconds without a step after which the backend forgets the state.
+        pipelined: whether the client may have sent the next step before it hears of this one.
+    """
+
+    sequence_id: str
+    start: bool
+    end: bool
+    idle_s: float
+    pipelined: bool
+
+
 @dataclass(slots=True, eq=False)
 class Ticket:
     """One request as the scheduler sees it.
@@ -32,6 +51,7 @@ class Ticket:
         queue_bytes: bytes of tensors that wait in memory while this ticket is queued.
         merge_key: tickets with the same key may ride in one batch; None rides alone.
         deadline: monotonic seconds; None waits as long as it takes.
+        step: of a stateful sequence; None: the request stands by itself. A step rides alone.
         state: where the ticket is; owned by the scheduler.
         start_tag: its tenant's place in its class's virtual time (share.py) when it was taken; virtual seconds.
         queued_tag: where that virtual time stood when it was queued.
@@ -39,6 +59,8 @@ class Ticket:
         resent: whether a backend that was lost had it already.
         due: its place in its tenant's order, monotonic seconds (order.py); set when it is queued.
         holder: whom it counts for; set when it is queued.
+        lane: the queues that it stands in; its model's name but for a step, whose backend has queues of its own.
+        sequence_number: what the backends know its sequence by; 0 where it is no step.
     """
 
     ticket_id: int
@@ -49,6 +71,7 @@ class Ticket:
     queue_bytes: int = 0
     merge_key: str | None = None
     deadline: float | None = None
+    step: Step | None = None
     state: TicketState = field(default=TicketState.NEW, init=False)
     start_tag: float = field(default=0.0, init=False)
     queued_tag: float = field(default=0.0, init=False)
@@ -56,6 +79,11 @@ class Ticket:
     resent: bool = field(default=False, init=False)
     due: float = field(default=inf, init=False)
     holder: "Tenant | None" = field(default=None, init=False, repr=False)
+    lane: str = field(default="", init=False)
+    sequence_number: int = field(default=0, init=False)
+
+    def __post_init__(self) -> None:
+        self.lane = self.model
 
     @property
     def waiting(self) -> bool:

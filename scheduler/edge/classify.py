@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from scheduler.config import Config
+from scheduler.core.ticket import Step
 from scheduler.edge.access import NAME_LENGTH, Access, AuthContext, printable_name
 from scheduler.errors import denied, invalid
 
@@ -91,6 +92,41 @@ class Classifier:
         if name not in self._classes:
             raise invalid(f"{header}: unknown class {name[:NAME_LENGTH]!r}; expected one of {', '.join(self._classes)}")
         return name
+
+
+def step_of(request: Any, idle_s: float, *, pipelined: bool) -> Step | None:
+    """What makes a request to a stateful model a step of a sequence; None where it names none, as Triton will say.
+
+    Raises:
+        RequestError: INVALID_ARGUMENT, for a parameter of another type than Triton takes.
+    """
+    if "sequence_id" not in request.parameters:
+        return None
+    parameter = request.parameters["sequence_id"]
+    kind = parameter.WhichOneof("parameter_choice")
+    if kind not in {"int64_param", "uint64_param", "string_param"}:
+        raise invalid(
+            f"parameter 'sequence_id': expected int64_param, uint64_param or string_param, got {kind or 'nothing'}"
+        )
+    given = getattr(parameter, kind)
+    if not given:
+        return None
+    return Step(
+        sequence_id=repr((request.model_version, given)),
+        start=_flag(request, "sequence_start"),
+        end=_flag(request, "sequence_end"),
+        idle_s=idle_s,
+        pipelined=pipelined,
+    )
+
+
+def _flag(request: Any, name: str) -> bool:
+    if name not in request.parameters:
+        return False
+    kind = request.parameters[name].WhichOneof("parameter_choice")
+    if kind != "bool_param":
+        raise invalid(f"parameter {name!r}: expected bool_param, got {kind or 'nothing'}")
+    return bool(request.parameters[name].bool_param)
 
 
 def _timeout_s(request: Any) -> float | None:

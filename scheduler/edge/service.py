@@ -12,7 +12,7 @@ from scheduler.driver import Driver, Refused
 from scheduler.edge import status
 from scheduler.edge.access import NAME_LENGTH, Access
 from scheduler.edge.audit import Audit
-from scheduler.edge.classify import Caller, Classifier
+from scheduler.edge.classify import Caller, Classifier, step_of
 from scheduler.edge.relay import Relay
 from scheduler.edge.statistics import QueueTimes
 from scheduler.edge.stream import GRPC_ERROR_HEADER, InferenceStream, Responses, StreamEnded, streamed
@@ -205,7 +205,7 @@ class InferenceService(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: 
             caller = self._classifier.classify(request, headers, context.time_remaining(), context.auth_context)
             request.id = caller.request_id
             spec = await self._catalog.find(request.model_name, request.model_version)
-            ticket = await self._ticket(request, caller, context)
+            ticket = await self._ticket(request, caller, context, pipelined=True)
             answer = await self._served(Call(request, ticket, responses if spec.decoupled else None))
         except RequestError as error:
             self._telemetry.invalid(error.reason)
@@ -230,7 +230,7 @@ class InferenceService(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: 
             self._queue_times.add(answer.model_name, answer.model_version, call.sent_at - queued_at)
         return answer
 
-    async def _ticket(self, request: Any, caller: Caller, context: Context) -> Ticket:
+    async def _ticket(self, request: Any, caller: Caller, context: Context, *, pipelined: bool = False) -> Ticket:
         arrived = self._driver.now()
         spec = await self._catalog.find(request.model_name, request.model_version)
         rows, complete = check(request, spec)
@@ -245,6 +245,7 @@ class InferenceService(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: 
             queue_bytes=request.ByteSize(),
             merge_key=self._merge_key(request, spec, caller) if complete else None,
             deadline=None if caller.timeout_s is None else arrived + caller.timeout_s,
+            step=None if spec.sequence_idle_s is None else step_of(request, spec.sequence_idle_s, pipelined=pipelined),
         )
         self._telemetry.received(
             ticket,
@@ -269,10 +270,6 @@ class InferenceService(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: 
 
 def _check_movable(request: Any, spec: ModelSpec) -> None:
     """Raise UNIMPLEMENTED for a request that only one of several backends could answer."""
-    if spec.stateful:
-        raise unsupported(
-            f"model {spec.name} keeps state between requests, and there are several backends; it needs exactly one"
-        )
     for tensor in (*request.inputs, *request.outputs):
         if "shared_memory_region" in tensor.parameters:
             raise unsupported(

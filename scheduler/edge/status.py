@@ -14,7 +14,7 @@ from scheduler.errors import RequestError
 from scheduler.triton.pool import BackendFailure
 
 DOMAIN: Final = "fairlane"
-# A deadline cannot be met by coming again: gRPC's word for "do not retry".
+# A deadline cannot be met by coming again, nor a gap in a sequence filled: gRPC's word for "do not retry".
 NO_RETRY: Final = "-1"
 # gRPC drops a status whose headers exceed 8 KiB; the message is in them twice.
 MESSAGE_LENGTH: Final = 1024
@@ -29,6 +29,8 @@ CODES: Final[dict[Outcome, grpc.StatusCode]] = {
     Outcome.NO_BACKEND: grpc.StatusCode.UNAVAILABLE,
     Outcome.DRAINING: grpc.StatusCode.UNAVAILABLE,
     Outcome.BACKEND_LOST: grpc.StatusCode.UNAVAILABLE,
+    Outcome.TOO_MANY_SEQUENCES: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    Outcome.SEQUENCE_LOST: grpc.StatusCode.UNAVAILABLE,
     Outcome.DEADLINE_INFEASIBLE: grpc.StatusCode.DEADLINE_EXCEEDED,
     Outcome.DEADLINE_EXPIRED: grpc.StatusCode.DEADLINE_EXCEEDED,
 }
@@ -42,6 +44,8 @@ MESSAGES: Final[dict[Outcome, str]] = {
     Outcome.NO_BACKEND: "no backend that serves the model is ready",
     Outcome.DRAINING: "the scheduler is shutting down",
     Outcome.BACKEND_LOST: "the backend did not answer",
+    Outcome.TOO_MANY_SEQUENCES: "too many sequences are open",
+    Outcome.SEQUENCE_LOST: "the sequence is lost",
     Outcome.DEADLINE_INFEASIBLE: "the request could not be served before its deadline",
     Outcome.DEADLINE_EXPIRED: "the deadline passed before the request could be served",
 }
@@ -91,7 +95,7 @@ def _status(
         delay = duration_pb2.Duration()
         delay.FromMilliseconds(pushback_ms)
         details.append(_packed(error_details_pb2.RetryInfo(retry_delay=delay)))
-    elif code is grpc.StatusCode.DEADLINE_EXCEEDED:
+    elif code is grpc.StatusCode.DEADLINE_EXCEEDED or reason == Outcome.SEQUENCE_LOST.name:
         trailers.append(("grpc-retry-pushback-ms", NO_RETRY))
     status = status_pb2.Status(code=code.value[0], message=message, details=details)
     trailers.append(("grpc-status-details-bin", status.SerializeToString()))

@@ -34,6 +34,7 @@ class FakeModel:
         instances: as told in the model's config; the fake itself runs everything at once.
         datatype: of INPUT and OUTPUT; INT64 or FP32.
         dims: of INPUT and OUTPUT without the batch dimension.
+        stateful: whether its config has a sequence batcher.
         compute: input tensors to output tensors; raises ValueError for content it does not take.
     """
 
@@ -42,6 +43,7 @@ class FakeModel:
     instances: int = 1
     datatype: str = "INT64"
     dims: tuple[int, ...] = (-1,)
+    stateful: bool = False
     compute: Callable[[Tensors], Tensors] = field(default=identity)
 
 
@@ -129,7 +131,9 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
         config.input.add(name="INPUT", data_type=kind, dims=model.dims)
         config.output.add(name="OUTPUT", data_type=kind, dims=model.dims)
         config.instance_group.add(count=model.instances, kind=model_config_pb2.ModelInstanceGroup.KIND_CPU)
-        if model.max_batch_size:
+        if model.stateful:
+            config.sequence_batching.SetInParent()
+        elif model.max_batch_size:
             config.dynamic_batching.SetInParent()
         return service_pb2.ModelConfigResponse(config=config)
 

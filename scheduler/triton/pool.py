@@ -14,6 +14,7 @@ from scheduler.telemetry.hooks import NULL, Telemetry
 from scheduler.triton.decoupled import ResponseStream, relay_responses
 from scheduler.triton.merge import SplitError, merge, split
 from scheduler.triton.security import PLAIN, BackendSecurity
+from scheduler.triton.sequence_id import RestoringStream, SequenceIds, restore
 
 # Codes that are not about the requests. With the others the model answered: a request may be guilty.
 VERDICTS: Final = {
@@ -56,6 +57,7 @@ class Pool:
 
     def __init__(self, telemetry: Telemetry = NULL) -> None:
         self._telemetry = telemetry
+        self._sequence_ids = SequenceIds()
         self._options = [
             # The bound on messages is the edge's; a batch of admitted requests may be larger than one of them.
             ("grpc.max_send_message_length", -1),
@@ -119,8 +121,10 @@ class Pool:
         rows = [call.ticket.rows for call in requests]
         ticket = requests[0].ticket
         model = ticket.model
+        if ticket.sequence_number:
+            return [await self._step(backend, requests[0], timeout_s)]
         if requests[0].stream is not None:
-            await self._stream(backend, requests[0], timeout_s)
+            await self._stream(backend, requests[0], requests[0].stream, timeout_s)
             return [None]
         if len(messages) == 1:
             return [await self._infer(backend, ticket, messages[0], timeout_s)]
@@ -131,15 +135,24 @@ class Pool:
             # Alone, each gets whatever the model makes of it.
             raise BackendFailure(model, grpc.StatusCode.INTERNAL, str(error), Verdict.GARBLED) from error
 
-    async def _stream(self, backend: str, call: Call, timeout_s: float | None) -> None:
+    async def _step(self, backend: str, call: Call, timeout_s: float | None) -> Any:
+        """Send one step of a sequence, under the sequence's own id."""
+        own = self._sequence_ids.put(call.request, call.ticket.sequence_number)
+        if call.stream is not None:
+            return await self._stream(backend, call, RestoringStream(call.stream, own), timeout_s)
+        response = await self._infer(backend, call.ticket, call.request, timeout_s)
+        restore(response, own)
+        return response
+
+    async def _stream(self, backend: str, call: Call, stream: ResponseStream, timeout_s: float | None) -> None:
         """Send one request to a decoupled model, and hand on its responses until the last."""
         model, stub = call.ticket.model, self._stubs.get(backend)
-        if stub is None or call.stream is None:
+        if stub is None:
             details = f"backend {backend} is not connected"
             raise BackendFailure(model, grpc.StatusCode.UNAVAILABLE, details, Verdict.LOST)
         headers = self._telemetry.headers(call.ticket)
         try:
-            error_message = await relay_responses(stub, call.request, call.stream, timeout_s, headers)
+            error_message = await relay_responses(stub, call.request, stream, timeout_s, headers)
         except grpc.aio.AioRpcError as error:
             raise await self._failure(backend, model, error) from error
         except asyncio.CancelledError:

@@ -26,6 +26,8 @@ ELEMENT_BYTES: Final[dict[str, int]] = {
 }
 # Parameter of config.pbtxt by which a model says that its answers do not depend on what else is in the batch.
 BATCH_INVARIANT: Final = "batch_invariant"
+# What Triton takes where sequence_batching.max_sequence_idle_microseconds is not set.
+SEQUENCE_IDLE_US: Final = 1_000_000
 _LENGTH: Final = struct.Struct("<I")
 
 
@@ -68,7 +70,8 @@ class ModelSpec:
         versions: versions that are loaded.
         outputs: names of the outputs.
         decoupled: whether a request may have any number of responses.
-        stateful: whether requests of one sequence depend on one another.
+        sequence_idle_s: seconds without a request after which Triton forgets the state of a sequence; None: the model
+            keeps none.
         batch_invariant: whether the model's config says that answers do not depend on what else is in the batch.
     """
 
@@ -80,7 +83,7 @@ class ModelSpec:
     versions: tuple[str, ...]
     outputs: frozenset[str] = frozenset()
     decoupled: bool = False
-    stateful: bool = False
+    sequence_idle_s: float | None = None
     batch_invariant: bool = False
 
     @property
@@ -100,7 +103,7 @@ def spec_from_config(config: Any, versions: tuple[str, ...]) -> ModelSpec:
         versions=versions,
         outputs=frozenset(tensor.name for tensor in config.output),
         decoupled=config.model_transaction_policy.decoupled,
-        stateful=config.WhichOneof("scheduling_choice") == "sequence_batching",
+        sequence_idle_s=_sequence_idle_s(config),
         batch_invariant=_parameter(config, BATCH_INVARIANT) == "true",
     )
 
@@ -113,6 +116,12 @@ def _parameter(config: Any, name: str) -> str:
 def _tensor(tensor: Any) -> TensorSpec:
     kind = model_config_pb2.DataType.Name(tensor.data_type).removeprefix("TYPE_")
     return TensorSpec(tensor.name, "BYTES" if kind == "STRING" else kind, tuple(tensor.dims), tensor.optional)
+
+
+def _sequence_idle_s(config: Any) -> float | None:
+    if config.WhichOneof("scheduling_choice") != "sequence_batching":
+        return None
+    return (config.sequence_batching.max_sequence_idle_microseconds or SEQUENCE_IDLE_US) / 1e6
 
 
 def _instances(config: Any) -> int:

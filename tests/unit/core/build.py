@@ -52,8 +52,10 @@ def core_settings(
     max_queued: int = 200_000,
     queue_bytes: int = 1_000_000,
     max_tenants: int = 100_000,
+    max_sequences: int = 1_000,
 ) -> CoreSettings:
-    return CoreSettings(classes, tenants or {}, default or tenant_settings(), max_tenants, max_queued, queue_bytes)
+    own = default or tenant_settings()
+    return CoreSettings(classes, tenants or {}, own, max_tenants, max_queued, queue_bytes, max_sequences)
 
 
 def make_ticket(priority_class: str = "interactive", tenant: str = "acme", model: str = "m", **others: Any) -> Ticket:

@@ -1,0 +1,231 @@
+"""Stateful sequences: steps that share a state at one backend, in order, one at a time, and never with a gap.
+
+A model that keeps state (Triton's sequence batcher) computes each step on what the ones before it left behind. So a
+sequence is bound to one backend from its start on; its next step enters the queue of that backend when the one before
+it has left the backend; no step is merged with others (Triton batches sequences itself) or sent twice.
+
+A step that ends without the model's answer leaves a gap: cancelled, expired, displaced, lost. What comes after it, up
+to the next start, would be computed on a state that nobody asked for, so it ends as SEQUENCE_LOST. An error that the
+model answered leaves none: Triton goes on, and so may the client. A step that is refused on arrival leaves a gap where
+the client may have sent more already: on a stream, or while others of its steps are under way. Otherwise it may come
+again.
+
+A sequence starts on the ready backend with the fewest sequences for each instance of the model, then the least work in
+flight: what a sequence will ask for is not known, only that it stays. It is forgotten when its end is answered, or when
+nothing of it was under way for `idle_s`, the time after which Triton forgets it. That is looked at when it is asked for
+and when room is short, so it needs no timer. At most `max_sequences` are known. Every operation is O(log sequences)
+amortised, but for the loss of a backend, which looks at all.
+"""
+
+import heapq
+from collections import deque
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from scheduler.core.admission import Refusal
+from scheduler.core.outcome import Outcome
+from scheduler.core.ticket import Step, Ticket
+
+# Of one tenant, model and version; the client's id may be a number or a string.
+Key = tuple[str, str, str]
+
+
+@dataclass(slots=True, eq=False)
+class Sequence:
+    """One sequence.
+
+    Attributes:
+        key: tenant, model, and the client's id.
+        number: what the backends know it by; no two sequences of a scheduler have the same.
+        idle_s: seconds without a step after which it is forgotten.
+        backend: where its state is; empty before its start, after its end, and when that backend is lost.
+        current: the step that waits for a place at the backend, or is there, its caller gone or not.
+        waiting: the steps behind it, in order.
+        open: whether a step that is no start may follow the last that was accepted.
+        idle_since: monotonic seconds; when the last step ended.
+    """
+
+    key: Key
+    number: int
+    idle_s: float
+    idle_since: float
+    backend: str
+    current: Ticket | None
+    waiting: deque[Ticket]
+    open: bool
+
+    @property
+    def model(self) -> str:
+        """The model that keeps its state."""
+        return self.key[1]
+
+    @property
+    def under_way(self) -> bool:
+        """Whether a step waits or is at the backend."""
+        return self.current is not None or bool(self.waiting)
+
+    def lose(self, *, everything: bool = False) -> list[Ticket]:
+        """Take out the steps from the first that waits to before the next start, or all that wait."""
+        lost: list[Ticket] = []
+        while self.waiting and (everything or not _step(self.waiting[0]).start):
+            lost.append(self.waiting.popleft())
+        if not self.waiting:
+            self.open = False
+        return lost
+
+    def lose_after(self, ticket: Ticket) -> list[Ticket]:
+        """Take out a step that waits, and those after it up to before the next start; returns the latter."""
+        steps = list(self.waiting)
+        place = steps.index(ticket)
+        after = steps[place + 1 :]
+        kept = next((n for n, each in enumerate(after) if _step(each).start), len(after))
+        self.waiting = deque((*steps[:place], *after[kept:]))
+        if kept == len(after):
+            self.open = False
+        return after[:kept]
+
+
+class Sequences:
+    """Every sequence that is known; `len()` counts those whose idle time has passed unnoticed, too."""
+
+    __slots__ = ("_by_backend", "_by_key", "_idle", "_last_number")
+
+    def __init__(self) -> None:
+        self._by_key: dict[Key, Sequence] = {}
+        # By model and backend: how many are bound there.
+        self._by_backend: dict[str, dict[str, int]] = {}
+        # One entry for each sequence, by when it may be forgotten, as it was last looked at.
+        self._idle: list[tuple[float, int, Sequence]] = []
+        self._last_number = 0
+
+    def __len__(self) -> int:
+        return len(self._by_key)
+
+    def __iter__(self) -> Iterator[Sequence]:
+        return iter(self._by_key.values())
+
+    def by_backend(self, model: str) -> Mapping[str, int]:
+        """How many of the model's sequences are bound to each backend."""
+        return self._by_backend.get(model, {})
+
+    def bind(self, sequence: Sequence, backend: str) -> None:
+        """The sequence's state is at this backend from now on; empty: nowhere."""
+        counts = self._by_backend.setdefault(sequence.model, {})
+        for name, change in ((sequence.backend, -1), (backend, 1)):
+            if name:
+                counts[name] = counts.get(name, 0) + change
+        sequence.backend = backend
+
+    def of(self, ticket: Ticket) -> Sequence | None:
+        """The sequence that the ticket is, or would be, a step of."""
+        return self._by_key.get(_key(ticket))
+
+    def refusal(self, ticket: Ticket, most: int, *, now: float) -> Refusal | None:
+        """Why the step may not queue: there is no such sequence, or too many; None: it may."""
+        sequence = self._living(ticket, now=now)
+        if not _step(ticket).start:
+            if sequence is None or not sequence.open:
+                detail = "there is no such sequence, or a step of it is missing; begin anew with sequence_start"
+                return Refusal(Outcome.SEQUENCE_LOST, detail=detail)
+            return None
+        if sequence is None and len(self) >= most:
+            self._sweep(now)
+            if len(self) >= most:
+                return Refusal(Outcome.TOO_MANY_SEQUENCES, detail=f"limits.max_sequences is {most}")
+        return None
+
+    def join(self, ticket: Ticket, *, now: float) -> bool:
+        """Take in a step that `refusal` has let pass; tells whether it is the sequence's current one from now on."""
+        step = _step(ticket)
+        sequence = self.of(ticket)
+        if sequence is None:
+            sequence = self._add(ticket, now)
+        ticket.sequence_number = sequence.number
+        sequence.idle_s = step.idle_s
+        sequence.open = not step.end
+        if sequence.under_way:
+            sequence.waiting.append(ticket)
+            return False
+        sequence.current = ticket
+        return True
+
+    def refused(self, ticket: Ticket) -> None:
+        """The step was refused on arrival: none may follow it where that would leave a gap."""
+        sequence, step = self.of(ticket), _step(ticket)
+        if sequence is not None and (step.start or step.pipelined or sequence.under_way):
+            sequence.open = False
+
+    def unanswered(self, ticket: Ticket) -> list[Ticket]:
+        """An accepted step ends without the model's answer; returns those that are lost with it."""
+        sequence = self.of(ticket)
+        if sequence is None:
+            return []
+        if ticket is sequence.current:
+            return sequence.lose()
+        return sequence.lose_after(ticket) if ticket in sequence.waiting else []
+
+    def leave(self, ticket: Ticket, *, answered: bool, now: float) -> Ticket | None:
+        """The current step has left its queue unserved, or its backend; returns the one that is current now."""
+        sequence = self.of(ticket)
+        if sequence is None or sequence.current is not ticket:
+            return None
+        sequence.current = None
+        sequence.idle_since = now
+        if answered and _step(ticket).end:
+            self.bind(sequence, "")
+            if not sequence.waiting:
+                self._forget(sequence)
+                return None
+        if sequence.waiting:
+            sequence.current = sequence.waiting.popleft()
+        return sequence.current
+
+    def _add(self, ticket: Ticket, now: float) -> Sequence:
+        self._last_number += 1
+        key = _key(ticket)
+        sequence = Sequence(key, self._last_number, _step(ticket).idle_s, now, "", None, deque(), open=True)
+        self._by_key[key] = sequence
+        if len(self._idle) > 2 * len(self._by_key):
+            self._idle = [entry for entry in self._idle if self._by_key.get(entry[2].key) is entry[2]]
+            heapq.heapify(self._idle)
+        heapq.heappush(self._idle, (now + sequence.idle_s, sequence.number, sequence))
+        return sequence
+
+    def _living(self, ticket: Ticket, *, now: float) -> Sequence | None:
+        """The ticket's sequence; one that was idle for too long is forgotten."""
+        sequence = self.of(ticket)
+        if sequence is not None and _forgotten_at(sequence, now) <= now:
+            self._forget(sequence)
+            return None
+        return sequence
+
+    def _forget(self, sequence: Sequence) -> None:
+        self.bind(sequence, "")
+        del self._by_key[sequence.key]
+
+    def _sweep(self, now: float) -> None:
+        """Forget those that were idle for too long."""
+        while self._idle and self._idle[0][0] <= now:
+            _, number, sequence = self._idle[0]
+            forgotten_at = _forgotten_at(sequence, now)
+            if self._by_key.get(sequence.key) is not sequence:
+                heapq.heappop(self._idle)
+            elif forgotten_at <= now:
+                heapq.heappop(self._idle)
+                self._forget(sequence)
+            else:
+                heapq.heapreplace(self._idle, (forgotten_at, number, sequence))
+
+
+def _forgotten_at(sequence: Sequence, now: float) -> float:
+    """When it is forgotten if nothing more of it comes; where a step is under way, at the earliest."""
+    return (now if sequence.under_way else sequence.idle_since) + sequence.idle_s
+
+
+def _step(ticket: Ticket) -> Step:
+    assert ticket.step is not None
+    return ticket.step
+
+
+def _key(ticket: Ticket) -> Key:
+    return (ticket.tenant, ticket.model, _step(ticket).sequence_id)

@@ -1,0 +1,121 @@
+"""Stateful sequences through the whole service, in front of two fake backends that tell what they were sent."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import grpc
+import pytest
+
+from scheduler.triton.fake import FakeModel, FakeTriton
+
+
+@pytest.fixture
+async def fakes() -> AsyncIterator[list[FakeTriton]]:
+    fakes = [FakeTriton([FakeModel("total", stateful=True)]) for _ in range(2)]
+    yield fakes
+    for fake in fakes:
+        fake.release()
+        await fake.stop()
+
+
+@pytest.fixture
+async def served(serve: Any, fakes: list[FakeTriton]) -> Any:
+    backends = [{"name": f"b{n}", "grpc": await fake.start()} for n, fake in enumerate(fakes)]
+    return await serve(backends=backends)
+
+
+@pytest.fixture
+def step_of(request_of: Callable[..., Any]) -> Callable[..., Any]:
+    def build(value: int, sequence: int | str = 7, **flags: bool) -> Any:
+        request = request_of([[value]], "total")
+        kind = "string_param" if isinstance(sequence, str) else "int64_param"
+        setattr(request.parameters["sequence_id"], kind, sequence)
+        for name, flag in flags.items():
+            request.parameters[f"sequence_{name}"].bool_param = flag
+        return request
+
+    return build
+
+
+async def queued(served: Any, count: int) -> None:
+    """Until so many wait in the scheduler."""
+    async with asyncio.timeout(10):
+        while served.app.snapshot().queued != count:  # noqa: ASYNC110 - the core tells nobody
+            await asyncio.sleep(0.001)
+
+
+def values(fake: FakeTriton) -> list[int]:
+    return [int.from_bytes(request.raw_input_contents[0], "little") for request in fake.requests]
+
+
+def ids(fake: FakeTriton) -> list[int]:
+    return [request.parameters["sequence_id"].int64_param for request in fake.requests]
+
+
+async def test_steps_sent_at_once_arrive_at_one_backend_one_after_the_other(
+    served: Any, fakes: list[FakeTriton], step_of: Any
+) -> None:
+    fakes[0].hold()
+    calls = [asyncio.ensure_future(served.infer(step_of(1, start=True)))]
+    await fakes[0].until(lambda fake: len(fake.in_flight) == 1)
+    for n in (2, 3, 4):
+        calls.append(asyncio.ensure_future(served.infer(step_of(n, end=n == 4))))
+        await queued(served, n - 1)
+    assert values(fakes[0]) == [1]
+    fakes[0].release()
+    await asyncio.gather(*calls)
+    assert (values(fakes[0]), values(fakes[1])) == ([1, 2, 3, 4], [])
+
+
+async def test_one_id_of_two_tenants_does_not_meet_at_the_backends(
+    served: Any, fakes: list[FakeTriton], step_of: Any
+) -> None:
+    for tenant in ("a", "b", "a"):
+        start = not fakes[0].requests or tenant == "b"
+        await served.infer(step_of(1, start=start), metadata=(("x-tenant-id", tenant),))
+    (first, third), (second,) = ids(fakes[0]), ids(fakes[1])
+    assert first == third
+    assert len({first, second, 7}) == 3
+
+
+async def test_a_string_id_stays_a_string(served: Any, fakes: list[FakeTriton], step_of: Any) -> None:
+    await served.infer(step_of(1, "seven", start=True))
+    parameter = fakes[0].requests[0].parameters["sequence_id"]
+    assert parameter.WhichOneof("parameter_choice") == "string_param"
+    assert parameter.string_param.isdigit()
+
+
+async def test_a_step_without_a_sequence_is_lost_for_good(served: Any, step_of: Any) -> None:
+    with pytest.raises(grpc.aio.AioRpcError, match="begin anew with sequence_start") as caught:
+        await served.infer(step_of(1))
+    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+    trailers = dict(caught.value.trailing_metadata())
+    assert (trailers["fairlane-reason"], trailers["grpc-retry-pushback-ms"]) == ("SEQUENCE_LOST", "-1")
+
+
+async def test_a_cancelled_step_takes_those_behind_it_along(served: Any, fakes: list[FakeTriton], step_of: Any) -> None:
+    fakes[0].hold()
+    first = asyncio.ensure_future(served.infer(step_of(1, start=True)))
+    await fakes[0].until(lambda fake: len(fake.in_flight) == 1)
+    second = asyncio.ensure_future(served.infer(step_of(2)))
+    await queued(served, 1)
+    third = asyncio.ensure_future(served.infer(step_of(3)))
+    await queued(served, 2)
+    second.cancel()
+    with pytest.raises(grpc.aio.AioRpcError, match="the sequence is lost"):
+        await third
+    fakes[0].release()
+    await first
+    assert values(fakes[0]) == [1]
+
+
+@pytest.mark.parametrize(("name", "kind", "value"), [("id", "bool_param", True), ("start", "int64_param", 1)])
+async def test_parameters_of_another_type_are_named(
+    served: Any, step_of: Any, name: str, kind: str, value: Any
+) -> None:
+    request = step_of(1, start=True)
+    setattr(request.parameters[f"sequence_{name}"], kind, value)
+    with pytest.raises(grpc.aio.AioRpcError, match=f"parameter 'sequence_{name}': expected") as caught:
+        await served.infer(request)
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
