@@ -240,11 +240,31 @@ async def test_sequence_on_a_stream_keeps_its_order(start: Any, stub_of: Any) ->
     assert [value_of(each) for each in await responses_to(stub, requests)] == [1, 12, 123, 1234, 12345, 123456]
 
 
-async def test_stateful_model_with_several_backends_is_refused_in_words(start: Any, stub_of: Any) -> None:
+async def test_sequences_spread_over_backends_and_each_stays_at_its_own(start: Any, stub_of: Any) -> None:
     stub = stub_of(await start(backends=2))
-    with pytest.raises(grpc.aio.AioRpcError, match="keeps state between requests") as caught:
-        await stub.ModelInfer(message("total", 1, (1, 1), sequence_id=1, sequence_start=True))
-    assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+    async def sequence(number: int, tenant: str) -> list[int]:
+        totals = []
+        for n in range(1, 5):
+            about = {"sequence_id": number, "sequence_start": n == 1, "sequence_end": n == 4}
+            answer = await stub.ModelInfer(message("total", n, (1, 1), **about), metadata=(("x-tenant-id", tenant),))
+            totals.append(int(np.frombuffer(answer.raw_output_contents[0], dtype=np.int32)[0]))
+        return totals
+
+    for number in (7, 8):
+        assert await asyncio.gather(sequence(number, "a"), sequence(number, "b")) == [[1, 12, 123, 1234]] * 2
+
+
+async def test_sequences_on_streams_keep_apart(start: Any, stub_of: Any) -> None:
+    stub = stub_of(await start(backends=2))
+
+    async def sequence(tenant: str) -> list[int]:
+        flags = [{"sequence_id": 42, "sequence_start": n == 1, "sequence_end": n == 6} for n in range(1, 7)]
+        requests = [message("total", n, (1, 1), **about) for n, about in enumerate(flags, 1)]
+        metadata = (("x-tenant-id", tenant),)
+        return [value_of(each) for each in await responses_to(stub, requests, metadata=metadata)]
+
+    assert await asyncio.gather(sequence("a"), sequence("b")) == [[1, 12, 123, 1234, 12345, 123456]] * 2
 
 
 async def test_cancelled_stream_leaves_nothing_behind(start: Any, stub_of: Any, eventually: Any) -> None:
