@@ -9,6 +9,12 @@ longer than T, derived in limit.py from the tightest wait_s of the classes above
 line (estimate.py) turns T into rows. A ticket that is larger than its bound by itself still goes,
 alone: it cannot be split.
 
+Riders of one merge key must not take the turns of tenants that wait with another. Whoever rides in a batch of its own
+class may be ahead of the least tag that waits there by one full batch, by its weight, and the ticket in which it gets
+there; then the batch goes as it is. A tenant fills a batch that it opens all the same, and two that cannot ride
+together differ in normalised service by at most a full batch of each, divided by their weights, as if each batch were
+one ticket of SFQ (share.py). Where only one key waits nothing is held back.
+
 Lesser tickets fill the free places of a more important batch where those are free: where they lengthen
 it by no more than FREE of what it takes without them. On a GPU that is most places, on a CPU few.
 Nothing waits for a batch to fill: a batch is what is there when a place in flight is free.
@@ -85,6 +91,8 @@ def _fill(lane: Lane, queue: ClassQueue, merge_key: str, batch: _Filling, late: 
     full_batch_s = batch.capacity.max_batch_size * lane.estimator.line(merge_key).row_s
     while found is not None and batch.rows + found[1].rows <= limit_rows:
         flow, ticket = found
+        if queue is batch.opened_by and queue.leads(flow, merge_key, full_batch_s):
+            return
         if late(ticket):
             found = queue.first_of(merge_key)
             continue

@@ -43,6 +43,37 @@ def test_tenants_that_merge_share_rows_by_weight():
     assert sim.rows(WARM_S, tenant="heavy") == pytest.approx(3 * sim.rows(WARM_S, tenant="light"), rel=0.01)
 
 
+@pytest.mark.parametrize("weight", [1.0, 3.0])
+def test_tenants_with_merge_keys_of_their_own_share_by_weight_within_a_full_batch_each(weight):
+    weights = {"light": 1.0, "heavy": weight}
+    sim = world(tenants={name: tenant_settings(each) for name, each in weights.items()})
+    for name in weights:
+        sim.add(ClosedLoop(load=Load(tenant=name, merge_key=name), outstanding=40))
+    sim.run(60.0)
+    full_s = A + 8 * B
+    # As in the theorem, a full batch being the ticket; each may have the two batches in flight beyond that.
+    bound_s = sfq_lag_s(dict.fromkeys(weights, full_s), weights) + 2 * full_s
+    for until in (6.0, 10.0, 20.0, 60.0):
+        light_s, heavy_s = (sim.service_s(WARM_S, until, tenant=name) for name in weights)
+        assert abs(light_s - heavy_s / weight) <= bound_s
+    assert sim.rows(WARM_S) / 55 == pytest.approx(Service(A, B).rows_per_s(), rel=0.01)
+
+
+@pytest.mark.parametrize("others", [1, 20, 500])
+@pytest.mark.parametrize("weight", [1.0, 3.0])
+def test_tenants_share_by_weight_though_one_may_ride_in_the_batches_of_many_others(weight, others):
+    sim = world(tenants={"heavy": tenant_settings(weight)})
+    sim.add(ClosedLoop(load=Load(tenant="light"), outstanding=40))
+    sim.add(ClosedLoop(load=Load(tenant="heavy", merge_key="other"), outstanding=40))
+    for number in range(others):
+        sim.add(Poisson(load=Load(tenant=f"t{number}"), per_s=60 / others))
+    sim.run(60.0)
+    light_s, heavy_s = (sim.service_s(WARM_S, tenant=name) for name in ("light", "heavy"))
+    assert heavy_s == pytest.approx(weight * light_s, rel=0.05)
+    # Batches in which nobody may ride any more go as they are.
+    assert sim.rows(WARM_S) / 55 >= 0.93 * Service(A, B).rows_per_s()
+
+
 def test_classes_of_weight_16_and_1_get_16_to_1_within_a_batch():
     sim = world(classes=TWO_CLASSES)
     for name in ("interactive", "background"):

@@ -1,5 +1,6 @@
 """The named scenarios against closed forms. What `fairlane simulate NAME` prints is the same run."""
 
+from collections import Counter
 from functools import cache
 from itertools import groupby
 
@@ -24,7 +25,7 @@ from simulate.scenarios import (
     weights,
 )
 from simulate.world import World
-from tests.sim.oracle import burst_s, largest_batch_rows, sfq_lag_s, turn_wait_s
+from tests.sim.oracle import burst_s, jain, largest_batch_rows, sfq_lag_s, turn_wait_s
 
 # How often a run is stopped to look at the bounds.
 LOOKS = 100
@@ -224,6 +225,16 @@ def test_ten_thousand_tenants_are_all_served():
     assert {r.outcome for r in world.records} == {Outcome.COMPLETED, Outcome.TENANT_QUEUE_FULL}
     answered = world.rows(scenario.warm_s, scenario.seconds)
     assert answered / (scenario.seconds - scenario.warm_s) >= 0.99 * service.rows_per_s()
+
+
+def test_ten_thousand_tenants_wait_for_one_round_each_and_get_the_same():
+    world, scenario = played("ten-thousand-tenants"), SCENARIOS["ten-thousand-tenants"]
+    about = ten_thousand_tenants
+    # A ticket waits for its tenant's others and itself, each a round of all tenants.
+    bound_s = (about.TENANT_QUEUED + 1) * about.TENANTS / about.SERVICE.rows_per_s()
+    assert world.longest_wait_s() <= bound_s
+    answered = Counter(record.ticket.tenant for record in world.ended(scenario.warm_s, scenario.seconds))
+    assert jain(answered[f"t{number:05}"] for number in range(about.TENANTS)) >= 0.95
 
 
 def test_diurnal_background_fills_the_valleys():

@@ -215,3 +215,36 @@ def test_who_would_end_too_late_does_not_ride_and_the_next_one_does(lane, acme):
 
     assert form(lane, ONE, takes_out) == [first, next_one]
     assert not lane.classes[0].queued
+
+
+class TestRidersOfAnotherKey:
+    @staticmethod
+    def lane() -> Lane:
+        return learned_lane(0.005, 0.005, wait_s=None)
+
+    def test_a_rider_that_is_a_full_batch_ahead_of_another_key_ends_the_filling(self):
+        lane = self.lane()
+        rider, other, small = (Tenant(name, tenant_settings()) for name in ("rider", "other", "small"))
+        push(lane, rider, "interactive", 30)
+        push(lane, other, "interactive", 8, merge_key="other")
+        assert {ticket.tenant for ticket in form(lane, ONE)} == {"rider"}
+        lane.classes[0]._flows["rider"].start += lane.estimator.line("k").row_s
+        first = push(lane, small, "interactive", 1)
+        lane.classes[0]._flows["other"].start += 1e-6  # the small one opens
+        assert form(lane, ONE) == first
+        assert {ticket.tenant for ticket in form(lane, ONE)} == {"other"}
+
+    def test_two_that_cannot_ride_together_both_fill_their_batches(self):
+        lane = self.lane()
+        light, heavy = Tenant("light", tenant_settings()), Tenant("heavy", tenant_settings(weight=3))
+        push(lane, light, "interactive", 16)
+        push(lane, heavy, "interactive", 48, merge_key="other")
+        assert sizes(lane, ONE) == [8] * 8
+
+    def test_with_one_key_the_batches_are_full_whoever_is_ahead(self):
+        lane = self.lane()
+        ahead, small = Tenant("ahead", tenant_settings()), Tenant("small", tenant_settings())
+        push(lane, ahead, "interactive", 30)
+        lane.classes[0]._flows["ahead"].start = 100.0
+        push(lane, small, "interactive", 1)
+        assert sizes(lane, ONE) == [8, 8, 8, 7]
