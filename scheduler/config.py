@@ -123,7 +123,7 @@ class ClassConfig(_Settings):
     wait_ms: float | None = Field(
         default=None,
         gt=0,
-        description="How long a request may wait for lesser batches already at Triton; bounds their size.",
+        description="How long a request may wait for its own and lesser classes' batches at Triton; bounds their size.",
     )
     max_queued: int = Field(default=BACKGROUND_QUEUED, gt=0, description="Waiting requests of the class, at most.")
     max_queue_bytes: int | None = Field(

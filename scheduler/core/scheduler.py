@@ -292,7 +292,7 @@ class Scheduler:
         """What evicts a ticket, and tells so, where it would end after its deadline if it went there next."""
         idle = backend.has_idle_instance(lane.model)
         start_at = self._now if idle else max(self._now, backend.next_free_at(lane.model))
-        max_batch_size = backend.state.models[lane.model].max_batch_size
+        capacity = backend.state.models[lane.model]
         estimator = backend.estimator(lane.model, lane.estimator)
 
         def late(ticket: Ticket) -> bool:
@@ -300,7 +300,9 @@ class Scheduler:
                 return False
             alone = ticket.state is TicketState.RETRYING
             beside = 0 if alone else sum(queue.waiting_of(ticket.merge_key) for queue in lane.classes)
-            rows = max(ticket.rows, min(max_batch_size, beside))
+            queue = lane.classes[self._ranks[ticket.priority_class]]
+            most_rows = batching.most_rows(lane, queue, capacity, estimator, ticket.merge_key)
+            rows = max(ticket.rows, min(most_rows, beside))
             if in_time(estimator.line(ticket.merge_key), rows, ticket.deadline, start_at):
                 return False
             self._evict(ticket, Outcome.DEADLINE_INFEASIBLE)
@@ -314,7 +316,9 @@ class Scheduler:
 
         That is where it would only lie ready (limit.py), or slow down a more important model (concurrency.py).
         """
-        if batching.overtaking_wait_s(lane, turn.queue) is None:
+        above = batching.overtaking_wait_s(lane, turn.queue) is not None
+        known = backend.estimator(lane.model, lane.estimator).known
+        if not above and (turn.queue.settings.wait_s is None or not known):
             return False
         if backend.crowded(lane.model, turn.queue.rank, now=self._now):
             self._yielding[lane.model] = None

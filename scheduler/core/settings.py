@@ -15,8 +15,8 @@ class ClassSettings:
         name: as in `x-priority`.
         weight: share of service time relative to the other classes while all are backlogged.
         max_queued: waiting tickets of this class, at most.
-        wait_s: how long a ticket of this class may wait for batches of lesser classes that are
-            already at the backend; bounds the size of those batches. None: no bound.
+        wait_s: how long a ticket of this class may wait for batches of its own and lesser classes that
+            are already at the backend; bounds the size of those batches. None: no bound.
         max_queue_bytes: bytes of this class's waiting tickets, at most; None: as many as fit in all.
         strict: whether it always goes before every lesser class, whatever the weights.
     """

@@ -43,6 +43,8 @@ def class_settings(
 
 INTERACTIVE = class_settings("interactive", 16, wait_s=0.05)
 BACKGROUND = class_settings("background", 1)
+# For what is not about waits: nothing is held.
+UNHURRIED = (class_settings("interactive", 16), BACKGROUND)
 
 
 def core_settings(

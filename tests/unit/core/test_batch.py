@@ -59,7 +59,8 @@ def test_nothing_waits_nothing_goes(lane):
     assert form(lane, ONE) == []
 
 
-def test_tickets_of_one_key_fill_a_batch_and_the_rest_does_not_wait(lane, acme):
+def test_tickets_of_one_key_fill_a_batch_and_the_rest_does_not_wait(acme):
+    lane = learned_lane(0.005, 0.005, wait_s=None)
     push(lane, acme, "interactive", 11)
     assert sizes(lane, ONE) == [8, 3]
 
@@ -100,9 +101,24 @@ def test_a_background_batch_lasts_no_longer_than_the_interactive_wait_allows(lan
     assert sizes(lane, capacity)[0] == 6
 
 
-def test_an_interactive_batch_is_not_bounded_by_its_own_wait(lane, acme):
+def test_an_interactive_batch_lasts_no_longer_than_the_wait_of_its_own_class_allows(lane, acme):
     push(lane, acme, "interactive", 8)
-    assert sizes(lane, ONE) == [8]
+    assert sizes(lane, ONE) == [6, 2]
+
+
+def test_its_own_wait_costs_a_class_no_more_than_half_of_the_full_rate(acme):
+    # 60 ms a batch and 1 ms a row: 8 rows in 68 ms, and 4 in 64 is the least that is more than half as fast.
+    lane = learned_lane(0.060, 0.001)
+    push(lane, acme, "interactive", 8)
+    assert sizes(lane, ONE) == [4, 4]
+    push(lane, acme, "background", 2)
+    assert sizes(lane, ONE) == [1, 1]
+
+
+def test_before_the_first_answer_a_batch_of_the_most_important_class_is_full(acme):
+    lane = Lane("m", (class_settings("interactive", wait_s=WAIT_S),))
+    push(lane, acme, "interactive", 9)
+    assert sizes(lane, ONE) == [8, 1]
 
 
 def test_without_a_bound_above_batches_are_full(acme):
@@ -148,7 +164,8 @@ def test_a_background_batch_takes_interactive_tickets_of_its_key_first(acme):
     assert form(lane, ONE) == [background[0], interactive[0], *background[1:6]]
 
 
-def test_a_rider_that_does_not_fit_ends_the_filling(lane, acme):
+def test_a_rider_that_does_not_fit_ends_the_filling(acme):
+    lane = learned_lane(0.005, 0.005, wait_s=None)
     push(lane, acme, "interactive", 1, rows=5)
     push(lane, acme, "interactive", 1, rows=4)
     push(lane, acme, "interactive", 1, rows=3)

@@ -9,6 +9,7 @@ from scheduler.core.settings import Cap
 from scheduler.core.ticket import Ticket, TicketState
 from tests.unit.core.build import (
     BACKGROUND,
+    UNHURRIED,
     backend_state,
     class_settings,
     dispatched,
@@ -64,6 +65,7 @@ class TestHolding:
         submit(core, 2, now=100.0, priority_class="background")
         dispatched(core)
         (interactive,) = submit(core, now=100.02)
+        core.tick(now=core.next_wakeup())
         (batch,) = dispatched(core)
         assert batch.tickets == (interactive,)
 
@@ -82,9 +84,19 @@ class TestHolding:
         submit(core, now=100.5, priority_class="background")
         assert len(dispatched(core)) == 1
 
-    def test_what_nobody_may_overtake_is_not_held(self):
+    def test_an_interactive_batch_is_held_too_and_another_tenant_takes_its_place(self):
         core = self.core()
         submit(core, 2, now=100.0)
+        assert len(dispatched(core)) == 1
+        (other,) = submit(core, now=100.02, tenant="other")
+        assert dispatched(core) == []
+        core.tick(now=core.next_wakeup())
+        (batch,) = dispatched(core)
+        assert batch.tickets == (other,)
+
+    def test_before_the_first_answer_no_interactive_batch_is_held(self):
+        core = ready_core()
+        submit(core, 2)
         assert len(dispatched(core)) == 2
 
     def test_where_no_class_minds_the_wait_nothing_is_held(self):
@@ -490,7 +502,7 @@ class TestDeadlines:
         assert core.next_wakeup() > 5.0
 
     def test_a_tenants_earlier_deadline_goes_first(self):
-        core = ready_core()
+        core = ready_core(classes=UNHURRIED)
         submit(core, 2)
         dispatched(core)
         patient, late, early = submit(core) + submit(core, deadline=8.0) + submit(core, deadline=5.0)
@@ -578,7 +590,7 @@ class TestBackends:
         assert core.idle
 
     def test_while_another_backend_offers_the_model_nothing_is_evicted(self):
-        core = ready_core(backend_state("a"), backend_state("b"))
+        core = ready_core(backend_state("a"), backend_state("b"), classes=UNHURRIED)
         submit(core, 6)
         assert len(dispatched(core)) == 4
         core.set_backend(backend_state("a", ready=False), now=2.0)
@@ -679,7 +691,7 @@ class TestLoss:
         assert core.snapshot().ended["FAILED"] == 1
 
     def test_with_one_backend_tickets_wait_for_the_probe_and_then_all_are_served(self):
-        core = ready_core()
+        core = ready_core(classes=UNHURRIED)
         submit(core, 4)
         first, second = dispatched(core)
         core.complete(first.batch_id, Verdict.LOST, now=2.0)
@@ -761,7 +773,7 @@ class TestLoss:
 
 class TestDrain:
     def test_draining_refuses_arrivals_and_serves_what_was_accepted(self):
-        core = ready_core()
+        core = ready_core(classes=UNHURRIED)
         submit(core, 3)
         first, _ = dispatched(core)
         core.drain(now=2.0)
