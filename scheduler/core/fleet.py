@@ -206,8 +206,6 @@ class Fleet:
     def tick(self, *, now: float) -> list[str]:
         """Let time pass; returns models for which a breaker lets a probe out now."""
         probing: list[str] = []
-        if not self._opened:
-            return probing
         for backend in self._opened.values():
             probing += backend.tick(now=now)
         return probing

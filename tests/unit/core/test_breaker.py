@@ -113,3 +113,12 @@ def test_each_opening_doubles_the_patience():
     breaker = opened()
     assert breaker.patience == 2.0
     assert subject.PATIENCE_MAX >= 2
+
+
+def test_a_batch_that_is_sent_while_it_is_closed_is_no_probe():
+    breaker = Breaker()
+    breaker.sent(1)
+    assert breaker.takes_batch
+    breaker.failed(2, "lost", at_once=True, now=1.0)
+    breaker.tick(now=breaker.retry_at)
+    assert breaker.takes_batch

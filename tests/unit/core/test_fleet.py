@@ -3,6 +3,7 @@ from math import inf
 import pytest
 
 from scheduler.core.breaker import COLD_HANG_S, FIRST_BACKOFF_S
+from scheduler.core.feasibility import Outlook
 from scheduler.core.fleet import Fleet, may_try_again, waited_for
 from scheduler.core.lane import Lane
 from scheduler.core.outcome import Verdict
@@ -178,3 +179,39 @@ def test_a_probe_that_is_given_up_with_an_older_batch_opens_the_breaker_again():
     assert fleet.snapshot()[0].breakers["m"].state == "open"
     assert fleet.tick(now=HANG_S + 2 * FIRST_BACKOFF_S) == ["m"]
     assert fleet.able("m")
+
+
+def test_what_is_out_is_held_and_found_by_its_number():
+    fleet, lane = fleet_of(), lane_of()
+    batch = start(fleet, lane, 0.0, count=2)
+    assert list(fleet.held()) == list(batch.tickets)
+    assert (fleet.batch(batch.batch_id), fleet.batch(99)) == (batch, None)
+
+
+def test_the_outlook_is_that_of_all_ready_backends_together():
+    fleet, lane = fleet_of(backend_state("a"), backend_state("b", instances=2, max_batch_size=32)), lane_of()
+    fleet.set_state(backend_state("c", ready=False, instances=100), now=0.0)
+    assert fleet.outlook("m", now=1.0) == Outlook(1.0, 3, 32)
+    for _ in range(5):  # a running and a ready one on a, two running and a ready one on b
+        start(fleet, lane, 1.0)
+    # An instance is free when the first of the running ones ends, and not before now.
+    assert fleet.outlook("m", now=1.0) == Outlook(pytest.approx(1.01), 3, 32)
+    assert fleet.outlook("m", now=2.0) == Outlook(2.0, 3, 32)
+
+
+def test_a_model_without_a_batch_dimension_has_batches_of_one():
+    assert fleet_of(backend_state(max_batch_size=0)).outlook("m", now=0.0) == Outlook(0.0, 1, 1)
+
+
+def test_among_several_backends_the_one_with_least_work_gets_the_batch():
+    fleet, lane = fleet_of(backend_state("a"), backend_state("b")), lane_of()
+    assert [start(fleet, lane, 0.0).backend for _ in range(4)] == ["a", "b", "a", "b"]
+    assert fleet.able("m") == []
+
+
+def test_a_breaker_that_lets_a_probe_out_needs_no_wakeup():
+    fleet, lane = fleet_of(), lane_of()
+    finish(fleet, start(fleet, lane, 0.0).batch_id, Verdict.LOST, now=1.0)
+    assert fleet.next_wakeup() == 1.0 + FIRST_BACKOFF_S
+    assert fleet.tick(now=1.0 + FIRST_BACKOFF_S) == ["m"]
+    assert fleet.next_wakeup() == inf
