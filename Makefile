@@ -47,8 +47,9 @@ format: setup ## apply the formatter and the lint fixes
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-test: lint models $(VENV)/.debian-tools ## lint, types and every test; what CI runs
+test: lint models $(VENV)/.debian-tools ## lint, types, every test and the coverage of the core; what CI runs
 	$(BIN)/python -m pytest
+	$(BIN)/python -m tests.core_coverage
 
 models: setup ## export and quantize what is missing
 	@$(BIN)/fairlane export --missing $(MODELS)

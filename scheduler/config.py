@@ -43,6 +43,8 @@ QUEUE_BYTES: Final = 256 * 1024 * 1024
 MESSAGE_BYTES: Final = 64 * 1024 * 1024
 # Long enough for accepted work on a CPU, short of the 30 s after which orchestrators kill.
 DRAIN_S: Final = 20.0
+# Several times what a message of the largest size takes, and loading a model may stop a server's others for seconds.
+HANG_S: Final = 10.0
 # A dashboard cannot show more, and each costs a few series for every class, model and outcome.
 LABELLED_TENANTS: Final = 20
 # The last seconds of a busy service, the last minutes of a quiet one; a few MB.
@@ -217,6 +219,11 @@ class Limits(_Settings):
     queue_bytes: int = Field(default=QUEUE_BYTES, gt=0, description="Bytes of waiting tensors in all, at most.")
     message_bytes: int = Field(default=MESSAGE_BYTES, gt=0, description="Bytes of one gRPC message, at most.")
     drain_s: float = Field(default=DRAIN_S, ge=0, description="Seconds to finish accepted requests when stopping.")
+    hang_s: float = Field(
+        default=HANG_S,
+        gt=0,
+        description="Seconds before which no batch counts as hung; ten times its usual time where that is more.",
+    )
     metadata_bytes: int = Field(
         default=METADATA_BYTES, ge=1024, description="Bytes of one call's metadata, at most; gRPC refuses more."
     )
@@ -416,6 +423,7 @@ class Config(_Settings):
             max_tenants=self.limits.max_tenants,
             max_queued=self.limits.max_queued,
             queue_bytes=self.limits.queue_bytes,
+            hang_s=self.limits.hang_s,
         )
 
 

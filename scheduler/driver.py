@@ -143,7 +143,7 @@ class Driver(Generic[Request, Response]):
 
     def snapshot(self) -> Snapshot:
         """The core's state."""
-        return self._core.snapshot()
+        return self._core.snapshot(now=self.now())
 
     async def drain(self, timeout_s: float) -> bool:
         """Refuse new tickets and wait until the accepted ones have ended.

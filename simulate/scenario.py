@@ -54,6 +54,7 @@ def core_settings(
         max_tenants=max_tenants,
         max_queued=max_queued,
         queue_bytes=queue_bytes,
+        hang_s=10.0,
     )
 
 

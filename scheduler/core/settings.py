@@ -78,6 +78,7 @@ class CoreSettings:
         max_tenants: tenants without an entry that are told apart at a time (caps.py).
         max_queued: waiting tickets in all, at most.
         queue_bytes: bytes of waiting tickets' tensors in all, at most.
+        hang_s: a batch that has been with an instance for less does not count as hung (breaker.py).
     """
 
     classes: tuple[ClassSettings, ...]
@@ -86,6 +87,7 @@ class CoreSettings:
     max_tenants: int
     max_queued: int
     queue_bytes: int
+    hang_s: float
 
     def for_tenant(self, name: str) -> TenantSettings:
         """The settings that hold for this tenant."""

@@ -2,12 +2,12 @@
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
 
-from scheduler.core import breaker, fleet
+from scheduler.core import breaker
 from scheduler.core.backend import BackendState, ModelCapacity
 from scheduler.core.outcome import Outcome, Verdict
 from scheduler.core.scheduler import Scheduler
@@ -192,10 +192,8 @@ async def test_call_is_cancelled_when_its_last_caller_leaves_and_not_before() ->
 
 async def test_hung_batch_is_given_up_and_its_request_sent_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(breaker, "COLD_HANG_S", 0.01)
-    monkeypatch.setattr(breaker, "HANG_S", 0.01)
-    monkeypatch.setattr(fleet, "HANG_S", 0.01)
     runner = HeldRunner()
-    driver = make(runner)
+    driver = make(runner, replace(settings(), hang_s=0.01))
     driver.set_backend(BackendState("c", ready=True, models={"m": ModelCapacity(instances=1, max_batch_size=8)}))
     call = asyncio.create_task(driver.submit(ticket(driver), "a"))
     hung = await runner.next_batch(0)

@@ -1,6 +1,7 @@
 """Any sequence of inputs, against an account of the same tickets kept outside the scheduler."""
 
 from collections import Counter
+from math import inf
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
@@ -447,8 +448,9 @@ class SchedulerMachine(RuleBasedStateMachine):
     @invariant()
     def the_next_wakeup_is_the_earliest_deadline_or_end_of_holding(self):
         deadlines = [ticket.deadline for ticket in self.live.values() if ticket.deadline is not None]
-        others = [*self.core._held.values(), *self.core._fleet.wakeups()]
-        assert self.core.next_wakeup() == min([*deadlines, *others], default=None)
+        others = [*self.core._held.values(), self.core._fleet.next_wakeup()]
+        earliest = min([*deadlines, *others])
+        assert self.core.next_wakeup() == (None if earliest == inf else earliest)
 
     @invariant()
     def virtual_time_never_goes_back(self):

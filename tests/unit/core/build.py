@@ -54,8 +54,11 @@ def core_settings(
     max_queued: int = 200_000,
     queue_bytes: int = 1_000_000,
     max_tenants: int = 100_000,
+    hang_s: float = 5.0,
 ) -> CoreSettings:
-    return CoreSettings(classes, tenants or {}, default or tenant_settings(), max_tenants, max_queued, queue_bytes)
+    return CoreSettings(
+        classes, tenants or {}, default or tenant_settings(), max_tenants, max_queued, queue_bytes, hang_s
+    )
 
 
 def make_ticket(priority_class: str = "interactive", tenant: str = "acme", model: str = "m", **others: Any) -> Ticket:

@@ -463,3 +463,23 @@ def test_a_flow_leads_by_what_it_is_ahead_of_the_least_with_another_key(queue):
 
 def test_a_new_queue_is_not_blocked(queue):
     assert queue.blocked is False
+
+
+def test_new_settings_of_the_class_and_of_its_tenants_hold_for_what_waits(queue):
+    owner = tenant()
+    push(queue, owner)
+    owner.reconfigure(tenant_settings(5), None, ())
+    queue.reconfigure(class_settings("background", 3))
+    assert (queue.weight, queue.first()[0].weight) == (3, 5)
+    queue.reconfigure(class_settings("background", strict=True))
+    assert queue.weight == float("inf")
+
+
+def test_the_tickets_of_a_key_and_the_rows_of_a_tenant_are_counted(queue):
+    owner = tenant()
+    assert (queue.rows_of(owner), queue.rows_before(make_ticket(), owner)) == (0, 0.0)
+    push(queue, owner, "k", rows=3)
+    push(queue, owner, rows=4)
+    assert [queue.waiting_of(key) for key in ("k", "other", None)] == [1, 0, 0]
+    assert queue.rows_of(owner) == 7
+    assert queue.rows_before(make_ticket(), owner) == 7

@@ -12,6 +12,7 @@ from tests.unit.core.build import (
     UNHURRIED,
     backend_state,
     class_settings,
+    core_settings,
     dispatched,
     make_ticket,
     pull,
@@ -803,3 +804,37 @@ def test_the_clock_never_goes_back():
     core.tick(now=10.0)
     submit(core, deadline=9.0, now=8.0)
     assert [event.outcome for event in pull(core)] == [Outcome.DEADLINE_EXPIRED]
+
+
+class TestChange:
+    def test_other_classes_are_refused_and_the_old_settings_stay(self):
+        core = ready_core()
+        with pytest.raises(ValueError, match="classes: expected interactive, background as before, got interactive"):
+            core.reconfigure(core_settings(ONE_CLASS), now=1.0)
+        submit(core, priority_class="background")
+        assert len(dispatched(core)) == 1
+
+    def test_new_settings_drop_nothing_and_let_out_what_a_cap_held(self):
+        core = ready_core(default=tenant_settings(max_in_flight=1))
+        submit(core, 2, now=1.0)
+        assert len(dispatched(core)) == 1
+        assert core.batch(1).rows == 1
+        core.reconfigure(core_settings(default=tenant_settings(max_in_flight=2)), now=2.0)
+        assert len(dispatched(core)) == 1
+        assert core.snapshot().tenants[0].in_flight == 2
+
+    def test_a_ticket_larger_than_the_only_free_backend_takes_waits_for_the_other(self):
+        core = ready_core(backend_state("small"), backend_state("large", max_batch_size=32))
+        for _ in range(2):
+            submit(core, rows=32)
+        assert [event.backend for event in dispatched(core)] == ["large", "large"]
+        submit(core, rows=32)
+        assert dispatched(core) == []
+
+    def test_the_pushback_of_a_class_falls_while_nothing_comes(self):
+        core = ready_core(default=tenant_settings(max_queued=1, max_in_flight=1))
+        submit(core, 8, now=1000.0)
+        submit(core, 1, now=1001.0)
+        pull(core)
+        assert [core.snapshot(now=now).classes[0].pushback_s for now in (0.0, 1003.0, 1004.0)] == [2, 2, 1]
+        assert core.snapshot().classes[0].pushback_s == 2
