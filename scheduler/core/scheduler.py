@@ -71,7 +71,8 @@ class Scheduler:
         refusal = self._refusal(ticket, rank, tenant)
         if refusal is None:
             self._displace(ticket, rank)
-            self._enqueue(ticket, rank, tenant)
+            # Again: it was forgotten where the displaced one was all that it had.
+            self._enqueue(ticket, rank, self._tenants.find(ticket.tenant, now=self._now))
             return
         self._finish(ticket, refusal.outcome)
         pushback_s = self._pushback(ticket, rank, refusal.outcome) if refusal.retry_s is None else refusal.retry_s

@@ -340,6 +340,21 @@ class TestDisplacement:
         core.tick(now=9.0)
         assert not any(isinstance(event, Evict) for event in pull(core))
 
+    def test_a_tenant_that_displaces_all_it_had_still_counts_what_it_has(self):
+        core = ready_core(max_queued=3)
+        submit(core, 2)
+        dispatched(core)
+        submit(core, 2, priority_class="background")
+        (displaced,) = submit(core, priority_class="background", tenant="x")
+        (arrival,) = submit(core, tenant="x")
+        (event,) = pull(core)
+        assert event.ticket is displaced
+        assert [t.queued for t in core.snapshot().tenants if t.name == "x"] == [1]
+        submit(core, tenant="x")
+        pull(core)
+        core.cancel(arrival.ticket_id, now=2.0)
+        assert [t.queued for t in core.snapshot().tenants if t.name == "x"] == [1]
+
     def test_when_only_equals_wait_the_arrival_is_refused(self):
         core, _ = self.full()
         submit(core, 3)
