@@ -1,6 +1,6 @@
 """`inference.GRPCInferenceService`: inference is scheduled, the rest is answered, relayed, or fanned out."""
 
-from collections.abc import AsyncIterator, Coroutine, Iterable
+from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping
 from typing import Any, Final, NoReturn
 
 import grpc
@@ -71,6 +71,23 @@ class InferenceService(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: 
     def ready(self) -> bool:
         """Whether inference is possible: a backend is ready, and the service is not shutting down."""
         return not self.draining and bool(self._catalog.ready())
+
+    def authenticate(self, credentials: Mapping[str, str], peer: str, what: str) -> None:
+        """Check who asks for something beside gRPC, by the same rules.
+
+        Args:
+            credentials: `authorization` as a call's metadata would have it; empty where none came.
+            peer: the caller's address, for the audit log.
+            what: what is asked for.
+
+        Raises:
+            RequestError: UNAUTHENTICATED.
+        """
+        try:
+            self._access.identify(credentials, dict)
+        except RequestError as error:
+            self._audit.refused(error.tenant, peer, what, f"{error.code.name}: {error}")
+            raise
 
     async def ModelInfer(self, request: Any, context: Context) -> Any:  # noqa: N802
         """Schedule one inference request."""

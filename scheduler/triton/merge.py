@@ -80,11 +80,11 @@ def split(response: Any, requests: Sequence[Any], rows: Sequence[int]) -> list[A
     pieces = [_split_tensor(*each, rows) for each in zip(response.outputs, response.raw_output_contents, strict=True)]
     blanks = {count: _blank(response, count).SerializeToString() for count in set(rows)}
     parts = []
-    for request, count, contents in zip(requests, rows, zip(*pieces, strict=True), strict=True):
+    for place, (request, count) in enumerate(zip(requests, rows, strict=True)):
         part = service_pb2.ModelInferResponse.FromString(blanks[count])
         if request.id:
             part.id = request.id
-        part.raw_output_contents.extend(contents)
+        part.raw_output_contents.extend([piece[place] for piece in pieces])
         parts.append(part)
     return parts
 
