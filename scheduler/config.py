@@ -53,8 +53,9 @@ JOURNAL_REQUESTS: Final = 4096
 TRACE_SAMPLE: Final = 0.01
 # Triton's and gRPC's own clients send less than 1 KiB; a trace context and a token fit easily.
 METADATA_BYTES: Final = 16 * 1024
-# Calls that one connection may have open: more than a busy client needs, and a bound on what one peer makes us hold.
-CALLS_PER_CONNECTION: Final = 1024
+# Calls that one connection may have open, a bound on what a peer makes us hold. Above what may wait in all: gRPC resets
+# calls beyond it (UNAVAILABLE, no pushback) before they are seen here, and a full queue has to be told as such.
+CALLS_PER_CONNECTION: Final = 50_000
 # A peer that vanished without a word is found within a minute.
 KEEPALIVE_S: Final = 40.0
 # Long enough that a client that calls now and then keeps its connection.
@@ -228,7 +229,9 @@ class Limits(_Settings):
         default=METADATA_BYTES, ge=1024, description="Bytes of one call's metadata, at most; gRPC refuses more."
     )
     calls_per_connection: int = Field(
-        default=CALLS_PER_CONNECTION, gt=0, description="Open calls of one connection, at most; the client queues more."
+        default=CALLS_PER_CONNECTION,
+        gt=0,
+        description="Open calls of one connection, at most, above `limits.max_queued`; gRPC resets those beyond.",
     )
     keepalive_s: float = Field(
         default=KEEPALIVE_S,
@@ -238,6 +241,15 @@ class Limits(_Settings):
     idle_s: float = Field(
         default=IDLE_S, gt=0, description="Seconds after which a connection without calls is closed; clients reconnect."
     )
+
+    @model_validator(mode="after")
+    def _refused_before_reset(self) -> Self:
+        if self.calls_per_connection <= self.max_queued:
+            raise ValueError(
+                f"calls_per_connection: expected more than max_queued, so that a full queue is told before gRPC resets "
+                f"calls; got {self.calls_per_connection} and max_queued {self.max_queued}"
+            )
+        return self
 
 
 class Logs(_Settings):
