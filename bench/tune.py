@@ -19,7 +19,7 @@ from bench.progress import RunProgress
 from bench.repository import copy_model
 from bench.setting import Setting, candidates
 from bench.stream import Stream
-from bench.trial_server import FULL_S, TrialServer
+from bench.trial_server import FULL_S, TrialError, TrialServer
 from bench.tune_table import explanation, print_tables
 from export.config import CONFIG_FILE, message_text, parse_config
 from export.errors import ExportError
@@ -76,7 +76,7 @@ def tune(  # noqa: PLR0913 - one per flag
         written = tuned.valid and not dry_run and tuned.best is not tuned.finalists[0]
         if written:
             write_setting(model_repository, model, tuned.best.setting, explanation(tuned, p99_ms))
-    except (ExportError, FileNotFoundError, GeneratorError, TritonStartError) as error:
+    except (ExportError, FileNotFoundError, GeneratorError, TrialError, TritonStartError) as error:
         raise click.ClickException(str(error)) from error
     if as_json:
         click.echo(json.dumps(_facts(model, p99_ms, tuned, written=written)))

@@ -38,3 +38,10 @@ def test_an_unbuilt_model_is_said_in_one_line(tmp_path: Path) -> None:
     done = CliRunner().invoke(tune, ["nothing", "--p99-ms", "5", "--model-repository", str(tmp_path)])
     assert done.exit_code == 1
     assert "make models" in done.stderr
+
+
+def test_a_model_without_a_batch_axis_is_said_in_one_line(models: ModelRepository) -> None:
+    models.add_identity("single", "FP32", rows=0, dims=[4])
+    done = CliRunner().invoke(tune, ["single", *QUICK, "--model-repository", str(models.path)])
+    assert done.exit_code == 1
+    assert "no batch to fill" in done.stderr
