@@ -29,11 +29,11 @@ from bench.bare import Bare, BareError
 from bench.bystanders import Bystanders
 from bench.repository import copy_model
 from bench.scenario import OTHERS_CORES_BOUND
-from bench.sender import CHANNEL_OPTIONS
 from scheduler.triton.launcher import EmbeddedTriton, TritonStartError
 
 ROOT: Final = Path(__file__).parent.parent
 OUTSTANDING: Final = 2
+ANY_SIZE: Final = ("grpc.max_receive_message_length", -1)
 ASKED: Final = 0.95  # of the bare loop
 DTYPES: Final = {"INT64": np.int64, "INT32": np.int32, "FP32": np.float32}
 Feed = Mapping[str, Any]  # input name -> array whose first axis is the batch
@@ -180,7 +180,7 @@ async def compare(
         try:
             address = await triton.start()
             assert triton.pid is not None
-            async with bare, grpc.aio.insecure_channel(address.grpc, options=CHANNEL_OPTIONS) as channel:
+            async with bare, grpc.aio.insecure_channel(address.grpc, options=[ANY_SIZE]) as channel:
                 stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
                 served = Served(stub, psutil.Process(triton.pid), name)
                 feeds = (make_feed(config, rows, length) for rows in batches)

@@ -14,13 +14,14 @@ from bench.metric import STREAM_METRICS
 from bench.offer import offer, trial_of
 from bench.payload import infer_request
 from bench.runner import OUTSTANDING
-from bench.sender import CHANNEL_OPTIONS, SERVICE
+from bench.sender import SERVICE
 from bench.setting import Setting
 from bench.stream import Stream
 from scheduler.triton.launcher import EmbeddedTriton
 
 LOAD_TIMEOUT_S: Final = 120.0
 POLL_S: Final = 0.05
+ANY_SIZE: Final = ("grpc.max_receive_message_length", -1)
 WARMUP_WAVES: Final = 2  # of OUTSTANDING requests at once: each instance has run a full batch
 FULL_S: Final = 2.0  # of closed loop
 
@@ -50,7 +51,7 @@ class TrialServer:
 
     async def __aenter__(self) -> Self:
         self._address = (await self._triton.start()).grpc
-        self._channel = grpc.aio.insecure_channel(self._address, options=CHANNEL_OPTIONS)
+        self._channel = grpc.aio.insecure_channel(self._address, options=[ANY_SIZE])
         return self
 
     async def __aexit__(
