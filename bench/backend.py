@@ -57,8 +57,8 @@ class Comparison:
         ratio: median of the rounds' ratios of rows per second.
         ratio_low, ratio_high: the smallest and the largest of them.
         bare_cpu_us, triton_cpu_us: CPU time a row.
-        others_cores: cores that processes of others kept busy meanwhile. A server that sleeps between two batches gets
-            its core back sooner than a loop that never does, so beyond OTHERS_CORES_BOUND only CPU time counts.
+        others_cores: cores that processes of others kept busy meanwhile. Beyond OTHERS_CORES_BOUND the
+            two sides do not get the same share of the machine, and wall times mean nothing.
     """
 
     rows: int
@@ -242,4 +242,4 @@ def backend(
     console = Console()
     console.print(table)
     if any(one.others_cores > OTHERS_CORES_BOUND for one in found):
-        console.print("INVALID: other processes kept cores busy, which strikes a loop harder than a server")
+        console.print("INVALID: other processes kept cores busy, so wall times mean nothing")

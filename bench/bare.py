@@ -1,7 +1,6 @@
 """The bare ONNX Runtime loop, in a process of its own: `python -m bench.bare MODEL THREADS`.
 
-Beside a gRPC client's threads and another server's connections in one process, the loop is several times slower than
-alone, and what is compared with it looks better than it is.
+So that a gRPC client's threads, and its garbage, are no part of what is measured.
 
 For each line on stdin, {"feed": path of an .npz, "seconds": number}, it runs the model back to back and answers with
 a line, {"runs": number, "wall_s": seconds, "cpu_s": seconds}. It ends with its stdin.
