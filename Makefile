@@ -47,8 +47,9 @@ format: setup ## apply the formatter and the lint fixes
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-test: lint models $(VENV)/.debian-tools ## lint, types and every test; what CI runs
+test: lint models $(VENV)/.debian-tools ## lint, types, every test and the coverage of the core; what CI runs
 	$(BIN)/python -m pytest
+	$(BIN)/python -m tests.core_coverage
 
 models: setup ## export and quantize what is missing
 	@$(BIN)/fairlane export --missing $(MODELS)
@@ -81,8 +82,9 @@ bench: models ## load scenarios side by side with Triton (SCENARIO=name for one)
 bench-smoke: models ## under a minute: that the load test itself runs; its figures mean nothing
 	$(BIN)/fairlane bench smoke --check
 
-bench-micro: setup ## what the core costs: CPU a ticket, bytes a queued ticket, a million simulated tickets
+bench-micro: setup ## what the core costs (CPU a ticket, bytes a queued ticket, a million simulated tickets), and the edge a request
 	$(BIN)/python -m bench.micro
+	$(BIN)/python -m bench.edge
 
 core-coverage: setup ## every core file covered in full by its own unit test file alone
 	$(BIN)/python -m tests.core_coverage

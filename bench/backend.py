@@ -1,7 +1,9 @@
 """`fairlane bench backend`: rows per second of a model in Triton, against a bare ONNX Runtime loop on the same batches.
 
-Both run one instance with the model's own number of threads on the same file, in turn and repeatedly, so that what else
-the machine does strikes both alike. Triton gets two batches at a time, as Fairlane gives it: one runs, one lies ready.
+Both run one instance with the model's own number of threads on the same file, each in a process of its own, in turn and
+repeatedly, so that what else the machine does strikes both alike; who goes first changes from round to round. Triton
+gets two batches at a time, as Fairlane gives it: one runs, one lies ready. CPU time is of the loop's process, and of
+tritonserver with its Python stubs.
 """
 
 import asyncio
@@ -9,72 +11,136 @@ import json
 import statistics
 import tempfile
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import click
+import grpc.aio
 import numpy as np
+import psutil
 from google.protobuf import text_format
 from rich.console import Console
 from rich.table import Table
 from tritonclient.grpc import model_config_pb2, service_pb2, service_pb2_grpc
 
+from bench.bare import Bare, BareError
+from bench.bystanders import Bystanders
 from bench.repository import copy_model
-from scheduler.triton.launcher import EmbeddedTriton
+from bench.scenario import OTHERS_CORES_BOUND
+from scheduler.triton.launcher import EmbeddedTriton, TritonStartError
 
 ROOT: Final = Path(__file__).parent.parent
 OUTSTANDING: Final = 2
+ANY_SIZE: Final = ("grpc.max_receive_message_length", -1)
 ASKED: Final = 0.95  # of the bare loop
 DTYPES: Final = {"INT64": np.int64, "INT32": np.int32, "FP32": np.float32}
+Feed = Mapping[str, Any]  # input name -> array whose first axis is the batch
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
+class Side:
+    """One measurement of one side."""
+
+    rows_per_s: float
+    cpu_us_per_row: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """Rows per second at one batch size, medians over the rounds; `ratio` is the median of the rounds' ratios."""
+    """Both sides at one batch size, medians over the rounds.
+
+    Attributes:
+        rows: of a batch.
+        bare, triton: rows per second of wall time.
+        ratio: median of the rounds' ratios of rows per second.
+        ratio_low, ratio_high: the smallest and the largest of them.
+        bare_cpu_us, triton_cpu_us: CPU time a row.
+        others_cores: cores that processes of others kept busy meanwhile. Beyond OTHERS_CORES_BOUND the
+            two sides do not get the same share of the machine, and wall times mean nothing.
+    """
 
     rows: int
     bare: float
     triton: float
     ratio: float
+    ratio_low: float
+    ratio_high: float
+    bare_cpu_us: float
+    triton_cpu_us: float
+    others_cores: float
+
+    @classmethod
+    def of(cls, rows: int, rounds: Sequence[tuple[Side, Side]], others_cores: float) -> "Comparison":
+        """Summed up from rounds of bare loop and Triton."""
+        bare, triton = zip(*rounds, strict=True)
+        ratios = [there.rows_per_s / here.rows_per_s for here, there in rounds]
+        return cls(
+            rows=rows,
+            bare=statistics.median(one.rows_per_s for one in bare),
+            triton=statistics.median(one.rows_per_s for one in triton),
+            ratio=statistics.median(ratios),
+            ratio_low=min(ratios),
+            ratio_high=max(ratios),
+            bare_cpu_us=statistics.median(one.cpu_us_per_row for one in bare),
+            triton_cpu_us=statistics.median(one.cpu_us_per_row for one in triton),
+            others_cores=others_cores,
+        )
 
 
-class Bare:
-    """The loop: the same file, in this process, called back to back."""
+class Served:
+    """The model in Triton.
 
-    def __init__(self, model: Path, threads: int) -> None:
-        import onnxruntime as ort  # noqa: PLC0415  (needed only here, and slow to import)
+    Args:
+        stub: of its gRPC service.
+        server: tritonserver.
+        name: of the model.
+    """
 
-        options = ort.SessionOptions()
-        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-        self._session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    def __init__(self, stub: Any, server: psutil.Process, name: str) -> None:
+        self._stub = stub
+        self._server = server
+        self._name = name
 
-    def rows_per_s(self, feed: dict[str, Any], seconds: float) -> float:
-        """Throughput over about this long."""
-        started, runs = time.perf_counter(), 0
-        while (elapsed := time.perf_counter() - started) < seconds:
-            self._session.run(None, feed)
-            runs += 1
-        return runs * len(next(iter(feed.values()))) / elapsed
+    async def run(self, feed: Feed, seconds: float) -> Side:
+        """Rows per second over about this long, with OUTSTANDING requests at a time."""
+        request = self._request(feed)
+        cpu_s, started, runs = self._cpu_s(), time.perf_counter(), 0
+
+        async def send() -> None:
+            nonlocal runs
+            while time.perf_counter() - started < seconds:
+                await self._stub.ModelInfer(request)
+                runs += 1
+
+        await asyncio.gather(*(send() for _ in range(OUTSTANDING)))
+        rows, wall_s = runs * rows_of(feed), time.perf_counter() - started
+        return Side(rows_per_s=rows / wall_s, cpu_us_per_row=(self._cpu_s() - cpu_s) * 1e6 / rows)
+
+    def _request(self, feed: Feed) -> Any:
+        request = service_pb2.ModelInferRequest(model_name=self._name)
+        for key, value in feed.items():
+            datatype = next(kind for kind, dtype in DTYPES.items() if value.dtype == dtype)
+            request.inputs.add(name=key, datatype=datatype, shape=value.shape)
+            request.raw_input_contents.append(value.tobytes())
+        return request
+
+    def _cpu_s(self) -> float:
+        times = [each.cpu_times() for each in (self._server, *self._server.children(recursive=True))]
+        return float(sum(each.user + each.system for each in times))
 
 
-async def triton_rows_per_s(stub: Any, name: str, feed: dict[str, Any], seconds: float) -> float:
-    """Throughput of Triton over about this long, with OUTSTANDING requests at a time."""
-    request = service_pb2.ModelInferRequest(model_name=name)
-    for key, value in feed.items():
-        datatype = next(kind for kind, dtype in DTYPES.items() if value.dtype == dtype)
-        request.inputs.add(name=key, datatype=datatype, shape=value.shape)
-        request.raw_input_contents.append(value.tobytes())
-    started, runs = time.perf_counter(), 0
+async def bare_side(bare: Bare, path: Path, rows: int, seconds: float) -> Side:
+    """The loop's side of a round."""
+    measured = await bare.run(path, seconds)
+    ran = measured["runs"] * rows
+    return Side(rows_per_s=ran / measured["wall_s"], cpu_us_per_row=measured["cpu_s"] * 1e6 / ran)
 
-    async def send() -> None:
-        nonlocal runs
-        while time.perf_counter() - started < seconds:
-            await stub.ModelInfer(request)
-            runs += 1
 
-    await asyncio.gather(*(send() for _ in range(OUTSTANDING)))
-    return runs * len(next(iter(feed.values()))) / (time.perf_counter() - started)
+def rows_of(feed: Feed) -> int:
+    """Rows of a batch."""
+    return len(next(iter(feed.values())))
 
 
 def make_feed(config: Any, rows: int, length: int) -> dict[str, Any]:
@@ -102,36 +168,43 @@ def prepare(repository: Path, name: str, scratch: Path) -> tuple[Any, Bare]:
 async def compare(
     repository: Path, name: str, batches: tuple[int, ...], seconds: float, rounds: int, length: int
 ) -> list[Comparison]:
-    """Measure both sides at each batch size, in turn."""
-    import grpc  # noqa: PLC0415
+    """Measure both sides at each batch size, in turn.
 
-    found = []
+    Raises:
+        BareError: the loop cannot run the model.
+    """
     with tempfile.TemporaryDirectory(prefix="fairlane-bench-") as scratch:
-        config, bare = prepare(repository, name, Path(scratch))
-        triton = EmbeddedTriton(Path(scratch))
+        models = Path(scratch, "models")
+        config, bare = prepare(repository, name, models)
+        triton = EmbeddedTriton(models)
         try:
             address = await triton.start()
-            async with grpc.aio.insecure_channel(address.grpc) as channel:
+            assert triton.pid is not None
+            async with bare, grpc.aio.insecure_channel(address.grpc, options=[ANY_SIZE]) as channel:
                 stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
-                for rows in batches:
-                    feed = make_feed(config, rows, length)
-                    bare.rows_per_s(feed, seconds / 4)
-                    await triton_rows_per_s(stub, name, feed, seconds / 4)
-                    pairs = [
-                        (bare.rows_per_s(feed, seconds), await triton_rows_per_s(stub, name, feed, seconds))
-                        for _ in range(rounds)
-                    ]
-                    found.append(
-                        Comparison(
-                            rows=rows,
-                            bare=statistics.median(pair[0] for pair in pairs),
-                            triton=statistics.median(pair[1] for pair in pairs),
-                            ratio=statistics.median(pair[1] / pair[0] for pair in pairs),
-                        )
-                    )
+                served = Served(stub, psutil.Process(triton.pid), name)
+                feeds = (make_feed(config, rows, length) for rows in batches)
+                return [await compare_one(bare, served, feed, Path(scratch), seconds, rounds) for feed in feeds]
         finally:
             await triton.stop(grace_s=0.0)
-    return found
+
+
+async def compare_one(bare: Bare, served: Served, feed: Feed, scratch: Path, seconds: float, rounds: int) -> Comparison:
+    """Both sides on one batch, after a short run of each that does not count."""
+    rows = rows_of(feed)
+    path = scratch / f"{rows}.npz"
+    await asyncio.to_thread(np.savez, path, **feed)
+    await bare_side(bare, path, rows, seconds / 4)
+    await served.run(feed, seconds / 4)
+    pairs, others = [], Bystanders()
+    for number in range(rounds):
+        if number % 2:
+            there = await served.run(feed, seconds)
+            pairs.append((await bare_side(bare, path, rows, seconds), there))
+        else:
+            here = await bare_side(bare, path, rows, seconds)
+            pairs.append((here, await served.run(feed, seconds)))
+    return Comparison.of(rows, pairs, others.cores())
 
 
 @click.command()
@@ -152,13 +225,21 @@ def backend(
     as_json: bool,
 ) -> None:
     """Rows per second in Triton with the embedded backend, against a bare ONNX Runtime loop."""
-    found = asyncio.run(compare(model_repository, model, batches, seconds, rounds, length))
+    try:
+        found = asyncio.run(compare(model_repository, model, batches, seconds, rounds, length))
+    except (BareError, FileNotFoundError, TritonStartError) as error:
+        raise click.ClickException(str(error)) from error
     if as_json:
         click.echo(json.dumps([asdict(one) for one in found], indent=2))
         return
     table = Table(title=f"{model}: rows per second, one instance (asked: a ratio of {ASKED})")
-    for column in ("batch", "bare loop", "Triton", "ratio"):
+    for column in ("batch", "bare loop", "Triton", "ratio", "from", "to", "CPU us a row, bare", "Triton", "others"):
         table.add_column(column, justify="right")
     for one in found:
-        table.add_row(str(one.rows), f"{one.bare:.0f}", f"{one.triton:.0f}", f"{one.ratio:.2f}")
-    Console().print(table)
+        ratios = (f"{value:.2f}" for value in (one.ratio, one.ratio_low, one.ratio_high))
+        cpu = (f"{value:.0f}" for value in (one.bare_cpu_us, one.triton_cpu_us))
+        table.add_row(str(one.rows), f"{one.bare:.0f}", f"{one.triton:.0f}", *ratios, *cpu, f"{one.others_cores:.2f}")
+    console = Console()
+    console.print(table)
+    if any(one.others_cores > OTHERS_CORES_BOUND for one in found):
+        console.print("INVALID: other processes kept cores busy, so wall times mean nothing")

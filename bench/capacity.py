@@ -17,14 +17,14 @@ from rich.table import Table
 
 from bench.cli import INVALID, ROOT
 from bench.knee import Trial, find_knee, knee
-from bench.load import GeneratorError, run_jobs
+from bench.load import GeneratorError
 from bench.metric import STREAM_METRICS
-from bench.pool import StreamPool, Totals
+from bench.offer import offer, trial_of
+from bench.pool import Totals
 from bench.progress import RunProgress
 from bench.repository import copy_model
 from bench.result import write_json
-from bench.runner import OUTSTANDING
-from bench.stream import LATENESS_P99_BOUND_MS, Job, Stream
+from bench.stream import Stream
 from bench.table import number
 from bench.target import Target, TargetError, fairlane, triton
 from scheduler.triton.launcher import TritonStartError
@@ -52,7 +52,7 @@ class Search:
         async def measure(rate_per_s: float) -> Trial:
             async with progress.step(f"{rate_per_s:.0f}/s", self._seconds), self._server() as target:
                 await self._load(target, rate_per_s=None, seconds=WARMUP_S)
-                return _trial(rate_per_s, await self._load(target, rate_per_s=rate_per_s, seconds=self._seconds))
+                return trial_of(rate_per_s, await self._load(target, rate_per_s=rate_per_s, seconds=self._seconds))
 
         async with progress.step("what a closed loop gets", WARMUP_S), self._server() as target:
             await self._load(target, rate_per_s=None, seconds=WARMUP_S)
@@ -70,20 +70,8 @@ class Search:
             yield target
 
     async def _load(self, target: Target, *, rate_per_s: float | None, seconds: float) -> Totals:
-        """Open loop at a rate; closed loop where there is none."""
-        load = {"rate_per_s": rate_per_s, "outstanding": None if rate_per_s else OUTSTANDING}
-        job = Job(
-            target=target.grpc,
-            name="capacity",
-            stream=self._stream.model_copy(update=load),
-            rate_per_s=rate_per_s or 0.0,
-            duration_s=seconds,
-            seed=self._seed,
-            triton_priority=None,
-            out=self._scratch / "capacity.json",
-        )
-        pool = StreamPool([(await run_jobs([job]))["capacity"]], float("nan"))
-        return pool.totals(pool.everything)
+        out = self._scratch / "capacity.json"
+        return await offer(target.grpc, self._stream, rate_per_s=rate_per_s, seconds=seconds, seed=self._seed, out=out)
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -133,18 +121,6 @@ def capacity(  # noqa: PLR0913 - one per flag
         _print(trials, p99_ms, best)
     if not all(trial.valid for trial in trials):
         sys.exit(INVALID)
-
-
-def _trial(rate_per_s: float, totals: Totals) -> Trial:
-    p99_ms, late_ms = (STREAM_METRICS[name](totals) for name in ("p99_ms", "lateness_p99_ms"))
-    return Trial(
-        rate_per_s=rate_per_s,
-        offered_per_s=STREAM_METRICS["offered_per_s"](totals),
-        p99_ms=p99_ms,
-        ok_share=totals.counts["ok"] / max(1.0, totals.counts["arrived"]),
-        late_ms=late_ms,
-        valid=late_ms <= LATENESS_P99_BOUND_MS or late_ms <= p99_ms / 20,
-    )
 
 
 def _facts(model: str, target: str, p99_ms: float, best: Trial | None, trials: list[Trial]) -> dict[str, Any]:

@@ -43,8 +43,20 @@ def config_text(definition: Definition, target: Target = "cpu") -> str:
     Raises:
         ConfigError: what was written does not read back as what was meant.
     """
-    config = _message(definition, target)
-    blocks = [_header(definition)]
+    return message_text(_message(definition, target), _header(definition))
+
+
+def message_text(config: Any, header: str) -> str:
+    """The text of a ModelConfig message, with comments; it has been read back.
+
+    Args:
+        config: the message.
+        header: comment lines for the top.
+
+    Raises:
+        ConfigError: what was written does not read back as what was meant.
+    """
+    blocks = [header]
     # The name and the backend first; then in the order of Triton's own message.
     for descriptor, value in sorted(config.ListFields(), key=lambda each: each[0].name not in ("name", "backend")):
         part = model_config_pb2.ModelConfig()
@@ -61,7 +73,7 @@ def config_text(definition: Definition, target: Target = "cpu") -> str:
         )
     text = "".join(blocks)
     if parse_config(text, CONFIG_FILE) != config:
-        raise ConfigError(f"{definition.name}: {CONFIG_FILE} does not read back as what was written:\n{text}")
+        raise ConfigError(f"{config.name}: {CONFIG_FILE} does not read back as what was written:\n{text}")
     return text
 
 

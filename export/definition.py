@@ -158,6 +158,8 @@ class Definition:
         calibration: inputs from which INT8 takes the ranges of activations; not those that `evaluate` uses.
         evaluate: the scores of a loaded model on its task, by name; higher is better.
         gates: what INT8 must still reach; else FP32 stays.
+        recipe: how to quantize, as the fields of a recipe of `quantize.recipe`: {"method": "static", "calibrate":
+            "entropy"}. None: by what the graph is made of.
     """
 
     name: str
@@ -174,6 +176,7 @@ class Definition:
     calibration: Callable[[], Iterable[Feed]] | None = None
     evaluate: Callable[[Predict], Mapping[str, float]] | None = None
     gates: tuple[Gate, ...] = ()
+    recipe: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         """Refuse what contradicts itself, before anything is loaded."""

@@ -130,6 +130,17 @@ class Repository:
         with locked(self.folder / name):
             self._write_config(name, built)
 
+    def rewrite_config(self, name: str, text: str) -> None:
+        """Replace the model's configuration by this text; its labels stay.
+
+        Raises:
+            ConfigError: the text is not a model configuration.
+            FolderBusyError: another process is publishing this model.
+        """
+        parse_config(text, CONFIG_FILE)
+        with locked(self.folder / name):
+            write_file(self.folder / name / CONFIG_FILE, text.encode())
+
     def has_config_of(self, name: str, built: Path) -> bool:
         """Whether the model's configuration is the one in the built folder, however it is written."""
         texts = [folder / CONFIG_FILE for folder in (self.folder / name, built)]

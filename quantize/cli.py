@@ -1,8 +1,9 @@
 """The commands `fairlane quantize` and `fairlane quantize-report`."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -11,9 +12,10 @@ from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from export.card import CardError, ModelCard, read_card
-from export.catalog import chosen
+from export.catalog import chosen, is_path, load_definition
 from export.errors import ExportError
-from export.repository import DEFAULT_BUILD, DEFAULT_REPOSITORY, Repository, built_folder, is_built
+from export.repository import DEFAULT_BUILD, DEFAULT_REPOSITORY, FP32_FILE, Repository, built_folder, is_built
+from export.server import bring_into_service
 
 if TYPE_CHECKING:
     from quantize.recipe import Recipe
@@ -40,7 +42,7 @@ _build_option = click.option(
 
 
 @click.command()
-@click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.argument("names", nargs=-1, metavar="[NAME | FILE.py]...")
 @click.option("--missing", is_flag=True, help="Skip models that were judged before; a refusal is then not an error.")
 @click.option("--search", is_flag=True, help="Try every candidate recipe side by side, and publish the best.")
 @click.option(
@@ -56,27 +58,22 @@ _build_option = click.option(
 )
 @_repository_option
 @_build_option
+@click.option("--server", metavar="HOST:PORT", help="A running Triton on this repository: load the version there.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for machines.")
-def quantize(
-    names: tuple[str, ...],
-    missing: bool,
-    search: bool,
-    exclude: tuple[str, ...],
-    budget_mb: float | None,
-    model_repository: Path,
-    build_dir: Path,
-    as_json: bool,
-) -> None:
+def quantize(names: tuple[str, ...], missing: bool, as_json: bool, **options: Any) -> None:
     """Quantize exported models to INT8 behind an accuracy gate, and publish them.
 
-    Without NAME: all models. A model whose INT8 form loses more than its gate allows is published as FP32, and
-    the command exits with 1. With --missing it exits with 0: what was asked for is a model to serve.
+    NAME is one of the catalog; without any: the default ones. FILE.py is a model definition of yours, which
+    `fairlane export FILE.py` has exported: its calibration inputs, evaluation and gates are used. A model whose
+    INT8 form loses more than its gate allows is published as FP32, and the command exits with 1. With --missing it
+    exits with 0: what was asked for is a model to serve.
     """
-    console, repository = Console(stderr=True), Repository(model_repository)
+    console, run = Console(stderr=True), _Quantize(**options)
     try:
-        todo = [name for name in chosen(names) if not (missing and is_judged(name, repository, build_dir))]
-        cards = [_quantize(name, repository, build_dir, console, search, exclude, budget_mb) for name in todo]
-        served = {name: repository.card(name) for name in chosen(names)}
+        models = named(names)
+        todo = [name for name in models if not (missing and is_judged(name, run.repository, run.build_dir))]
+        cards = [run.one(name, models[name], console) for name in todo]
+        served = {name: run.repository.card(name) for name in models}
     except ExportError as error:
         raise click.ClickException(str(error)) from error
     _print(cards, served, todo, as_json)
@@ -88,7 +85,7 @@ def quantize(
 
 
 @click.command()
-@click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.argument("names", nargs=-1, metavar="[NAME | FILE.py]...")
 @click.option(
     "--output",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -107,12 +104,24 @@ def quantize_report(names: tuple[str, ...], output: Path, model_repository: Path
             from quantize.report import write_report  # noqa: PLC0415
             from quantize.task import load_task  # noqa: PLC0415
 
-            tasks = {name: load_task(name) for name in chosen(names)}
+            tasks = {name: load_task(typed, build_dir) for name, typed in named(names).items()}
             written = write_report(tasks, build_dir, Repository(model_repository), output, status.update)
     except ExportError as error:
         raise click.ClickException(str(error)) from error
     for path in written:
         click.echo(path)
+
+
+def named(typed: Sequence[str]) -> dict[str, str]:
+    """The models a command is about: the name of each, and what was typed for it.
+
+    Raises:
+        UnknownModelError: a name is not in the catalog.
+        DefinitionFileError: a file does not define a model.
+    """
+    plain = [one for one in typed if not is_path(one)]
+    found = {name: name for name in chosen(plain)} if plain or not typed else {}
+    return found | {load_definition(one).name: one for one in typed if is_path(one)}
 
 
 def is_judged(name: str, repository: Repository, build: Path) -> bool:
@@ -134,30 +143,56 @@ def is_judged(name: str, repository: Repository, build: Path) -> bool:
     return not is_built(build, name) or read_card(built_folder(build, name)).fp32_sha256 == served.fp32_sha256
 
 
-def _quantize(
-    name: str,
-    repository: Repository,
-    build: Path,
-    console: Console,
-    search: bool,
-    exclude: tuple[str, ...],
-    budget_mb: float | None,
-) -> ModelCard:
-    with console.status(f"{name}: importing ONNX Runtime"):
-        # Imported late, as `--missing` mostly has nothing to do.
-        from quantize.task import load_task  # noqa: PLC0415
-        from quantize.verdict import quantize_model  # noqa: PLC0415
+@dataclass(frozen=True)
+class _Quantize:
+    """One call of the command. Fields are named like the options."""
 
-        task = load_task(name)
-    read_card(built_folder(build, name))
-    recipe, choice = _search(name, task, build, console) if search else (task.recipe, "")
-    recipe = recipe.model_copy(update={"exclude": (*recipe.exclude, *exclude)})
-    if budget_mb is not None:
-        recipe, choice = _spend(name, task, recipe, build, console, budget_mb)
-    with console.status(name) as status:
-        return quantize_model(
-            name, task, recipe, build, repository, lambda text: status.update(f"{name}: {text}"), choice
-        )
+    model_repository: Path
+    build_dir: Path
+    search: bool
+    exclude: tuple[str, ...]
+    budget_mb: float | None
+    server: str | None
+
+    @property
+    def repository(self) -> Repository:
+        return Repository(self.model_repository)
+
+    def one(self, name: str, typed: str, console: Console) -> ModelCard:
+        """Quantize one model, publish what the gate lets through, and see that it is served."""
+        with console.status(f"{name}: importing ONNX Runtime"):
+            # Imported late, as `--missing` mostly has nothing to do.
+            from quantize.task import load_task  # noqa: PLC0415
+            from quantize.verdict import quantize_model  # noqa: PLC0415
+
+            task = load_task(typed, self.build_dir)
+        read_card(built_folder(self.build_dir, name))
+        recipe, choice = self._recipe(name, task, console)
+        with console.status(name) as status:
+            card = quantize_model(
+                name,
+                task,
+                recipe,
+                self.build_dir,
+                self.repository,
+                lambda text: status.update(f"{name}: {text}"),
+                choice,
+            )
+        bring_into_service(self.repository, self.server, name, self.repository.versions(name)[-1])
+        return card
+
+    def _recipe(self, name: str, task: "Task", console: Console) -> tuple["Recipe", str]:
+        from quantize.default import symmetric_form  # noqa: PLC0415  (as above)
+        from quantize.quantizer import named_graph  # noqa: PLC0415
+
+        built = built_folder(self.build_dir, name)
+        recipe, choice = _search(name, task, self.build_dir, console) if self.search else (task.recipe, "")
+        if read_card(built).symmetric:
+            recipe = symmetric_form(recipe, named_graph(built / FP32_FILE).graph)
+        recipe = recipe.model_copy(update={"exclude": (*recipe.exclude, *self.exclude)})
+        if self.budget_mb is None:
+            return recipe, choice
+        return _spend(name, task, recipe, self.build_dir, console, self.budget_mb)
 
 
 def _search(name: str, task: "Task", build: Path, console: Console) -> tuple["Recipe", str]:

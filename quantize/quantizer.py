@@ -132,16 +132,31 @@ def _static(recipe: Static, model: onnx.ModelProto, names: Sequence[str], calibr
             FeedReader(calibration()),
             quant_format=QuantFormat.QDQ,
             nodes_to_quantize=_present(prepared, names) if recipe.operators else _all_but(prepared, model, names),
-            activation_type=QuantType.QUInt8,
+            activation_type=QuantType.QInt8 if recipe.symmetric else QuantType.QUInt8,
             # u8 weights would be six times slower than FP32 on a convolution.
             weight_type=QuantType.QInt8,
             per_channel=True,
             calibrate_method=CALIBRATORS[recipe.calibrate],
-            # One feed at a time: the collector of histograms cannot put feeds of several lengths together.
-            extra_options={"CalibStridedMinMax": 1} if recipe.calibrate == "entropy" else {},
+            extra_options=_static_options(recipe),
         )
 
     return _through_files(model, run)
+
+
+def _static_options(recipe: Static) -> dict[str, Any]:
+    # One feed at a time: the collector of histograms cannot put feeds of several lengths together.
+    options: dict[str, Any] = {"CalibStridedMinMax": 1} if recipe.calibrate == "entropy" else {}
+    if recipe.symmetric:
+        # TensorRT takes no zero points, no s32 bias behind a DequantizeLinear, and fuses a pair for each reader.
+        options |= {
+            "ActivationSymmetric": True,
+            "WeightSymmetric": True,
+            "QuantizeBias": False,
+            "DedicatedQDQPair": True,
+            # TensorRT fuses what follows a product into it, and one ranged before its ReLU6 loses most of the range.
+            "OpTypesToExcludeOutputQuantization": list(recipe.operators),
+        }
+    return options
 
 
 def _dynamic(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:

@@ -110,7 +110,11 @@ def _trials(
         measure = Measure(
             size_bytes=sizes[name],
             latency_ms=latency[name],
-            scores={**scores(outcomes), BATCH_COSINE: batch_cosine_min(runner, task.companies(built))},
+            scores={
+                **scores(outcomes),
+                **task.figures(runner),
+                BATCH_COSINE: batch_cosine_min(runner, task.companies(built)),
+            },
             intervals={score: interval(values) for score, values in outcomes.items() if len(values) > 1},
         )
         fp32 = trials[0] if trials else None

@@ -6,9 +6,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, Protocol, cast
 
-from export.catalog import chosen
+from export.catalog import chosen, is_path, load_definition
 from export.definition import Feed, FloatArray
 from export.errors import ExportError
+from export.repository import built_folder
 from quantize.gate import Limit
 from quantize.recipe import Recipe
 
@@ -70,6 +71,9 @@ class Task(Protocol):
     def outcomes(self, answers: FloatArray, fp32: FloatArray, built: Path, split: Split) -> Outcomes:
         """What a model's answers are worth; `fp32` are those of the FP32 export on the same samples."""
 
+    def figures(self, model: Runner) -> Mapping[str, float]:
+        """Further scores, which come as one figure each and so without an interval. Mostly none."""
+
     def companies(self, built: Path) -> Iterable[Company]:
         """Rows that must get the same answer alone and together, of varied lengths."""
 
@@ -80,15 +84,25 @@ class Task(Protocol):
         """Those that are installed."""
 
 
-def load_task(name: str) -> Task:
-    """Import `quantize.models.NAME` and return its `TASK`.
+def load_task(name: str, build: Path) -> Task:
+    """The task of a model: `TASK` of `quantize.models.NAME`, or what its definition says.
+
+    Args:
+        name: of the catalog, or a definition's file.
+        build: where `fairlane export` left the export.
 
     Raises:
         UnknownModelError: the name is not in the catalog.
+        DefinitionFileError: the file defines no model.
         NoTaskError: nobody has said how to quantize and judge this model.
     """
-    (known,) = chosen([name])
-    module = f"quantize.models.{known}"
-    if importlib.util.find_spec(module) is None:
-        raise NoTaskError(f"{known}: expected quantize/models/{known}.py with a TASK, got no such file")
-    return cast(Task, importlib.import_module(module).TASK)
+    if not is_path(name):
+        (known,) = chosen([name])
+        module = f"quantize.models.{known}"
+        if importlib.util.find_spec(module) is not None:
+            return cast(Task, importlib.import_module(module).TASK)
+    # Imported late: it is a task, and so imports this file.
+    from quantize.defined import DefinedTask  # noqa: PLC0415
+
+    definition = load_definition(name)
+    return DefinedTask(definition, built_folder(build, definition.name))

@@ -75,11 +75,14 @@ def judged(task: Task, recipe: Recipe, built: Path, int8: Path, step: Step) -> Q
     step("comparing accuracy")
     answers = [task.answers(session, built, "judge") for session in sessions]
     outcomes = [task.outcomes(one, answers[0], built, "judge") for one in answers]
+    figures = [task.figures(session) for session in sessions]
     step("measuring latency")
     latency = {shape: medians_ms(sessions, feed) for shape, feed in task.latency_feeds(built).items()}
     step("comparing rows alone and in company")
     before, after = (
-        _measure(paths[side], {shape: ms[side] for shape, ms in latency.items()}, outcomes[side], batch)
+        _measure(
+            paths[side], {shape: ms[side] for shape, ms in latency.items()}, outcomes[side], {**figures[side], **batch}
+        )
         for side, batch in enumerate(_batch_cosines(task, sessions, built))
     )
     return Quantization(
@@ -91,15 +94,15 @@ def judged(task: Task, recipe: Recipe, built: Path, int8: Path, step: Step) -> Q
     )
 
 
-def _batch_cosines(task: Task, sessions: tuple[Session, Session], built: Path) -> list[float]:
-    return [batch_cosine_min(session, task.companies(built)) for session in sessions]
+def _batch_cosines(task: Task, sessions: tuple[Session, Session], built: Path) -> list[dict[str, float]]:
+    return [{BATCH_COSINE: batch_cosine_min(session, task.companies(built))} for session in sessions]
 
 
-def _measure(path: Path, latency_ms: Mapping[str, float], outcomes: Outcomes, batch_cosine: float) -> Measure:
+def _measure(path: Path, latency_ms: Mapping[str, float], outcomes: Outcomes, figures: Mapping[str, float]) -> Measure:
     return Measure(
         size_bytes=path.stat().st_size,
         latency_ms=dict(latency_ms),
-        scores={**scores(outcomes), BATCH_COSINE: batch_cosine},
+        scores={**scores(outcomes), **figures},
         intervals={name: interval(values) for name, values in outcomes.items() if len(values) > 1},
     )
 

@@ -107,8 +107,11 @@ class App:
             log.error("the configuration was not reloaded, the old settings stay: %s", error)  # noqa: TRY400
             self._audit.reload(f"refused: {error}")
             return
-        self._driver.reconfigure(new.core_settings())
+        settings = new.core_settings()
+        self._driver.reconfigure(settings)
         self._service.configure(new)
+        if self._observatory is not None:
+            self._observatory.configure(settings)
         self._config = new
         log.info("the configuration was reloaded")
         self._audit.reload("done")
@@ -146,7 +149,7 @@ class App:
         host, port = split_address(self._config.listen.http)
         if self._observatory is not None:
             await stack.enter_async_context(self._observatory.watching())
-        side = HttpSide(lambda: self.ready, self.snapshot, self._observatory)
+        side = HttpSide(lambda: self.ready, self.snapshot, self._service.authenticate, self._observatory)
         stack.push_async_callback(side.stop)
         try:
             return f"{host}:{await side.start(host, port)}"

@@ -33,6 +33,7 @@ COMMANDS: Final[dict[str, tuple[str, str, str]]] = {
     "simulate": ("simulate.cli", "simulate", "Play a named scenario against the core under a virtual clock."),
     "bench": ("bench.cli", "bench", "Load scenarios: Triton directly, its own priorities, and Fairlane, side by side."),
     "capacity": ("bench.capacity", "capacity", "Find the highest rate at which a model's p99 objective holds."),
+    "tune": ("bench.tune", "tune", "Choose a model's instances, threads and batch size for a p99 objective."),
 }
 
 

@@ -45,6 +45,8 @@ QUEUE_BYTES: Final = 256 * 1024 * 1024
 MESSAGE_BYTES: Final = 64 * 1024 * 1024
 # Long enough for accepted work on a CPU, short of the 30 s after which orchestrators kill.
 DRAIN_S: Final = 20.0
+# Several times what a message of the largest size takes, and loading a model may stop a server's others for seconds.
+HANG_S: Final = 10.0
 # A dashboard cannot show more, and each costs a few series for every class, model and outcome.
 LABELLED_TENANTS: Final = 20
 # The last seconds of a busy service, the last minutes of a quiet one; a few MB.
@@ -53,8 +55,9 @@ JOURNAL_REQUESTS: Final = 4096
 TRACE_SAMPLE: Final = 0.01
 # Triton's and gRPC's own clients send less than 1 KiB; a trace context and a token fit easily.
 METADATA_BYTES: Final = 16 * 1024
-# Calls that one connection may have open: more than a busy client needs, and a bound on what one peer makes us hold.
-CALLS_PER_CONNECTION: Final = 1024
+# Calls that one connection may have open, a bound on what a peer makes us hold. Above what may wait in all: gRPC resets
+# calls beyond it (UNAVAILABLE, no pushback) before they are seen here, and a full queue has to be told as such.
+CALLS_PER_CONNECTION: Final = 50_000
 # A peer that vanished without a word is found within a minute.
 KEEPALIVE_S: Final = 40.0
 # Long enough that a client that calls now and then keeps its connection.
@@ -125,7 +128,7 @@ class ClassConfig(_Settings):
     wait_ms: float | None = Field(
         default=None,
         gt=0,
-        description="How long a request may wait for lesser batches already at Triton; bounds their size.",
+        description="How long a request may wait for its own and lesser classes' batches at Triton; bounds their size.",
     )
     max_queued: int = Field(default=BACKGROUND_QUEUED, gt=0, description="Waiting requests of the class, at most.")
     max_queue_bytes: int | None = Field(
@@ -224,11 +227,18 @@ class Limits(_Settings):
     )
     message_bytes: int = Field(default=MESSAGE_BYTES, gt=0, description="Bytes of one gRPC message, at most.")
     drain_s: float = Field(default=DRAIN_S, ge=0, description="Seconds to finish accepted requests when stopping.")
+    hang_s: float = Field(
+        default=HANG_S,
+        gt=0,
+        description="Seconds before which no batch counts as hung; ten times its usual time where that is more.",
+    )
     metadata_bytes: int = Field(
         default=METADATA_BYTES, ge=1024, description="Bytes of one call's metadata, at most; gRPC refuses more."
     )
     calls_per_connection: int = Field(
-        default=CALLS_PER_CONNECTION, gt=0, description="Open calls of one connection, at most; the client queues more."
+        default=CALLS_PER_CONNECTION,
+        gt=0,
+        description="Open calls of one connection, at most, above `limits.max_queued`; gRPC resets those beyond.",
     )
     keepalive_s: float = Field(
         default=KEEPALIVE_S,
@@ -238,6 +248,15 @@ class Limits(_Settings):
     idle_s: float = Field(
         default=IDLE_S, gt=0, description="Seconds after which a connection without calls is closed; clients reconnect."
     )
+
+    @model_validator(mode="after")
+    def _refused_before_reset(self) -> Self:
+        if self.calls_per_connection <= self.max_queued:
+            raise ValueError(
+                f"calls_per_connection: expected more than max_queued, so that a full queue is told before gRPC resets "
+                f"calls; got {self.calls_per_connection} and max_queued {self.max_queued}"
+            )
+        return self
 
 
 class Logs(_Settings):
@@ -424,6 +443,7 @@ class Config(_Settings):
             max_queued=self.limits.max_queued,
             queue_bytes=self.limits.queue_bytes,
             max_sequences=self.limits.max_sequences,
+            hang_s=self.limits.hang_s,
         )
 
 

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from typing import Final, Generic, Protocol, TypeVar
 
 from scheduler.core.backend import BackendState, Batch
-from scheduler.core.events import Abandon, Dispatch, Evict, Reject
+from scheduler.core.events import Abandon, Dispatch, Event, Evict, Reject
 from scheduler.core.outcome import Outcome, Verdict
 from scheduler.core.scheduler import Scheduler
 from scheduler.core.settings import CoreSettings
 from scheduler.core.snapshot import Snapshot
-from scheduler.core.ticket import Ticket
+from scheduler.core.ticket import Ticket, TicketState
 from scheduler.telemetry.hooks import NULL, Telemetry
 
 Request = TypeVar("Request")
@@ -108,8 +108,10 @@ class Driver(Generic[Request, Response]):
             Refused: refused on arrival, or evicted from the queue.
             BatchError: the backend failed this request.
         """
-        future: asyncio.Future[Response] = self._loop.create_future()
         self._core.submit(ticket, now=self.now())
+        if ticket.state is TicketState.ENDED:
+            raise self._rejected(ticket)
+        future: asyncio.Future[Response] = self._loop.create_future()
         self._pending[ticket.ticket_id] = _Pending(ticket, request, future)
         self._pump_soon()
         try:
@@ -143,7 +145,7 @@ class Driver(Generic[Request, Response]):
 
     def snapshot(self) -> Snapshot:
         """The core's state."""
-        return self._core.snapshot()
+        return self._core.snapshot(now=self.now())
 
     async def drain(self, timeout_s: float) -> bool:
         """Refuse new tickets and wait until the accepted ones have ended.
@@ -184,15 +186,30 @@ class Driver(Generic[Request, Response]):
     def _pump(self) -> None:
         self._pump_due = False
         while (event := self._core.next_event()) is not None:
-            if isinstance(event, Dispatch):
-                self._launch(event)
-            elif isinstance(event, Abandon):
-                self._abandon(event)
-            else:
-                self._refuse(event)
+            self._carry_out(event)
         self._arm_timer()
         if self._core.idle:
             self._became_idle.set()
+
+    def _rejected(self, ticket: Ticket) -> Refused:
+        """The refusal of a ticket that was refused on arrival: whoever floods gets no turn of the loop for it.
+
+        Its event is the last that is ready; batches are formed only behind it, so none is here.
+        """
+        while not isinstance(event := self._core.next_event(), Reject):
+            if event is None:
+                raise RuntimeError(f"ticket {ticket.ticket_id}: expected the event that tells why it was refused")
+            self._carry_out(event)
+        self._carry_out(event)
+        return Refused(ticket, event.outcome, event.pushback_s, event.detail)
+
+    def _carry_out(self, event: Event) -> None:
+        if isinstance(event, Dispatch):
+            self._launch(event)
+        elif isinstance(event, Abandon):
+            self._abandon(event)
+        else:
+            self._refuse(event)
 
     def _launch(self, dispatch: Dispatch) -> None:
         # Looked up now: a caller that leaves before the task runs takes its request along.
@@ -205,17 +222,16 @@ class Driver(Generic[Request, Response]):
         task.add_done_callback(lambda _: self._runs.pop(dispatch.batch_id))
 
     def _abandon(self, event: Abandon) -> None:
-        # Its task has begun, and will report the end: it was made in an earlier turn of the loop.
+        # Not before its task has begun, which may have been made in this turn of the loop: it reports the end.
         run = self._runs.get(event.batch_id)
         if run is not None:
-            run.cancel()
+            self._loop.call_soon(run.cancel)
 
     def _refuse(self, event: Reject | Evict) -> None:
         self._telemetry.refused(event, now=self.now())
         pending = self._pending.get(event.ticket.ticket_id)
         if pending is not None and not pending.future.done():
-            detail = event.detail if isinstance(event, Reject) else ""
-            pending.future.set_exception(Refused(event.ticket, event.outcome, event.pushback_s, detail))
+            pending.future.set_exception(Refused(event.ticket, event.outcome, event.pushback_s))
 
     async def _run(self, dispatch: Dispatch, batch: Batch | None, requests: Sequence[Request]) -> None:
         """Take one batch to its backend, and give its tickets their answers."""

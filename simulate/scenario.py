@@ -55,6 +55,7 @@ def core_settings(
         max_queued=max_queued,
         queue_bytes=queue_bytes,
         max_sequences=1_000_000,
+        hang_s=10.0,
     )
 
 

@@ -19,7 +19,8 @@ import pytest
 
 from tests.real_triton import ModelRepository, TritonFactory
 
-PATIENCE_S = 30.0
+# Only ever waited for where a test is about to fail; a machine under load takes many times as long as a quiet one.
+PATIENCE_S = 90.0
 
 
 @pytest.fixture

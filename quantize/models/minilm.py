@@ -77,6 +77,11 @@ class MiniLMTask:
         closeness = cosine(answers, fp32)
         return {"cosine": closeness, "cosine_min": closeness.min(keepdims=True), "recall_at_1": hits_at_1(answers)}
 
+    def figures(self, model: Runner) -> Mapping[str, float]:
+        """None."""
+        del model
+        return {}
+
     def companies(self, built: Path) -> Iterable[Company]:
         """Sentences, sixteen to a batch and so padded, and each among texts that stretch every range."""
         encoder, every = Encoder.open(built), texts("choose")

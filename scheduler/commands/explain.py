@@ -10,7 +10,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from scheduler.commands.page import fetch, http_option
+from scheduler.commands.page import fetch, page_options
 from scheduler.commands.top import duration
 
 WIDTH: Final = 48
@@ -20,9 +20,9 @@ SHOWN: Final = 15
 
 @click.command()
 @click.argument("request_id", required=False)
-@http_option
+@page_options
 @click.option("--json", "as_json", is_flag=True, help="Print what the service tells, for machines.")
-def explain(request_id: str | None, http: str, as_json: bool) -> None:
+def explain(request_id: str | None, http: str, api_key: str | None, as_json: bool) -> None:
     """Tell why a request took as long as it did; without an id, list the slowest of the last ones.
 
     REQUEST_ID is the `id` or `x-request-id` that the client gave, or #NUMBER where it gave none. The service keeps the
@@ -30,10 +30,10 @@ def explain(request_id: str | None, http: str, as_json: bool) -> None:
     """
     console = Console()
     if request_id is None:
-        told = fetch(http, f"/debug/requests?newest={RECENT}")
+        told = fetch(http, f"/debug/requests?newest={RECENT}", api_key)
         picture: RenderableType = slowest(told["requests"])
     else:
-        told = fetch(http, f"/debug/requests/{urllib.parse.quote(request_id, safe='')}")
+        told = fetch(http, f"/debug/requests/{urllib.parse.quote(request_id, safe='')}", api_key)
         picture = story(told)
     if as_json:
         click.echo(json.dumps(told, indent=2))

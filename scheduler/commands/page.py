@@ -4,7 +4,8 @@ import json
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from http import HTTPStatus
 from typing import Any, Final
 
 import click
@@ -15,12 +16,20 @@ from scheduler.telemetry.live import SCHEMA
 # The state comes once a second; a service that is silent for longer has gone.
 SILENCE_S: Final = 10.0
 
-http_option = click.option(
-    "--http", default=DEFAULT_HTTP, show_default=True, metavar="HOST:PORT", help="HTTP side of the running Fairlane."
-)
+
+def page_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Options of a command that asks a running Fairlane."""
+    command = click.option("--api-key", envvar="FAIRLANE_API_KEY", show_envvar=True, help="Key of a tenant.")(command)
+    return click.option(
+        "--http",
+        default=DEFAULT_HTTP,
+        show_default=True,
+        metavar="HOST:PORT",
+        help="HTTP side of the running Fairlane.",
+    )(command)
 
 
-def states(http: str, match: str, top: int) -> Iterator[tuple[str, Any]]:
+def states(http: str, match: str, top: int, api_key: str | None) -> Iterator[tuple[str, Any]]:
     """(event, data) as /events sends them: `history` once, then `state` once a second.
 
     Raises:
@@ -28,7 +37,7 @@ def states(http: str, match: str, top: int) -> Iterator[tuple[str, Any]]:
     """
     query = urllib.parse.urlencode({"match": match, "top": top})
     event = ""
-    with _open(http, f"/events?{query}") as reply:
+    with _open(http, f"/events?{query}", api_key) as reply:
         try:
             for line in reply:
                 name, _, value = line.decode().rstrip("\n").partition(": ")
@@ -40,20 +49,21 @@ def states(http: str, match: str, top: int) -> Iterator[tuple[str, Any]]:
             raise click.ClickException(f"http://{http}: the connection was lost: {error}") from None
 
 
-def fetch(http: str, path: str) -> Any:
+def fetch(http: str, path: str, api_key: str | None) -> Any:
     """The JSON at a path.
 
     Raises:
         click.ClickException: nobody answers, or with an error.
     """
-    with _open(http, path) as reply:
+    with _open(http, path, api_key) as reply:
         return _checked(json.load(reply))
 
 
-def _open(http: str, path: str) -> Any:
+def _open(http: str, path: str, api_key: str | None) -> Any:
     url = f"http://{http}{path}"
+    headers = {} if api_key is None else {"Authorization": f"Bearer {api_key}"}
     try:
-        return urllib.request.urlopen(url, timeout=SILENCE_S)
+        return urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=SILENCE_S)
     except urllib.error.HTTPError as error:
         with error:
             raise click.ClickException(f"{url}: {_reason(error)}") from None
@@ -67,6 +77,8 @@ def _reason(error: urllib.error.HTTPError) -> str:
     try:
         return str(json.loads(body)["error"])
     except (ValueError, KeyError, TypeError):
+        if error.code == HTTPStatus.UNAUTHORIZED:
+            return body.decode(errors="replace").strip()
         return f"{error.code} {error.reason}"
 
 

@@ -12,7 +12,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from scheduler.commands.page import http_option, states
+from scheduler.commands.page import page_options, states
 
 BARS: Final = " ▁▂▃▄▅▆▇█"
 # The last minutes, one character a few seconds.
@@ -22,17 +22,17 @@ SHARE_WIDTH: Final = 24
 
 
 @click.command()
-@http_option
+@page_options
 @click.option("--match", default="", metavar="TEXT", help="Only tenants whose name contains this.")
 @click.option("--tenants", default=15, show_default=True, help="Tenants shown, at most.")
 @click.option("--once", is_flag=True, help="Print the present state and end.")
-def top(http: str, match: str, tenants: int, once: bool) -> None:
+def top(http: str, api_key: str | None, match: str, tenants: int, once: bool) -> None:
     """Watch a running Fairlane; Ctrl-C ends it."""
     console = Console()
     history: deque[Any] = deque(maxlen=HISTORY)
     with contextlib.suppress(KeyboardInterrupt), contextlib.ExitStack() as stack:
         live = None if once else stack.enter_context(Live(console=console, screen=True, auto_refresh=False))
-        for event, data in states(http, match, tenants):
+        for event, data in states(http, match, tenants, api_key):
             if event == "history":
                 history.extend(data)
                 continue

@@ -39,10 +39,10 @@ class Admission:
         bytes_by_class: their bytes by class rank.
     """
 
-    __slots__ = ("_newest", "_settings", "by_class", "bytes_by_class", "queue_bytes", "queued")
+    __slots__ = ("_most_bytes", "_newest", "_settings", "by_class", "bytes_by_class", "queue_bytes", "queued")
 
     def __init__(self, settings: CoreSettings) -> None:
-        self._settings = settings
+        self.reconfigure(settings)
         self.queued = 0
         self.queue_bytes = 0
         self.by_class = [0] * len(settings.classes)
@@ -52,14 +52,22 @@ class Admission:
     def reconfigure(self, settings: CoreSettings) -> None:
         """Go on with these bounds, for the same classes."""
         self._settings = settings
+        # Of one ticket that may ever queue in a class.
+        self._most_bytes = [
+            settings.queue_bytes if each.max_queue_bytes is None else min(settings.queue_bytes, each.max_queue_bytes)
+            for each in settings.classes
+        ]
 
     def refusal(self, ticket: Ticket, rank: int, tenant: Tenant, *, now: float) -> Refusal | None:
         """Why the ticket must be refused, or None where it may queue, perhaps in place of lesser ones."""
         limits, settings = tenant.settings, self._settings.classes[rank]
         queue_bytes = ticket.queue_bytes
-        never = self._never_fits(ticket, rank, tenant)
-        if never:
-            return Refusal(Outcome.TOO_LARGE, detail=never)
+        if (
+            queue_bytes > self._most_bytes[rank]
+            or _over(queue_bytes, limits.max_queue_bytes)
+            or ticket.rows > tenant.most_rows(ticket.model)
+        ):
+            return Refusal(Outcome.TOO_LARGE, detail=self._never_fits(ticket, rank, tenant))
         wait_s = 0.0 if tenant.bucket is None else tenant.bucket.wait_s(now=now)
         if wait_s > 0:
             return Refusal(Outcome.RATE_LIMITED, wait_s)
@@ -119,7 +127,7 @@ class Admission:
         return queued < settings.max_queued and queue_bytes + ticket.queue_bytes <= settings.queue_bytes
 
     def _never_fits(self, ticket: Ticket, rank: int, tenant: Tenant) -> str:
-        """In words, what makes the ticket one that no amount of waiting would let in; empty: nothing."""
+        """In words, what makes the ticket one that no amount of waiting would let in."""
         queue_bytes = ticket.queue_bytes
         for bound, whose in (
             (self._settings.queue_bytes, "all waiting requests together"),
@@ -129,9 +137,7 @@ class Admission:
             if bound is not None and queue_bytes > bound:
                 return f"{queue_bytes} bytes can never fit into the {bound} that {whose} may queue"
         most_rows = tenant.most_rows(ticket.model)
-        if ticket.rows > most_rows:
-            return f"{ticket.rows} rows can never fit into the {most_rows} that its tenant may have in flight"
-        return ""
+        return f"{ticket.rows} rows can never fit into the {most_rows} that its tenant may have in flight"
 
 
 def _over(asked: int, bound: int | None) -> bool:

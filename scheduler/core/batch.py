@@ -4,10 +4,23 @@ The ticket whose turn it is (class by class share, tenant by tenant share) opens
 tickets of the same merge key ride along, more important classes first, within a class in fair order,
 each charged to its own class and tenant, up to the model's max_batch_size.
 
-A batch with lesser tickets in it may stand in the way of a more important arrival, so it may last no
-longer than T, derived in limit.py from the tightest wait_s of the classes above; the learned latency
-line (estimate.py) turns T into rows. A ticket that is larger than its bound by itself still goes,
-alone: it cannot be split.
+A batch may stand in the way of an arrival that comes before its tickets: of a more important class, or of a tenant of
+its own class that was served less. So it may last no longer than T, derived in limit.py from the tightest wait_s of
+its class and those above; the learned latency line (estimate.py) turns T into rows. A ticket that is larger than its
+bound by itself still goes, alone: it cannot be split.
+
+The price of a class's own wait_s is throughput where a full batch of N rows takes longer than T: n = (T - a) / b rows
+then go at a time, at n / (a + b * n) rows a second and instance in place of N / (a + b * N), also where only one tenant
+asks, since another may come at any time. It is never more than half: the batch keeps the n >= N * a / (2 * a + b * N)
+that half of the full rate takes, and where these take longer than T (a is large), that is how long a tenant of the
+same class may have to wait for them. Before the first answer nothing is known and the batch is full. For a more
+important class T holds at any price, and from the first batch.
+
+Riders of one merge key must not take the turns of tenants that wait with another. Whoever rides in a batch of its own
+class may be ahead of the least tag that waits there by one full batch, by its weight, and the ticket in which it gets
+there; then the batch goes as it is. A tenant fills a batch that it opens all the same, and two that cannot ride
+together differ in normalised service by at most a full batch of each, divided by their weights, as if each batch were
+one ticket of SFQ (share.py). Where only one key waits nothing is held back.
 
 Lesser tickets fill the free places of a more important batch where those are free: where they lengthen
 it by no more than FREE of what it takes without them. On a GPU that is most places, on a CPU few.
@@ -16,10 +29,11 @@ Nothing waits for a batch to fill: a batch is what is there when a place in flig
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import ceil
 from typing import Final
 
 from scheduler.core.backend import ModelCapacity
-from scheduler.core.estimate import Estimator
+from scheduler.core.estimate import Estimator, LatencyLine
 from scheduler.core.flows import ClassQueue
 from scheduler.core.lane import Lane, Turn
 from scheduler.core.limit import longest_batch_s
@@ -65,7 +79,7 @@ def form(
     lane.virtual.serve(queue, cost_s)
     if flow is None:
         return [queue.retries.popleft()]
-    limit_rows = _limit_rows(lane, queue, capacity, estimator, ticket.merge_key)
+    limit_rows = most_rows(lane, queue, capacity, estimator, ticket.merge_key)
     queue.take(flow, ticket, cost_s, chosen=True)
     batch = _Filling(capacity, estimator, queue, queue, [ticket], ticket.rows, limit_rows)
     if ticket.merge_key is not None and batch.rows < limit_rows:
@@ -79,12 +93,14 @@ def _fill(lane: Lane, queue: ClassQueue, merge_key: str, batch: _Filling, late: 
     found = queue.first_of(merge_key)
     if found is None:
         return
-    limit_rows = min(batch.limit_rows, _limit_rows(lane, queue, batch.capacity, batch.estimator, merge_key))
+    limit_rows = min(batch.limit_rows, most_rows(lane, queue, batch.capacity, batch.estimator, merge_key))
     if queue.rank > batch.top.rank and batch.top.settings.wait_s is not None:
         limit_rows = min(limit_rows, batch.estimator.rows_for_free(merge_key, batch.rows, FREE))
     full_batch_s = batch.capacity.max_batch_size * lane.estimator.line(merge_key).row_s
     while found is not None and batch.rows + found[1].rows <= limit_rows:
         flow, ticket = found
+        if queue is batch.opened_by and queue.leads(flow, merge_key, full_batch_s):
+            return
         if late(ticket):
             found = queue.first_of(merge_key)
             continue
@@ -107,14 +123,24 @@ def _cost_s(lane: Lane, ticket: Ticket) -> float:
     return line.predict(ticket.rows) if ticket.merge_key is None else ticket.rows * line.row_s
 
 
-def _limit_rows(
+def most_rows(
     lane: Lane, queue: ClassQueue, capacity: ModelCapacity, estimator: Estimator, merge_key: str | None
 ) -> int:
     """Rows of a batch that holds tickets of this class, at most; at least 1."""
-    wait_s = overtaking_wait_s(lane, queue)
-    if wait_s is None:
-        return capacity.max_batch_size
-    return max(1, min(capacity.max_batch_size, estimator.rows_within(merge_key, longest_batch_s(wait_s))))
+    most = capacity.max_batch_size
+    above_s, own_s = overtaking_wait_s(lane, queue), queue.settings.wait_s
+    line = estimator.line(merge_key)
+    if own_s is not None and line.samples:
+        most = min(most, max(line.rows_within(longest_batch_s(own_s)), _rows_for_half(line, most)))
+    if above_s is not None:
+        most = min(most, estimator.rows_within(merge_key, longest_batch_s(above_s)))
+    return max(1, most)
+
+
+def _rows_for_half(line: LatencyLine, most: int) -> int:
+    """The smallest batch at which a model serves at least half as many rows a second as in its largest."""
+    a, b = line.coefficients()
+    return ceil(most * a / (2 * a + b * most)) if a else 1
 
 
 def overtaking_wait_s(lane: Lane, queue: ClassQueue) -> float | None:

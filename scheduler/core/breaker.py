@@ -17,10 +17,11 @@ counts while the breaker is not closed, so a dozen batches that are lost togethe
 backend that is gone for d seconds costs no more than 1 + log2(d / FIRST_BACKOFF_S) + d / LAST_BACKOFF_S probes,
 and one that is back is found within max(FIRST_BACKOFF_S, d) or LAST_BACKOFF_S, whichever is sooner.
 
-A batch *hangs* when it has been with an instance for longer than max(HANG_S, HANG_FACTOR * estimate), and for
-COLD_HANG_S where the model has not answered this scheduler yet (a first run may compile). Each opening in a
-row doubles that patience, up to PATIENCE_MAX times, so a model that has become slow for good is learned in
-the end, instead of being given up for ever.
+A batch *hangs* when it has been with an instance for longer than max(hang_s, HANG_FACTOR * estimate), where hang_s
+is the operator's (loading a model can stop a server's other models for seconds), and for no less than COLD_HANG_S
+where nothing of its merge key has been answered by that backend yet: a first run may compile, and tensors of a shape
+that never came say nothing of the time they take. Each opening in a row doubles that patience, up to PATIENCE_MAX
+times, so a model that has become slow for good is learned in the end, instead of being given up for ever.
 """
 
 from enum import Enum
@@ -29,8 +30,6 @@ from typing import Final
 FAILURES_TO_OPEN: Final = 5
 FIRST_BACKOFF_S: Final = 0.2
 LAST_BACKOFF_S: Final = 30.0
-# Loading a model can stop a server's other models for seconds.
-HANG_S: Final = 5.0
 HANG_FACTOR: Final = 10.0
 COLD_HANG_S: Final = 60.0
 PATIENCE_MAX: Final = 64
@@ -120,11 +119,12 @@ class Breaker:
         self._probe = None
 
 
-def hangs_after_s(estimate_s: float, *, known: bool) -> float:
+def hangs_after_s(estimate_s: float, *, known: bool, hang_s: float) -> float:
     """Seconds with an instance after which a batch hangs, for a breaker that is closed.
 
     Args:
         estimate_s: what the batch is expected to take.
-        known: whether that was learned from batches of the model.
+        known: whether that was learned from batches of the merge key.
+        hang_s: the least that a batch is waited for.
     """
-    return max(HANG_S if known else COLD_HANG_S, HANG_FACTOR * estimate_s)
+    return max(hang_s, 0.0 if known else COLD_HANG_S, HANG_FACTOR * estimate_s)

@@ -45,7 +45,7 @@ class Held:
 
     __slots__ = ("most_rows", "most_tickets", "rows", "tickets")
 
-    def __init__(self, cap: Cap) -> None:
+    def __init__(self, cap: Cap | TenantSettings) -> None:
         self.tickets = 0
         self.rows = 0
         self.most_tickets = inf if cap.max_in_flight is None else cap.max_in_flight
@@ -94,9 +94,11 @@ class Tenant:
         """Go on with these settings and this rate; `held` are the tickets that have places now."""
         self.settings = settings
         self.bucket = bucket
-        self.held = Held(Cap(settings.max_in_flight, settings.max_rows_in_flight))
+        self.held = Held(settings)
         self._of_model = {model: Held(cap) for model, cap in settings.model_caps.items()} if settings.model_caps else {}
-        self.counts_rows = self.held.most_rows < inf or any(each.most_rows < inf for each in self._of_model.values())
+        self.counts_rows = self.held.most_rows < inf or (
+            bool(self._of_model) and any(each.most_rows < inf for each in self._of_model.values())
+        )
         for ticket in held:
             self.take(ticket)
 
@@ -108,12 +110,14 @@ class Tenant:
     @property
     def idle(self) -> bool:
         """Whether it has nothing queued and nothing in flight."""
-        return self.queued == 0 and self.held.tickets == 0
+        return not self.queued and not self.held.tickets
 
     def blocks(self, ticket: Ticket) -> bool:
         """Whether a cap keeps the ticket from running now."""
         if self.held.blocks(ticket.rows):
             return True
+        if not self._of_model:
+            return False
         of_model = self._of_model.get(ticket.model)
         return of_model is not None and of_model.blocks(ticket.rows)
 
@@ -124,20 +128,19 @@ class Tenant:
 
     def take(self, ticket: Ticket) -> None:
         """Book the places of a ticket that goes to a backend."""
-        self._book(ticket, 1)
+        self._book(ticket, 1, ticket.rows)
 
     def release(self, ticket: Ticket) -> None:
         """Give back the places of a ticket whose batch has ended."""
-        self._book(ticket, -1)
+        self._book(ticket, -1, -ticket.rows)
 
-    def _book(self, ticket: Ticket, sign: int) -> None:
-        self.held.tickets += sign
-        self.held.rows += sign * ticket.rows
-        if self._of_model:
-            of_model = self._of_model.get(ticket.model)
-            if of_model is not None:
-                of_model.tickets += sign
-                of_model.rows += sign * ticket.rows
+    def _book(self, ticket: Ticket, tickets: int, rows: int) -> None:
+        held = self.held
+        held.tickets += tickets
+        held.rows += rows
+        if self._of_model and (of_model := self._of_model.get(ticket.model)) is not None:
+            of_model.tickets += tickets
+            of_model.rows += rows
 
     def unblocked(self) -> list["Flow"]:
         """Remove and return the parked flows whose next ticket may run now."""

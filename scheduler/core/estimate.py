@@ -110,7 +110,7 @@ class LatencyLine:
 
     def predict(self, rows: int) -> float:
         """Expected service seconds of a batch of so many rows."""
-        a, b = self.coefficients()
+        a, b = self.coefficients() if self._stale else self._line
         return a + b * rows
 
     @property
@@ -166,10 +166,9 @@ class Estimator:
     def __len__(self) -> int:
         return len(self._lines)
 
-    @property
-    def known(self) -> bool:
-        """Whether a batch has been learned from."""
-        return self._model.samples > 0
+    def knows(self, merge_key: str | None) -> bool:
+        """Whether a batch of this key has been learned from; None: any batch."""
+        return self._model.samples > 0 if merge_key is None else merge_key in self._lines
 
     def line(self, merge_key: str | None) -> LatencyLine:
         """The line to predict with."""

@@ -89,13 +89,19 @@ def feasible(lane: "Lane", queue: "ClassQueue", tenant: "Tenant", ticket: Ticket
     line = lane.estimator.line(ticket.merge_key)
     if ticket.deadline is None or line.samples < KNOWN_SAMPLES:
         return True
-    places = max(0, outlook.max_batch_size - ticket.rows) if ticket.merge_key is not None else 0
-    before = max(0.0, _rows_until(lane, queue, tenant, ticket) - ticket.rows)
-    beside = min(before, places)
+    start_at, instances, max_batch_size = outlook
     usual = lane.estimator.line(None)
-    row_s = min(usual.row_s, usual.predict(outlook.max_batch_size) / outlook.max_batch_size)
-    wait_s = BELIEF * (before - beside) * row_s / outlook.instances
-    return outlook.start_at + wait_s + line.predict(ticket.rows + int(beside)) <= ticket.deadline
+    row_s = min(usual.row_s, usual.predict(max_batch_size) / max_batch_size)
+    places = max(0, max_batch_size - ticket.rows) if ticket.merge_key is not None else 0
+
+    def ends_at(before: float) -> float:
+        beside = min(before, places)
+        return start_at + BELIEF * (before - beside) * row_s / instances + line.predict(ticket.rows + int(beside))
+
+    # Behind all that waits it would end no sooner, and that costs less to tell.
+    if ends_at(sum([each.backlog.rows for each in lane.classes])) <= ticket.deadline:
+        return True
+    return ends_at(max(0.0, _rows_until(lane, queue, tenant, ticket) - ticket.rows)) <= ticket.deadline
 
 
 def in_time(line: LatencyLine, rows: int, deadline: float | None, start_at: float) -> bool:

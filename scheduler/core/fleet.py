@@ -3,15 +3,17 @@
 A batch ends once: answered, lost, withdrawn, or given up because it hangs (breaker.py). The answer to a
 batch that was given up comes late or never; its number is remembered until the driver reports it.
 
-Hangs are looked for no later than each is due: no batch may hang before HANG_S have passed since its start, so a
-look every HANG_S, or sooner where the last one saw an earlier end of patience, misses none.
+Hangs are looked for no later than each is due: no batch may hang before `hang_s` have passed since its start, so a
+look every `hang_s`, or sooner where the last one saw an earlier end of patience, misses none.
 """
 
 from collections.abc import Iterator, Mapping
+from math import inf
+from typing import NamedTuple
 
 from scheduler.core.backend import Backend, BackendState, Batch
 from scheduler.core.batch import overtaking_wait_s
-from scheduler.core.breaker import HANG_S, BreakerState, hangs_after_s
+from scheduler.core.breaker import BreakerState, hangs_after_s
 from scheduler.core.feasibility import Outlook
 from scheduler.core.flows import ClassQueue
 from scheduler.core.lane import Lane
@@ -21,17 +23,32 @@ from scheduler.core.snapshot import BackendSnapshot, BreakerSnapshot, Concurrenc
 from scheduler.core.ticket import Ticket, TicketState
 
 
+class _Offer(NamedTuple):
+    """The ready backends that serve a model, be their breakers open or not; sums and largest as in Outlook."""
+
+    backends: tuple[Backend, ...]
+    instances: int
+    max_batch_size: int
+
+
 class Fleet:
-    """Backends by name and batches by number. Times in monotonic seconds."""
+    """Backends by name and batches by number. Times in monotonic seconds.
 
-    __slots__ = ("_backends", "_batches", "_given_up", "_last_batch_id", "_look_at", "_opened")
+    Args:
+        hang_s: a batch with an instance is waited for this long at the least (breaker.py).
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_backends", "_batches", "_given_up", "_hang_s", "_last_batch_id", "_look_at", "_offers", "_opened")
+
+    def __init__(self, hang_s: float) -> None:
+        self._hang_s = hang_s
         self._backends: dict[str, Backend] = {}
         self._batches: dict[int, Batch] = {}
         self._given_up: set[int] = set()
         self._last_batch_id = 0
-        self._look_at: float | None = None
+        self._look_at = inf
+        # By model; made anew with every change of a backend, so that a ticket's way costs no walk over backends.
+        self._offers: dict[str, _Offer] = {}
         # Backends where a breaker is not closed.
         self._opened: dict[str, Backend] = {}
 
@@ -58,29 +75,35 @@ class Fleet:
         backend = self._backends.get(state.name)
         if backend is None:
             self._backends[state.name] = Backend(state)
-            return
-        if state.ready and not backend.state.ready:
-            for breaker in backend.breakers.values():
-                breaker.retry_at = min(breaker.retry_at, now)
-        backend.change(state, now=now)
+        else:
+            if state.ready and not backend.state.ready:
+                for breaker in backend.breakers.values():
+                    breaker.retry_at = min(breaker.retry_at, now)
+            backend.change(state, now=now)
+        ready = [each for each in self._backends.values() if each.state.ready]
+        models = {model for each in ready for model in each.state.models}
+        self._offers = {
+            model: _offer(model, [each for each in ready if model in each.state.models]) for model in models
+        }
 
     def offered(self, model: str) -> bool:
         """Whether a ready backend serves the model, be its breaker open or not."""
-        return any(backend.state.ready and model in backend.state.models for backend in self._backends.values())
+        return model in self._offers
 
     def outlook(self, model: str, *, now: float) -> Outlook:
         """What the ready backends offer of a model that is offered, and when the first instance is free."""
-        backends = [each for each in self._backends.values() if each.state.ready and model in each.state.models]
-        idle = any(backend.has_idle_instance(model) for backend in backends)
-        return Outlook(
-            start_at=now if idle else max(now, min(backend.next_free_at(model) for backend in backends)),
-            instances=sum(backend.state.models[model].instances for backend in backends),
-            max_batch_size=max(1, *(backend.state.models[model].max_batch_size for backend in backends)),
-        )
+        backends, instances, max_batch_size = self._offers[model]
+        start_at = inf
+        for backend in backends:
+            if backend.has_idle_instance(model):
+                return Outlook(now, instances, max_batch_size)
+            start_at = min(start_at, backend.next_free_at(model))
+        return Outlook(max(now, start_at), instances, max_batch_size)
 
     def able(self, model: str) -> list[Backend]:
         """The backends that take another batch of the model."""
-        return [backend for backend in self._backends.values() if backend.has_place(model)]
+        offer = self._offers.get(model)
+        return [] if offer is None else [backend for backend in offer.backends if backend.has_place(model)]
 
     def place(self, able: list[Backend], lane: Lane, ticket: Ticket) -> Backend | None:
         """Where of the able backends the batch goes that this ticket opens; None where it waits for another."""
@@ -128,14 +151,14 @@ class Fleet:
         )
         for ticket in tickets:
             ticket.batch_id = batch.batch_id
-        batch.patience_s = hangs_after_s(batch.estimate_s, known=estimator.known)
+        batch.patience_s = hangs_after_s(batch.estimate_s, known=estimator.knows(merge_key), hang_s=self._hang_s)
         if backend.breakers and (breaker := backend.breakers.get(lane.model)) is not None:
             batch.patience_s *= breaker.patience
             breaker.sent(batch.batch_id)
         backend.start(batch)
         self._batches[batch.batch_id] = batch
-        if self._look_at is None:
-            self._look_at = now + HANG_S
+        if self._look_at == inf:
+            self._look_at = now + self._hang_s
         return batch
 
     def finish(self, batch_id: int, verdict: Verdict, lanes: Mapping[str, Lane], *, now: float) -> Batch | None:
@@ -158,7 +181,7 @@ class Fleet:
         backend.heard(batch, verdict, now=now)
         self._note(backend)
         if not self._batches:
-            self._look_at = None
+            self._look_at = inf
         if verdict is Verdict.SUCCEEDED:
             others = lanes[batch.tickets[0].lane].estimator
             backend.note_end(batch, service_s, now=now)
@@ -168,7 +191,7 @@ class Fleet:
 
     def give_up_hanging(self, *, now: float) -> list[Batch]:
         """Take out what hangs: a batch whose patience has ended, and what lies at its backend for the same model."""
-        if self._look_at is None or now < self._look_at:
+        if now < self._look_at:
             return []
         hung = {(batch.backend, batch.model) for batch in self._batches.values() if batch.hangs_at <= now}
         lost = [batch for batch in self._batches.values() if (batch.backend, batch.model) in hung]
@@ -182,7 +205,7 @@ class Fleet:
             backend.finish(batch, now=now)
             self._note(backend)
         ends = [batch.hangs_at for batch in self._batches.values()]
-        self._look_at = min([*ends, now + HANG_S]) if ends else None
+        self._look_at = min([*ends, now + self._hang_s]) if ends else inf
         return lost
 
     def tick(self, *, now: float) -> list[str]:
@@ -192,14 +215,14 @@ class Fleet:
             probing += backend.tick(now=now)
         return probing
 
-    def wakeups(self) -> Iterator[float]:
-        """When `give_up_hanging` and `tick` are due next."""
-        if self._look_at is not None:
-            yield self._look_at
+    def next_wakeup(self) -> float:
+        """When `give_up_hanging` or `tick` is due next; infinite: never."""
+        at = self._look_at
         for backend in self._opened.values():
             for breaker in backend.breakers.values():
                 if breaker.state is BreakerState.OPEN:
-                    yield breaker.retry_at
+                    at = min(at, breaker.retry_at)
+        return at
 
     def snapshot(self) -> tuple[BackendSnapshot, ...]:
         """Every backend's state."""
@@ -210,6 +233,15 @@ class Fleet:
             self._opened[backend.name] = backend
         elif self._opened:
             self._opened.pop(backend.name, None)
+
+
+def _offer(model: str, backends: list[Backend]) -> _Offer:
+    capacities = [backend.state.models[model] for backend in backends]
+    return _Offer(
+        backends=tuple(backends),
+        instances=sum(capacity.instances for capacity in capacities),
+        max_batch_size=max(1, *(capacity.max_batch_size for capacity in capacities)),
+    )
 
 
 def waited_for(batch: Batch) -> bool:

@@ -7,7 +7,15 @@ out when met and put back when the cap frees (caps.py). Every operation is O(log
 
 Memory is bounded by what waits, whoever comes and goes under however many names: a heap sweeps out
 flows without tickets as it doubles, and no more than MAX_RESTING idle flows keep the tag that their
-last service earned them.
+last service earned them. Beyond that number the one nearest to V is forgotten while V has not passed its tag. If it
+could come back at V, so would the next, and the next: somebody new would always wait at V, V would stand still, and
+those with a backlog, ahead of V by what they were served, would starve. So the largest tag that was forgotten early is
+a floor: no flow starts below it. Nobody gains by being forgotten, and V follows the floor. Whoever comes for the first
+time pays for it: it starts ahead of V by as much as the least that MAX_RESTING tenants were served last, by weight.
+
+A tenant whose tickets ride is charged without V moving (share.py). Before a flow joins, V catches up as far as it can
+without passing anybody: to the tag last taken, or the least that waits. Otherwise each newcomer would start as far
+behind those that wait as the rides have brought them ahead, and whoever cannot ride would wait for all of them.
 """
 
 import heapq
@@ -25,8 +33,7 @@ from scheduler.core.ticket import Ticket, TicketState
 
 # Below this many entries sweeping a heap costs more than it frees.
 SLACK_ENTRIES: Final = 64
-# Idle flows remembered while V has not passed their tags. A flow forgotten early may come back at V
-# and gain the service of its last ticket, once; the one nearest to V gains least and goes first.
+# Idle flows remembered while V has not passed their tags.
 MAX_RESTING: Final = 4096
 
 
@@ -67,7 +74,7 @@ class Flow(Account):
 
     def unpark(self) -> None:
         """Come back, with no credit for the time at the cap."""
-        self.owner.virtual.join(self)
+        self.owner.join(self)
         heaps = self.absent_from
         self.absent_from = {}
         for heap in heaps:
@@ -144,6 +151,7 @@ class ClassQueue(Account):
 
     __slots__ = (
         "_by_key",
+        "_floor",
         "_flows",
         "_heads",
         "_key_counts",
@@ -175,6 +183,7 @@ class ClassQueue(Account):
         self._by_key: dict[str, FlowHeap] = {}
         self._key_counts: dict[str, int] = {}
         self._resting: list[tuple[float, int, Flow]] = []
+        self._floor = 0.0
         self._serial = 0
 
     def reconfigure(self, settings: ClassSettings) -> None:
@@ -199,7 +208,7 @@ class ClassQueue(Account):
         """Queue the ticket under its tenant."""
         flow = self._flow_of(tenant)
         if not flow.tickets:
-            self.virtual.join(flow)
+            self.join(flow)
         ticket.state = TicketState.QUEUED
         ticket.queued_tag = self.virtual.now
         ticket.holder = tenant
@@ -212,6 +221,19 @@ class ClassQueue(Account):
         self._heads.add(flow)
         if ticket.merge_key is not None:
             self._index(ticket.merge_key, flow)
+
+    def join(self, flow: Flow) -> None:
+        """The flow becomes backlogged, or may run again: it gets no credit for the time before."""
+        first = self._heads.first()
+        self.virtual.catch_up(inf if first is None else first[0].start)
+        self.virtual.join(flow)
+
+    def leads(self, flow: Flow, merge_key: str, cost_s: float) -> bool:
+        """Whether the flow is ahead of one that waits with another merge key by more than this service."""
+        if self._key_counts.get(merge_key) == self.queued:  # nobody waits with another
+            return False
+        first = self._heads.first()
+        return first is not None and flow.start - first[0].start > cost_s / flow.weight
 
     def waiting_of(self, merge_key: str | None) -> int:
         """Tickets of the merge key that wait here; none can ride with one that has none."""
@@ -260,7 +282,7 @@ class ClassQueue(Account):
         self._leave(flow, ticket, TicketState.ENDED)
         if flow.tickets and flow.absent_from:
             # Perhaps this one alone had too many rows for the room that is left under a cap.
-            self.virtual.join(flow)
+            self.join(flow)
             self._heads.add(flow)
 
     def __iter__(self) -> Iterator[Ticket]:
@@ -273,7 +295,7 @@ class ClassQueue(Account):
         flow = self._flows.get(tenant.name)
         if flow is None or flow.tenant is not tenant:
             self._serial += 1
-            start = 0.0 if flow is None else flow.start
+            start = self._floor if flow is None else flow.start
             flow = self._flows[tenant.name] = Flow(tenant, self, self._serial)
             flow.start = start
         return flow
@@ -316,6 +338,7 @@ class ClassQueue(Account):
             if idle.resting_tag == tag:
                 idle.resting_tag = None
             if not idle.tickets and idle.start <= max(tag, self.virtual.now):
+                self._floor = max(self._floor, idle.start)
                 self._forget(idle)
 
     def _forget(self, flow: Flow) -> None:

@@ -43,9 +43,11 @@ class DeadlineHeap:
 
     def pop_due(self, *, now: float) -> Ticket | None:
         """Remove and return a ticket whose deadline has come, or None."""
-        self._drop_dead()
-        if self._entries and self._entries[0][0] <= now:
-            return heapq.heappop(self._entries)[2]
+        while self._entries and self._entries[0][0] <= now:
+            ticket = heapq.heappop(self._entries)[2]
+            if ticket.state is not TicketState.ENDED:
+                return ticket
+            self._dead = max(0, self._dead - 1)
         return None
 
     def next_deadline(self) -> float | None:

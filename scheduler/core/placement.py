@@ -26,6 +26,8 @@ def place(able: list[Backend], backends: Iterable[Backend], ticket: Ticket) -> B
     Returns:
         None where the ticket has to wait for a place elsewhere.
     """
+    if len(able) == 1 and able[0].fits(ticket):
+        return able[0]
     fitting = [backend for backend in able if backend.fits(ticket)]
     if not fitting and not any(backend.state.ready and backend.fits(ticket) for backend in backends):
         fitting = able  # it fits nowhere: the answer is the backend's

@@ -1,7 +1,8 @@
 """The core: inputs change the state, events say what to do, and nothing here waits, sleeps or sends."""
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from math import inf
 
 from scheduler.core import batch as batching
 from scheduler.core.admission import Admission, Refusal
@@ -38,7 +39,7 @@ class Scheduler:
         self._pushbacks = [Pushback() for _ in settings.classes]
         self._deadlines = DeadlineHeap()
         self._lanes: dict[str, Lane] = {}
-        self._fleet = Fleet()
+        self._fleet = Fleet(settings.hang_s)
         self._sequences = Sequences()
         # By stateful model: the lanes of its sequences, one for each backend that has had any.
         self._bound: dict[str, list[str]] = {}
@@ -50,7 +51,8 @@ class Scheduler:
         self._yielding: dict[str, None] = {}
         # Lanes whose next batch is kept back until a time.
         self._held: dict[str, float] = {}
-        self._ended: Counter[Outcome] = Counter()
+        # By name: an Enum's hash is slow.
+        self._ended: dict[str, int] = dict.fromkeys(Outcome.__members__, 0)
         self._draining = False
         self._now = 0.0
 
@@ -63,14 +65,14 @@ class Scheduler:
             ValueError: the class is not configured, the ticket was submitted before, or a step of a sequence has a
                 merge key.
         """
-        if ticket.priority_class not in self._ranks:
+        rank = self._ranks.get(ticket.priority_class)
+        if rank is None:
             raise ValueError(f"unknown class {ticket.priority_class!r}; configured are {', '.join(self._ranks)}")
         if ticket.state is not TicketState.NEW or ticket.ticket_id in self._tickets:
             raise ValueError(f"ticket {ticket.ticket_id} was submitted before")
         if ticket.step is not None and ticket.merge_key is not None:
             raise ValueError(f"ticket {ticket.ticket_id} is a step of a sequence, and those are not merged")
         self._advance(now)
-        rank = self._ranks[ticket.priority_class]
         ticket.due = due(ticket, now=self._now)
         tenant = self._tenants.find(ticket.tenant, now=self._now)
         refusal = self._refusal(ticket, rank, tenant)
@@ -79,7 +81,8 @@ class Scheduler:
             # What was displaced may have been a step before this one.
             refusal = self._gap(ticket)
         if refusal is None:
-            self._enqueue(ticket, rank, tenant)
+            # Again: the tenant was forgotten where the displaced one was all that it had.
+            self._enqueue(ticket, rank, self._tenants.find(ticket.tenant, now=self._now))
             return
         if ticket.step is not None:
             self._sequences.refused(ticket)
@@ -138,7 +141,7 @@ class Scheduler:
         self._lose_sequences(state)
         for lane in list(self._lanes.values()):
             self._runnable[lane.name] = None
-            if not self._offered(lane.model):
+            if not self._fleet.offered(lane.model):
                 self._evict_all(lane)
 
     def drain(self, *, now: float) -> None:
@@ -193,7 +196,12 @@ class Scheduler:
 
     def next_wakeup(self) -> float | None:
         """When to call `tick` at the latest (monotonic seconds), or None."""
-        return min(self._wakeups(), default=None)
+        deadline, at = self._deadlines.next_deadline(), self._fleet.next_wakeup()
+        if deadline is not None and deadline < at:
+            at = deadline
+        if self._held:
+            at = min(at, *self._held.values())
+        return None if at == inf else at
 
     def batch(self, batch_id: int) -> Batch | None:
         """A batch in flight, to look at; None for one that was given up."""
@@ -204,14 +212,15 @@ class Scheduler:
         """Whether no ticket waits and no batch is in flight."""
         return not self._tickets and self._fleet.idle
 
-    def snapshot(self) -> Snapshot:
-        """The present state."""
+    def snapshot(self, *, now: float | None = None) -> Snapshot:
+        """The state; `now` is for what passes with time alone, None: the time of the last input."""
+        at = self._now if now is None else max(self._now, now)
         return Snapshot(
             queued=self._admission.queued,
             queue_bytes=self._admission.queue_bytes,
             in_flight=self._fleet.riders,
             classes=tuple(
-                ClassSnapshot(settings.name, self._admission.by_class[rank], self._pushbacks[rank].base_s)
+                ClassSnapshot(settings.name, self._admission.by_class[rank], self._pushbacks[rank].base_s(now=at))
                 for rank, settings in enumerate(self._settings.classes)
             ),
             tenants=tuple(
@@ -219,15 +228,8 @@ class Scheduler:
             ),
             models=self._model_snapshots(),
             backends=self._fleet.snapshot(),
-            ended={outcome.name: self._ended[outcome] for outcome in Outcome},
+            ended=dict(self._ended),
         )
-
-    def _wakeups(self) -> Iterator[float]:
-        deadline = self._deadlines.next_deadline()
-        if deadline is not None:
-            yield deadline
-        yield from self._held.values()
-        yield from self._fleet.wakeups()
 
     # ---- arrival
 
@@ -236,7 +238,7 @@ class Scheduler:
             return Refusal(Outcome.DRAINING)
         if ticket.deadline is not None and ticket.deadline <= self._now:
             return Refusal(Outcome.DEADLINE_EXPIRED)
-        if not self._offered(ticket.model):
+        if not self._fleet.offered(ticket.model):
             return Refusal(Outcome.NO_BACKEND)
         refusal = self._gap(ticket) or self._admission.refusal(ticket, rank, tenant, now=self._now)
         if refusal is None and ticket.deadline is not None and not self._feasible(ticket, rank, tenant):
@@ -279,9 +281,6 @@ class Scheduler:
             return None
         return self._pushbacks[rank].refused(ticket.ticket_id, now=self._now)
 
-    def _offered(self, model: str) -> bool:
-        return self._fleet.offered(model)
-
     # ---- service
 
     def _dispatch(self, name: str) -> Dispatch | None:
@@ -297,7 +296,7 @@ class Scheduler:
             backend = able[0] if lane.backend else self._fleet.place(able, lane, turn.ticket)
             if backend is None:
                 return None
-            late = self._late(lane, backend)
+            late = self._late(lane, backend, turn.ticket.merge_key)
             if not late(turn.ticket):
                 return None if self._hold(lane, turn, backend) else self._send(lane, turn, backend, late)
         return None
@@ -310,20 +309,25 @@ class Scheduler:
         batch = self._fleet.start(lane, backend, tickets, turn.queue, now=self._now)
         return Dispatch(batch.batch_id, backend.name, tickets)
 
-    def _late(self, lane: Lane, backend: Backend) -> Callable[[Ticket], bool]:
-        """What evicts a ticket, and tells so, where it would end after its deadline if it went there next."""
+    def _late(self, lane: Lane, backend: Backend, merge_key: str | None) -> Callable[[Ticket], bool]:
+        """What evicts a ticket of this key, and tells so, where it would end late if it went there next."""
         idle = backend.has_idle_instance(lane.model)
         start_at = self._now if idle else max(self._now, backend.next_free_at(lane.model))
-        max_batch_size = backend.state.models[lane.model].max_batch_size
+        capacity = backend.state.models[lane.model]
         estimator = backend.estimator(lane.model, lane.estimator)
+        max_batch_size = max(1, capacity.max_batch_size)
+        line = estimator.line(merge_key)
+        # By then even a full batch has ended.
+        full_at = start_at + line.predict(max_batch_size)
 
         def late(ticket: Ticket) -> bool:
-            if ticket.deadline is None:
+            if ticket.deadline is None or (ticket.deadline >= full_at and ticket.rows <= max_batch_size):
                 return False
             alone = ticket.state is TicketState.RETRYING
-            beside = 0 if alone else sum(queue.waiting_of(ticket.merge_key) for queue in lane.classes)
-            rows = max(ticket.rows, min(max_batch_size, beside))
-            if in_time(estimator.line(ticket.merge_key), rows, ticket.deadline, start_at):
+            beside = 0 if alone else sum(queue.waiting_of(merge_key) for queue in lane.classes)
+            queue = lane.classes[self._ranks[ticket.priority_class]]
+            rows = max(ticket.rows, min(batching.most_rows(lane, queue, capacity, estimator, merge_key), beside))
+            if in_time(line, rows, ticket.deadline, start_at):
                 return False
             self._evict(ticket, Outcome.DEADLINE_INFEASIBLE)
             self._deadlines.forget(ticket)
@@ -336,7 +340,9 @@ class Scheduler:
 
         That is where it would only lie ready (limit.py), or slow down a more important model (concurrency.py).
         """
-        if batching.overtaking_wait_s(lane, turn.queue) is None:
+        above = batching.overtaking_wait_s(lane, turn.queue) is not None
+        known = backend.estimator(lane.model, lane.estimator).knows(None)
+        if not above and (turn.queue.settings.wait_s is None or not known):
             return False
         if backend.crowded(lane.model, turn.queue.rank, now=self._now):
             self._yielding[lane.name] = None
@@ -363,7 +369,7 @@ class Scheduler:
         for ticket in batch.tickets:
             if ticket.state is not TicketState.IN_FLIGHT:
                 self._release(ticket)
-            elif may_try_again(ticket, batch, verdict):
+            elif verdict is not Verdict.SUCCEEDED and may_try_again(ticket, batch, verdict):
                 again.append(ticket)
             else:
                 self._release(ticket)
@@ -384,7 +390,7 @@ class Scheduler:
         for ticket in tickets:
             lane.retry(ticket, self._ranks[ticket.priority_class])
         self._runnable[lane.model] = None
-        if not self._offered(lane.model):
+        if not self._fleet.offered(lane.model):
             self._evict_all(lane)
 
     def _abandon_unless_waited_for(self, ticket: Ticket) -> None:
@@ -463,7 +469,8 @@ class Scheduler:
         tenant.release(ticket)
         if tenant.parked:
             self._unpark(tenant)
-        self._tenants.forget_idle(tenant, now=self._now)
+        if not tenant.queued and tenant.idle:
+            self._tenants.forget_idle(tenant, now=self._now)
 
     def _unpark(self, tenant: Tenant) -> None:
         for flow in tenant.unblocked():
@@ -473,7 +480,7 @@ class Scheduler:
     def _finish(self, ticket: Ticket, outcome: Outcome) -> None:
         was_new, ticket.state = ticket.state is TicketState.NEW, TicketState.ENDED
         self._tickets.pop(ticket.ticket_id, None)
-        self._ended[outcome] += 1
+        self._ended[outcome.name] += 1
         if ticket.step is not None and not was_new:
             self._end_step(ticket, outcome)
 
@@ -533,7 +540,7 @@ class Scheduler:
         for sequence in list(self._sequences):
             model = sequence.model
             if sequence.backend in ("", state.name) and not (state.ready and model in state.models):
-                self._lose(sequence, everything=not self._offered(model))
+                self._lose(sequence, everything=not self._fleet.offered(model))
 
     def _lose(self, sequence: Sequence, *, everything: bool) -> None:
         self._sequences.bind(sequence, "")

@@ -15,8 +15,8 @@ class ClassSettings:
         name: as in `x-priority`.
         weight: share of service time relative to the other classes while all are backlogged.
         max_queued: waiting tickets of this class, at most.
-        wait_s: how long a ticket of this class may wait for batches of lesser classes that are
-            already at the backend; bounds the size of those batches. None: no bound.
+        wait_s: how long a ticket of this class may wait for batches of its own and lesser classes that
+            are already at the backend; bounds the size of those batches. None: no bound.
         max_queue_bytes: bytes of this class's waiting tickets, at most; None: as many as fit in all.
         strict: whether it always goes before every lesser class, whatever the weights.
     """
@@ -78,6 +78,7 @@ class CoreSettings:
         max_tenants: tenants without an entry that are told apart at a time (caps.py).
         max_queued: waiting tickets in all, at most.
         queue_bytes: bytes of waiting tickets' tensors in all, at most.
+        hang_s: a batch that has been with an instance for less does not count as hung (breaker.py).
         max_sequences: stateful sequences known at a time, at most.
     """
 
@@ -87,6 +88,7 @@ class CoreSettings:
     max_tenants: int
     max_queued: int
     queue_bytes: int
+    hang_s: float
     max_sequences: int
 
     def for_tenant(self, name: str) -> TenantSettings:

@@ -36,17 +36,28 @@ class Account:
 
 
 class VirtualTime:
-    """The virtual time V of one set of accounts, in seconds of service per unit of weight."""
+    """The virtual time V of one set of accounts, in seconds of service per unit of weight.
 
-    __slots__ = ("latest", "now")
+    Attributes:
+        now: V.
+        latest: the largest start tag of any account.
+        taken: start tag of the ticket last charged, whether it was chosen or rode.
+    """
+
+    __slots__ = ("latest", "now", "taken")
 
     def __init__(self) -> None:
         self.now = 0.0
         self.latest = 0.0
+        self.taken = 0.0
 
     def join(self, account: Account) -> None:
         """The account becomes backlogged (or eligible again): it starts no earlier than V."""
         account.start = max(account.start, self.now)
+
+    def catch_up(self, least: float) -> None:
+        """V follows the rides, yet passes nobody: `least` is the least tag of the accounts that wait."""
+        self.now = max(self.now, min(self.taken, least))
 
     def serve(self, account: Account, cost_s: float) -> None:
         """Charge the account that was chosen for its tag; V moves to that tag."""
@@ -56,6 +67,7 @@ class VirtualTime:
 
     def charge(self, account: Account, cost_s: float) -> None:
         """Charge an account for a ticket that was not chosen for its tag; V stays."""
+        self.taken = account.start
         account.start += cost_s / account.weight
         self.latest = max(self.latest, account.start)
 

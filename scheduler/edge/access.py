@@ -139,8 +139,9 @@ def printable_name(value: str, header: str) -> str:
 
 def _named_tenant(headers: Mapping[str, str]) -> str | None:
     for header in TENANT_HEADERS:
-        if headers.get(header):
-            return printable_name(headers[header], header)
+        name = headers.get(header)
+        if name:
+            return printable_name(name, header)
     return None
 
 

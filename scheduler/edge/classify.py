@@ -1,8 +1,7 @@
 """From a request and its metadata to class, tenant, deadline and id. docs/protocol.md has the table."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from scheduler.config import Config
 from scheduler.core.ticket import Step
@@ -14,8 +13,7 @@ MICROSECONDS: Final = 1e-6
 LONGEST_TIMEOUT_S: Final = 365 * 86400.0
 
 
-@dataclass(frozen=True, slots=True)
-class Caller:
+class Caller(NamedTuple):
     """Who asks for what, apart from the tensors.
 
     Attributes:
@@ -56,11 +54,11 @@ class Classifier:
         """
         tenant = self._access.identify(headers, auth_context)
         self._access.check_model(tenant, request.model_name)
+        request_id = request.id
+        if not request_id and "x-request-id" in headers:
+            request_id = printable_name(headers["x-request-id"], "x-request-id")
         return Caller(
-            priority_class=self._class_of(request, headers, tenant),
-            tenant=tenant,
-            request_id=request.id or printable_name(headers.get("x-request-id", ""), "x-request-id"),
-            timeout_s=_sooner(remaining_s, _timeout_s(request)),
+            self._class_of(request, headers, tenant), tenant, request_id, _sooner(remaining_s, _timeout_s(request))
         )
 
     def _class_of(self, request: Any, headers: Mapping[str, str], tenant: str) -> str:
@@ -136,9 +134,10 @@ def _timeout_s(request: Any) -> float | None:
 
 def _integer(request: Any, name: str) -> int:
     """A request parameter that Triton takes as int64 or uint64; 0 where it is absent."""
-    if name not in request.parameters:
+    parameters = request.parameters
+    if not parameters or name not in parameters:
         return 0
-    parameter = request.parameters[name]
+    parameter = parameters[name]
     kind = parameter.WhichOneof("parameter_choice")
     if kind not in {"int64_param", "uint64_param"}:
         raise invalid(f"parameter {name!r}: expected int64_param or uint64_param, got {kind or 'nothing'}")
@@ -149,4 +148,5 @@ def _integer(request: Any, name: str) -> int:
 
 
 def _sooner(*timeouts_s: float | None) -> float | None:
-    return min((each for each in timeouts_s if each is not None and each <= LONGEST_TIMEOUT_S), default=None)
+    limits = [each for each in timeouts_s if each is not None and each <= LONGEST_TIMEOUT_S]
+    return min(limits) if limits else None

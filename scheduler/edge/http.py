@@ -1,15 +1,21 @@
-"""The HTTP side: is it alive, is it ready, what is its state, and the live page."""
+"""The HTTP side: is it alive, is it ready, what is its state, and the live page.
+
+Orchestrators may always ask whether it is alive and ready. All else tells of tenants, and is behind the credentials of
+the gRPC side where tenants have any: `Authorization: Bearer KEY`, or from a browser the key as a password.
+"""
 
 import asyncio
+import contextlib
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
-from aiohttp import web
+from aiohttp import BasicAuth, web
 
 from scheduler.core.snapshot import Snapshot
+from scheduler.errors import RequestError
 from scheduler.telemetry.explain import explain, summarize
 from scheduler.telemetry.live import SCHEMA, Live
 from scheduler.telemetry.metrics import CONTENT_TYPE
@@ -34,7 +40,13 @@ MAX_LISTENERS: Final = 32
 MAX_TOP: Final = 200
 MAX_NEWEST: Final = 200
 
+OPEN: Final = frozenset({"/healthz", "/readyz"})
+# A browser asks its user, and sends what it was told with everything that the page asks for.
+CHALLENGE: Final = 'Basic realm="fairlane: any name, and an API key as the password", charset="UTF-8"'
+
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+# credentials, peer, what is asked for; raises RequestError.
+Authenticate = Callable[[Mapping[str, str], str, str], None]
 
 
 class HttpSide:
@@ -43,14 +55,20 @@ class HttpSide:
     Args:
         ready: whether inference is possible now.
         snapshot: the core's state.
+        authenticate: raises RequestError for a caller without the credentials that are expected.
         observatory: what is measured; None where telemetry is off, and then only health and snapshot are served.
     """
 
     def __init__(
-        self, ready: Callable[[], bool], snapshot: Callable[[], Snapshot], observatory: Observatory | None = None
+        self,
+        ready: Callable[[], bool],
+        snapshot: Callable[[], Snapshot],
+        authenticate: Authenticate,
+        observatory: Observatory | None = None,
     ) -> None:
         self._ready = ready
         self._snapshot = snapshot
+        self._authenticate = authenticate
         self._observatory = observatory
         self._runner: web.AppRunner | None = None
         self._listeners: set[asyncio.Task[Any]] = set()
@@ -61,7 +79,7 @@ class HttpSide:
         Raises:
             OSError: the address cannot be bound.
         """
-        app = web.Application()
+        app = web.Application(middlewares=[_guard(self._authenticate)])
         routes: dict[str, Handler] = {
             "/healthz": self._healthz,
             "/readyz": self._readyz,
@@ -102,6 +120,32 @@ class HttpSide:
 async def _secure(request: web.Request, response: web.StreamResponse) -> None:
     del request
     response.headers.update(SECURITY_HEADERS)
+
+
+def _guard(authenticate: Authenticate) -> Any:
+    """Middleware that lets only known callers at what is not open to all."""
+
+    @web.middleware
+    async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
+        if request.path not in OPEN:
+            try:
+                authenticate(_credentials(request), request.remote or "", f"{request.method} {request.path}")
+            except RequestError as error:
+                raise web.HTTPUnauthorized(text=f"{error}\n", headers={"WWW-Authenticate": CHALLENGE}) from None
+        return await handler(request)
+
+    return guard
+
+
+def _credentials(request: web.Request) -> dict[str, str]:
+    """`authorization` as on the gRPC side; a browser's password is the key."""
+    given = request.headers.get("Authorization")
+    if given is None:
+        return {}
+    if given.lower().startswith("basic "):
+        with contextlib.suppress(ValueError):
+            given = f"Bearer {BasicAuth.decode(given, encoding='utf-8').password}"
+    return {"authorization": given}
 
 
 def _observed(observatory: Observatory, listeners: set[asyncio.Task[Any]]) -> dict[str, Handler]:

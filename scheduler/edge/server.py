@@ -91,6 +91,9 @@ def _options(limits: Limits) -> list[tuple[str, Any]]:
         ("grpc.max_metadata_size", limits.metadata_bytes),
         ("grpc.absolute_max_metadata_size", limits.metadata_bytes),
         ("grpc.max_concurrent_streams", limits.calls_per_connection),
+        # Calls that came in one burst and were not looked at yet: gRPC cancels some at random from 1,000 on.
+        ("grpc.server.max_pending_requests", limits.calls_per_connection),
+        ("grpc.server.max_pending_requests_hard_limit", limits.calls_per_connection),
         ("grpc.keepalive_time_ms", round(limits.keepalive_s * 1000)),
         ("grpc.keepalive_timeout_ms", round(PING_TIMEOUT_S * 1000)),
         ("grpc.keepalive_permit_without_calls", 1),

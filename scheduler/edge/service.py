@@ -1,28 +1,25 @@
 """`inference.GRPCInferenceService`: inference is scheduled, the rest is answered, relayed, or fanned out."""
 
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping
 from typing import Any, Final, NoReturn
 
 import grpc
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from scheduler.config import Config
-from scheduler.core.ticket import Ticket
 from scheduler.driver import Driver, Refused
 from scheduler.edge import status
 from scheduler.edge.access import NAME_LENGTH, Access
 from scheduler.edge.audit import Audit
-from scheduler.edge.classify import Caller, Classifier, step_of
+from scheduler.edge.classify import Caller, Classifier
+from scheduler.edge.intake import Intake
 from scheduler.edge.relay import Relay
 from scheduler.edge.statistics import QueueTimes
 from scheduler.edge.stream import GRPC_ERROR_HEADER, InferenceStream, Responses, StreamEnded, streamed
-from scheduler.edge.validate import check
-from scheduler.errors import RequestError, unsupported
-from scheduler.telemetry.hooks import NULL, Telemetry
+from scheduler.errors import RequestError
+from scheduler.telemetry.hooks import NULL, Header, Telemetry
 from scheduler.triton.catalog import Catalog
-from scheduler.triton.merge import merge_key
 from scheduler.triton.pool import BackendFailure, Call, Pool
-from scheduler.triton.spec import ModelSpec
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -57,7 +54,7 @@ class InferenceService(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: 
         self._telemetry = telemetry
         self._driver = driver
         self._catalog = catalog
-        self._pool = pool
+        self._intake = Intake(config, driver, pool, telemetry)
         self._relay = Relay(pool, catalog)
         self._queue_times = QueueTimes()
         self._audit = audit
@@ -66,26 +63,42 @@ class InferenceService(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: 
 
     def configure(self, config: Config) -> None:
         """Go on with these settings of tenants, classes and models; calls under way keep what they began with."""
-        self._config = config
         self._access = Access(config)
         self._classifier = Classifier(config, self._access)
+        self._intake.configure(config)
 
     @property
     def ready(self) -> bool:
         """Whether inference is possible: a backend is ready, and the service is not shutting down."""
         return not self.draining and bool(self._catalog.ready())
 
+    def authenticate(self, credentials: Mapping[str, str], peer: str, what: str) -> None:
+        """Check who asks for something beside gRPC, by the same rules.
+
+        Args:
+            credentials: `authorization` as a call's metadata would have it; empty where none came.
+            peer: the caller's address, for the audit log.
+            what: what is asked for.
+
+        Raises:
+            RequestError: UNAUTHENTICATED.
+        """
+        try:
+            self._access.identify(credentials, dict)
+        except RequestError as error:
+            self._audit.refused(error.tenant, peer, what, f"{error.code.name}: {error}")
+            raise
+
     async def ModelInfer(self, request: Any, context: Context) -> Any:  # noqa: N802
         """Schedule one inference request."""
         try:
-            caller = self._classifier.classify(
-                request, _headers(context), context.time_remaining(), context.auth_context
-            )
-            # Echoed on every way a call can end: in the answer, and in a trailer.
-            request.id = caller.request_id
-            context.set_trailing_metadata(_id_trailer(caller.request_id))
-            ticket = await self._ticket(request, caller, context)
-            return await self._served(Call(request, ticket))
+            metadata = context.invocation_metadata() or ()
+            caller = self._classifier.classify(request, _text(metadata), context.time_remaining(), context.auth_context)
+            if caller.request_id:
+                # Echoed on every way a call can end: in the answer, and in a trailer.
+                request.id = caller.request_id
+                context.set_trailing_metadata(_id_trailer(caller.request_id))
+            return await self._scheduled(request, caller, metadata, None)
         except RequestError as error:
             self._telemetry.invalid(error.reason)
             ended = self._refused(error, context, "ModelInfer", request.model_name)
@@ -204,9 +217,7 @@ class InferenceService(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: 
         try:
             caller = self._classifier.classify(request, headers, context.time_remaining(), context.auth_context)
             request.id = caller.request_id
-            spec = await self._catalog.find(request.model_name, request.model_version)
-            ticket = await self._ticket(request, caller, context, pipelined=True)
-            answer = await self._served(Call(request, ticket, responses if spec.decoupled else None))
+            answer = await self._scheduled(request, caller, context.invocation_metadata() or (), responses)
         except RequestError as error:
             self._telemetry.invalid(error.reason)
             return self._refused(error, context, "ModelStreamInfer", request.model_name)
@@ -216,6 +227,19 @@ class InferenceService(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: 
             return status.of_backend_failure(failure)
         return None if answer is None else streamed(answer)
 
+    async def _scheduled(
+        self, request: Any, caller: Caller, metadata: Iterable[Header], responses: Responses | None
+    ) -> Any:
+        """Queue the request, and wait for its answer; None where the responses have gone their own way."""
+        arrived = self._driver.now()
+        model, version = request.model_name, request.model_version
+        spec = self._catalog.get(model, version) or await self._catalog.find(model, version)
+        call = self._intake.call(request, caller, spec, metadata, responses, arrived)
+        answer = await self._driver.submit(call.ticket, call)
+        if answer is not None:
+            self._queue_times.add(answer.model_name, answer.model_version, call.sent_at - call.queued_at)
+        return answer
+
     async def _answers_once(self, request: Any) -> bool:
         """Whether the model gives one response to a request; so does one that nobody knows: an error."""
         try:
@@ -223,63 +247,13 @@ class InferenceService(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: 
         except RequestError:
             return True
 
-    async def _served(self, call: Call) -> Any:
-        queued_at = self._driver.now()
-        answer = await self._driver.submit(call.ticket, call)
-        if answer is not None:
-            self._queue_times.add(answer.model_name, answer.model_version, call.sent_at - queued_at)
-        return answer
-
-    async def _ticket(self, request: Any, caller: Caller, context: Context, *, pipelined: bool = False) -> Ticket:
-        arrived = self._driver.now()
-        spec = await self._catalog.find(request.model_name, request.model_version)
-        rows, complete = check(request, spec)
-        if len(self._pool.names()) > 1:
-            _check_movable(request, spec)
-        ticket = Ticket(
-            ticket_id=self._driver.next_ticket_id(),
-            priority_class=caller.priority_class,
-            tenant=caller.tenant,
-            model=spec.name,
-            rows=rows,
-            queue_bytes=request.ByteSize(),
-            merge_key=self._merge_key(request, spec, caller) if complete else None,
-            deadline=None if caller.timeout_s is None else arrived + caller.timeout_s,
-            step=None if spec.sequence_idle_s is None else step_of(request, spec.sequence_idle_s, pipelined=pipelined),
-        )
-        self._telemetry.received(
-            ticket,
-            request_id=caller.request_id,
-            headers=context.invocation_metadata() or (),
-            arrived=arrived,
-            now=self._driver.now(),
-        )
-        return ticket
-
-    def _merge_key(self, request: Any, spec: ModelSpec, caller: Caller) -> str | None:
-        """The key under which the request may be merged: with its own tenant's, or with everybody's."""
-        if not self._config.merges(spec.name):
-            return None
-        key = merge_key(request, spec)
-        invariant = self._config.batch_invariant(spec.name)
-        if key is None or (spec.batch_invariant if invariant is None else invariant):
-            return key
-        # Where answers depend on what else is in the batch, one tenant's words must not change another's answer.
-        return f"{caller.tenant!r} {key}"
-
-
-def _check_movable(request: Any, spec: ModelSpec) -> None:
-    """Raise UNIMPLEMENTED for a request that only one of several backends could answer."""
-    for tensor in (*request.inputs, *request.outputs):
-        if "shared_memory_region" in tensor.parameters:
-            raise unsupported(
-                f"model {spec.name}, {tensor.name}: shared memory is registered with one backend, and there are "
-                "several; it needs exactly one"
-            )
-
 
 def _headers(context: Context) -> dict[str, str]:
-    return {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
+    return _text(context.invocation_metadata() or ())
+
+
+def _text(metadata: Iterable[Header]) -> dict[str, str]:
+    return {key: value for key, value in metadata if isinstance(value, str)}
 
 
 def _subject(request: Any) -> str:

@@ -1,8 +1,8 @@
 """From outcomes to gRPC statuses: the code, the pushback and the machine-readable reason. See docs/protocol.md."""
 
-from dataclasses import dataclass
+from functools import lru_cache
 from math import ceil
-from typing import Final
+from typing import Final, NamedTuple
 
 import grpc
 from google.protobuf import any_pb2, duration_pb2
@@ -18,6 +18,8 @@ DOMAIN: Final = "fairlane"
 NO_RETRY: Final = "-1"
 # gRPC drops a status whose headers exceed 8 KiB; the message is in them twice.
 MESSAGE_LENGTH: Final = 1024
+# Wordings, and pushbacks in milliseconds; about 2 KB of each at most.
+REMEMBERED: Final = 2048
 
 CODES: Final[dict[Outcome, grpc.StatusCode]] = {
     Outcome.QUEUE_FULL: grpc.StatusCode.RESOURCE_EXHAUSTED,
@@ -51,8 +53,7 @@ MESSAGES: Final[dict[Outcome, str]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Status:
+class Status(NamedTuple):
     """What a call ends with when it does not end well."""
 
     code: grpc.StatusCode
@@ -63,43 +64,68 @@ class Status:
 def of_refusal(refused: Refused) -> Status:
     """The status of a ticket that the core refused or evicted."""
     ticket = refused.ticket
-    code = CODES[refused.outcome]
-    what = f"{MESSAGES[refused.outcome]}: {refused.detail}" if refused.detail else MESSAGES[refused.outcome]
-    message = f"{what}: class {ticket.priority_class}, tenant {ticket.tenant}, model {ticket.model}"
-    about = {"class": ticket.priority_class, "tenant": ticket.tenant, "model": ticket.model}
-    return _status(code, message, refused.outcome.name, refused.pushback_s, about)
+    told = _told(refused.outcome, refused.detail, ticket.priority_class, ticket.tenant, ticket.model)
+    return _status(told, refused.pushback_s)
 
 
 def of_request_error(error: RequestError) -> Status:
     """The status of a request that was refused before it became a ticket."""
-    return _status(error.code, str(error), error.reason, error.pushback_s, {})
+    return _status(_worded(error.code, str(error), error.reason, {}), error.pushback_s)
 
 
 def of_backend_failure(failure: BackendFailure) -> Status:
     """The backend's own code and message; nothing is said of coming again, but of a deadline that passed there."""
     if failure.code is grpc.StatusCode.DEADLINE_EXCEEDED:
-        return _status(failure.code, str(failure), Outcome.DEADLINE_EXPIRED.name, None, {})
+        return _status(_worded(failure.code, str(failure), Outcome.DEADLINE_EXPIRED.name, {}), None)
     return Status(failure.code, str(failure)[:MESSAGE_LENGTH], ())
 
 
-def _status(
-    code: grpc.StatusCode, message: str, reason: str, pushback_s: float | None, about: dict[str, str]
-) -> Status:
+class _Told(NamedTuple):
+    """All of a status but when to come again. `details`: a serialized `google.rpc.Status`."""
+
+    code: grpc.StatusCode
+    message: str
+    reason: tuple[str, str]
+    details: bytes
+
+
+# In overload the same few refusals are told thousands of times a second.
+@lru_cache(maxsize=REMEMBERED)
+def _told(outcome: Outcome, detail: str, priority_class: str, tenant: str, model: str) -> _Told:
+    what = f"{MESSAGES[outcome]}: {detail}" if detail else MESSAGES[outcome]
+    message = f"{what}: class {priority_class}, tenant {tenant}, model {model}"
+    about = {"class": priority_class, "tenant": tenant, "model": model}
+    return _worded(CODES[outcome], message, outcome.name, about)
+
+
+def _worded(code: grpc.StatusCode, message: str, reason: str, about: dict[str, str]) -> _Told:
     message = message[:MESSAGE_LENGTH]
-    details = [_packed(error_details_pb2.ErrorInfo(reason=reason, domain=DOMAIN, metadata=about))]
-    trailers: list[tuple[str, str | bytes]] = [("fairlane-reason", reason)]
+    info = _packed(error_details_pb2.ErrorInfo(reason=reason, domain=DOMAIN, metadata=about))
+    details = status_pb2.Status(code=code.value[0], message=message, details=[info]).SerializeToString()
+    return _Told(code, message, ("fairlane-reason", reason), details)
+
+
+def _status(told: _Told, pushback_s: float | None) -> Status:
+    trailers: tuple[tuple[str, str | bytes], ...] = (told.reason,)
+    details = told.details
     if pushback_s is not None:
         # Up: whoever comes when the token of a rate is almost there is refused again.
-        pushback_ms = max(1, ceil(pushback_s * 1000))
-        trailers.append(("grpc-retry-pushback-ms", str(pushback_ms)))
-        delay = duration_pb2.Duration()
-        delay.FromMilliseconds(pushback_ms)
-        details.append(_packed(error_details_pb2.RetryInfo(retry_delay=delay)))
-    elif code is grpc.StatusCode.DEADLINE_EXCEEDED or reason == Outcome.SEQUENCE_LOST.name:
-        trailers.append(("grpc-retry-pushback-ms", NO_RETRY))
-    status = status_pb2.Status(code=code.value[0], message=message, details=details)
-    trailers.append(("grpc-status-details-bin", status.SerializeToString()))
-    return Status(code, message, tuple(trailers))
+        pushback, retry_info = _again(max(1, ceil(pushback_s * 1000)))
+        trailers = (told.reason, pushback)
+        # Serialized messages merge when they are joined: repeated fields become longer.
+        details += retry_info
+    elif told.code is grpc.StatusCode.DEADLINE_EXCEEDED or told.reason[1] == Outcome.SEQUENCE_LOST.name:
+        trailers = (told.reason, ("grpc-retry-pushback-ms", NO_RETRY))
+    return Status(told.code, told.message, (*trailers, ("grpc-status-details-bin", details)))
+
+
+@lru_cache(maxsize=REMEMBERED)
+def _again(pushback_ms: int) -> tuple[tuple[str, str], bytes]:
+    """Come again after so long: as a trailer, and as the serialized end of a `google.rpc.Status`."""
+    delay = duration_pb2.Duration()
+    delay.FromMilliseconds(pushback_ms)
+    details = [_packed(error_details_pb2.RetryInfo(retry_delay=delay))]
+    return ("grpc-retry-pushback-ms", str(pushback_ms)), status_pb2.Status(details=details).SerializeToString()
 
 
 def _packed(message: error_details_pb2.ErrorInfo | error_details_pb2.RetryInfo) -> any_pb2.Any:

@@ -63,6 +63,10 @@ class Live:
         self._snapshot = snapshot()
         self._sampled = asyncio.Event()
 
+    def configure(self, settings: CoreSettings) -> None:
+        """Go on with what the core was reconfigured with."""
+        self._settings = settings
+
     async def watch(self) -> None:
         """Sample until cancelled."""
         while True:

@@ -5,6 +5,7 @@ import contextlib
 from collections.abc import AsyncIterator, Callable
 
 from scheduler.config import Config
+from scheduler.core.settings import CoreSettings
 from scheduler.core.snapshot import Snapshot
 from scheduler.errors import StartError
 from scheduler.telemetry.journey import Journal
@@ -21,11 +22,16 @@ class Observatory:
     """What listens (`recorder`), and what shows it (`metrics`, `live`). Make it within the event loop."""
 
     def __init__(self, config: Config, recorder: Recorder, snapshot: Callable[[], Snapshot], ready: Callable[[], bool]):
-        settings = config.core_settings()
+        self._settings = config.core_settings()
         self.recorder = recorder
         self._process = ProcessWatch()
-        self.metrics = Metrics(lambda: State(snapshot(), settings, recorder, self._process))
-        self.live = Live(settings, recorder, self._process, snapshot, ready)
+        self.metrics = Metrics(lambda: State(snapshot(), self._settings, recorder, self._process))
+        self.live = Live(self._settings, recorder, self._process, snapshot, ready)
+
+    def configure(self, settings: CoreSettings) -> None:
+        """Show what the core was reconfigured with."""
+        self._settings = settings
+        self.live.configure(settings)
 
     @contextlib.asynccontextmanager
     async def watching(self) -> AsyncIterator[None]:

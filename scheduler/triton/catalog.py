@@ -38,6 +38,8 @@ class Catalog:
         # What a lost backend served is kept: requests for it are then unavailable, not unknown.
         self._specs: dict[str, dict[str, ModelSpec]] = {}
         self._reported: dict[str, BackendState] = {}
+        # What `get` found, until a backend or a model changes.
+        self._found: dict[tuple[str, str], ModelSpec] = {}
         self._any_ready = asyncio.Event()
         self._looked_up_at = float("-inf")
         self._refreshing: asyncio.Future[None] | None = None
@@ -51,6 +53,16 @@ class Catalog:
         state = self._reported.get(backend)
         return state is not None and state.ready and model in state.models
 
+    def get(self, model: str, version: str) -> ModelSpec | None:
+        """The model as `find` would give it, where nobody has to be asked."""
+        spec = self._found.get((model, version))
+        if spec is None:
+            spec = self._known(model, version)
+            if spec is None or (version and version not in spec.versions):
+                return None
+            self._found[model, version] = spec
+        return spec
+
     async def find(self, model: str, version: str) -> ModelSpec:
         """The model as a ready backend serves it, or as a lost one did where no ready one knows it.
 
@@ -58,8 +70,8 @@ class Catalog:
             RequestError: NOT_FOUND, where no backend serves the model, or not this version; UNAVAILABLE,
                 where no backend is there to say so.
         """
-        spec = self._known(model, version)
-        if spec is None or (version and version not in spec.versions):
+        spec = self.get(model, version)
+        if spec is None:
             await self._look_again()
             spec = self._known(model, version)
         if spec is None and not self.ready():
@@ -125,7 +137,12 @@ class Catalog:
         if specs is None:
             self.lost(backend)
             return
-        self._specs[backend] = specs
+        before = self._specs.get(backend, {})
+        # What has not changed stays the same object: what was worked out from it still holds.
+        self._specs[backend] = {
+            name: before[name] if before.get(name) == spec else spec for name, spec in specs.items()
+        }
+        self._found.clear()
         capacities = {name: spec.capacity for name, spec in specs.items()}
         self._tell(BackendState(backend, ready=True, models=capacities))
 
@@ -160,6 +177,7 @@ class Catalog:
         if before is None or before.ready != state.ready:
             log.info("backend %s is %s", state.name, "ready" if state.ready else "not ready")
         self._reported[state.name] = state
+        self._found.clear()
         if self.ready():
             self._any_ready.set()
         else:

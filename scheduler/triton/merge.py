@@ -26,7 +26,7 @@ def merge_key(request: Any, spec: ModelSpec) -> str | None:
     """The key under which a validated `ModelInferRequest` may be merged; None where it must ride alone."""
     if not spec.mergeable or not request.raw_input_contents:
         return None
-    if any(name not in OWN_PARAMETERS for name in request.parameters):
+    if rides_alone(request):
         return None
     parts = [request.model_version]
     for tensor in request.inputs:
@@ -38,6 +38,12 @@ def merge_key(request: Any, spec: ModelSpec) -> str | None:
             return None
         parts.append(f">{output.name}")
     return repr(parts)  # not joined: the names are the client's, and may hold any separator
+
+
+def rides_alone(request: Any) -> bool:
+    """Whether the request carries parameters that a merged one could not."""
+    parameters = request.parameters
+    return bool(parameters) and any(name not in OWN_PARAMETERS for name in parameters)
 
 
 def merge(requests: Sequence[Any], rows: Sequence[int]) -> Any:
@@ -71,18 +77,24 @@ def split(response: Any, requests: Sequence[Any], rows: Sequence[int]) -> list[A
             f"model {response.model_name}: expected raw contents for {len(response.outputs)} outputs, "
             f"got {len(response.raw_output_contents)}"
         )
-    parts = [
-        service_pb2.ModelInferResponse(
-            model_name=response.model_name, model_version=response.model_version, id=request.id
-        )
-        for request in requests
-    ]
-    for tensor, raw in zip(response.outputs, response.raw_output_contents, strict=True):
-        pieces = _split_tensor(tensor, raw, rows)
-        for part, piece, count in zip(parts, pieces, rows, strict=True):
-            part.outputs.add(name=tensor.name, datatype=tensor.datatype, shape=[count, *tensor.shape[1:]])
-            part.raw_output_contents.append(piece)
+    pieces = [_split_tensor(*each, rows) for each in zip(response.outputs, response.raw_output_contents, strict=True)]
+    blanks = {count: _blank(response, count).SerializeToString() for count in set(rows)}
+    parts = []
+    for place, (request, count) in enumerate(zip(requests, rows, strict=True)):
+        part = service_pb2.ModelInferResponse.FromString(blanks[count])
+        if request.id:
+            part.id = request.id
+        part.raw_output_contents.extend([piece[place] for piece in pieces])
+        parts.append(part)
     return parts
+
+
+def _blank(response: Any, rows: int) -> Any:
+    """An answer with so many rows, and without contents and id: all that those of one size have in common."""
+    blank = service_pb2.ModelInferResponse(model_name=response.model_name, model_version=response.model_version)
+    for tensor in response.outputs:
+        blank.outputs.add(name=tensor.name, datatype=tensor.datatype, shape=[rows, *tensor.shape[1:]])
+    return blank
 
 
 def _split_tensor(tensor: Any, raw: bytes, rows: Sequence[int]) -> list[bytes]:

@@ -39,15 +39,19 @@ class Call:
     """A request on its way to a backend: the message as the client sent it, and its ticket.
 
     Attributes:
+        queued_at: when it was ready to be queued, in the event loop's seconds.
         stream: where a decoupled model's responses go; None for a request that has one response.
         sent_at: when it was last handed to a backend, in the event loop's seconds.
     """
 
-    __slots__ = ("request", "sent_at", "stream", "ticket")
+    __slots__ = ("queued_at", "request", "sent_at", "stream", "ticket")
 
-    def __init__(self, request: Any, ticket: Ticket, stream: ResponseStream | None = None) -> None:
+    def __init__(
+        self, request: Any, ticket: Ticket, queued_at: float = 0.0, stream: ResponseStream | None = None
+    ) -> None:
         self.request = request
         self.ticket = ticket
+        self.queued_at = queued_at
         self.stream = stream
         self.sent_at = 0.0
 

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import psutil
+import pytest
 import yaml
 from click.testing import CliRunner
 
@@ -18,7 +19,10 @@ from tests.real_triton import ModelRepository
 SERVES = ["-m", "scheduler", "serve"]
 
 
-def test_smoke_runs_on_triton_a_proxy_and_fairlane(models: ModelRepository, tmp_path: Path) -> None:
+def test_smoke_runs_on_triton_a_proxy_and_fairlane(
+    models: ModelRepository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bench.runner.CALIBRATION_S", 1.0)
     models.add_identity("digits", "FP32", dims=[4], extra="dynamic_batching { }")
     arguments = ["smoke", "--out", str(tmp_path), "--model-repository", str(models.path), "--json", "--scale", "0.5"]
     done = CliRunner().invoke(bench, arguments)

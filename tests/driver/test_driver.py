@@ -2,12 +2,12 @@
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
 
-from scheduler.core import breaker, fleet
+from scheduler.core import breaker
 from scheduler.core.backend import BackendState, ModelCapacity
 from scheduler.core.outcome import Outcome, Verdict
 from scheduler.core.scheduler import Scheduler
@@ -88,6 +88,58 @@ async def test_full_queue_refuses_with_pushback() -> None:
     assert error.pushback_s is not None
     await driver.close()
     await asyncio.gather(*calls, return_exceptions=True)
+
+
+async def test_refusal_on_arrival_takes_no_turn_of_the_loop() -> None:
+    driver = make(HeldRunner(), settings(max_queued=1))
+    queued = asyncio.create_task(driver.submit(ticket(driver), "a"))
+    await asyncio.sleep(0)
+    with pytest.raises(Refused) as refused:
+        driver.submit(ticket(driver), "b").send(None)
+    assert refused.value.outcome is Outcome.TENANT_QUEUE_FULL
+    await driver.close()
+    await asyncio.gather(queued, return_exceptions=True)
+
+
+async def test_refusal_on_arrival_does_not_part_those_who_arrive_in_one_turn() -> None:
+    runner = HeldRunner()
+    driver = make(runner)
+    calls = [asyncio.create_task(driver.submit(ticket(driver), "a"))]
+    calls.append(asyncio.create_task(driver.submit(ticket(driver, model="unknown"), "x")))
+    calls.append(asyncio.create_task(driver.submit(ticket(driver), "b")))
+    batch = await runner.next_batch(0)
+    assert batch.requests == ["a", "b"]
+    runner.answer(batch)
+    answers = await asyncio.gather(*calls, return_exceptions=True)
+    assert [answers[0], answers[2]] == ["A", "B"]
+    assert isinstance(answers[1], Refused)
+
+
+async def test_refusal_on_arrival_answers_those_who_ended_before_it() -> None:
+    driver = make(HeldRunner(), core_settings(default=tenant_settings(max_queued=100), max_queued=1))
+    held = [asyncio.create_task(driver.submit(ticket(driver, merge_key=None), str(number))) for number in range(2)]
+    for _ in range(3):
+        await asyncio.sleep(0)
+    lesser = asyncio.create_task(driver.submit(ticket(driver, priority_class="background", merge_key=None), "l"))
+    more = asyncio.create_task(driver.submit(ticket(driver, merge_key=None), "m"))
+    refused = asyncio.create_task(driver.submit(ticket(driver, merge_key=None), "r"))
+    errors = await asyncio.gather(lesser, refused, return_exceptions=True)
+    assert [error.outcome for error in errors if isinstance(error, Refused)] == [Outcome.DISPLACED, Outcome.QUEUE_FULL]
+    await driver.close()
+    await asyncio.gather(*held, more, return_exceptions=True)
+
+
+async def test_batch_that_everybody_left_before_its_task_began_ends() -> None:
+    driver = make(HeldRunner())
+    call = asyncio.create_task(driver.submit(ticket(driver), "a"))
+    await asyncio.sleep(0)
+    # All in the next turn of the loop: the batch is made, its caller leaves, and somebody is refused.
+    call.cancel()
+    with pytest.raises(Refused):
+        await asyncio.create_task(driver.submit(ticket(driver, model="unknown"), "x"))
+    await asyncio.gather(call, return_exceptions=True)
+    assert await driver.drain(timeout_s=5)
+    assert driver.snapshot().in_flight == 0
 
 
 async def test_deadline_in_the_queue_is_answered_by_the_timer() -> None:
@@ -192,10 +244,8 @@ async def test_call_is_cancelled_when_its_last_caller_leaves_and_not_before() ->
 
 async def test_hung_batch_is_given_up_and_its_request_sent_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(breaker, "COLD_HANG_S", 0.01)
-    monkeypatch.setattr(breaker, "HANG_S", 0.01)
-    monkeypatch.setattr(fleet, "HANG_S", 0.01)
     runner = HeldRunner()
-    driver = make(runner)
+    driver = make(runner, replace(settings(), hang_s=0.01))
     driver.set_backend(BackendState("c", ready=True, models={"m": ModelCapacity(instances=1, max_batch_size=8)}))
     call = asyncio.create_task(driver.submit(ticket(driver), "a"))
     hung = await runner.next_batch(0)

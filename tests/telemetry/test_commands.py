@@ -9,6 +9,7 @@ from click.testing import CliRunner, Result
 
 from scheduler.cli import main
 from scheduler.commands.top import duration, share_bar, sparkline
+from tests.edge.test_access import hashed
 
 
 async def run(*arguments: str) -> Result:
@@ -52,6 +53,15 @@ async def test_id_that_would_steer_the_terminal_is_shown_as_text(serve: Any, req
         result = await run(*arguments, "--http", served.addresses.http)
         assert "\\x1b[2Jgone" in result.output
         assert "\x1b[2J" not in result.output
+
+
+async def test_key_is_shown_where_it_is_asked_for(serve: Any) -> None:
+    served = await serve(tenants={"acme": {"api_keys": [hashed("one")]}})
+    refused = await run("explain", "--http", served.addresses.http)
+    assert refused.exit_code == 1
+    assert "expected an API key" in refused.output
+    for command in (("explain",), ("top", "--once")):
+        assert (await run(*command, "--api-key", "one", "--http", served.addresses.http)).exit_code == 0
 
 
 async def test_request_that_has_left_the_ring_is_named(serve: Any) -> None:

@@ -3,6 +3,9 @@
 import asyncio
 from typing import Any
 
+import pytest
+
+from scheduler.core import breaker, fleet
 from scheduler.core.backend import BackendState, ModelCapacity
 from scheduler.core.outcome import Outcome, Verdict
 from scheduler.core.scheduler import Scheduler
@@ -115,3 +118,21 @@ async def test_expired_request_ends_once() -> None:
     for batch in watched.runner.batches:
         watched.runner.answer(batch)
     await settle(*calls)
+
+
+async def test_batch_that_the_core_gave_up_is_told_when_its_call_ends(
+    monkeypatch: pytest.MonkeyPatch, eventually: Any
+) -> None:
+    monkeypatch.setattr(breaker, "COLD_HANG_S", 0.01)
+    monkeypatch.setattr(breaker, "HANG_S", 0.01)
+    monkeypatch.setattr(fleet, "HANG_S", 0.01)
+    watched = Watched()
+    watched.driver.set_backend(BackendState("c", ready=True, models={"m": ModelCapacity(1, 8)}))
+    call = watched.submit("a")
+    await watched.runner.next_batch(0)
+    watched.runner.answer(await watched.runner.next_batch(1))
+    await settle(call)
+    told = watched.recorder.measures.batches
+    await eventually(lambda: sum(each.verdicts[Verdict.ABANDONED] for each in told.values()) == 1)
+    assert watched.ends() == {"a": Outcome.COMPLETED}
+    assert watched.recorder.measures.retries == {"m": 1}

@@ -9,6 +9,7 @@ import grpc
 import pytest
 
 from scheduler.telemetry.live import SCHEMA
+from tests.edge.test_reload import changed
 
 
 async def read_states(served: Any, query: str, number: int) -> tuple[list[Any], list[Any]]:
@@ -148,3 +149,13 @@ async def test_open_breaker_is_told_with_what_opened_it(serve: Any, request_of: 
     assert any("breaker of identity on fake opened" in each["text"] for each in states[-1]["happenings"])
     _, text = await get(served, "/metrics")
     assert 'fairlane_breaker_state{backend="fake",model="identity"' in text
+
+
+async def test_reload_reaches_the_live_page_and_the_metrics(serve: Any, get: Any) -> None:
+    served = await serve(classes=[{"name": "gold", "weight": 2, "max_queued": 10}])
+    served.app.reload(
+        changed(served, classes=[{"name": "gold", "weight": 7, "max_queued": 99}], tenants={"acme": {"weight": 3}})
+    )
+    assert 'fairlane_queue_limit{class="gold"} 99.0' in (await get(served, "/metrics"))[1]
+    (gold,) = served.app._observatory.live.state()["classes"]
+    assert (gold["weight"], gold["max_queued"]) == (7, 99)

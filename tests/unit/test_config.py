@@ -90,6 +90,10 @@ def test_all_errors_are_reported_together_each_with_its_path(tmp_path: Path) -> 
         ("classes: [{name: a}, {name: b, strict: true}]", "expected strict classes before all others"),
         ("tenants: {t: {burst: 3}}", "burst: expected rate_per_s beside it"),
         ("classes: []", "classes: expected at least one"),
+        (
+            "limits: {max_queued: 60000}",
+            "limits: calls_per_connection: expected more than max_queued, .* got 50000 and max_queued 60000",
+        ),
         ("- a list", "expected a mapping at the top, got list"),
         ("a: [", "not YAML"),
     ],

@@ -43,6 +43,8 @@ def class_settings(
 
 INTERACTIVE = class_settings("interactive", 16, wait_s=0.05)
 BACKGROUND = class_settings("background", 1)
+# For what is not about waits: nothing is held.
+UNHURRIED = (class_settings("interactive", 16), BACKGROUND)
 
 
 def core_settings(
@@ -52,10 +54,13 @@ def core_settings(
     max_queued: int = 200_000,
     queue_bytes: int = 1_000_000,
     max_tenants: int = 100_000,
+    hang_s: float = 5.0,
     max_sequences: int = 1_000,
 ) -> CoreSettings:
     own = default or tenant_settings()
-    return CoreSettings(classes, tenants or {}, own, max_tenants, max_queued, queue_bytes, max_sequences)
+    return CoreSettings(
+        classes, tenants or {}, own, max_tenants, max_queued, queue_bytes, hang_s=hang_s, max_sequences=max_sequences
+    )
 
 
 def make_ticket(priority_class: str = "interactive", tenant: str = "acme", model: str = "m", **others: Any) -> Ticket:

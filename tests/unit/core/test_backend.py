@@ -1,8 +1,9 @@
 import pytest
 
 from scheduler.core.backend import Backend, Batch
+from scheduler.core.estimate import Estimator
 from scheduler.core.outcome import Verdict
-from tests.unit.core.build import backend_state, make_batch
+from tests.unit.core.build import backend_state, make_batch, make_ticket
 
 
 def start(backend: Backend, batch_id: int, at: float, **others: object) -> Batch:
@@ -156,3 +157,71 @@ def test_more_instances_run_what_lay_ready_from_then_on():
     assert [batch.started_at for batch in batches] == [1.0, 3.0]
     backend.change(backend_state(instances=1), now=4.0)
     assert backend.finish(batches[1], now=5.0) == 2.0
+
+
+def test_a_ticket_fits_within_the_models_largest_batch():
+    backend = Backend(backend_state(max_batch_size=8))
+    assert [backend.fits(make_ticket(rows=rows)) for rows in (8, 9)] == [True, False]
+    assert not backend.fits(make_ticket(model="other"))
+    assert Backend(backend_state(max_batch_size=0)).fits(make_ticket())
+
+
+def test_a_new_backend_predicts_by_the_others_until_it_has_its_own_times():
+    backend, others = Backend(backend_state()), Estimator()
+    others.learn(None, 1, 0.25)
+    own = backend.estimator("m", others)
+    assert own.line(None).predict(1) == 0.25
+    own.learn(None, 1, 0.5)
+    assert backend.estimator("m", others) is own
+    assert own.line(None).predict(1) == 0.5
+
+
+def important(backend: Backend, batch_id: int, at: float, model: str = "m") -> Batch:
+    return start(backend, batch_id, at, model=model, rows=1, wait_s=0.05)
+
+
+def lesser(backend: Backend, batch_id: int, at: float, model: str = "n") -> Batch:
+    return start(backend, batch_id, at, model=model, rank=1, lesser=True)
+
+
+def test_lesser_batches_are_limited_beside_a_more_important_model_of_their_backend():
+    backend = Backend(backend_state(models=("m", "n")))
+    assert not backend.crowded("n", 1, now=0.0)
+    important(backend, 1, 0.0)
+    assert not backend.crowded("n", 1, now=0.0)
+    lesser(backend, 2, 0.0)
+    assert backend.lesser() == 1
+    assert backend.crowded("n", 1, now=0.0)
+    assert not backend.crowded("m", 1, now=0.0)
+    assert not backend.crowded("n", 1, now=1.0)
+
+
+def test_a_model_by_itself_is_never_crowded():
+    backend = Backend(backend_state())
+    important(backend, 1, 0.0)
+    start(backend, 2, 0.0, rank=1, lesser=True)
+    assert not backend.crowded("m", 1, now=0.0)
+    backend.note_end(important(backend, 3, 0.0), 0.01, now=1.0)
+    assert backend.concurrency.moved_at == 0.0
+
+
+def test_an_important_batch_beside_lesser_ones_moves_the_limit():
+    backend = Backend(backend_state(models=("m", "n")))
+    for batch_id in range(10):
+        alone = important(backend, batch_id, 0.0)
+        backend.note_end(alone, backend.finish(alone, now=0.01), now=0.01)
+    beside = lesser(backend, 20, 0.5)
+    slowed = important(backend, 21, 0.5)
+    assert slowed.crowd == 1
+    backend.note_end(slowed, backend.finish(slowed, now=0.51), now=0.51)
+    assert backend.concurrency.limit == 1.05
+    # A batch of a class without a bound on its wait tells nothing.
+    backend.note_end(beside, backend.finish(beside, now=2.0), now=2.0)
+    assert backend.concurrency.moved_at == 0.51
+
+
+def test_a_breaker_lets_a_probe_out_when_its_time_has_come():
+    backend = Backend(backend_state())
+    heard(backend, 1, Verdict.LOST)
+    assert backend.tick(now=backend.breakers["m"].retry_at) == ["m"]
+    assert backend.tick(now=backend.breakers["m"].retry_at) == []

@@ -59,7 +59,8 @@ def test_nothing_waits_nothing_goes(lane):
     assert form(lane, ONE) == []
 
 
-def test_tickets_of_one_key_fill_a_batch_and_the_rest_does_not_wait(lane, acme):
+def test_tickets_of_one_key_fill_a_batch_and_the_rest_does_not_wait(acme):
+    lane = learned_lane(0.005, 0.005, wait_s=None)
     push(lane, acme, "interactive", 11)
     assert sizes(lane, ONE) == [8, 3]
 
@@ -100,9 +101,24 @@ def test_a_background_batch_lasts_no_longer_than_the_interactive_wait_allows(lan
     assert sizes(lane, capacity)[0] == 6
 
 
-def test_an_interactive_batch_is_not_bounded_by_its_own_wait(lane, acme):
+def test_an_interactive_batch_lasts_no_longer_than_the_wait_of_its_own_class_allows(lane, acme):
     push(lane, acme, "interactive", 8)
-    assert sizes(lane, ONE) == [8]
+    assert sizes(lane, ONE) == [6, 2]
+
+
+def test_its_own_wait_costs_a_class_no_more_than_half_of_the_full_rate(acme):
+    # 60 ms a batch and 1 ms a row: 8 rows in 68 ms, and 4 in 64 is the least that is more than half as fast.
+    lane = learned_lane(0.060, 0.001)
+    push(lane, acme, "interactive", 8)
+    assert sizes(lane, ONE) == [4, 4]
+    push(lane, acme, "background", 2)
+    assert sizes(lane, ONE) == [1, 1]
+
+
+def test_before_the_first_answer_a_batch_of_the_most_important_class_is_full(acme):
+    lane = Lane("m", (class_settings("interactive", wait_s=WAIT_S),))
+    push(lane, acme, "interactive", 9)
+    assert sizes(lane, ONE) == [8, 1]
 
 
 def test_without_a_bound_above_batches_are_full(acme):
@@ -148,7 +164,8 @@ def test_a_background_batch_takes_interactive_tickets_of_its_key_first(acme):
     assert form(lane, ONE) == [background[0], interactive[0], *background[1:6]]
 
 
-def test_a_rider_that_does_not_fit_ends_the_filling(lane, acme):
+def test_a_rider_that_does_not_fit_ends_the_filling(acme):
+    lane = learned_lane(0.005, 0.005, wait_s=None)
     push(lane, acme, "interactive", 1, rows=5)
     push(lane, acme, "interactive", 1, rows=4)
     push(lane, acme, "interactive", 1, rows=3)
@@ -215,3 +232,36 @@ def test_who_would_end_too_late_does_not_ride_and_the_next_one_does(lane, acme):
 
     assert form(lane, ONE, takes_out) == [first, next_one]
     assert not lane.classes[0].queued
+
+
+class TestRidersOfAnotherKey:
+    @staticmethod
+    def lane() -> Lane:
+        return learned_lane(0.005, 0.005, wait_s=None)
+
+    def test_a_rider_that_is_a_full_batch_ahead_of_another_key_ends_the_filling(self):
+        lane = self.lane()
+        rider, other, small = (Tenant(name, tenant_settings()) for name in ("rider", "other", "small"))
+        push(lane, rider, "interactive", 30)
+        push(lane, other, "interactive", 8, merge_key="other")
+        assert {ticket.tenant for ticket in form(lane, ONE)} == {"rider"}
+        lane.classes[0]._flows["rider"].start += lane.estimator.line("k").row_s
+        first = push(lane, small, "interactive", 1)
+        lane.classes[0]._flows["other"].start += 1e-6  # the small one opens
+        assert form(lane, ONE) == first
+        assert {ticket.tenant for ticket in form(lane, ONE)} == {"other"}
+
+    def test_two_that_cannot_ride_together_both_fill_their_batches(self):
+        lane = self.lane()
+        light, heavy = Tenant("light", tenant_settings()), Tenant("heavy", tenant_settings(weight=3))
+        push(lane, light, "interactive", 16)
+        push(lane, heavy, "interactive", 48, merge_key="other")
+        assert sizes(lane, ONE) == [8] * 8
+
+    def test_with_one_key_the_batches_are_full_whoever_is_ahead(self):
+        lane = self.lane()
+        ahead, small = Tenant("ahead", tenant_settings()), Tenant("small", tenant_settings())
+        push(lane, ahead, "interactive", 30)
+        lane.classes[0]._flows["ahead"].start = 100.0
+        push(lane, small, "interactive", 1)
+        assert sizes(lane, ONE) == [8, 8, 8, 7]

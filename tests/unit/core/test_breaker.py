@@ -6,7 +6,6 @@ from scheduler.core.breaker import (
     FAILURES_TO_OPEN,
     FIRST_BACKOFF_S,
     HANG_FACTOR,
-    HANG_S,
     LAST_BACKOFF_S,
     PATIENCE_MAX,
     Breaker,
@@ -104,12 +103,22 @@ def test_the_backoff_doubles_up_to_its_bound():
 
 
 def test_a_batch_hangs_after_the_floor_or_a_multiple_of_its_estimate():
-    assert hangs_after_s(0.001, known=True) == HANG_S
-    assert hangs_after_s(2.0, known=True) == HANG_FACTOR * 2.0
-    assert hangs_after_s(0.001, known=False) == COLD_HANG_S
+    assert hangs_after_s(0.001, known=True, hang_s=5.0) == 5.0
+    assert hangs_after_s(2.0, known=True, hang_s=5.0) == HANG_FACTOR * 2.0
+    assert hangs_after_s(0.001, known=False, hang_s=5.0) == COLD_HANG_S
+    assert hangs_after_s(0.001, known=False, hang_s=100.0) == 100.0
 
 
 def test_each_opening_doubles_the_patience():
     breaker = opened()
     assert breaker.patience == 2.0
     assert subject.PATIENCE_MAX >= 2
+
+
+def test_a_batch_that_is_sent_while_it_is_closed_is_no_probe():
+    breaker = Breaker()
+    breaker.sent(1)
+    assert breaker.takes_batch
+    breaker.failed(2, "lost", at_once=True, now=1.0)
+    breaker.tick(now=breaker.retry_at)
+    assert breaker.takes_batch

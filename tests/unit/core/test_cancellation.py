@@ -5,7 +5,15 @@ from scheduler.core.heap import SLACK_ENTRIES
 from scheduler.core.outcome import Outcome, Verdict
 from scheduler.core.scheduler import Scheduler
 from scheduler.core.ticket import Ticket, TicketState
-from tests.unit.core.build import backend_state, dispatched, make_ticket, pull, ready_core, tenant_settings
+from tests.unit.core.build import (
+    UNHURRIED,
+    backend_state,
+    dispatched,
+    make_ticket,
+    pull,
+    ready_core,
+    tenant_settings,
+)
 
 
 def submit(core: Scheduler, count: int, **ticket: object) -> list[Ticket]:
@@ -44,7 +52,7 @@ def test_cancel_before_events_are_pulled_dispatches_nothing():
 
 
 def test_cancel_in_the_middle_of_a_tenants_queue_keeps_the_order_of_the_rest():
-    core = ready_core()
+    core = ready_core(classes=UNHURRIED)
     tickets = submit(core, 5)
     dispatched(core)
     core.cancel(tickets[3].ticket_id, now=2.0)

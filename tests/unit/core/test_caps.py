@@ -3,8 +3,9 @@ from math import inf
 import pytest
 
 from scheduler.core.caps import MEMORY_S, OTHERS, Tenant, Tenants
+from scheduler.core.flows import ClassQueue
 from scheduler.core.settings import Cap
-from tests.unit.core.build import core_settings, make_ticket, tenant_settings
+from tests.unit.core.build import BACKGROUND, core_settings, make_ticket, tenant_settings
 
 
 def tenant(**settings: object) -> Tenant:
@@ -192,3 +193,47 @@ class TestOthers:
             assert len(tenants._known) <= 3
             assert len(tenants._buckets) <= 4
         assert len(tenants) == 0
+
+
+class TestChange:
+    def test_new_caps_count_what_is_held(self):
+        acme, ticket = tenant(max_in_flight=4), make_ticket(rows=3)
+        acme.take(ticket)
+        acme.reconfigure(tenant_settings(max_in_flight=1, max_rows_in_flight=9), None, [ticket])
+        assert (acme.in_flight, acme.held.rows, acme.counts_rows) == (1, 3, True)
+        assert acme.blocks(make_ticket())
+
+    def test_a_flow_comes_back_when_its_first_ticket_fits_again(self):
+        acme = tenant(max_in_flight=1)
+        queue, held = ClassQueue("m", BACKGROUND, 1), make_ticket()
+        acme.take(held)
+        queue.push(make_ticket(), acme)
+        assert queue.first() is None
+        assert acme.unblocked() == []
+        acme.release(held)
+        (flow,) = acme.unblocked()
+        assert (flow.tenant, acme.parked) == (acme, {})
+
+    def test_tenants_keep_what_they_hold_under_new_settings(self):
+        tenants = Tenants(core_settings(tenants={"a": tenant_settings(rate_per_s=1)}, max_tenants=2))
+        a, b = (tenants.find(name, now=0.0) for name in "ab")
+        come_and_go(tenants, "c", 0.0)
+        a.bucket.take(now=0.0)
+        ticket, fresh = make_ticket(tenant="a"), make_ticket(tenant="b")
+        ticket.holder = a
+        for owner, each in ((a, ticket), (b, fresh)):
+            owner.take(each)
+        tenants.reconfigure(
+            core_settings(
+                tenants={"a": tenant_settings(rate_per_s=2), "c": tenant_settings(7)},
+                default=tenant_settings(3),
+                max_tenants=2,
+            ),
+            [ticket, fresh],
+        )
+        assert (a.in_flight, b.in_flight, b.settings.weight) == (1, 1, 3)
+        assert a.bucket.wait_s(now=0.0) == 0  # another rate is another bucket
+        assert tenants.find("c", now=1.0).settings.weight == 7
+        # Of two places b has one, and c, which has settings of its own now, none.
+        assert tenants.find("d", now=1.0).name == "d"
+        assert tenants.find("e", now=1.0).name == OTHERS

@@ -194,11 +194,14 @@ def test_a_backend_that_is_new_predicts_by_the_others_and_tries_one_row():
     for rows, service_s in samples_of(0.01, 0.002, (1, 8)):
         others.learn("k", rows, service_s)
     new = Estimator(others)
-    assert not new.known
+    assert not new.knows(None)
+    assert not new.knows("k")
     assert new.line("k").predict(8) == pytest.approx(0.026)
     assert new.rows_within("k", 1.0) == 1
     new.learn("k", 1, 0.1)
-    assert new.known
+    assert new.knows(None)
+    assert new.knows("k")
+    assert not new.knows("another")
     assert new.line("k").predict(1) == 0.1
 
 

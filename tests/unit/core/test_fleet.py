@@ -1,6 +1,9 @@
+from math import inf
+
 import pytest
 
-from scheduler.core.breaker import COLD_HANG_S, FIRST_BACKOFF_S, HANG_S
+from scheduler.core.breaker import COLD_HANG_S, FIRST_BACKOFF_S
+from scheduler.core.feasibility import Outlook
 from scheduler.core.fleet import Fleet, may_try_again, waited_for
 from scheduler.core.lane import Lane
 from scheduler.core.outcome import Verdict
@@ -8,9 +11,11 @@ from scheduler.core.snapshot import BreakerSnapshot
 from scheduler.core.ticket import TicketState
 from tests.unit.core.build import BACKGROUND, INTERACTIVE, backend_state, make_batch, make_ticket
 
+HANG_S = 5.0
+
 
 def fleet_of(*states) -> Fleet:
-    fleet = Fleet()
+    fleet = Fleet(HANG_S)
     for state in states or (backend_state(),):
         fleet.set_state(state, now=0.0)
     return fleet
@@ -28,12 +33,12 @@ def finish(fleet: Fleet, batch_id: int, verdict: Verdict, now: float):
     return fleet.finish(batch_id, verdict, {name: lane_of(name) for name in "mn"}, now=now)
 
 
-def start(fleet: Fleet, lane: Lane, at: float, count: int = 1):
-    tickets = tuple(make_ticket(model=lane.model) for _ in range(count))
+def start(fleet: Fleet, lane: Lane, at: float, count: int = 1, merge_key: str | None = None):
+    tickets = tuple(make_ticket(model=lane.model, merge_key=merge_key) for _ in range(count))
     for ticket in tickets:
         ticket.state = TicketState.IN_FLIGHT
     backend = fleet.place(fleet.able(lane.model), lane, tickets[0])
-    if lane.estimator.known:
+    if lane.estimator.knows(None):
         backend.estimator(lane.model, lane.estimator).add(None, 1, 0.01)
     return fleet.start(lane, backend, tickets, lane.classes[0], now=at)
 
@@ -55,7 +60,7 @@ def test_a_batch_is_booked_from_start_to_finish():
     assert fleet.batch_of(batch.tickets[0]) is batch
     assert finish(fleet, 1, Verdict.SUCCEEDED, now=1.5) is batch
     assert fleet.idle
-    assert list(fleet.wakeups()) == []
+    assert fleet.next_wakeup() == inf
     with pytest.raises(ValueError, match="batch 1 is not in flight"):
         finish(fleet, 1, Verdict.SUCCEEDED, now=2.0)
 
@@ -63,7 +68,7 @@ def test_a_batch_is_booked_from_start_to_finish():
 def test_nothing_hangs_before_its_time():
     fleet, lane = fleet_of(), lane_of()
     start(fleet, lane, 1.0)
-    assert list(fleet.wakeups()) == [1.0 + HANG_S]
+    assert fleet.next_wakeup() == 1.0 + HANG_S
     assert fleet.give_up_hanging(now=1.0 + HANG_S - 0.001) == []
 
 
@@ -75,7 +80,7 @@ def test_what_hangs_is_given_up_with_what_lies_behind_it_and_other_models_stay()
     assert (len(fleet), fleet.batch_of(other.tickets[0])) == (1, other)
     assert not fleet.able("m")
     assert fleet.able("n")
-    assert list(fleet.wakeups()) == [3.0 + HANG_S, 1.0 + HANG_S + FIRST_BACKOFF_S]
+    assert fleet.next_wakeup() == 1.0 + HANG_S + FIRST_BACKOFF_S
 
 
 def test_a_batch_that_started_late_hangs_late_and_no_look_is_missed():
@@ -83,7 +88,7 @@ def test_a_batch_that_started_late_hangs_late_and_no_look_is_missed():
     first, second = (start(fleet, lane, 1.0) for _ in range(2))
     finish(fleet, first.batch_id, Verdict.SUCCEEDED, now=4.0)
     assert fleet.give_up_hanging(now=1.0 + HANG_S) == []
-    assert min(fleet.wakeups()) == 4.0 + HANG_S
+    assert fleet.next_wakeup() == 4.0 + HANG_S
     assert fleet.give_up_hanging(now=4.0 + HANG_S) == [second]
     assert finish(fleet, second.batch_id, Verdict.SUCCEEDED, now=10.0) is None
     assert fleet.idle
@@ -93,6 +98,18 @@ def test_a_model_that_never_answered_gets_the_cold_patience():
     fleet = fleet_of()
     batch = start(fleet, lane_of(known=False), 0.0)
     assert batch.hangs_at == COLD_HANG_S
+
+
+def test_the_first_answer_of_a_merge_key_gets_the_cold_patience():
+    fleet, lane = fleet_of(), lane_of()
+    usual = start(fleet, lane, 0.0)
+    assert usual.hangs_at == HANG_S
+    finish(fleet, usual.batch_id, Verdict.SUCCEEDED, now=0.01)
+    second = start(fleet, lane, 1.0, merge_key="huge")
+    assert second.hangs_at == 1.0 + COLD_HANG_S
+    finish(fleet, second.batch_id, Verdict.SUCCEEDED, now=1.4)
+    third = start(fleet, lane, 2.0, merge_key="huge")
+    assert third.hangs_at == 2.0 + HANG_S
 
 
 def test_the_probes_patience_is_doubled():
@@ -115,7 +132,7 @@ def test_a_backend_that_is_ready_again_is_probed_at_once():
     finish(fleet, start(fleet, lane, 0.0).batch_id, Verdict.LOST, now=1.0)
     fleet.set_state(backend_state(ready=False), now=1.01)
     fleet.set_state(backend_state(), now=1.02)
-    assert list(fleet.wakeups()) == [1.02]
+    assert fleet.next_wakeup() == 1.02
     assert fleet.tick(now=1.02) == ["m"]
 
 
@@ -162,3 +179,39 @@ def test_a_probe_that_is_given_up_with_an_older_batch_opens_the_breaker_again():
     assert fleet.snapshot()[0].breakers["m"].state == "open"
     assert fleet.tick(now=HANG_S + 2 * FIRST_BACKOFF_S) == ["m"]
     assert fleet.able("m")
+
+
+def test_what_is_out_is_held_and_found_by_its_number():
+    fleet, lane = fleet_of(), lane_of()
+    batch = start(fleet, lane, 0.0, count=2)
+    assert list(fleet.held()) == list(batch.tickets)
+    assert (fleet.batch(batch.batch_id), fleet.batch(99)) == (batch, None)
+
+
+def test_the_outlook_is_that_of_all_ready_backends_together():
+    fleet, lane = fleet_of(backend_state("a"), backend_state("b", instances=2, max_batch_size=32)), lane_of()
+    fleet.set_state(backend_state("c", ready=False, instances=100), now=0.0)
+    assert fleet.outlook("m", now=1.0) == Outlook(1.0, 3, 32)
+    for _ in range(5):  # a running and a ready one on a, two running and a ready one on b
+        start(fleet, lane, 1.0)
+    # An instance is free when the first of the running ones ends, and not before now.
+    assert fleet.outlook("m", now=1.0) == Outlook(pytest.approx(1.01), 3, 32)
+    assert fleet.outlook("m", now=2.0) == Outlook(2.0, 3, 32)
+
+
+def test_a_model_without_a_batch_dimension_has_batches_of_one():
+    assert fleet_of(backend_state(max_batch_size=0)).outlook("m", now=0.0) == Outlook(0.0, 1, 1)
+
+
+def test_among_several_backends_the_one_with_least_work_gets_the_batch():
+    fleet, lane = fleet_of(backend_state("a"), backend_state("b")), lane_of()
+    assert [start(fleet, lane, 0.0).backend for _ in range(4)] == ["a", "b", "a", "b"]
+    assert fleet.able("m") == []
+
+
+def test_a_breaker_that_lets_a_probe_out_needs_no_wakeup():
+    fleet, lane = fleet_of(), lane_of()
+    finish(fleet, start(fleet, lane, 0.0).batch_id, Verdict.LOST, now=1.0)
+    assert fleet.next_wakeup() == 1.0 + FIRST_BACKOFF_S
+    assert fleet.tick(now=1.0 + FIRST_BACKOFF_S) == ["m"]
+    assert fleet.next_wakeup() == inf

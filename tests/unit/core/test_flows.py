@@ -390,8 +390,96 @@ def test_no_more_idle_flows_are_remembered_than_the_bound(queue, monkeypatch):
         push(queue, tenant(f"t{number}"))
         take_first(queue)
         remembered.append(len(queue._resting))
-    assert remembered == [1, 2, 3, 3, 3, 3, 3]
+    assert remembered[:4] == [1, 2, 3, 3]
+    assert max(remembered) == 3
+
+
+def test_who_waits_is_served_though_newcomers_never_end(queue, monkeypatch):
+    monkeypatch.setattr(flows, "MAX_RESTING", 3)
+    steady = tenant("steady")
+    for _ in range(100):
+        push(queue, steady)
+    taken = []
+    for number in range(200):
+        if queue.queued == len(queue._flows["steady"].tickets):
+            push(queue, tenant(f"t{number}"))
+        taken.append(take_first(queue).tenant)
+    # One newcomer too many is forgotten, and from then on they start at its tag.
+    assert taken.count("steady") >= 200 // (3 + 2)
+
+
+def test_a_flow_that_was_forgotten_early_comes_back_no_lower(queue, monkeypatch):
+    monkeypatch.setattr(flows, "MAX_RESTING", 1)
+    once, dear, busy = tenant("once"), tenant("dear"), tenant("busy")
+    for owner in (once, dear, busy, busy):
+        push(queue, owner)
+    take_first(queue, cost_s=2.0)
+    take_first(queue, cost_s=5.0)
+    assert "once" not in queue._flows
+    push(queue, once)
+    assert queue._flows["once"].start == 2.0
+    assert queue.virtual.now == 0.0
+
+
+def test_who_joins_starts_where_the_rides_have_brought_those_that_wait(queue):
+    rider, other = tenant("rider"), tenant("other")
+    for _ in range(6):
+        push(queue, rider, "k")
+    take_first(queue)
+    for _ in range(4):
+        take_rider(queue, "k")
+    push(queue, tenant("newcomer"), "k")
+    assert queue._flows["newcomer"].start == queue.virtual.now == 4.0
+    push(queue, other, "other")
+    assert queue._flows["other"].start == 4.0
+
+
+def test_who_joins_passes_nobody_that_waits(queue):
+    rider = tenant("rider")
+    for _ in range(6):
+        push(queue, rider, "k")
+    push(queue, tenant("other"), "other")
+    take_first(queue)
+    for _ in range(4):
+        take_rider(queue, "k")
+    push(queue, tenant("newcomer"), "k")
+    assert queue._flows["newcomer"].start == 0.0
+    assert [take_first(queue).tenant, take_first(queue).tenant] == ["other", "newcomer"]
+
+
+def test_a_flow_leads_by_what_it_is_ahead_of_the_least_with_another_key(queue):
+    rider, other = tenant("rider", weight=2), tenant("other")
+    for _ in range(9):
+        push(queue, rider, "k")
+    for _ in range(6):
+        take_rider(queue, "k")
+    flow, _ = queue.first_of("k")
+    assert not queue.leads(flow, "k", 0.0)  # nobody waits with another
+    push(queue, other, "other")
+    other_start = queue._flows["other"].start
+    assert queue.leads(flow, "k", 2 * (flow.start - other_start) - 0.1)
+    assert not queue.leads(flow, "k", 2 * (flow.start - other_start))
 
 
 def test_a_new_queue_is_not_blocked(queue):
     assert queue.blocked is False
+
+
+def test_new_settings_of_the_class_and_of_its_tenants_hold_for_what_waits(queue):
+    owner = tenant()
+    push(queue, owner)
+    owner.reconfigure(tenant_settings(5), None, ())
+    queue.reconfigure(class_settings("background", 3))
+    assert (queue.weight, queue.first()[0].weight) == (3, 5)
+    queue.reconfigure(class_settings("background", strict=True))
+    assert queue.weight == float("inf")
+
+
+def test_the_tickets_of_a_key_and_the_rows_of_a_tenant_are_counted(queue):
+    owner = tenant()
+    assert (queue.rows_of(owner), queue.rows_before(make_ticket(), owner)) == (0, 0.0)
+    push(queue, owner, "k", rows=3)
+    push(queue, owner, rows=4)
+    assert [queue.waiting_of(key) for key in ("k", "other", None)] == [1, 0, 0]
+    assert queue.rows_of(owner) == 7
+    assert queue.rows_before(make_ticket(), owner) == 7

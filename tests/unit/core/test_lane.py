@@ -146,3 +146,13 @@ def test_of_two_strict_classes_the_more_important_goes_first(acme):
     for rank in (1, 0, 1, 0):
         lane.push(make_ticket(classes[rank].name), rank, acme)
     assert classes_served(lane, 4) == ["a", "a", "b", "b"]
+
+
+def test_new_settings_hold_from_now_on_and_give_no_credit(lane, acme):
+    for _ in range(6):
+        push(lane, acme)
+        push(lane, acme, "background")
+    assert classes_served(lane, 4) == ["interactive", "background", "interactive", "interactive"]
+    lane.reconfigure((class_settings("interactive", 1), class_settings("background", 1)))
+    assert lane.classes[0].weight == 1
+    assert lane.classes[1].start >= lane.virtual.now

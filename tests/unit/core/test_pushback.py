@@ -9,7 +9,7 @@ def refuse(pushback: Pushback, per_second: int, seconds: range) -> list[int]:
     for second in seconds:
         for number in range(per_second):
             pushback.refused(number, now=second + number / per_second)
-        times.append(pushback.base_s)
+        times.append(pushback.base_s(now=second))
     return times
 
 
@@ -33,19 +33,28 @@ def test_it_never_exceeds_the_maximum():
 def test_fewer_refusals_than_seconds_shrink_it_by_one_a_second():
     pushback = Pushback()
     refuse(pushback, 3, range(1000, 1015))
-    assert pushback.base_s == 8
+    assert pushback.base_s(now=1014.0) == 8
     # Every tenth second there is one refusal; what was refused before leaves the window first.
     refuse(pushback, 1, range(1023, 1025))
-    assert pushback.base_s == 6
+    assert pushback.base_s(now=1024.0) == 6
 
 
 def test_silence_up_to_its_own_length_is_what_it_asked_for_and_beyond_shrinks_it():
     pushback = Pushback()
     refuse(pushback, 3, range(1000, 1015))
     pushback.refused(1, now=1014 + 8 + 5)
-    assert pushback.base_s == 3
+    assert pushback.base_s(now=1027.0) == 3
     pushback.refused(1, now=9000.0)
-    assert pushback.base_s == 1
+    assert pushback.base_s(now=9000.0) == 1
+
+
+def test_it_falls_by_itself_when_nobody_is_refused_any_more():
+    pushback = Pushback()
+    assert pushback.base_s(now=0.0) == 1
+    refuse(pushback, 3, range(1000, 1015))
+    # 8 s for those who were told to come again, and then a second a second; to look at it changes nothing.
+    assert [pushback.base_s(now=now) for now in (1014.9, 1022.9, 1023.0, 1027.5, 1029.0, 5000.0)] == [8, 8, 7, 3, 1, 1]
+    assert pushback.base_s(now=1022.0) == 8
 
 
 def test_the_first_refusal_ever_asks_for_about_a_second():

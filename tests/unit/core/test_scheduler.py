@@ -9,8 +9,10 @@ from scheduler.core.settings import Cap
 from scheduler.core.ticket import Ticket, TicketState
 from tests.unit.core.build import (
     BACKGROUND,
+    UNHURRIED,
     backend_state,
     class_settings,
+    core_settings,
     dispatched,
     make_ticket,
     pull,
@@ -64,6 +66,7 @@ class TestHolding:
         submit(core, 2, now=100.0, priority_class="background")
         dispatched(core)
         (interactive,) = submit(core, now=100.02)
+        core.tick(now=core.next_wakeup())
         (batch,) = dispatched(core)
         assert batch.tickets == (interactive,)
 
@@ -82,9 +85,19 @@ class TestHolding:
         submit(core, now=100.5, priority_class="background")
         assert len(dispatched(core)) == 1
 
-    def test_what_nobody_may_overtake_is_not_held(self):
+    def test_an_interactive_batch_is_held_too_and_another_tenant_takes_its_place(self):
         core = self.core()
         submit(core, 2, now=100.0)
+        assert len(dispatched(core)) == 1
+        (other,) = submit(core, now=100.02, tenant="other")
+        assert dispatched(core) == []
+        core.tick(now=core.next_wakeup())
+        (batch,) = dispatched(core)
+        assert batch.tickets == (other,)
+
+    def test_before_the_first_answer_no_interactive_batch_is_held(self):
+        core = ready_core()
+        submit(core, 2)
         assert len(dispatched(core)) == 2
 
     def test_where_no_class_minds_the_wait_nothing_is_held(self):
@@ -327,6 +340,21 @@ class TestDisplacement:
         core.tick(now=9.0)
         assert not any(isinstance(event, Evict) for event in pull(core))
 
+    def test_a_tenant_that_displaces_all_it_had_still_counts_what_it_has(self):
+        core = ready_core(max_queued=3)
+        submit(core, 2)
+        dispatched(core)
+        submit(core, 2, priority_class="background")
+        (displaced,) = submit(core, priority_class="background", tenant="x")
+        (arrival,) = submit(core, tenant="x")
+        (event,) = pull(core)
+        assert event.ticket is displaced
+        assert [t.queued for t in core.snapshot().tenants if t.name == "x"] == [1]
+        submit(core, tenant="x")
+        pull(core)
+        core.cancel(arrival.ticket_id, now=2.0)
+        assert [t.queued for t in core.snapshot().tenants if t.name == "x"] == [1]
+
     def test_when_only_equals_wait_the_arrival_is_refused(self):
         core, _ = self.full()
         submit(core, 3)
@@ -490,7 +518,7 @@ class TestDeadlines:
         assert core.next_wakeup() > 5.0
 
     def test_a_tenants_earlier_deadline_goes_first(self):
-        core = ready_core()
+        core = ready_core(classes=UNHURRIED)
         submit(core, 2)
         dispatched(core)
         patient, late, early = submit(core) + submit(core, deadline=8.0) + submit(core, deadline=5.0)
@@ -578,7 +606,7 @@ class TestBackends:
         assert core.idle
 
     def test_while_another_backend_offers_the_model_nothing_is_evicted(self):
-        core = ready_core(backend_state("a"), backend_state("b"))
+        core = ready_core(backend_state("a"), backend_state("b"), classes=UNHURRIED)
         submit(core, 6)
         assert len(dispatched(core)) == 4
         core.set_backend(backend_state("a", ready=False), now=2.0)
@@ -679,7 +707,7 @@ class TestLoss:
         assert core.snapshot().ended["FAILED"] == 1
 
     def test_with_one_backend_tickets_wait_for_the_probe_and_then_all_are_served(self):
-        core = ready_core()
+        core = ready_core(classes=UNHURRIED)
         submit(core, 4)
         first, second = dispatched(core)
         core.complete(first.batch_id, Verdict.LOST, now=2.0)
@@ -761,7 +789,7 @@ class TestLoss:
 
 class TestDrain:
     def test_draining_refuses_arrivals_and_serves_what_was_accepted(self):
-        core = ready_core()
+        core = ready_core(classes=UNHURRIED)
         submit(core, 3)
         first, _ = dispatched(core)
         core.drain(now=2.0)
@@ -791,3 +819,37 @@ def test_the_clock_never_goes_back():
     core.tick(now=10.0)
     submit(core, deadline=9.0, now=8.0)
     assert [event.outcome for event in pull(core)] == [Outcome.DEADLINE_EXPIRED]
+
+
+class TestChange:
+    def test_other_classes_are_refused_and_the_old_settings_stay(self):
+        core = ready_core()
+        with pytest.raises(ValueError, match="classes: expected interactive, background as before, got interactive"):
+            core.reconfigure(core_settings(ONE_CLASS), now=1.0)
+        submit(core, priority_class="background")
+        assert len(dispatched(core)) == 1
+
+    def test_new_settings_drop_nothing_and_let_out_what_a_cap_held(self):
+        core = ready_core(default=tenant_settings(max_in_flight=1))
+        submit(core, 2, now=1.0)
+        assert len(dispatched(core)) == 1
+        assert core.batch(1).rows == 1
+        core.reconfigure(core_settings(default=tenant_settings(max_in_flight=2)), now=2.0)
+        assert len(dispatched(core)) == 1
+        assert core.snapshot().tenants[0].in_flight == 2
+
+    def test_a_ticket_larger_than_the_only_free_backend_takes_waits_for_the_other(self):
+        core = ready_core(backend_state("small"), backend_state("large", max_batch_size=32))
+        for _ in range(2):
+            submit(core, rows=32)
+        assert [event.backend for event in dispatched(core)] == ["large", "large"]
+        submit(core, rows=32)
+        assert dispatched(core) == []
+
+    def test_the_pushback_of_a_class_falls_while_nothing_comes(self):
+        core = ready_core(default=tenant_settings(max_queued=1, max_in_flight=1))
+        submit(core, 8, now=1000.0)
+        submit(core, 1, now=1001.0)
+        pull(core)
+        assert [core.snapshot(now=now).classes[0].pushback_s for now in (0.0, 1003.0, 1004.0)] == [2, 2, 1]
+        assert core.snapshot().classes[0].pushback_s == 2

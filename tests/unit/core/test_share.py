@@ -100,3 +100,16 @@ def test_after_its_own_turn_an_account_may_ride_the_whole_bound_again():
     virtual.serve(rider, 1.0)
     virtual.ride(rider, 9.0, most_s=8.0)
     assert rider.start == 8.0 + 1.0 + 8.0
+
+
+def test_v_follows_the_rides_and_passes_nobody():
+    virtual, rider = VirtualTime(), Account(1)
+    virtual.serve(rider, 1.0)
+    virtual.charge(rider, 1.0)
+    virtual.charge(rider, 1.0)
+    virtual.catch_up(1.5)
+    assert virtual.now == 1.5
+    virtual.catch_up(9.0)
+    assert virtual.now == 2.0
+    virtual.catch_up(1.0)
+    assert virtual.now == 2.0

@@ -72,3 +72,9 @@ def test_answer_that_cannot_be_split_says_so(spoil: Any):
     spoil(answer)
     with pytest.raises(SplitError):
         split(answer, requests, [1, 1, 1])
+
+
+def test_an_answer_without_outputs_is_one_without_outputs_for_each():
+    answer = service_pb2.ModelInferResponse(model_name="m", model_version="1")
+    parts = split(answer, [request([b"a"], id="x"), request([b"b"])], [1, 1])
+    assert [(part.id, len(part.outputs)) for part in parts] == [("x", 0), ("", 0)]

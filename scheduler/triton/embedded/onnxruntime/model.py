@@ -284,6 +284,8 @@ class TritonPythonModel:
         return as_text(name, array) if slot.dtype == np.object_ else array
 
     def _run(self, feeds: dict[str, Array], wanted: list[str], rows: int) -> dict[str, Array]:
+        # The plain call: the session reads the requests' memory in place. To bind inputs and outputs takes more calls
+        # than the one copy of the outputs that it spares is worth (`python -m bench.binding` prints both).
         try:
             outputs = dict(zip(wanted, self.session.run(wanted, feeds), strict=True))
         except Exception as error:

@@ -1,0 +1,127 @@
+"""`fairlane tune MODEL`: the instances, threads and batch size that carry the most load within a latency objective."""
+
+import asyncio
+import json
+import os
+import sys
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Final
+
+import click
+from rich.console import Console
+
+from bench.cli import INVALID, ROOT
+from bench.halving import Search, Tuned
+from bench.load import GeneratorError
+from bench.progress import RunProgress
+from bench.repository import copy_model
+from bench.setting import Setting, candidates
+from bench.stream import Stream
+from bench.trial_server import FULL_S, TrialError, TrialServer
+from bench.tune_table import explanation, print_tables
+from export.config import CONFIG_FILE, message_text, parse_config
+from export.errors import ExportError
+from export.repository import Repository
+from scheduler.triton.launcher import TritonStartError
+
+# A line like this stands in config.pbtxt, and the next tuning replaces it.
+TUNED: Final = "# Tuned: "
+# What a search of a two-core machine takes, in runs of the final's length; only for the progress bar.
+EXPECTED_RUNS: Final = 50
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("model")
+@click.option("--p99-ms", type=click.FloatRange(min=0, min_open=True), required=True, help="The objective.")
+@click.option("--rows", type=click.IntRange(min=1), default=1, show_default=True, help="Rows of one request.")
+@click.option("--seq", type=click.IntRange(min=1), default=32, show_default=True, help="Size of open dimensions.")
+@click.option("--seconds", type=click.FloatRange(min=0.1), default=4.0, show_default=True, help="A run of the final.")
+@click.option("--rounds", type=click.IntRange(min=1), default=3, show_default=True, help="Rounds of the final.")
+@click.option("--cores", type=click.IntRange(min=1), default=lambda: len(os.sched_getaffinity(0)), help="To share out.")
+@click.option("--seed", default=1, show_default=True, help="Seed of arrivals and request values.")
+@click.option("--model-repository", type=click.Path(path_type=Path, exists=True), default=ROOT / "model_repository")
+@click.option("--dry-run", is_flag=True, help="Measure and print; leave config.pbtxt as it is.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on stdout.")
+def tune(  # noqa: PLR0913 - one per flag
+    *,
+    model: str,
+    p99_ms: float,
+    rows: int,
+    seq: int,
+    seconds: float,
+    rounds: int,
+    cores: int,
+    seed: int,
+    model_repository: Path,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Choose instances, threads and batch size of MODEL on this machine, and write them to its config.pbtxt.
+
+    Exit code 3: the load was not the one asked for, and nothing is written.
+    """
+    stream = Stream.model_validate(
+        {"class": "interactive", "tenant": "tune", "model": model, "rows": rows, "seq": seq, "rate_per_s": 1}
+    )
+    try:
+        with tempfile.TemporaryDirectory(prefix="fairlane-tune-") as scratch:
+            models = copy_model(model_repository, model, Path(scratch) / "models")
+            config = parse_config((models / model / CONFIG_FILE).read_text(encoding="utf-8"), model)
+            settings = candidates(Setting.of(config), cores, rows)
+            server = TrialServer(models, config, stream, seed)
+            with RunProgress(Console(stderr=True), model, EXPECTED_RUNS * seconds) as progress:
+                tuned = asyncio.run(_search(server, settings, progress, p99_ms, seconds, rounds))
+        written = tuned.valid and not dry_run and tuned.best is not tuned.finalists[0]
+        if written:
+            write_setting(model_repository, model, tuned.best.setting, explanation(tuned, p99_ms))
+    except (ExportError, FileNotFoundError, GeneratorError, TrialError, TritonStartError) as error:
+        raise click.ClickException(str(error)) from error
+    if as_json:
+        click.echo(json.dumps(_facts(model, p99_ms, tuned, written=written)))
+    else:
+        print_tables(Console(), tuned, p99_ms, written=written)
+    if not tuned.valid:
+        sys.exit(INVALID)
+
+
+async def _search(
+    server: TrialServer, settings: list[Setting], progress: RunProgress, p99_ms: float, seconds: float, rounds: int
+) -> Tuned:
+    async def measure(setting: Setting, rate_per_s: float, length_s: float) -> Any:
+        async with progress.step(f"{setting}: {rate_per_s:.0f}/s", length_s):
+            return await server.trial(setting, rate_per_s, length_s)
+
+    async with server:
+        async with progress.step("what a closed loop gets", FULL_S):
+            full_per_s = await server.full_per_s(settings[0])
+        search = Search(measure, p99_ms=p99_ms, full_per_s=full_per_s, seconds=seconds, rounds=rounds)
+        return await search.run(settings)
+
+
+def write_setting(repository: Path, model: str, setting: Setting, why: str) -> None:
+    """Put a setting into a model's config.pbtxt, with why above it.
+
+    Comments of the file's head stay, those further down become the generator's own.
+
+    Raises:
+        ConfigError: the file that is there is not a configuration.
+        FolderBusyError: another process is publishing this model.
+    """
+    path = repository / model / CONFIG_FILE
+    text = path.read_text(encoding="utf-8")
+    head = [line for line in _head(text) if not line.startswith(TUNED)]
+    header = "".join(f"{line}\n" for line in (*head, f"{TUNED}{why}"))
+    Repository(repository).rewrite_config(model, message_text(setting.applied(parse_config(text, path)), header))
+
+
+def _head(text: str) -> list[str]:
+    lines = text.splitlines()
+    return lines[: next((place for place, line in enumerate(lines) if not line.startswith("#")), len(lines))]
+
+
+def _facts(model: str, p99_ms: float, tuned: Tuned, *, written: bool) -> dict[str, Any]:
+    facts = {"model": model, "p99_ms": p99_ms, "written": written, **asdict(tuned)}
+    # NaN, of a run that answered nothing, is no JSON.
+    return json.loads(json.dumps(facts), parse_constant=lambda _: None)  # type: ignore[no-any-return]

@@ -1,0 +1,150 @@
+"""The task of a model that has a definition and no file in `quantize/models`: what the definition says, as a task.
+
+`evaluate` gives means, not what each sample came to, so its scores have no confidence interval. Beside them stands the
+cosine of the first output to FP32's on the definition's samples, which has one. There is one set to judge on: a search
+chooses on what the gate judges on, and its best is a little flattered.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+from itertools import chain
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from pydantic import TypeAdapter, ValidationError
+
+from export.definition import BATCH, Definition, DefinitionError, Feed, FloatArray
+from export.repository import FP32_FILE
+from export.session import Session
+from quantize.default import default_recipe
+from quantize.gate import AtLeast, Limit, MayFall
+from quantize.invariance import cosine
+from quantize.quantizer import named_graph
+from quantize.recipe import PerToken, Recipe, Static
+from quantize.task import Company, NoTaskError, Outcomes, Peer, Runner, Split
+
+RECIPE: Final[TypeAdapter[Recipe]] = TypeAdapter(Recipe)
+# Where the definition has no gates of its own.
+COSINE: Final = AtLeast("cosine", 0.99)
+COMPANY_ROWS: Final = 16
+LATENCY_ROWS: Final = (1, 32)
+
+
+class DefinedTask:
+    """A definition as a task. See `quantize.task.Task`.
+
+    Args:
+        definition: with `calibration`.
+        built: the folder of its export.
+
+    Raises:
+        NoTaskError: the definition has no calibration inputs.
+    """
+
+    def __init__(self, definition: Definition, built: Path) -> None:
+        if definition.calibration is None:
+            raise NoTaskError(
+                f"{definition.name}: calibration: expected inputs to take the ranges of activations from, got none"
+            )
+        self._definition, self._built = definition, built
+        self._calibration = definition.calibration
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        """The definition's, or one by the operators of its graph."""
+        if self._definition.recipe is None:
+            return default_recipe(named_graph(self._built / FP32_FILE))
+        try:
+            return RECIPE.validate_python(self._definition.recipe)
+        except ValidationError as error:
+            reasons = "; ".join(one["msg"] for one in error.errors())
+            raise DefinitionError(f"{self._definition.name}: recipe: {reasons}") from error
+
+    @cached_property
+    def candidates(self) -> Mapping[str, Recipe]:
+        """The recipe, and its usual alternatives."""
+        others: Mapping[str, Recipe]
+        if isinstance(self.recipe, PerToken):
+            others = {"per-token": PerToken(), "per-token, smoothed": PerToken(smooth=0.5)}
+        else:
+            others = {"static": Static(), "static, entropy": Static(calibrate="entropy")}
+        return {"the definition's": self.recipe, **{name: one for name, one in others.items() if one != self.recipe}}
+
+    @property
+    def limits(self) -> Sequence[Limit]:
+        """The definition's gates; without any, that the first output stays close to FP32's."""
+        limits: list[Limit] = []
+        for gate in self._definition.gates:
+            if gate.at_least is not None:
+                limits.append(AtLeast(gate.score, gate.at_least))
+            if gate.may_fall is not None:
+                limits.append(MayFall(gate.score, gate.may_fall))
+        return limits or [COSINE]
+
+    def calibration(self, built: Path) -> Iterator[Feed]:
+        """The definition's."""
+        del built
+        yield from self._calibration()
+
+    def answers(self, model: Runner, built: Path, split: Split) -> FloatArray:
+        """The first output for each row of the samples, flat, and filled up with zeros to one length."""
+        del built, split
+        rows = [row for feed in self._definition.samples() for row in self._rows(model.run(feed))]
+        longest = max(row.size for row in rows)
+        return np.stack([np.pad(row, (0, longest - row.size)) for row in rows])
+
+    def outcomes(self, answers: FloatArray, fp32: FloatArray, built: Path, split: Split) -> Outcomes:
+        """Cosine of each row to FP32's. The zeros at the end change nothing."""
+        del built, split
+        return {"cosine": cosine(answers, fp32)}
+
+    def figures(self, model: Runner) -> Mapping[str, float]:
+        """What `evaluate` says.
+
+        Raises:
+            DefinitionError: a gate is about a score that `evaluate` does not give.
+        """
+        assert isinstance(model, Session), "a definition has no peers"
+        evaluate = self._definition.evaluate
+        found = {name: float(score) for name, score in evaluate(model.predict).items()} if evaluate else {}
+        for limit in self.limits:
+            if limit.score not in (*found, COSINE.score):
+                raise DefinitionError(
+                    f"{self._definition.name}: gate {limit.score!r}: expected a score of evaluate, of {list(found)}"
+                )
+        return found
+
+    def companies(self, built: Path) -> Iterable[Company]:
+        """Samples and calibration inputs of several rows, each row alone and all together."""
+        del built
+        if not self._definition.batched:
+            return
+        first = next(iter(self._definition.samples()))
+        for feed in chain(self._definition.samples(), [next(iter(self._calibration()), first)]):
+            count = min(self._count(feed), COMPANY_ROWS)
+            if count > 1:
+                yield [self._take(feed, [row]) for row in range(count)], self._take(feed, range(count))
+
+    def latency_feeds(self, built: Path) -> Mapping[str, Feed]:
+        """The first sample, alone and as a full batch of up to 32."""
+        del built
+        first = next(iter(self._definition.samples()))
+        if not self._definition.batched:
+            return {"one": first}
+        most = self._definition.max_batch_size
+        return {str(rows): self._take(first, range(rows)) for rows in dict.fromkeys(min(n, most) for n in LATENCY_ROWS)}
+
+    def peers(self) -> Mapping[str, Peer]:
+        """None."""
+        return {}
+
+    def _rows(self, output: FloatArray) -> list[FloatArray]:
+        return [row.ravel() for row in output] if self._definition.batched else [output.ravel()]
+
+    def _count(self, feed: Feed) -> int:
+        return len(feed[next(one.name for one in self._definition.inputs if one.dims[:1] == (BATCH,))])
+
+    @staticmethod
+    def _take(feed: Feed, rows: Any) -> Feed:
+        return {name: np.take(value, rows, axis=0, mode="wrap") for name, value in feed.items()}

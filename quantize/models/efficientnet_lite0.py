@@ -1,0 +1,115 @@
+"""efficientnet_lite0: static INT8, calibrated, compared and judged on crops of different pictures.
+
+The pictures are photographs that packages carry: scikit-learn, matplotlib and scikit-image. None has a label of
+ImageNet, so what is judged is whether INT8 names what FP32 names. Crops of one picture are alike: the intervals are
+over crops, and would be wider over pictures.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from export.definition import Feed, FloatArray
+from export.pictures import crops, picture
+from quantize.gate import AtLeast, Limit
+from quantize.invariance import cosine
+from quantize.recipe import Recipe, Static
+from quantize.task import Company, Outcomes, Peer, Runner, Split, Task
+
+# No picture is in two sets.
+CALIBRATION: Final = (
+    ("scikit-learn", "china.jpg"),
+    ("scikit-image", "chelsea.png"),
+    ("scikit-image", "motorcycle_left.png"),
+    ("scikit-image", "ihc.png"),
+    ("scikit-image", "gravel.png"),
+    ("scikit-image", "coins.png"),
+)
+PICTURES: Final[Mapping[Split, tuple[tuple[str, str], ...]]] = {
+    "choose": (
+        ("matplotlib", "grace_hopper.jpg"),
+        ("scikit-image", "hubble_deep_field.jpg"),
+        ("scikit-image", "rocket.jpg"),
+        ("scikit-image", "brick.png"),
+    ),
+    "judge": (
+        ("scikit-learn", "flower.jpg"),
+        ("scikit-image", "astronaut.png"),
+        ("scikit-image", "coffee.png"),
+        ("scikit-image", "camera.png"),
+        ("scikit-image", "retina.jpg"),
+        ("scikit-image", "grass.png"),
+    ),
+}
+CALIBRATION_CROPS: Final = 40
+CROPS: Final = 50
+ROWS: Final = 16
+AGREEMENT: Final = 0.92
+# The stem, the first depthwise convolution and the one that narrows it: 1,664 weights, and two thirds of the error.
+FIRST_BLOCK: Final = ("node_Conv_881", "node_Conv_882", "node_Conv_800")
+
+
+class EfficientNetTask:
+    """The task of efficientnet_lite0. See `quantize.task.Task`."""
+
+    recipe: Recipe = Static(exclude=FIRST_BLOCK)
+    candidates: Mapping[str, Recipe] = {
+        "static": Static(),
+        "static, entropy": Static(calibrate="entropy"),
+        "static, first block FP32": Static(exclude=FIRST_BLOCK),
+        "static, entropy, first block FP32": Static(exclude=FIRST_BLOCK, calibrate="entropy"),
+    }
+    limits: Sequence[Limit] = (AtLeast("agreement", AGREEMENT),)
+
+    def calibration(self, built: Path) -> Iterator[Feed]:
+        """240 crops, 16 a feed."""
+        del built
+        images = _images(CALIBRATION, CALIBRATION_CROPS)
+        for start in range(0, len(images), ROWS):
+            yield {"image": images[start : start + ROWS]}
+
+    def answers(self, model: Runner, built: Path, split: Split) -> FloatArray:
+        """Logits FP32 [n, 1000]."""
+        del built
+        images = _images(PICTURES[split], CROPS)
+        batches = [images[start : start + ROWS] for start in range(0, len(images), ROWS)]
+        return np.concatenate([model.run({"image": batch}) for batch in batches])
+
+    def outcomes(self, answers: FloatArray, fp32: FloatArray, built: Path, split: Split) -> Outcomes:
+        """Whether the largest logit is where FP32 has it, and the cosine of the logits."""
+        del built, split
+        same = np.argmax(answers, axis=1) == np.argmax(fp32, axis=1)
+        return {"agreement": same.astype(np.float32), "cosine": cosine(answers, fp32)}
+
+    def figures(self, model: Runner) -> Mapping[str, float]:
+        """None."""
+        del model
+        return {}
+
+    def companies(self, built: Path) -> Iterable[Company]:
+        """Crops of several pictures in one batch."""
+        del built
+        image = _images(PICTURES["choose"], CROPS)[:: CROPS // 4][:ROWS]
+        yield [{"image": image[row : row + 1]} for row in range(len(image))], {"image": image}
+
+    def latency_feeds(self, built: Path) -> Mapping[str, Feed]:
+        """Crops, by how many."""
+        del built
+        image = _images(PICTURES["choose"], CROPS)
+        return {str(rows): {"image": image[:rows]} for rows in (1, ROWS)}
+
+    def peers(self) -> Mapping[str, Peer]:
+        """None that is installed."""
+        return {}
+
+
+@cache
+def _images(pictures: tuple[tuple[str, str], ...], count: int) -> FloatArray:
+    """Crops of each picture in turn, FP32 [n, 3, 224, 224]."""
+    return np.stack([crop for seed, one in enumerate(pictures) for crop in crops(picture(*one), count, seed)])
+
+
+TASK: Task = EfficientNetTask()

@@ -1,0 +1,104 @@
+"""From a request whose caller is known to a call with a ticket, ready to be queued."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from scheduler.config import Config
+from scheduler.core.ticket import Step, Ticket
+from scheduler.driver import Driver
+from scheduler.edge.classify import Caller, step_of
+from scheduler.edge.shape import Shape, Shapes
+from scheduler.errors import unsupported
+from scheduler.telemetry.hooks import Header, Telemetry
+from scheduler.triton.decoupled import ResponseStream
+from scheduler.triton.pool import Call, Pool
+from scheduler.triton.spec import ModelSpec
+
+
+class Intake:
+    """Checks requests, and makes their tickets.
+
+    Args:
+        config: which models merge, and for whom.
+        driver: numbers the tickets, and has the clock.
+        pool: the backends; with several of them some requests cannot be served.
+        telemetry: hears of each valid request.
+    """
+
+    def __init__(self, config: Config, driver: Driver[Call, Any], pool: Pool, telemetry: Telemetry) -> None:
+        self._driver = driver
+        self._pool = pool
+        self._telemetry = telemetry
+        self._shapes = Shapes()
+        self.configure(config)
+
+    def configure(self, config: Config) -> None:
+        """Go on with these settings of models."""
+        self._config = config
+
+    def call(
+        self,
+        request: Any,
+        caller: Caller,
+        spec: ModelSpec,
+        metadata: Iterable[Header],
+        responses: ResponseStream | None,
+        arrived: float,
+    ) -> Call:
+        """Make the call of a `ModelInferRequest`.
+
+        Args:
+            request: the message.
+            caller: who asks.
+            spec: the model.
+            metadata: as it came with the call.
+            responses: where a decoupled model's responses go.
+            arrived: when the request was seen, monotonic seconds.
+
+        Raises:
+            RequestError: the request does not fit its model, or cannot be served by several backends.
+        """
+        request_bytes = request.ByteSize()
+        shape = self._shapes.of(request, spec, request_bytes)
+        if shape.merge_key is None and len(self._pool.names()) > 1:
+            _check_movable(request, spec)
+        ticket = Ticket(
+            ticket_id=self._driver.next_ticket_id(),
+            priority_class=caller.priority_class,
+            tenant=caller.tenant,
+            model=spec.name,
+            rows=shape.rows,
+            queue_bytes=request_bytes,
+            merge_key=self._merge_key(shape, spec, caller),
+            deadline=None if caller.timeout_s is None else arrived + caller.timeout_s,
+            step=self._step(request, spec, streamed=responses is not None),
+        )
+        call = Call(request, ticket, self._driver.now(), responses if spec.decoupled else None)
+        self._telemetry.received(
+            ticket, request_id=caller.request_id, headers=metadata, arrived=arrived, now=call.queued_at
+        )
+        return call
+
+    def _step(self, request: Any, spec: ModelSpec, *, streamed: bool) -> Step | None:
+        return None if spec.sequence_idle_s is None else step_of(request, spec.sequence_idle_s, pipelined=streamed)
+
+    def _merge_key(self, shape: Shape, spec: ModelSpec, caller: Caller) -> str | None:
+        """The key under which the request may be merged: with its own tenant's, or with everybody's."""
+        key = shape.merge_key
+        if key is None or not self._config.merges(spec.name):
+            return None
+        invariant = self._config.batch_invariant(spec.name)
+        if spec.batch_invariant if invariant is None else invariant:
+            return key
+        # Where answers depend on what else is in the batch, one tenant's words must not change another's answer.
+        return f"{caller.tenant!r} {key}"
+
+
+def _check_movable(request: Any, spec: ModelSpec) -> None:
+    """Raise UNIMPLEMENTED for a request that only one of several backends could answer."""
+    for tensor in (*request.inputs, *request.outputs):
+        if "shared_memory_region" in tensor.parameters:
+            raise unsupported(
+                f"model {spec.name}, {tensor.name}: shared memory is registered with one backend, and there are "
+                "several; it needs exactly one"
+            )

@@ -1,0 +1,82 @@
+"""What all of a request but its contents says, worked out once for each shape that clients send.
+
+Clients send a handful of shapes, thousands of times each: whether one fits its model, and with what it may be merged,
+is remembered by the bytes of its inputs and outputs. The lengths of the contents are compared every time. Requests
+with BYTES are checked in full, since their contents have to be walked through.
+"""
+
+from typing import Any, Final, NamedTuple
+
+from scheduler.edge.validate import check
+from scheduler.triton.merge import merge_key, rides_alone
+from scheduler.triton.spec import ModelSpec
+
+# Shapes that are remembered; the next one starts anew. At most 4 MB.
+MAX_SHAPES: Final = 1024
+# Larger descriptions are not remembered: with typed contents they hold the tensors themselves.
+DESCRIPTION_BYTES: Final = 4096
+
+
+class Shape(NamedTuple):
+    """What is known of a request that fits its model.
+
+    Attributes:
+        rows: the batch dimension, or 1 for a model that has none.
+        merge_key: requests with the same key may ride together; None: it rides alone.
+    """
+
+    rows: int
+    merge_key: str | None
+
+
+class _Remembered(NamedTuple):
+    spec: ModelSpec
+    content_bytes: list[int]
+    shape: Shape
+
+
+class Shapes:
+    """The shapes that were found to fit."""
+
+    def __init__(self) -> None:
+        self._remembered: dict[tuple[Any, ...], _Remembered] = {}
+
+    def of(self, request: Any, spec: ModelSpec, request_bytes: int) -> Shape:
+        """Check a request, or find that one like it has been checked.
+
+        Args:
+            request: a `ModelInferRequest`.
+            spec: its model.
+            request_bytes: the size of the message.
+
+        Raises:
+            RequestError: INVALID_ARGUMENT: it does not fit (validate.py).
+        """
+        content_bytes = [len(content) for content in request.raw_input_contents]
+        if request_bytes - sum(content_bytes) > DESCRIPTION_BYTES:
+            return _checked(request, spec)
+        # The client's id, priority and timeout are not among it: no two requests would be alike.
+        description = (
+            spec.name,
+            request.model_version,
+            tuple([tensor.SerializeToString() for tensor in request.inputs]),
+            tuple([output.SerializeToString() for output in request.outputs]),
+            rides_alone(request),
+        )
+        known = self._remembered.get(description)
+        if known is not None and known.spec is spec and known.content_bytes == content_bytes:
+            return known.shape
+        shape = _checked(request, spec)
+        if not any(tensor.datatype == "BYTES" for tensor in request.inputs):
+            self._remember(description, _Remembered(spec, content_bytes, shape))
+        return shape
+
+    def _remember(self, description: tuple[Any, ...], remembered: _Remembered) -> None:
+        if len(self._remembered) >= MAX_SHAPES:
+            self._remembered.clear()
+        self._remembered[description] = remembered
+
+
+def _checked(request: Any, spec: ModelSpec) -> Shape:
+    rows, complete = check(request, spec)
+    return Shape(rows, merge_key(request, spec) if complete else None)

@@ -1,0 +1,47 @@
+"""`fairlane tune` on the real tritonserver, with a model that computes nothing and runs of a fifth of a second."""
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from bench.setting import Setting
+from bench.tune import tune
+from export.config import parse_config
+from tests.real_triton import ModelRepository
+
+QUICK = ["--p99-ms", "1000", "--seconds", "0.2", "--rounds", "1", "--cores", "1"]
+
+
+def test_a_real_server_is_measured_with_several_settings_and_a_dry_run_writes_nothing(
+    models: ModelRepository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bench.halving.TOLERANCE", 0.9)
+    monkeypatch.setattr("bench.setting.BATCH_PARTS", (1, 2))
+    monkeypatch.setattr("bench.trial_server.FULL_S", 0.2)
+    folder = models.add_identity("digits", "FP32", dims=[4], extra="dynamic_batching { }")
+    before = (folder / "config.pbtxt").read_text()
+    done = CliRunner().invoke(tune, ["digits", *QUICK, "--model-repository", str(models.path), "--dry-run", "--json"])
+    assert done.stdout, done.output
+    facts = json.loads(done.stdout)
+    tried = {tuple(each["setting"].values()) for each in (*facts["rungs"], *facts["finalists"])}
+    assert tried == {(1, 1, 8), (1, 1, 4)}
+    default = facts["finalists"][0]
+    assert Setting(**default["setting"]) == Setting.of(parse_config(before, "digits"))
+    assert len(default["capacity_per_s"]) == 1
+    assert not facts["written"]
+    assert (folder / "config.pbtxt").read_text() == before
+
+
+def test_an_unbuilt_model_is_said_in_one_line(tmp_path: Path) -> None:
+    done = CliRunner().invoke(tune, ["nothing", "--p99-ms", "5", "--model-repository", str(tmp_path)])
+    assert done.exit_code == 1
+    assert "make models" in done.stderr
+
+
+def test_a_model_without_a_batch_axis_is_said_in_one_line(models: ModelRepository) -> None:
+    models.add_identity("single", "FP32", rows=0, dims=[4])
+    done = CliRunner().invoke(tune, ["single", *QUICK, "--model-repository", str(models.path)])
+    assert done.exit_code == 1
+    assert "no batch to fill" in done.stderr

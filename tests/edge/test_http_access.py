@@ -1,0 +1,87 @@
+"""Who may look at the HTTP side: health is for all, the rest for those whom the gRPC side knows."""
+
+import base64
+import json
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from tests.edge.test_access import hashed
+from tests.edge.test_reload import changed
+
+GUARDED = ("/", "/page.js", "/metrics", "/events", "/debug/snapshot", "/debug/requests", "/debug/requests/x", "/none")
+TENANTS = {"acme": {"api_keys": [hashed("one")]}}
+
+
+def basic(password: str) -> str:
+    return "Basic " + base64.b64encode(f"anybody:{password}".encode()).decode()
+
+
+async def ask(served: Any, path: str, authorization: str | None = None) -> tuple[int, Any, str]:
+    """Status, headers, and the beginning of the body."""
+    headers = {} if authorization is None else {"Authorization": authorization}
+    async with (
+        aiohttp.ClientSession(f"http://{served.addresses.http}", headers=headers) as session,
+        session.get(path) as reply,
+    ):
+        return reply.status, reply.headers, (await reply.content.readany()).decode()
+
+
+@pytest.mark.parametrize("path", GUARDED)
+async def test_without_a_key_nothing_is_told(serve: Any, path: str) -> None:
+    served = await serve(tenants=TENANTS)
+    status, headers, body = await ask(served, path)
+    assert (status, headers["WWW-Authenticate"].split()[0]) == (401, "Basic")
+    assert body == "expected an API key (authorization: Bearer KEY) or a known client certificate\n"
+
+
+@pytest.mark.parametrize(
+    "authorization", ["Bearer two", "Bearer", "one", basic("two"), "Basic one", "Basic ", "Digest one", ""]
+)
+async def test_wrong_credentials_are_none(serve: Any, authorization: str) -> None:
+    served = await serve(tenants=TENANTS)
+    assert (await ask(served, "/metrics", authorization))[0] == 401
+
+
+@pytest.mark.parametrize("authorization", ["Bearer one", "bearer one", basic("one")])
+async def test_a_known_key_opens_all_of_it(serve: Any, authorization: str) -> None:
+    served = await serve(tenants=TENANTS)
+    for path in GUARDED[:6]:
+        assert (await ask(served, path, authorization))[0] == 200
+    assert (await ask(served, "/none", authorization))[0] == 404
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz"])
+async def test_health_is_told_to_all(serve: Any, path: str) -> None:
+    served = await serve(tenants=TENANTS)
+    assert (await ask(served, path))[0] == 200
+
+
+async def test_without_credentials_in_any_tenant_all_of_it_is_open(serve: Any) -> None:
+    served = await serve()
+    assert (await ask(served, "/metrics"))[0] == 200
+
+
+async def test_anonymous_callers_that_gRPC_serves_may_look(serve: Any) -> None:  # noqa: N802
+    served = await serve(tenants=TENANTS, allow_anonymous=True)
+    assert (await ask(served, "/metrics"))[0] == 200
+    assert (await ask(served, "/metrics", "Bearer two"))[0] == 401
+
+
+async def test_a_reload_rotates_keys(serve: Any) -> None:
+    served = await serve(tenants=TENANTS)
+    served.app.reload(changed(served, tenants={"acme": {"api_keys": [hashed("new")]}}))
+    assert (await ask(served, "/metrics", "Bearer one"))[0] == 401
+    assert (await ask(served, "/metrics", "Bearer new"))[0] == 200
+
+
+async def test_refused_access_stands_in_the_audit_log_without_the_key(serve: Any, tmp_path: Path) -> None:
+    audit = tmp_path / "audit.jsonl"
+    served = await serve(tenants=TENANTS, audit_log=audit)
+    await ask(served, "/debug/snapshot", "Bearer secret")
+    (line,) = audit.read_text().splitlines()
+    record = json.loads(line)
+    assert (record["event"], record["what"], record["peer"]) == ("refused", "GET /debug/snapshot", "127.0.0.1")
+    assert "secret" not in line

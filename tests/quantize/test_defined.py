@@ -1,0 +1,204 @@
+"""A definition as a task: what it says is what is calibrated on, judged and published."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from click.testing import CliRunner, Result
+from onnx import TensorProto
+
+from export.card import ModelCard, Source, read_card
+from export.catalog import load_definition
+from export.definition import Definition, DefinitionError, Feed, Gate, Predict, Serving, Tensor
+from export.repository import Repository, built_folder
+from export.session import open_session
+from quantize.cli import quantize as command
+from quantize.default import default_recipe, symmetric_form
+from quantize.defined import DefinedTask
+from quantize.layers import layers
+from quantize.quantizer import quantize_graph
+from quantize.recipe import Dynamic, PerToken, Static
+from quantize.task import NoTaskError
+from tests.quantize.conftest import FEATURES, rows, tiny_graph
+
+FILE = """
+from export.card import Source
+from export.definition import Definition, Gate, Tensor
+import numpy as np
+
+def feeds():
+    for seed in range(4):
+        yield {"x": np.random.default_rng(seed).uniform(-1, 1, (8, 16)).astype(np.float32)}
+
+def evaluate(predict):
+    (x,) = [feed["x"] for feed in feeds()][:1]
+    return {"size": float(np.abs(predict({"x": x})["y"]).max())}
+
+DEFINITION = Definition(
+    name="digits",
+    inputs=(Tensor("x", "FP32", ("batch", 16)),),
+    outputs=(Tensor("y", "FP32", ("batch", 4)),),
+    source=lambda: Source(package="", version="", file="", sha256="0" * 64, licence=""),
+    onnx_file="not read",
+    samples=feeds,
+    calibration=feeds,
+    evaluate=evaluate,
+    gates=(Gate("size", may_fall=BOUND),),
+    recipe={"method": "static", "operators": ["MatMul"]},
+)
+"""
+
+
+def samples() -> Iterator[Feed]:
+    yield {"x": rows(6, 1)}
+    yield {"x": rows(1, 2)}
+
+
+def scored(predict: Predict) -> Mapping[str, float]:
+    return {"largest": float(predict({"x": rows(4, 3)})["y"].max())}
+
+
+def definition(**changes: Any) -> Definition:
+    said: dict[str, Any] = {
+        "name": "digits",
+        "inputs": (Tensor("x", "FP32", ("batch", FEATURES)),),
+        "outputs": (Tensor("y", "FP32", ("batch", 4)),),
+        "source": lambda: Source(package="", version="", file="", sha256="0" * 64, licence=""),
+        "onnx_file": Path("not read"),
+        "samples": samples,
+        "calibration": samples,
+        "evaluate": scored,
+        "gates": (Gate("largest", at_least=0.1, may_fall=0.05),),
+        "serving": Serving(max_batch_size=8),
+    }
+    return Definition(**said | changes)
+
+
+@pytest.fixture
+def quantize_file(build: Path, tmp_path: Path) -> Any:
+    """Run `fairlane quantize FILE.py` on the tiny model, whose definition has this gate."""
+    file = tmp_path / "mine.py"
+
+    def invoke(may_fall: float, *args: str) -> Result:
+        file.write_text(FILE.replace("BOUND", str(may_fall)))
+        places = ["--build-dir", str(build), "--model-repository", str(tmp_path / "repository")]
+        return CliRunner().invoke(command, [*places, *args, str(file)])
+
+    return invoke
+
+
+def test_file_is_quantized_by_its_recipe_and_judged_by_its_gates(quantize_file: Any, tmp_path: Path) -> None:
+    result = quantize_file(0.05)
+    assert result.exit_code == 0, repr(result.exception) + result.output
+    card = Repository(tmp_path / "repository").card("digits")
+    assert card is not None
+    assert card.quantization is not None
+    assert card.quantization.recipe.endswith("minmax; MatMul")
+    assert set(card.quantization.int8.scores) == {"cosine", "size", "batch_cosine_min"}
+    # A mean has no interval; what each sample came to has one.
+    assert set(card.quantization.int8.intervals) == {"cosine"}
+    assert card.batch_invariant
+
+
+def test_gate_of_a_file_that_refuses_keeps_fp32_and_says_by_how_much(quantize_file: Any, tmp_path: Path) -> None:
+    result = quantize_file(-1)
+    assert result.exit_code == 1
+    assert "size: fell by" in result.stderr
+    assert Repository(tmp_path / "repository").serves("digits")
+
+
+def test_search_of_a_file_tries_its_recipe_and_the_usual_ones(quantize_file: Any) -> None:
+    result = quantize_file(0.05, "--search")
+    assert result.exit_code == 0, repr(result.exception) + result.output
+    for name in ("the definition's", "static", "static, entropy"):
+        assert name in result.stderr
+
+
+def test_definition_without_calibration_is_an_error_that_says_what_is_missing(tmp_path: Path) -> None:
+    with pytest.raises(NoTaskError, match="digits: calibration: expected inputs to take the ranges"):
+        DefinedTask(definition(calibration=None), tmp_path)
+
+
+def test_recipe_that_is_none_is_an_error_that_names_it(tmp_path: Path) -> None:
+    with pytest.raises(DefinitionError, match=r"(?s)digits: recipe: .*nonsense.*static"):
+        _ = DefinedTask(definition(recipe={"method": "nonsense"}), tmp_path).recipe
+
+
+def test_gate_on_a_score_that_is_not_evaluated_is_an_error(build: Path) -> None:
+    built = built_folder(build, "digits")
+    task = DefinedTask(definition(gates=(Gate("recall", at_least=1),)), built)
+    with pytest.raises(DefinitionError, match=r"gate 'recall': expected a score of evaluate, of \['largest'\]"):
+        task.figures(open_session(built / "fp32.onnx"))
+
+
+def test_without_gates_the_first_output_must_stay_close(tmp_path: Path) -> None:
+    (limit,) = DefinedTask(definition(gates=()), tmp_path).limits
+    assert limit.score == "cosine"
+
+
+def test_both_bounds_of_a_gate_count(tmp_path: Path) -> None:
+    assert len(DefinedTask(definition(), tmp_path).limits) == 2
+
+
+def test_rows_of_every_feed_with_several_are_compared_alone_and_together(build: Path) -> None:
+    (first, second) = DefinedTask(definition(), built_folder(build, "digits")).companies(build)
+    for alone, together in (first, second):
+        assert np.array_equal(np.concatenate([feed["x"] for feed in alone]), together["x"])
+        assert len(alone) == 6
+
+
+def test_latency_is_measured_on_no_more_rows_than_are_served(build: Path) -> None:
+    feeds = DefinedTask(definition(), build).latency_feeds(build)
+    assert {shape: len(feed["x"]) for shape, feed in feeds.items()} == {"1": 1, "8": 8}
+
+
+@pytest.mark.parametrize(("operator", "recipe"), [("MatMul", PerToken()), ("Gemm", Static())])
+def test_recipe_is_chosen_by_what_the_graph_is_made_of(operator: str, recipe: Any) -> None:
+    model = tiny_graph()
+    model.graph.node[0].op_type = operator
+    assert default_recipe(model) == recipe
+
+
+@pytest.mark.parametrize("recipe", [PerToken(smooth=0.5), Dynamic(), Static(), Static(operators=("MatMul", "Gather"))])
+def test_symmetric_form_has_s8_without_zero_points(build: Path, tmp_path: Path, recipe: Any) -> None:
+    fp32, int8 = built_folder(build, "digits") / "fp32.onnx", tmp_path / "int8.onnx"
+    form = symmetric_form(recipe, tiny_graph().graph)
+    assert "symmetric s8 activations" in form.summary
+    quantize_graph(form, samples, fp32, int8)
+    model = onnx.load(int8)
+    constants = {one.name: one for one in model.graph.initializer}
+    pairs = [node for node in model.graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear")]
+    assert pairs
+    for node in pairs:
+        zero = constants[node.input[2]]
+        assert zero.data_type == TensorProto.INT8
+        assert not onnx.numpy_helper.to_array(zero).any()
+    feed = next(samples())
+    assert np.abs(open_session(int8).run(feed) - open_session(fp32).run(feed)).max() < 0.02
+
+
+def test_symmetric_form_leaves_in_fp32_what_would_get_a_scale_a_token() -> None:
+    model = tiny_graph()
+    weights = np.ones((4, 2), np.float32)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(weights, "v"))
+    model.graph.node.append(onnx.helper.make_node("MatMul", ["y", "v"], ["z"], "behind"))
+    assert [layer.producer for layer in layers(model.graph)] == ["", "Relu"]
+    assert symmetric_form(PerToken(exclude=("product",)), model.graph).exclude == ("product", "after:Relu")
+
+
+def test_export_for_tensorrt_is_quantized_symmetrically(quantize_file: Any, build: Path) -> None:
+    built = built_folder(build, "digits")
+    read_card(built).model_copy(update={"target": "tensorrt"}).write(built)
+    result = quantize_file(0.05)
+    assert result.exit_code == 0, repr(result.exception) + result.output
+    card: ModelCard = read_card(built)
+    assert card.quantization is not None
+    assert card.quantization.recipe.startswith("static QDQ, symmetric s8 activations")
+
+
+def test_template_can_be_quantized(tmp_path: Path) -> None:
+    template = Path(load_definition.__code__.co_filename).parent / "template_model.py"
+    DefinedTask(load_definition(str(template)), tmp_path)

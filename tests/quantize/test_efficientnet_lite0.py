@@ -1,0 +1,35 @@
+"""efficientnet_lite0's pictures: what is calibrated, chosen and judged on has nothing in common."""
+
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("skimage", reason="an optional package")
+
+from export.pictures import SIDE, crops, picture
+from quantize.models.efficientnet_lite0 import CALIBRATION, CALIBRATION_CROPS, PICTURES, TASK
+
+
+def test_no_picture_is_in_two_sets() -> None:
+    every = [*CALIBRATION, *chain.from_iterable(PICTURES.values())]
+    assert len(set(every)) == len(every)
+
+
+def test_at_least_192_crops_are_calibrated_on() -> None:
+    assert len(CALIBRATION) * CALIBRATION_CROPS >= 192
+    first = next(iter(TASK.calibration(Path())))["image"]
+    assert (first.shape[1:], first.dtype) == ((3, SIDE, SIDE), np.float32)
+    assert -127 / 128 <= first.min() < first.max() <= 1
+
+
+def test_crops_are_the_same_every_time_and_differ_from_each_other() -> None:
+    shown = picture(*PICTURES["judge"][0])
+    first, again = (list(crops(shown, 4, seed=1)) for _ in range(2))
+    assert np.array_equal(first, again)
+    assert all(not np.array_equal(first[0], other) for other in first[1:])
+
+
+def test_recipe_is_among_those_that_are_searched() -> None:
+    assert TASK.recipe in TASK.candidates.values()
