@@ -8,7 +8,7 @@ from scheduler.core.fleet import Fleet, may_try_again, waited_for
 from scheduler.core.lane import Lane
 from scheduler.core.outcome import Verdict
 from scheduler.core.snapshot import BreakerSnapshot
-from scheduler.core.ticket import TicketState
+from scheduler.core.ticket import Step, TicketState
 from tests.unit.core.build import BACKGROUND, INTERACTIVE, backend_state, make_batch, make_ticket
 
 HANG_S = 5.0
@@ -215,3 +215,23 @@ def test_a_breaker_that_lets_a_probe_out_needs_no_wakeup():
     assert fleet.next_wakeup() == 1.0 + FIRST_BACKOFF_S
     assert fleet.tick(now=1.0 + FIRST_BACKOFF_S) == ["m"]
     assert fleet.next_wakeup() == inf
+
+
+def test_a_sequence_begins_at_a_ready_backend_that_offers_its_model():
+    fleet = fleet_of(
+        backend_state("down", ready=False),
+        backend_state("other", models=("n",)),
+        backend_state("a"),
+        backend_state("b"),
+    )
+    assert fleet.home("m", {}) == "a"
+    assert fleet.home("m", {"a": 1}) == "b"
+    assert fleet.home("n", {"other": 9}) == "other"
+
+
+def test_a_lost_step_of_a_sequence_is_not_sent_again():
+    ticket = make_ticket(step=Step("7", start=True, end=False, idle_s=1.0, pipelined=False))
+    batch = make_batch(tickets=(ticket,))
+    assert not may_try_again(ticket, batch, Verdict.LOST)
+    assert not may_try_again(ticket, batch, Verdict.UNAVAILABLE)
+    assert not ticket.resent

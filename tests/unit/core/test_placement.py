@@ -1,6 +1,6 @@
 from scheduler.core.backend import Backend
 from scheduler.core.estimate import Estimator
-from scheduler.core.placement import place
+from scheduler.core.placement import home, place
 from scheduler.core.ticket import Ticket
 from tests.unit.core.build import backend_state, make_batch, make_ticket
 
@@ -68,3 +68,26 @@ def test_a_ticket_goes_where_it_fits_and_waits_for_a_place_there():
 
 def test_a_ticket_that_fits_nowhere_goes_where_there_is_a_place():
     assert where(backends([0.1] * 9, []), make_ticket(rows=99)).name == "gpu1"
+
+
+def test_a_new_sequence_goes_where_the_fewest_are_for_each_instance():
+    small, large = Backend(backend_state("small", instances=1)), Backend(backend_state("large", instances=4))
+    assert home([small, large], "m", {"small": 1, "large": 3}) is large
+    assert home([small, large], "m", {"small": 1, "large": 5}) is small
+
+
+def test_among_backends_with_as_many_sequences_the_least_work_takes_the_new_one():
+    assert home(backends([1.0], [0.1, 0.1]), "m", {"gpu0": 1, "gpu1": 1}).name == "gpu1"
+    assert home(backends([1.0], [0.1, 0.1]), "m", {"gpu1": 1}).name == "gpu0"
+
+
+def test_a_new_sequence_ties_to_the_backend_named_first():
+    assert home(backends([0.5], [0.5]), "m", {}).name == "gpu0"
+
+
+def test_a_new_sequence_goes_to_an_open_breaker_only_where_all_are():
+    first, second = backends([], [])
+    first.breaker("m")
+    assert home([first, second], "m", {"gpu1": 9}) is second
+    second.breaker("m")
+    assert home([first, second], "m", {"gpu1": 9}) is first

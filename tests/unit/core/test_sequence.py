@@ -8,6 +8,7 @@ from scheduler.core.backend import BackendState, ModelCapacity
 from scheduler.core.events import Abandon, Dispatch, Event, Evict, Reject
 from scheduler.core.outcome import Outcome, Verdict
 from scheduler.core.scheduler import Scheduler
+from scheduler.core.sequence import Sequences
 from scheduler.core.settings import TenantSettings
 from scheduler.core.ticket import Step, Ticket
 from tests.unit.core.build import core_settings, tenant_settings
@@ -108,6 +109,16 @@ def test_a_full_backend_does_not_keep_the_sequences_of_another_waiting() -> None
     said = told(bench.submit(*(step(10 + n, str(n)) for n in (1, 3, 5, 7, 2, 4))))
     assert sorted(said) == [(11, "b0"), (12, "b1"), (13, "b0"), (14, "b1"), (15, "b0")]
     assert told(bench.complete(11)) == [(17, "b0")]
+
+
+def test_a_start_behind_an_end_is_given_its_backend_anew() -> None:
+    bench = Bench(backends=2)
+    said = told(bench.submit(*(step(n, str(n), start=True, end=n != 3) for n in (1, 2, 3))))
+    assert sorted(said) == [(1, "b0"), (2, "b1"), (3, "b0")]
+    assert told(bench.submit(step(4, "1", start=True))) == []
+    assert told(bench.complete(2)) == []
+    # The third is still at b0.
+    assert told(bench.complete(1)) == [(4, "b1")]
 
 
 def test_one_id_of_two_tenants_is_two_sequences() -> None:
@@ -239,6 +250,37 @@ def test_an_idle_sequence_is_forgotten() -> None:
     bench.complete(2, now=8.0)
     assert told(bench.submit(step(3), now=9.0)) == [(3, "SEQUENCE_LOST")]
     assert len(bench.core._sequences) == 0
+
+
+def test_what_ended_makes_no_room_for_its_successor_of_the_same_id() -> None:
+    bench = Bench(max_sequences=1)
+    bench.submit(step(1, start=True, end=True))
+    bench.complete(1, now=0.1)
+    bench.submit(step(2, start=True), now=0.5)
+    bench.complete(2, now=0.5)
+    # The first would have been forgotten at 1.0, the second is at 1.5.
+    assert told(bench.submit(step(3, "8", start=True), now=1.2)) == [(3, "TOO_MANY_SEQUENCES")]
+    assert told(bench.submit(step(4), now=1.2)) == [(4, "b0")]
+
+
+def test_sequences_that_ended_take_no_memory() -> None:
+    bench = Bench()
+    for number in range(1, 101):
+        bench.submit(step(number, str(number), start=True, end=True))
+        bench.complete(number)
+    assert len(bench.core._sequences) == 0
+    assert len(bench.core._sequences._idle) <= 3
+
+
+def test_a_step_of_a_sequence_that_is_forgotten_takes_none_with_it() -> None:
+    sequences, first, second = Sequences(), step(1, start=True, end=True), step(2, start=True)
+    assert sequences.join(first, now=0.0)
+    assert sequences.leave(first, answered=True, now=0.1) is None
+    assert sequences.unanswered(first) == []
+    assert sequences.join(second, now=0.2)
+    assert sequences.unanswered(first) == []
+    assert sequences.leave(first, answered=False, now=0.3) is None
+    assert sequences.of(first).current is second
 
 
 def test_one_start_too_many_comes_again_later() -> None:
