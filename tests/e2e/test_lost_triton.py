@@ -19,24 +19,15 @@ from scheduler.config import Config
 from tests.real_triton import ModelRepository, TritonFactory
 
 
-def server_pid() -> int:
-    """The tritonserver somewhere under this process."""
-    parents = {}
-    servers = []
+def server_pid(grpc_address: str) -> int:
+    """The tritonserver that listens there: other tests' servers may run beside it."""
+    port = grpc_address.rpartition(":")[2]
     for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
-        with contextlib.suppress(OSError):  # it has just ended
-            parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-            if (entry / "comm").read_text().strip() == "tritonserver":
-                servers.append(int(entry.name))
-    for pid in servers:
-        above = pid
-        while above in parents:
-            above = parents[above]
-            if above == os.getpid():
-                return pid
-    raise AssertionError("no tritonserver is running under this process")
+        with contextlib.suppress(OSError):  # not a process, or one that has just ended
+            asked = (entry / "cmdline").read_text().split("\0")
+            if f"--grpc-port={port}" in asked and (entry / "comm").read_text().strip() == "tritonserver":
+                return int(entry.name)
+    raise AssertionError(f"no tritonserver listens on {grpc_address}")
 
 
 def request() -> Any:
@@ -98,17 +89,17 @@ async def two(start_triton: TritonFactory, models: ModelRepository) -> AsyncIter
     )
     address = (await app.start()).grpc
     async with grpc.aio.insecure_channel(address) as channel:
-        yield app, service_pb2_grpc.GRPCInferenceServiceStub(channel)
+        yield app, service_pb2_grpc.GRPCInferenceServiceStub(channel), triton.address.grpc
     await app.stop()
 
 
 async def test_stopped_triton_opens_the_breaker_everybody_is_answered_and_service_resumes(
     two: Any, eventually: Any
 ) -> None:
-    app, stub = two
+    app, stub, triton = two
     load = Load(stub)
     await eventually(lambda: load.ended["OK"] > 100)
-    os.kill(server_pid(), signal.SIGSTOP)
+    os.kill(server_pid(triton), signal.SIGSTOP)
     try:
         load.mark()
         await eventually(lambda: app.snapshot().backends[0].breakers)
@@ -116,7 +107,7 @@ async def test_stopped_triton_opens_the_breaker_everybody_is_answered_and_servic
         assert (breaker.state, breaker.why[:9]) == ("open", "no answer")
         await eventually(lambda: not load.stuck)
     finally:
-        os.kill(server_pid(), signal.SIGCONT)
+        os.kill(server_pid(triton), signal.SIGCONT)
     before = load.ended["OK"]
     await eventually(lambda: load.ended["OK"] > before + 100)
     assert not app.snapshot().backends[0].breakers
@@ -126,11 +117,11 @@ async def test_stopped_triton_opens_the_breaker_everybody_is_answered_and_servic
 
 
 async def test_killed_triton_answers_everybody(two: Any, eventually: Any) -> None:
-    app, stub = two
+    app, stub, triton = two
     load = Load(stub)
     await eventually(lambda: load.ended["OK"] > 100)
     load.mark()
-    os.kill(server_pid(), signal.SIGKILL)
+    os.kill(server_pid(triton), signal.SIGKILL)
     await eventually(lambda: not load.stuck)
     await eventually(lambda: load.ended["UNAVAILABLE"] > 16)
     await load.stop()
@@ -143,12 +134,12 @@ async def test_killed_embedded_triton_is_restarted_and_service_resumes_under_loa
     models.add_arithmetic()
     listen = {"grpc": "127.0.0.1:0", "http": "127.0.0.1:0"}
     app = App(Config.model_validate({"listen": listen, "model_repository": models.path, "limits": {"drain_s": 1}}))
-    address = (await app.start()).grpc
-    async with grpc.aio.insecure_channel(address) as channel:
+    addresses = await app.start()
+    async with grpc.aio.insecure_channel(addresses.grpc) as channel:
         load = Load(service_pb2_grpc.GRPCInferenceServiceStub(channel))
         await eventually(lambda: load.ended["OK"] > 100)
         load.mark()
-        os.kill(server_pid(), signal.SIGKILL)
+        os.kill(server_pid(addresses.triton), signal.SIGKILL)
         await eventually(lambda: not load.stuck)
         await eventually(lambda: load.ended["UNAVAILABLE"] > 0)
         before = load.ended["OK"]

@@ -1,11 +1,12 @@
 """Whatever becomes of a request, the driver tells telemetry of its end exactly once."""
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from scheduler.core import breaker, fleet
+from scheduler.core import breaker
 from scheduler.core.backend import BackendState, ModelCapacity
 from scheduler.core.outcome import Outcome, Verdict
 from scheduler.core.scheduler import Scheduler
@@ -21,10 +22,10 @@ from tests.driver.test_driver import HeldRunner, settings
 class Watched:
     """A driver that tells a recorder, and requests that end as the test says."""
 
-    def __init__(self) -> None:
+    def __init__(self, **limits: Any) -> None:
         self.runner = HeldRunner()
         self.recorder = Recorder(Measures(TenantTable(4, 0.0)), Journal(100))
-        self.driver: Driver[str, str] = Driver(Scheduler(settings()), self.runner, self.recorder)
+        self.driver: Driver[str, str] = Driver(Scheduler(replace(settings(), **limits)), self.runner, self.recorder)
         self.driver.set_backend(BackendState("b", ready=True, models={"m": ModelCapacity(1, 8)}))
 
     def submit(self, name: str, **about: Any) -> asyncio.Task[str]:
@@ -124,9 +125,7 @@ async def test_batch_that_the_core_gave_up_is_told_when_its_call_ends(
     monkeypatch: pytest.MonkeyPatch, eventually: Any
 ) -> None:
     monkeypatch.setattr(breaker, "COLD_HANG_S", 0.01)
-    monkeypatch.setattr(breaker, "HANG_S", 0.01)
-    monkeypatch.setattr(fleet, "HANG_S", 0.01)
-    watched = Watched()
+    watched = Watched(hang_s=0.01)
     watched.driver.set_backend(BackendState("c", ready=True, models={"m": ModelCapacity(1, 8)}))
     call = watched.submit("a")
     await watched.runner.next_batch(0)
