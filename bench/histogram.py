@@ -86,8 +86,3 @@ class Distribution:
             return float("nan")
         # A hair less, so that a sum of weights that should be equal to the target is not above it.
         return float(self.values_ms[np.searchsorted(below, percent / 100 * below[-1] * (1 - 1e-12))])
-
-    def share_at_most(self, value_ms: float) -> float:
-        """Part of all at or below a value; NaN of nothing."""
-        total = self.counts.sum()
-        return float(self.counts[self.values_ms <= value_ms].sum() / total) if total > 0 else float("nan")

@@ -4,7 +4,7 @@ import logging
 import ssl
 import threading
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import grpc
 
@@ -15,7 +15,6 @@ log = logging.getLogger(__name__)
 
 # What tells that a file is another one: inode, size, time of change.
 Signature = tuple[tuple[int, int, int], ...]
-UNREADABLE: Final[Signature] = ()
 
 
 class Certificates:
