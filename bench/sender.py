@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import time
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -56,16 +57,18 @@ class Sender:
         """Seconds since the start of the run."""
         return time.monotonic() - self._start_s
 
-    def fire(self, due_s: float) -> None:
-        """Send a request that was due then, without waiting; beyond the bound on outstanding ones, only book it."""
-        number = self.recorder.arrive(due_s)
-        if self._wire.outstanding < self._most:
-            self._send(number, None)
+    def fire(self, due_s: Sequence[float]) -> None:
+        """Send a request for each due time in one write, without waiting.
+
+        Beyond the bound on outstanding ones they are booked only.
+        """
+        numbers = [self.recorder.arrive(due) for due in due_s]
+        self._send(numbers[: max(0, self._most - self._wire.outstanding)])
 
     async def request(self, number: int) -> None:
         """Send one booked request and wait for its end."""
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._send(number, done)
+        self._send([number], done)
         await done
 
     async def drained(self, timeout_s: float) -> None:
@@ -79,9 +82,11 @@ class Sender:
         """Give up on what is outstanding: it stays unanswered."""
         self._wire.close()
 
-    def _send(self, number: int, done: asyncio.Future[None] | None) -> None:
-        self.recorder.send(number, self.now_s())
-        self._wire.call(self._body, partial(self._ended, number, done))
+    def _send(self, numbers: Sequence[int], done: asyncio.Future[None] | None = None) -> None:
+        now_s = self.now_s()
+        for number in numbers:
+            self.recorder.send(number, now_s)
+        self._wire.call(self._body, [partial(self._ended, number, done) for number in numbers])
 
     def _ended(self, number: int, done: asyncio.Future[None] | None, end: End) -> None:
         outcome = outcome_of(end)

@@ -47,7 +47,12 @@ class Stream(Shape):
     max_outstanding: int = Field(default=MAX_OUTSTANDING, gt=0, description="Safety bound of the generator.")
     grace_s: float = Field(default=GRACE_S, ge=0, description="Wait for answers after the phase.")
     lateness_p99_bound_ms: float | None = Field(
-        default=LATENESS_P99_BOUND_MS, gt=0, description="The run is invalid beyond it; none: only the rate matters."
+        default=LATENESS_P99_BOUND_MS,
+        gt=0,
+        description="The run is invalid beyond it; none: only the rate matters, and the generator is niced.",
+    )
+    tick_ms: float | None = Field(
+        default=None, gt=0, description="Open loop: what is due within a tick leaves at its end, in one write."
     )
 
     @model_validator(mode="after")

@@ -23,7 +23,7 @@ PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE = 0, 1, 3, 4, 6, 7, 8
 END_STREAM, ACK, END_HEADERS, PADDED_OR_PRIORITY = 1, 1, 4, 8 | 32
 HEADER_TABLE_SIZE, MAX_STREAMS, INITIAL_WINDOW = 1, 3, 4
-CANCEL: Final = 8
+REFUSED_STREAM, CANCEL = 7, 8
 FRAME_HEADER: Final = struct.Struct(">BHBBI")
 FRAME_BYTES: Final = 16384  # what every peer takes
 DEFAULT_WINDOW: Final = 65535
@@ -48,6 +48,7 @@ Ended = Callable[[End], None]
 
 
 class _Call(NamedTuple):
+    framed: bytes
     ended: Ended
     timer: asyncio.TimerHandle | None
 
@@ -108,8 +109,10 @@ class Wire(asyncio.Protocol):
         """Calls that have not ended."""
         return len(self._calls) + len(self._waiting)
 
-    def call(self, message: bytes, ended: Ended) -> None:
-        """Send one request; `ended` is called once, when it is answered, refused, too late, or lost.
+    def call(self, message: bytes, ended: Iterable[Ended]) -> None:
+        """Send the request once for each of `ended`, in one write as far as the server takes them.
+
+        Each is called once, when its request is answered, refused, too late, or lost.
 
         Raises:
             ValueError: the message is larger than the window that the server opens for a stream.
@@ -118,9 +121,10 @@ class Wire(asyncio.Protocol):
         if len(framed) > self._stream_window:
             raise ValueError(f"a request of {len(framed)} bytes; the server takes {self._stream_window} at once")
         if self._why_gone:
-            ended(self._lost())
+            for each in ended:
+                each(self._lost())
             return
-        self._waiting.append((framed, ended))
+        self._waiting.extend((framed, each) for each in ended)
         self._send_waiting()
 
     def close(self) -> None:
@@ -132,6 +136,7 @@ class Wire(asyncio.Protocol):
     # ---- sending
 
     def _send_waiting(self) -> None:
+        frames: list[bytes] = []
         while self._waiting and len(self._calls) < self._most_streams and len(self._waiting[0][0]) <= self._window:
             framed, ended = self._waiting.popleft()
             stream = self._next_stream
@@ -140,8 +145,10 @@ class Wire(asyncio.Protocol):
             timer = None
             if self._timeout_s is not None:
                 timer = self._loop.call_later(self._timeout_s, self._expire, stream)
-            self._calls[stream] = _Call(ended, timer)
-            self._transport.write(_frame(HEADERS, END_HEADERS, stream, self._headers) + _data(stream, framed))
+            self._calls[stream] = _Call(framed, ended, timer)
+            frames += _frame(HEADERS, END_HEADERS, stream, self._headers), _data(stream, framed)
+        if frames:
+            self._transport.write(b"".join(frames))
 
     def _expire(self, stream: int) -> None:
         self._transport.write(_frame(RST_STREAM, 0, stream, CANCEL.to_bytes(4, "big")))
@@ -190,6 +197,8 @@ class Wire(asyncio.Protocol):
             self._read(len(payload))
             if flags & END_STREAM:  # no gRPC server ends a call without a status
                 self._end(stream, End(grpc.StatusCode.INTERNAL, "the answer has no status", {}))
+        elif kind == RST_STREAM and int.from_bytes(payload, "big") == REFUSED_STREAM:
+            self._again(stream)
         elif kind == RST_STREAM:
             details = f"stream reset by the server with error {int.from_bytes(payload, 'big')}"
             self._end(stream, End(grpc.StatusCode.UNAVAILABLE, details, {}))
@@ -202,6 +211,16 @@ class Wire(asyncio.Protocol):
             self._send_waiting()
         elif kind == GOAWAY:
             self._why_gone = "the server is going away"
+
+    def _again(self, stream: int) -> None:
+        """Send a request once more that the server did not look at: it counts a stream that has just ended as open."""
+        call = self._calls.pop(stream, None)
+        if call is None:
+            return
+        if call.timer is not None:
+            call.timer.cancel()
+        self._waiting.appendleft((call.framed, call.ended))
+        self._send_waiting()
 
     def _settings(self, flags: int, payload: bytes) -> None:
         self._agreed += 1

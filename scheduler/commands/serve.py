@@ -16,9 +16,10 @@ from scheduler.errors import StartError
 from scheduler.telemetry import logs
 
 DEFAULT_FILE: Final = Path("fairlane.yaml")
-# Objects, young and middle collections until the next one. Young ones as small as by default, since a pause grows with
-# the objects that are walked, and full ones ten times rarer: little cyclic garbage lives that long.
-COLLECT_AFTER: Final = (700, 10, 100)
+# Objects, young and middle collections until the next one. gRPC leaves a cycle of six objects behind with every call,
+# so there is always something to collect; a middle collection walks what two young ones left, and stops the loop for
+# a few milliseconds instead of ten; full ones are rare: little cyclic garbage lives that long.
+COLLECT_AFTER: Final = (700, 2, 500)
 
 
 @click.command()

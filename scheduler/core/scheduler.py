@@ -13,7 +13,7 @@ from scheduler.core.feasibility import feasible, in_time
 from scheduler.core.fleet import Fleet, may_try_again, waited_for
 from scheduler.core.heap import DeadlineHeap
 from scheduler.core.lane import Lane, Turn, lane_name
-from scheduler.core.limit import LEAD_S
+from scheduler.core.limit import lead_s
 from scheduler.core.order import due
 from scheduler.core.outcome import FINAL, Outcome, Verdict
 from scheduler.core.pushback import Pushback
@@ -340,16 +340,17 @@ class Scheduler:
 
         That is where it would only lie ready (limit.py), or slow down a more important model (concurrency.py).
         """
-        above = batching.overtaking_wait_s(lane, turn.queue) is not None
+        above_s, own_s = batching.overtaking_wait_s(lane, turn.queue), turn.queue.settings.wait_s
         known = backend.estimator(lane.model, lane.estimator).knows(None)
-        if not above and (turn.queue.settings.wait_s is None or not known):
+        if above_s is None and (own_s is None or not known):
             return False
         if backend.crowded(lane.model, turn.queue.rank, now=self._now):
             self._yielding[lane.name] = None
             return True
         if backend.has_idle_instance(lane.model):
             return False
-        leave_at = backend.next_free_at(lane.model) - LEAD_S
+        wait_s = min(each for each in (above_s, own_s) if each is not None)
+        leave_at = backend.next_free_at(lane.model) - lead_s(wait_s)
         if leave_at <= self._now:
             return False
         self._held[lane.name] = leave_at

@@ -1,5 +1,6 @@
 import asyncio
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -21,14 +22,17 @@ class FakeSender:
     most_outstanding: int = 0
     due_s: dict[int, float] = field(default_factory=dict)
     sent_s: dict[int, float] = field(default_factory=dict)
+    departures: list[int] = field(default_factory=list)
 
     def now_s(self) -> float:
         return time.monotonic() - self.begin_s
 
-    def fire(self, due_s: float) -> None:
-        number = self.recorder.arrive(due_s)
-        self.due_s[number] = due_s
-        self.tasks.append(asyncio.create_task(self.request(number)))
+    def fire(self, due_s: Sequence[float]) -> None:
+        self.departures.append(len(due_s))
+        for due in due_s:
+            number = self.recorder.arrive(due)
+            self.due_s[number] = due
+            self.tasks.append(asyncio.create_task(self.request(number)))
 
     async def request(self, number: int) -> None:
         self.sent_s[number] = self.now_s()
@@ -48,6 +52,16 @@ async def test_open_loop_does_not_wait_for_answers() -> None:
     for task in sender.tasks:
         task.cancel()
     await asyncio.gather(*sender.tasks, return_exceptions=True)
+
+
+async def test_what_is_due_within_a_tick_leaves_together_at_its_end_and_keeps_its_due_times() -> None:
+    sender = FakeSender()
+    due_s = np.array([0.001, 0.002, 0.019, 0.021, 0.065])
+    await open_loop(sender, due_s, tick_s=0.02)
+    await asyncio.gather(*sender.tasks)
+    assert sender.departures == [3, 1, 1]
+    assert list(sender.due_s.values()) == due_s.tolist()
+    assert all(sent_s >= (due_s[number - 1] // 0.02 + 1) * 0.02 for number, sent_s in sender.sent_s.items())
 
 
 async def test_a_stalled_generator_skips_nothing_and_keeps_the_due_times() -> None:

@@ -31,7 +31,7 @@ async def serving(handler: Handler, *options: tuple[str, Any]) -> Any:
 
 def send(wire: Wire, message: bytes = b"x") -> asyncio.Future[End]:
     future: asyncio.Future[End] = asyncio.get_running_loop().create_future()
-    wire.call(message, future.set_result)
+    wire.call(message, [future.set_result])
     return future
 
 
@@ -132,7 +132,7 @@ async def test_message_that_no_stream_takes_is_refused_in_words(connect: Any) ->
     async with serving(handler) as target:
         wire = await connect(target)
         with pytest.raises(ValueError, match=r"a request of \d+ bytes; the server takes \d+"):
-            wire.call(bytes(1 << 27), print)
+            wire.call(bytes(1 << 27), [print])
 
 
 async def test_lost_connection_ends_every_call_as_unavailable(connect: Any) -> None:

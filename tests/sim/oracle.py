@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 
-from scheduler.core.limit import LEAD_S
+from scheduler.core.limit import LEAD_PART, LEAST_LEAD_S
 
 
 def sfq_lag_s(costs_s: Mapping[str, float], weights: Mapping[str, float]) -> float:
@@ -13,10 +13,10 @@ def sfq_lag_s(costs_s: Mapping[str, float], weights: Mapping[str, float]) -> flo
 def largest_batch_rows(a: float, b: float, wait_s: float, max_batch_size: int) -> int:
     """Rows of a lesser batch, such that an arrival waits wait_s at most.
 
-    It arrives just after the ready batch has left, LEAD_S before an instance is free: it waits for that, and
+    It arrives just after the ready batch has left, a lead before an instance is free: it waits for that, and
     then for the ready batch. (With more instances it waits less: the next one ends within the same length.)
     """
-    length_s = max(wait_s - LEAD_S, wait_s / 2)
+    length_s = max(wait_s - max(LEAST_LEAD_S, LEAD_PART * wait_s), wait_s / 2)
     return max(1, min(max_batch_size, int((length_s - a) / b)))
 
 

@@ -19,8 +19,8 @@ def test_everybody_content():
 
 def test_closed_forms():
     assert sfq_lag_s({"a": 2.0, "b": 3.0}, {"a": 1, "b": 3}) == 3.0
-    assert largest_batch_rows(0.005, 0.002, 0.0501, 32) == 21
-    assert largest_batch_rows(0.005, 0.001, 0.0501, 32) == 32
+    assert largest_batch_rows(0.005, 0.002, 0.0501, 32) == 15
+    assert largest_batch_rows(0.005, 0.001, 0.0601, 32) == 32
     assert largest_batch_rows(0.1, 0.001, 0.05, 32) == 1
     assert turn_wait_s(1, 16, turn_s=0.01, lesser_turn_s=0.02) == pytest.approx(0.35)
     assert burst_s(100, 60.0, 10.0, 1.0) == 2.0

@@ -1,6 +1,6 @@
 import pytest
 
-from scheduler.core.limit import LEAD_S, in_flight_limit, longest_batch_s
+from scheduler.core.limit import in_flight_limit, lead_s, longest_batch_s
 
 
 @pytest.mark.parametrize("instances", [1, 2, 8])
@@ -8,9 +8,13 @@ def test_one_batch_lies_ready_beyond_those_that_run(instances):
     assert in_flight_limit(instances) == instances + 1
 
 
-def test_the_lead_and_the_longest_batch_fit_into_the_wait_together():
-    assert longest_batch_s(0.050) + LEAD_S == pytest.approx(0.050)
+@pytest.mark.parametrize("wait_s", [0.002, 0.005, 0.020, 0.050])
+def test_the_lead_and_the_longest_batch_fit_into_the_wait_together(wait_s):
+    assert longest_batch_s(wait_s) + lead_s(wait_s) == pytest.approx(wait_s)
 
 
-def test_two_batches_of_half_the_wait_always_fit():
-    assert longest_batch_s(0.002) == 0.001
+@pytest.mark.parametrize(("wait_s", "lead"), [(0.020, 0.006), (0.100, 0.030), (0.005, 0.002), (0.002, 0.001)])
+def test_the_lead_is_a_part_of_the_wait_but_never_shorter_than_the_way_to_an_instance_nor_longer_than_half(
+    wait_s, lead
+):
+    assert lead_s(wait_s) == pytest.approx(lead)
