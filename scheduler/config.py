@@ -23,8 +23,8 @@ DEFAULT_HTTP: Final = "127.0.0.1:9080"
 DEFAULT_REPOSITORY: Final = Path("model_repository")
 # Background keeps a trickle of 1/17 of the service while interactive traffic is backlogged.
 INTERACTIVE_WEIGHT: Final = 16
-# A person does not notice 20 ms; it allows background batches of several rows on a CPU.
-INTERACTIVE_WAIT_MS: Final = 20
+# A person does not notice 22 ms; it allows background batches of several rows on a CPU.
+INTERACTIVE_WAIT_MS: Final = 22
 # More interactive requests than this cannot be answered while someone still looks at the screen.
 INTERACTIVE_QUEUED: Final = 1024
 # A background queue is there to keep instances busy; jobs beyond it come back after the pushback.

@@ -24,7 +24,7 @@ def test_no_file_gives_two_classes_and_open_tenants() -> None:
     assert [entry.name for entry in config.classes] == ["interactive", "background"]
     assert config.untagged_class == "interactive"
     settings = config.core_settings()
-    assert settings.classes[0].wait_s == 0.02
+    assert settings.classes[0].wait_s == 0.022
     assert settings.for_tenant("anyone").max_in_flight == 64
 
 
