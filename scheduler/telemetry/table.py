@@ -113,6 +113,12 @@ QUEUES: Final[tuple[Family, ...]] = (
     Gauge("fairlane_in_flight", (), "Requests at the backends.", _single(lambda s: s.snapshot.in_flight)),
     Gauge("fairlane_tenant_queued", ("tenant",), "Requests that wait.", _tenants(lambda tenant: tenant.queued)),
     Gauge(
+        "fairlane_tenant_queue_bytes",
+        ("tenant",),
+        "Bytes of its waiting tensors.",
+        _tenants(lambda tenant: tenant.queue_bytes),
+    ),
+    Gauge(
         "fairlane_tenant_in_flight",
         ("tenant",),
         "Requests at the backends.",

@@ -36,7 +36,13 @@ def open_report(browser: Browser, made_result: Callable[..., Result], tmp_path: 
 async def test_every_plot_is_drawn_and_nothing_is_fetched(open_report: Any) -> None:
     page, complaints = await open_report()
     await expect(page.get_by_role("heading", level=1)).to_have_text("Two streams")
-    captions = ["Latency of interactive", "Latency of flood", "Answers in time against offered load", "Answers per"]
+    captions = [
+        "Latency of interactive",
+        "Latency of flood",
+        "Answers in time against offered load",
+        "Answers per second by tenant",
+        "Rows that Triton ran at a time",
+    ]
     for caption in captions:
         picture = page.get_by_role("img", name=caption)
         await expect(picture).to_be_visible()
