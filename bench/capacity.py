@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.bystanders import Bystanders
-from bench.cli import INVALID
+from bench.cli import INVALID, wide_console
 from bench.knee import Trial, find_knee, knee
 from bench.load import GeneratorError
 from bench.metric import STREAM_METRICS
@@ -139,7 +139,7 @@ def _print(trials: list[Trial], p99_ms: float, best: Trial | None) -> None:
             number(trial.others_cores),
             verdict if trial.valid else f"{verdict}, INVALID: {trial.fault}",
         )
-    console = Console()
+    console = wide_console()
     console.print(table)
     lowest = min((trial.rate_per_s for trial in trials), default=0.0)
     found = f"{best.rate_per_s:.0f}/s" if best is not None else f"less than {lowest:.0f}/s"
