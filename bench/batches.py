@@ -1,6 +1,7 @@
 """How many rows Triton ran at a time, from its own statistics before and after a load."""
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 from typing import Any
 
 import grpc.aio
@@ -13,14 +14,15 @@ TIMEOUT_S = 10.0
 
 @dataclass(frozen=True, kw_only=True)
 class Batches:
-    """Rows inferred and runs of the model; both since its server started, or between two moments."""
+    """Rows inferred and runs of the model, and runs by their rows; since its server started, or between two moments."""
 
     rows: int
     runs: int
+    sizes: Counter[int] = field(default_factory=Counter)
 
     def since(self, before: "Batches") -> "Batches":
         """What came between."""
-        return Batches(rows=self.rows - before.rows, runs=self.runs - before.runs)
+        return Batches(rows=self.rows - before.rows, runs=self.runs - before.runs, sizes=self.sizes - before.sizes)
 
 
 async def batches_of(address: str, models: list[str]) -> dict[str, Batches]:
@@ -40,5 +42,8 @@ async def batches_of(address: str, models: list[str]) -> dict[str, Batches]:
             answer = await ask(service_pb2.ModelStatisticsRequest(name=model), timeout=TIMEOUT_S)
             rows = sum(version.inference_count for version in answer.model_stats)
             runs = sum(version.execution_count for version in answer.model_stats)
-            found[model] = Batches(rows=rows, runs=runs)
+            sizes: Counter[int] = Counter()
+            for each in (batch for version in answer.model_stats for batch in version.batch_stats):
+                sizes[each.batch_size] += each.compute_infer.count
+            found[model] = Batches(rows=rows, runs=runs, sizes=sizes)
     return found

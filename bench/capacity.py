@@ -15,11 +15,14 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
-from bench.cli import INVALID, ROOT
+from bench.bystanders import Bystanders
+from bench.cli import INVALID, wide_console
 from bench.knee import Trial, find_knee, knee
 from bench.load import GeneratorError
 from bench.metric import STREAM_METRICS
+from bench.objective import Objective, objective_options
 from bench.offer import offer, trial_of
+from bench.plot import duration_axis
 from bench.pool import Totals
 from bench.progress import RunProgress
 from bench.repository import copy_model
@@ -52,7 +55,9 @@ class Search:
         async def measure(rate_per_s: float) -> Trial:
             async with progress.step(f"{rate_per_s:.0f}/s", self._seconds), self._server() as target:
                 await self._load(target, rate_per_s=None, seconds=WARMUP_S)
-                return trial_of(rate_per_s, await self._load(target, rate_per_s=rate_per_s, seconds=self._seconds))
+                others = Bystanders()
+                totals = await self._load(target, rate_per_s=rate_per_s, seconds=self._seconds)
+                return trial_of(rate_per_s, totals, others_cores=others.cores())
 
         async with progress.step("what a closed loop gets", WARMUP_S), self._server() as target:
             await self._load(target, rate_per_s=None, seconds=WARMUP_S)
@@ -75,38 +80,21 @@ class Search:
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.argument("model")
-@click.option("--p99-ms", type=click.FloatRange(min=0, min_open=True), required=True, help="The objective.")
+@objective_options
 @click.option("--target", type=click.Choice(TARGETS), default=TARGETS[0], show_default=True)
-@click.option("--rows", type=click.IntRange(min=1), default=1, show_default=True, help="Rows of one request.")
-@click.option("--seq", type=click.IntRange(min=1), default=32, show_default=True, help="Size of open dimensions.")
 @click.option("--seconds", type=click.FloatRange(min=0.1), default=10.0, show_default=True, help="Length of a trial.")
-@click.option("--seed", default=1, show_default=True, help="Seed of arrivals and request values.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("build/bench"), show_default=True)
-@click.option("--model-repository", type=click.Path(path_type=Path, exists=True), default=ROOT / "model_repository")
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on stdout.")
-def capacity(  # noqa: PLR0913 - one per flag
-    *,
-    model: str,
-    p99_ms: float,
-    target: str,
-    rows: int,
-    seq: int,
-    seconds: float,
-    seed: int,
-    out: Path,
-    model_repository: Path,
-    as_json: bool,
-) -> None:
-    """Find the highest rate of MODEL at which the p99 objective holds. Exit code 3: the generator fell behind."""
-    stream = Stream.model_validate(
-        {"class": "interactive", "tenant": "capacity", "model": model, "rows": rows, "seq": seq, "rate_per_s": 1}
-    )
+def capacity(objective: Objective, *, target: str, seconds: float, out: Path) -> None:
+    """Find the highest rate of MODEL at which the p99 objective holds.
+
+    Exit code 3: the generator fell behind, or others kept the machine busy.
+    """
+    model, p99_ms = objective.model, objective.p99_ms
     out.mkdir(parents=True, exist_ok=True)
     try:
         with tempfile.TemporaryDirectory(prefix="fairlane-capacity-") as scratch:
-            copy_model(model_repository, model, Path(scratch) / "models")
-            search = Search(stream, target, Path(scratch), seconds, seed)
+            copy_model(objective.model_repository, model, Path(scratch) / "models")
+            search = Search(objective.stream("capacity"), target, Path(scratch), seconds, objective.seed)
             with RunProgress(Console(stderr=True), f"{model} on {target}", 6 * seconds) as progress:
                 trials = asyncio.run(search.run(p99_ms, progress))
     except (FileNotFoundError, GeneratorError, TargetError, TritonStartError) as error:
@@ -115,7 +103,7 @@ def capacity(  # noqa: PLR0913 - one per flag
     facts = _facts(model, target, p99_ms, best, trials)
     write_json(facts, out / f"capacity-{model}.json")
     write_plot(trials, p99_ms, f"{model} on {target}", out / f"capacity-{model}.png")
-    if as_json:
+    if objective.as_json:
         click.echo(json.dumps(facts))
     else:
         _print(trials, p99_ms, best)
@@ -131,7 +119,7 @@ def _facts(model: str, target: str, p99_ms: float, best: Trial | None, trials: l
         "valid": all(trial.valid for trial in trials),
         "capacity_per_s": None if best is None else best.rate_per_s,
         "trials": [
-            {name: None if value != value else value for name, value in asdict(trial).items()}  # noqa: PLR0124 - NaN
+            {name: None if value != value else value for name, value in asdict(trial).items()} | {"valid": trial.valid}  # noqa: PLR0124 - NaN
             for trial in trials
         ],
     }
@@ -139,7 +127,7 @@ def _facts(model: str, target: str, p99_ms: float, best: Trial | None, trials: l
 
 def _print(trials: list[Trial], p99_ms: float, best: Trial | None) -> None:
     table = Table(header_style="bold")
-    for column in ("rate/s", "p99 ms", "answered", "lateness p99 ms", ""):
+    for column in ("rate/s", "p99 ms", "answered", "lateness p99 ms", "others' cores", ""):
         table.add_column(column, justify="right")
     for trial in sorted(trials, key=lambda each: each.rate_per_s):
         verdict = "holds" if trial.holds(p99_ms) else "too much"
@@ -148,9 +136,10 @@ def _print(trials: list[Trial], p99_ms: float, best: Trial | None) -> None:
             number(trial.p99_ms),
             f"{trial.ok_share:.1%}",
             number(trial.late_ms),
-            verdict if trial.valid else f"{verdict}, INVALID: the generator fell behind",
+            number(trial.others_cores),
+            verdict if trial.valid else f"{verdict}, INVALID: {trial.fault}",
         )
-    console = Console()
+    console = wide_console()
     console.print(table)
     lowest = min((trial.rate_per_s for trial in trials), default=0.0)
     found = f"{best.rate_per_s:.0f}/s" if best is not None else f"less than {lowest:.0f}/s"
@@ -163,12 +152,16 @@ def write_plot(trials: list[Trial], p99_ms: float, title: str, path: Path) -> No
     axes = figure.subplots()
     ordered = sorted(trials, key=lambda trial: trial.rate_per_s)
     axes.plot([each.rate_per_s for each in ordered], [each.p99_ms for each in ordered], "o-", color="#0072B2")
+    if invalid := [each for each in ordered if not each.valid]:
+        at, p99s_ms = [each.rate_per_s for each in invalid], [each.p99_ms for each in invalid]
+        axes.plot(at, p99s_ms, "o", color="#0072B2", markerfacecolor="white", label="invalid: means nothing")
     axes.axhline(p99_ms, color="#D55E00", linestyle="--", linewidth=1, label=f"objective: {p99_ms:g} ms")
     if (best := knee(trials, p99_ms)) is not None:
         axes.axvline(best.rate_per_s, color="#999999", linewidth=1, label=f"knee: {best.rate_per_s:.0f}/s")
     axes.set_yscale("log")
+    duration_axis(axes.yaxis)
     axes.set_xlabel("requests per second")
-    axes.set_ylabel("99th percentile, ms")
+    axes.set_ylabel("99th percentile")
     axes.set_title(title)
     axes.grid(visible=True, color="#eeeeee")
     axes.legend(frameon=False)

@@ -112,7 +112,7 @@ def compare(before: Path, after: Path, *, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps([change.facts() for change in changes], indent=2))
     else:
-        _console().print(comparison_table(changes))
+        wide_console().print(comparison_table(changes))
 
 
 def _changed(scenario: Scenario, rounds: int | None, scale: float) -> Scenario:
@@ -140,7 +140,7 @@ def _print(result: Result, facts: dict[str, Any] | None, out: Path) -> None:
     if facts is not None:
         click.echo(json.dumps(facts))
         return
-    console = _console()
+    console = wide_console()
     for table in result_tables(result):
         console.print(table)
     for line in (*validity_lines(result), *(verdict_line(verdict) for verdict in result.verdicts)):
@@ -148,6 +148,7 @@ def _print(result: Result, facts: dict[str, Any] | None, out: Path) -> None:
     console.print(f"report: {out / result.name}.html", soft_wrap=True)
 
 
-def _console() -> Console:
+def wide_console() -> Console:
+    """A console on which a table's numbers are not cut."""
     console = Console()
     return Console(width=max(MIN_WIDTH, console.width))

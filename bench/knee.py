@@ -18,7 +18,8 @@ class Trial:
         p99_ms: of what was served; unanswered requests are in it with their age.
         ok_share: part of the requests that was answered.
         late_ms: the generator's own p99 lateness.
-        valid: whether that lateness is within its bound.
+        others_cores: cores that processes of others kept busy meanwhile; NaN where that was not looked at.
+        fault: why the figures mean nothing; empty where they mean what they say.
     """
 
     rate_per_s: float
@@ -26,7 +27,13 @@ class Trial:
     p99_ms: float
     ok_share: float
     late_ms: float
-    valid: bool
+    others_cores: float
+    fault: str
+
+    @property
+    def valid(self) -> bool:
+        """Whether the load was the one asked for, and the machine was ours."""
+        return not self.fault
 
     def holds(self, p99_ms: float) -> bool:
         """Whether the objective was kept and (nearly) all were answered; NaN keeps nothing."""

@@ -1,12 +1,15 @@
 """One stream offered to one server by a generator process, and what came of it."""
 
+import math
 from pathlib import Path
 
 from bench.knee import Trial
 from bench.load import run_jobs
 from bench.metric import STREAM_METRICS
 from bench.pool import StreamPool, Totals
+from bench.result import LATENESS_SHARE_BOUND
 from bench.runner import OUTSTANDING
+from bench.scenario import OTHERS_CORES_BOUND
 from bench.stream import LATENESS_P99_BOUND_MS, Job, Stream
 
 
@@ -41,14 +44,20 @@ async def offer(
     return pool.totals(pool.everything)
 
 
-def trial_of(rate_per_s: float, totals: Totals) -> Trial:
+def trial_of(rate_per_s: float, totals: Totals, *, others_cores: float = math.nan) -> Trial:
     """What was asked for and what came of it, as the knee's search wants it."""
     p99_ms, late_ms = (STREAM_METRICS[name](totals) for name in ("p99_ms", "lateness_p99_ms"))
+    fault = ""
+    if not (late_ms <= LATENESS_P99_BOUND_MS or late_ms <= LATENESS_SHARE_BOUND * p99_ms):
+        fault = "the generator fell behind"
+    elif others_cores > OTHERS_CORES_BOUND:
+        fault = f"others kept {others_cores:.1f} cores busy"
     return Trial(
         rate_per_s=rate_per_s,
         offered_per_s=STREAM_METRICS["offered_per_s"](totals),
         p99_ms=p99_ms,
         ok_share=totals.counts["ok"] / max(1.0, totals.counts["arrived"]),
         late_ms=late_ms,
-        valid=late_ms <= LATENESS_P99_BOUND_MS or late_ms <= p99_ms / 20,
+        others_cores=others_cores,
+        fault=fault,
     )

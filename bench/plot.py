@@ -8,7 +8,9 @@ from typing import Any, Final
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter
 
 from bench.pool import StreamPool
 from bench.result import Result
@@ -32,7 +34,7 @@ def write_png(result: Result, path: Path) -> None:
     """The first stream's latency, as a distribution and over time, as PNG of 1650 x 780 pixels."""
     stream = next(iter(result.scenario.streams))
     figure = latency_figure(result, stream)
-    figure.suptitle(f"{result.scenario.title}: latency of `{stream}`", fontsize=11)
+    figure.suptitle(f"{result.scenario.title}: latency of {stream}", fontsize=11)
     figure.savefig(path, dpi=150)
 
 
@@ -41,6 +43,7 @@ def figures(result: Result) -> dict[str, Figure]:
     pictures = {f"Latency of {stream}": latency_figure(result, stream) for stream in result.scenario.streams}
     pictures["Answers in time against offered load, second by second"] = _goodput_figure(result)
     pictures["Answers per second by tenant"] = _share_figure(result)
+    pictures["Rows that Triton ran at a time"] = _batch_figure(result)
     return pictures
 
 
@@ -51,7 +54,7 @@ def latency_figure(result: Result, stream: str) -> Figure:
     for number, (target, phase, pool) in enumerate(_cells(result, stream)):
         style: dict[str, Any] = {
             "color": COLOURS[target],
-            "linestyle": LINES[list(result.scenario.phases).index(phase) % len(LINES)],
+            "linestyle": _line(result, phase),
         }
         totals = pool.totals(pool.everything)
         label = f"{target}, {phase}: p99 {readable_ms(totals.latency.percentile_ms(99))}"
@@ -62,15 +65,11 @@ def latency_figure(result: Result, stream: str) -> Figure:
         right.plot(at_s, p99_ms, linewidth=2, **style)
     _label(left, "latency, from the moment the request was due", "share of requests at or below")
     left.set_xscale("log")
-    left.xaxis.set_major_formatter(_ms_tick)
+    duration_axis(left.xaxis)
     left.axhline(0.99, color="#bbbbbb", linewidth=0.8, zorder=0)
-    _label(
-        right,
-        "due time, s from the start of the phase (unanswered: age at the end)",
-        "median (thin) and 99th percentile",
-    )
+    _label(right, "due time, s into the phase (unanswered: age at the end)", "median (thin) and 99th percentile")
     right.set_yscale("log")
-    right.yaxis.set_major_formatter(_ms_tick)
+    duration_axis(right.yaxis)
     figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=9, frameon=False)
     return figure
 
@@ -118,6 +117,29 @@ def _share_figure(result: Result) -> Figure:
     return figure
 
 
+def _batch_figure(result: Result) -> Figure:
+    """For each model the distribution of its batches' sizes; no line where a server keeps no account of them."""
+    models = sorted(result.scenario.models)
+    figure = _figure(len(models))
+    for axes, model in zip(figure.axes, models, strict=True):
+        for cell, pool in result.pools.items():
+            target, _, phase = cell.partition(".")
+            streams = (each for name, each in pool.streams.items() if result.scenario.streams[name].model == model)
+            sizes = next((each.batch_sizes for each in streams), None)
+            if not sizes:
+                continue
+            rows = sorted(sizes)
+            share = np.cumsum([sizes[size] for size in rows]) / sizes.total()
+            style: dict[str, Any] = {"color": COLOURS[Kind(target)], "linestyle": _line(result, phase)}
+            mean = sum(size * count for size, count in sizes.items()) / sizes.total()
+            label = f"{target}, {phase}: mean {mean:.1f}"
+            axes.step([0, *rows], [0, *share], where="post", linewidth=2, label=label, **style)
+        _label(axes, f"rows of a batch of {model}", "share of batches at or below")
+        if axes.lines:
+            axes.legend(fontsize=9, frameon=False, loc="lower right")
+    return figure
+
+
 def _tenant_per_s(result: Result, cell: str, tenant: str) -> float:
     streams = [name for name in result.pools[cell].streams if result.scenario.streams[name].tenant == tenant]
     return sum(result.value(f"{cell}.{name}.ok_per_s") for name in streams)
@@ -128,6 +150,12 @@ def _cells(result: Result, stream: str) -> Iterator[Cell]:
         if stream in pool.streams:
             target, _, phase = cell.partition(".")
             yield Kind(target), phase, pool.streams[stream]
+
+
+def _line(result: Result, phase: str) -> str:
+    """A phase's line; where there is one phase alone, nothing is to be told apart."""
+    phases = list(result.scenario.phases)
+    return "-" if len(phases) == 1 else LINES[phases.index(phase) % len(LINES)]
 
 
 def _figure(columns: int) -> Figure:
@@ -144,8 +172,19 @@ def _label(axes: Axes, across: str, up: str) -> None:
     axes.set_axisbelow(True)
 
 
-def _ms_tick(value_ms: float, _: float) -> str:
-    return f"{value_ms / 1e3:g} s" if value_ms >= 1000 else f"{value_ms:g} ms"
+class _Milliseconds(LogFormatter):
+    """Marks of a logarithmic axis, in the unit that a person would use; marks between decades where there is room."""
+
+    def __call__(self, value_ms: float, place: Any = None) -> str:
+        if not super().__call__(value_ms, place):
+            return ""
+        return f"{value_ms / 1e3:g} s" if value_ms >= 1000 else f"{value_ms:g} ms"
+
+
+def duration_axis(axis: Axis) -> None:
+    """Word the marks of a logarithmic axis of milliseconds."""
+    axis.set_major_formatter(_Milliseconds())
+    axis.set_minor_formatter(_Milliseconds())
 
 
 def readable_ms(value_ms: float) -> str:

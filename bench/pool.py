@@ -4,6 +4,7 @@ One set of weights is the pooled result, one is a single round, and random ones 
 written once and serves all three.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -82,6 +83,11 @@ class StreamPool:
     def shares(self, weights: Weights) -> Weights:
         """How often each round counts, for what is measured by the round: as often as its rows do on average."""
         return np.bincount(self.round_of_row, weights, minlength=len(self.rounds)) / self.rounds[0].bins
+
+    @property
+    def batch_sizes(self) -> Counter[int]:
+        """Runs of the stream's model at Triton by their rows, all rounds together."""
+        return sum((each.sizes for each in self._batches), Counter())
 
     def _batch_rows(self, weights: Weights) -> float:
         shares = self.shares(weights).tolist()

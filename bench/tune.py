@@ -12,13 +12,13 @@ from typing import Any, Final
 import click
 from rich.console import Console
 
-from bench.cli import INVALID, ROOT
+from bench.cli import INVALID
 from bench.halving import Search, Tuned
 from bench.load import GeneratorError
+from bench.objective import Objective, objective_options
 from bench.progress import RunProgress
 from bench.repository import copy_model
 from bench.setting import Setting, candidates
-from bench.stream import Stream
 from bench.trial_server import FULL_S, TrialError, TrialServer
 from bench.tune_table import explanation, print_tables
 from export.config import CONFIG_FILE, message_text, parse_config
@@ -33,52 +33,31 @@ EXPECTED_RUNS: Final = 50
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.argument("model")
-@click.option("--p99-ms", type=click.FloatRange(min=0, min_open=True), required=True, help="The objective.")
-@click.option("--rows", type=click.IntRange(min=1), default=1, show_default=True, help="Rows of one request.")
-@click.option("--seq", type=click.IntRange(min=1), default=32, show_default=True, help="Size of open dimensions.")
+@objective_options
 @click.option("--seconds", type=click.FloatRange(min=0.1), default=4.0, show_default=True, help="A run of the final.")
 @click.option("--rounds", type=click.IntRange(min=1), default=3, show_default=True, help="Rounds of the final.")
 @click.option("--cores", type=click.IntRange(min=1), default=lambda: len(os.sched_getaffinity(0)), help="To share out.")
-@click.option("--seed", default=1, show_default=True, help="Seed of arrivals and request values.")
-@click.option("--model-repository", type=click.Path(path_type=Path, exists=True), default=ROOT / "model_repository")
 @click.option("--dry-run", is_flag=True, help="Measure and print; leave config.pbtxt as it is.")
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on stdout.")
-def tune(  # noqa: PLR0913 - one per flag
-    *,
-    model: str,
-    p99_ms: float,
-    rows: int,
-    seq: int,
-    seconds: float,
-    rounds: int,
-    cores: int,
-    seed: int,
-    model_repository: Path,
-    dry_run: bool,
-    as_json: bool,
-) -> None:
+def tune(objective: Objective, *, seconds: float, rounds: int, cores: int, dry_run: bool) -> None:
     """Choose instances, threads and batch size of MODEL on this machine, and write them to its config.pbtxt.
 
     Exit code 3: the load was not the one asked for, and nothing is written.
     """
-    stream = Stream.model_validate(
-        {"class": "interactive", "tenant": "tune", "model": model, "rows": rows, "seq": seq, "rate_per_s": 1}
-    )
+    model, p99_ms = objective.model, objective.p99_ms
     try:
         with tempfile.TemporaryDirectory(prefix="fairlane-tune-") as scratch:
-            models = copy_model(model_repository, model, Path(scratch) / "models")
+            models = copy_model(objective.model_repository, model, Path(scratch) / "models")
             config = parse_config((models / model / CONFIG_FILE).read_text(encoding="utf-8"), model)
-            settings = candidates(Setting.of(config), cores, rows)
-            server = TrialServer(models, config, stream, seed)
+            settings = candidates(Setting.of(config), cores, objective.rows)
+            server = TrialServer(models, config, objective.stream("tune"), objective.seed)
             with RunProgress(Console(stderr=True), model, EXPECTED_RUNS * seconds) as progress:
                 tuned = asyncio.run(_search(server, settings, progress, p99_ms, seconds, rounds))
         written = tuned.valid and not dry_run and tuned.best is not tuned.finalists[0]
         if written:
-            write_setting(model_repository, model, tuned.best.setting, explanation(tuned, p99_ms))
+            write_setting(objective.model_repository, model, tuned.best.setting, explanation(tuned, p99_ms))
     except (ExportError, FileNotFoundError, GeneratorError, TrialError, TritonStartError) as error:
         raise click.ClickException(str(error)) from error
-    if as_json:
+    if objective.as_json:
         click.echo(json.dumps(_facts(model, p99_ms, tuned, written=written)))
     else:
         print_tables(Console(), tuned, p99_ms, written=written)

@@ -141,9 +141,23 @@ def _backends(backends: Any) -> Group:
                 f"  {'ready' if each['ready'] else 'not ready'}, {sum(each['in_flight'].values())} batches, "
                 f"{duration(each['work_s'])} of work",
                 (_breakers(each["breakers"]), "red"),
+                (_limit(each), "dim"),
             )
             for each in backends
         )
+    )
+
+
+def _limit(backend: Any) -> str:
+    """The adaptive limit, where it is between models: what it is, and why it moved last."""
+    if backend["models"] < 2:
+        return ""
+    about = backend["concurrency"]
+    ago_s = about["moved_ago_s"]
+    moved = "" if ago_s is None else f", moved {ago_s:.0f} s ago"
+    return (
+        f"\n  {about['lesser']} lesser batches; beside a more important model at most {int(about['limit'])}"
+        f"{moved}: {about['why']}"
     )
 
 

@@ -71,6 +71,11 @@ class ConcurrencyLimit:
         self._alone: dict[str, Estimator] = {}
         self._active_at: dict[tuple[str, int], float] = {}
 
+    @property
+    def gradient(self) -> float:
+        """What the limit is multiplied with where the important take too long: between 1/2 and 1, by the ratio."""
+        return min(1.0, max(0.5, TOLERANCE / self.ratio))
+
     def binds(self, model: str, rank: int, *, now: float) -> bool:
         """Whether batches of this model and class rank must keep to the limit: a more important one is active."""
         return any(
@@ -104,10 +109,8 @@ class ConcurrencyLimit:
         if service_s - expected_s > sample.wait_s:
             self._move(max(1.0, self.limit / 2), f"{sample.model} took longer than alone by over its wait", now)
         elif self.ratio > TOLERANCE:
-            factor = max(0.5, TOLERANCE / self.ratio)
-            self._move(
-                max(1.0, self.limit * factor), f"{sample.model} takes {self.ratio:.2g} times as long as alone", now
-            )
+            why = f"{sample.model} takes {self.ratio:.2g} times as long as alone"
+            self._move(max(1.0, self.limit * self.gradient), why, now)
         else:
             self._move(min(float(most), self.limit + STEP), f"{sample.model} is hardly slower than alone", now)
 

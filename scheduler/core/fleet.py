@@ -271,5 +271,7 @@ def _snapshot(backend: Backend) -> BackendSnapshot:
         for model, breaker in backend.breakers.items()
     }
     limit = backend.concurrency
-    concurrency = ConcurrencySnapshot(limit.limit, backend.lesser(), limit.ratio, limit.why, limit.moved_at)
+    concurrency = ConcurrencySnapshot(
+        limit.limit, backend.lesser(), limit.ratio, limit.gradient, limit.why, limit.moved_at
+    )
     return BackendSnapshot(backend.name, backend.state.ready, in_flight, backend.work_s(), breakers, concurrency)

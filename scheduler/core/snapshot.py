@@ -52,12 +52,14 @@ class BreakerSnapshot:
 class ConcurrencySnapshot:
     """The limit on lesser batches beside a more important model: how many there are, and why it moved last.
 
-    `ratio` is how many times as long the important model's batches take as alone; `moved_at` in monotonic seconds.
+    `ratio` is how many times as long the important model's batches take as alone, and `gradient` what the limit is
+    multiplied with for it; `moved_at` in monotonic seconds.
     """
 
     limit: float
     lesser: int
     ratio: float
+    gradient: float
     why: str
     moved_at: float
 

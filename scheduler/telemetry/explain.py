@@ -128,7 +128,8 @@ def _waited_behind(journey: Journey, journal: Journal) -> str:
     }
     if not batches:
         return (
-            "No batch of its model left meanwhile: every place at the backends was taken, or its tenant was at its cap."
+            "No batch of its model left meanwhile: every place at the backends was taken, its tenant was at its cap, "
+            "or its batch was kept back beside a more important model (the live page shows that limit)."
         )
     riders = Counter((mate.priority_class, mate.tenant) for batch in batches.values() for mate in batch.tickets)
     who = ", ".join(f"{count} of {name}/{tenant}" for (name, tenant), count in riders.most_common(4))

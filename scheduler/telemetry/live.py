@@ -118,7 +118,7 @@ class Live:
             "classes": self._classes(),
             "tenants": self._tenants(match.casefold(), top),
             "models": self._models(),
-            "backends": [asdict(backend) for backend in snapshot.backends],
+            "backends": self._backends(),
             "process": _rounded(asdict(self._window.of_process(RECENT_S))),
             "happenings": self._happenings.latest(),
             "point": self._history[-1] if self._history else None,
@@ -137,7 +137,8 @@ class Live:
                     "p99_s": rates.p99_s,
                 }
             )
-        return {"at": round(time.time(), 1), "classes": classes}
+        limits = {each.name: round(each.concurrency.limit, 2) for each in self._snapshot.backends}
+        return {"at": round(time.time(), 1), "classes": classes, "limits": limits}
 
     def _classes(self) -> list[dict[str, Any]]:
         settings = {each.name: each for each in self._settings.classes}
@@ -208,6 +209,23 @@ class Live:
             | _rounded(asdict(self._window.of_model(name, RECENT_S)))
             for name in sorted({*queued, *offered})
         ]
+
+    def _backends(self) -> list[dict[str, Any]]:
+        """As in the snapshot; also how many models it offers, and how long ago its limit moved (None: never)."""
+        now = self._loop.time()
+        told = []
+        for backend in self._snapshot.backends:
+            limit = backend.concurrency
+            about = self._recorder.backends.get(backend.name)
+            told.append(
+                asdict(backend)
+                | {
+                    "models": 0 if about is None else len(about.models),
+                    "concurrency": asdict(limit)
+                    | {"moved_ago_s": round(now - limit.moved_at, 1) if limit.moved_at else None},
+                }
+            )
+        return told
 
 
 def _shares(traffic: Traffic, service_s: float, due: float) -> dict[str, float | None]:

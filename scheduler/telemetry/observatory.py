@@ -8,11 +8,12 @@ from scheduler.config import Config
 from scheduler.core.settings import CoreSettings
 from scheduler.core.snapshot import Snapshot
 from scheduler.errors import StartError
+from scheduler.telemetry.family import State
 from scheduler.telemetry.journey import Journal
 from scheduler.telemetry.live import Live
 from scheduler.telemetry.logs import RequestLog
 from scheduler.telemetry.measures import Measures
-from scheduler.telemetry.metrics import Metrics, State
+from scheduler.telemetry.metrics import Metrics
 from scheduler.telemetry.process import ProcessWatch
 from scheduler.telemetry.recorder import Recorder, Tracer
 from scheduler.telemetry.tenants import TenantTable

@@ -2,6 +2,7 @@
 
 import asyncio
 import copy
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ import grpc.aio
 import pytest
 from tritonclient.grpc import service_pb2
 
+from bench.batches import Batches
 from bench.machine import Machine
 from bench.outcome import Outcome
 from bench.pool import PhasePool, StreamPool
@@ -51,7 +53,9 @@ class FakeKServe:
         response = service_pb2.ModelStatisticsResponse()
         # Two versions: what was answered so far, in runs of two rows.
         for _ in range(2):
-            response.model_stats.add(name="minilm", inference_count=len(self.seen), execution_count=len(self.seen) // 2)
+            runs = len(self.seen) // 2
+            model = response.model_stats.add(name="minilm", inference_count=len(self.seen), execution_count=runs)
+            model.batch_stats.add(batch_size=2).compute_infer.count = runs
         return response.SerializeToString()
 
     async def server_metadata(self, request: bytes, context: grpc.aio.ServicerContext) -> bytes:
@@ -182,7 +186,8 @@ def made_result(made_recording: Callable[..., Recording]) -> Callable[..., Resul
             streams = {}
             for name in scenario.phases[cell.split(".")[1]].streams:
                 recordings = [made_recording([latency_ms] * 100) for _ in range(2)]
-                streams[name] = StreamPool((change or {}).get(f"{cell}.{name}", recordings), 100.0)
+                batches = [Batches(rows=10, runs=4, sizes=Counter({1: 2, 4: 2}))] * 2
+                streams[name] = StreamPool((change or {}).get(f"{cell}.{name}", recordings), 100.0, batches)
             pools[cell] = PhasePool(streams, [usage if cell.startswith("fairlane") else None] * 2)
         return Result(
             name="made", scenario=scenario, machine=Machine.here(), seed=7, triton_version="fake",

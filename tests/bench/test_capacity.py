@@ -7,16 +7,22 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from matplotlib.figure import Figure
 
 from bench.capacity import capacity
 from bench.knee import Trial, find_knee, knee
+from bench.offer import trial_of
+from bench.plot import duration_axis
+from bench.pool import StreamPool
+from bench.recording import Recording
 from bench.target import Target
 
 
 def trial(rate_per_s: float, p99_ms: float, ok_share: float = 1.0) -> Trial:
     return Trial(
-        rate_per_s=rate_per_s, offered_per_s=rate_per_s, p99_ms=p99_ms, ok_share=ok_share, late_ms=0, valid=True
-    )
+        rate_per_s=rate_per_s, offered_per_s=rate_per_s, p99_ms=p99_ms, ok_share=ok_share, late_ms=0, others_cores=0,
+        fault="",
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("p99_ms", [50.0, 100.0, 500.0])
@@ -51,6 +57,33 @@ def test_a_rate_at_which_requests_are_refused_does_not_hold() -> None:
     assert not trial(1, math.nan).holds(5)
 
 
+@pytest.mark.parametrize(
+    ("late_ms", "others_cores", "fault"),
+    [
+        (9.0, 0.2, ""),
+        (9.0, math.nan, ""),
+        (11.0, 0.0, "the generator fell behind"),
+        (9.0, 1.46, "others kept 1.5 cores busy"),
+    ],
+)
+def test_a_trial_of_a_late_generator_or_a_busy_machine_means_nothing(
+    made_recording: Callable[..., Recording], late_ms: float, others_cores: float, fault: str
+) -> None:
+    pool = StreamPool([made_recording([30.0] * 100, late_ms=late_ms)], math.nan)
+    found = trial_of(100.0, pool.totals(pool.everything), others_cores=others_cores)
+    assert (found.fault, found.valid) == (fault, not fault)
+
+
+def test_marks_of_a_narrow_axis_are_in_milliseconds() -> None:
+    axes = Figure().subplots()
+    axes.set_yscale("log")
+    axes.set_ylim(20, 300)
+    duration_axis(axes.yaxis)
+    told = {mark.get_text() for mark in (*axes.get_yticklabels(), *axes.get_yticklabels(minor=True))}
+    assert {"20 ms", "100 ms", "200 ms"} <= told
+    assert all(text == "" or text.endswith(("ms", " s")) for text in told)
+
+
 def test_the_command_prints_and_draws_the_knee(
     monkeypatch: pytest.MonkeyPatch, kserve: Any, one_at_a_time: Callable[[float], Any], tmp_path: Path
 ) -> None:
@@ -71,6 +104,7 @@ def test_the_command_prints_and_draws_the_knee(
     assert "capacity at p99 <= 60000 ms:" in done.stdout, done.output
     facts = json.loads((tmp_path / "capacity-minilm.json").read_text())
     assert 0 < facts["capacity_per_s"] <= 120
+    assert {"fault", "valid", "others_cores"} <= facts["trials"][0].keys()
     assert (tmp_path / "capacity-minilm.png").read_bytes().startswith(b"\x89PNG")
 
 

@@ -29,8 +29,9 @@ class FakeServers:
         p99_ms = math.log(100) / left * 1e3 if left > 0 else math.nan
         share = 1.0 if left > 0 else 0.5
         return Trial(
-            rate_per_s=rate_per_s, offered_per_s=rate_per_s, p99_ms=p99_ms, ok_share=share, late_ms=0.0, valid=True
-        )
+            rate_per_s=rate_per_s, offered_per_s=rate_per_s, p99_ms=p99_ms, ok_share=share, late_ms=0.0,
+            others_cores=0.0, fault="",
+        )  # fmt: skip
 
 
 async def tuned(servers: FakeServers, settings: list[Setting], p99_ms: float = 100.0) -> Tuned:

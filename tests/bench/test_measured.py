@@ -2,6 +2,7 @@
 
 import math
 import operator
+from collections import Counter
 from collections.abc import Callable
 
 import numpy as np
@@ -99,6 +100,11 @@ def test_fairness_is_of_service_time_and_not_of_requests(made_recording: Make) -
 def test_what_does_not_exist_has_no_interval() -> None:
     nothing = Measured(math.nan, np.array([math.nan]), np.full(5, math.nan))
     assert all(math.isnan(end) for end in nothing.interval)
+
+
+def test_batches_between_two_moments_are_told_by_size() -> None:
+    before, after = Counter({1: 5, 4: 1}), Counter({1: 5, 4: 3, 8: 1})
+    assert Batches(rows=25, runs=9, sizes=after).since(Batches(rows=9, runs=6, sizes=before)).sizes == {4: 2, 8: 1}
 
 
 def test_rows_a_batch_are_those_of_all_rounds_together(made_recording: Make) -> None:

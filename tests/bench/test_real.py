@@ -13,7 +13,11 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
+from bench.batches import batches_of
 from bench.cli import bench
+from bench.offer import offer
+from bench.stream import Stream
+from bench.target import triton
 from tests.real_triton import ModelRepository
 
 SERVES = ["-m", "scheduler", "serve"]
@@ -37,6 +41,18 @@ def test_smoke_runs_on_triton_a_proxy_and_fairlane(
         assert metrics[f"{target}.both.hop_cpu_us_per_request"]["value"] > 0
     assert facts["triton_version"].startswith("2.")
     assert (tmp_path / "smoke" / "smoke.html").exists()
+
+
+async def test_sizes_of_batches_are_those_of_all_rows_and_runs(models: ModelRepository, tmp_path: Path) -> None:
+    models.add_identity("digits", "FP32", dims=[4], extra="dynamic_batching { }")
+    about = {"class": "interactive", "tenant": "t", "model": "digits", "rows": 2, "rate_per_s": 1}
+    stream, out = Stream.model_validate(about), tmp_path / "offered.json"
+    async with triton(models.path, log=tmp_path / "triton.log") as target:
+        await offer(target.grpc, stream, rate_per_s=None, seconds=0.3, seed=1, out=out)
+        found = (await batches_of(target.grpc, ["digits"]))["digits"]
+    assert found.runs == found.sizes.total() > 0
+    assert found.rows == sum(size * runs for size, runs in found.sizes.items())
+    assert min(found.sizes) >= 2
 
 
 def scheduler_with_triton(parent: psutil.Process) -> bool:

@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from bench.outcome import Outcome
-from bench.plot import over_time, readable_ms
+from bench.plot import figures, over_time, readable_ms
 from bench.pool import StreamPool
 from bench.recording import Recording
 from bench.report import write_report
@@ -70,11 +70,20 @@ def test_table_and_page_take_a_stream_without_a_single_answer(
 def test_the_page_is_self_contained(made_result: MakeResult, tmp_path: Path) -> None:
     write_report(made_result(), tmp_path)
     page = (tmp_path / "made.html").read_text()
-    assert page.count("data:image/svg+xml;base64,") == 4  # two streams' latencies, goodput, shares
+    assert page.count("data:image/svg+xml;base64,") == 5  # two streams' latencies, goodput, shares, batch sizes
     assert not re.search(r'(?:src|href)="(?!data:)', page)
     assert "p99 &lt;= 3 x alone" in page
     assert "<td>  p99 ms</td><td>5.00</td>" in page
     assert (tmp_path / "made.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_sizes_of_batches_are_drawn_for_each_target_and_phase(made_result: MakeResult) -> None:
+    (axes,) = figures(made_result())["Rows that Triton ran at a time"].axes
+    assert axes.get_xlabel() == "rows of a batch of minilm"
+    assert [line.get_label() for line in axes.lines] == [
+        f"{target}, {phase}: mean 2.5" for target in ("triton", "fairlane") for phase in ("alone", "flood")
+    ]
+    assert [list(values) for values in axes.lines[0].get_data()] == [[0, 1, 4], [0, 0.5, 1]]
 
 
 def test_json_holds_the_conditions_and_no_nan(made_result: MakeResult, made_recording: Make, tmp_path: Path) -> None:

@@ -1,9 +1,11 @@
 """The live page in a real browser, in front of a whole service."""
 
 import asyncio
+import re
 from pathlib import Path
 from typing import Any
 
+import pytest
 from playwright.async_api import expect
 
 HOSTILE = '<img src=x onerror="document.title=`owned`">'
@@ -39,6 +41,23 @@ async def test_a_flood_is_seen_while_it_lasts(serve: Any, open_page: Any, reques
     await asyncio.gather(*flood, return_exceptions=True)
     await expect(background.locator(".road output")).to_have_text("0 of 20,000 waiting")
     await expect(loud).to_contain_text("100 %")
+    assert complaints == []
+
+
+async def test_limit_across_models_is_seen_to_move_and_why(
+    serve: Any, open_page: Any, request_of: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scheduler.core.concurrency.QUIET_S", 1e-9)  # any pause between batches is a quiet spell
+    served = await serve()
+    page, complaints = await open_page(served)
+    limit = page.locator("#backends .limit")
+    await expect(limit).to_contain_text("beside a more important model at most 1: nothing is known yet")
+    for number in range(2):
+        await send(served, request_of([[number]]), "acme", "interactive")
+    await expect(limit).to_contain_text(re.compile(r"at most ([2-9]|\d\d+), moved at \d\d:\d\d:\d\d: quiet"))
+    picture = page.get_by_role("img", name=re.compile(r"fake: the limit was between 1 and ([2-9]|\d\d+) in"))
+    await expect(picture).to_be_visible()
+    assert "L" in str(await picture.locator(".p50").get_attribute("d"))
     assert complaints == []
 
 

@@ -2,13 +2,14 @@
 
 import asyncio
 import json
+import re
 from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
 
 from scheduler.cli import main
-from scheduler.commands.top import duration, share_bar, sparkline
+from scheduler.commands.top import _limit, duration, share_bar, sparkline
 from tests.edge.test_access import hashed
 
 
@@ -24,6 +25,23 @@ async def test_top_shows_classes_tenants_models_and_backends(serve: Any, request
     assert result.exit_code == 0, result.output
     for word in ("● ready", "interactive", "background", "[bold]acme", "two_instances", "fake"):
         assert word in result.output
+
+
+async def test_top_tells_the_limit_across_models_and_why_it_moved(
+    serve: Any, request_of: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scheduler.core.concurrency.QUIET_S", 1e-9)  # any pause between batches is a quiet spell
+    served = await serve()
+    told = (await run("top", "--once", "--http", served.addresses.http)).output
+    assert "beside a more important model at most 1: nothing is known yet" in told
+    for number in range(2):
+        await served.infer(request_of([[number]]), metadata=(("x-priority", "interactive"),))
+    told = (await run("top", "--once", "--http", served.addresses.http)).output
+    assert re.search(r"0 lesser batches; beside a more important model at most \d+, moved \d+ s ago: quiet", told)
+
+
+def test_one_model_by_itself_has_no_limit_to_show() -> None:
+    assert _limit({"models": 1}) == ""
 
 
 async def test_explain_tells_a_requests_story(serve: Any, request_of: Any) -> None:

@@ -159,3 +159,34 @@ async def test_reload_reaches_the_live_page_and_the_metrics(serve: Any, get: Any
     assert 'fairlane_queue_limit{class="gold"} 99.0' in (await get(served, "/metrics"))[1]
     (gold,) = served.app._observatory.live.state()["classes"]
     assert (gold["weight"], gold["max_queued"]) == (7, 99)
+
+
+async def test_limit_that_moved_is_told_with_why(
+    serve: Any, request_of: Any, get: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scheduler.core.concurrency.QUIET_S", 1e-9)  # any pause between batches is a quiet spell
+    served = await serve()
+    _, before = await read_states(served, "", 2)
+    assert before[-1]["backends"][0]["concurrency"] | {"lesser": 0} == {
+        "limit": 1.0,
+        "lesser": 0,
+        "ratio": 1.0,
+        "gradient": 1.0,
+        "why": "nothing is known yet",
+        "moved_at": 0.0,
+        "moved_ago_s": None,
+    }
+    for number in range(2):
+        await served.infer(request_of([[number]]), metadata=(("x-priority", "interactive"),))
+    _, after = await read_states(served, "", 2)
+    (backend,) = after[-1]["backends"]
+    places = backend["concurrency"]["limit"]
+    assert places > 2
+    assert backend["models"] == 5
+    assert backend["concurrency"]["why"] == "quiet"
+    assert backend["concurrency"]["moved_ago_s"] >= 0
+    assert after[-1]["point"]["limits"] == {"fake": places}
+    _, text = await get(served, "/metrics")
+    assert f'fairlane_lesser_batches_limit{{backend="fake"}} {places}' in text
+    assert 'fairlane_lesser_batches_limit_gradient{backend="fake"} 1.0' in text
+    assert 'fairlane_slowdown_ratio{backend="fake"} 1.0' in text

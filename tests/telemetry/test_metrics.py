@@ -8,7 +8,8 @@ import grpc
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from scheduler.telemetry.metrics import METRICS, document, published_name
+from scheduler.telemetry.metrics import document
+from scheduler.telemetry.table import METRICS
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "metrics.md"
 
@@ -30,7 +31,7 @@ def test_document_is_written_from_the_table() -> None:
 
 
 def test_names_follow_the_conventions() -> None:
-    names = [published_name(metric) for metric in METRICS]
+    names = [metric.published for metric in METRICS]
     assert len(set(names)) == len(names)
     assert all(name.startswith("fairlane_") for name in names)
     assert all(metric.meaning.endswith(".") for metric in METRICS)

@@ -288,13 +288,16 @@ function makeBackend() {
   const mark = element("span", "mark");
   const name = element("strong");
   const about = element("span", "quiet");
-  const item = element("li", "", mark, name, about);
-  item.parts = { mark, name, about };
+  const told = element("p", "quiet");
+  const picture = plot("moves");
+  const limit = element("div", "limit", told, picture);
+  const item = element("li", "", mark, name, about, limit);
+  item.parts = { mark, name, about, limit, told, picture };
   return item;
 }
 
 function updateBackend(item, backend) {
-  const { mark, name, about } = item.parts;
+  const { mark, name, about, limit } = item.parts;
   setText(name, backend.name);
   const batches = Object.values(backend.in_flight).reduce((sum, count) => sum + count, 0);
   const broken = Object.entries(backend.breakers).filter(([, breaker]) => breaker.state !== "closed")
@@ -302,6 +305,24 @@ function updateBackend(item, backend) {
   mark.dataset.level = !backend.ready ? "bad" : broken ? "note" : "good";
   setText(mark, MARKS[mark.dataset.level]);
   setText(about, `${backend.ready ? "ready" : "not ready"}, ${number(batches)} batches, ${duration(backend.work_s)} of work${broken}`);
+  limit.hidden = backend.models < 2; // with one model there is nothing to be limited beside
+  if (!limit.hidden) updateLimit(item.parts, backend);
+}
+
+/** What the adaptive limit is, what it did in the last minutes, and why it moved last. */
+function updateLimit({ told, picture }, backend) {
+  const { limit, lesser, ratio, why, moved_ago_s: ago } = backend.concurrency;
+  setText(told, `${number(lesser)} lesser batches; beside a more important model at most ${number(Math.floor(limit))}` +
+    (ago == null ? `: ${why}` : `, moved at ${clock(view.state.at - ago)}: ${why}`) +
+    (ratio > 1.005 ? ` (${number(ratio, 2)} times as long as alone)` : ""));
+  const values = view.history.map((point) => (point.limits || {})[backend.name]);
+  const known = values.filter((value) => value != null);
+  const highest = Math.max(2, ...known);
+  const y = (value) => 88 - (84 * value) / highest;
+  draw(picture, [{ key: "floor", className: "grid", d: "M0 88H300" }, { key: "limit", className: "p50", d: line(values, y) }]);
+  picture.setAttribute("aria-label", known.length
+    ? `${backend.name}: the limit was between ${number(Math.min(...known), 1)} and ${number(Math.max(...known), 1)} in the last five minutes`
+    : `${backend.name}: nothing is known of the limit yet`);
 }
 
 const MARKS = { good: "●", note: "▲", bad: "■" };

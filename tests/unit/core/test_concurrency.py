@@ -67,6 +67,14 @@ def test_one_stall_counts_for_no_more_than_its_bound_and_is_got_over():
     assert limit.limit == 4.0
 
 
+def test_the_gradient_follows_the_ratio_between_a_half_and_one():
+    limit = ConcurrencyLimit()
+    told = []
+    for limit.ratio in (1.0, TOLERANCE, 3.0, RATIO_MAX, 100.0):
+        told.append(limit.gradient)
+    assert told == [1.0, 1.0, TOLERANCE / 3, TOLERANCE / RATIO_MAX, 0.5]
+
+
 def test_what_never_ran_alone_is_first_thought_to_be_slowed_by_all_that_is_beside_it():
     limit = ConcurrencyLimit()
     learn(limit, 0.04, 3, times=10)

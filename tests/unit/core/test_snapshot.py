@@ -24,7 +24,7 @@ def test_a_snapshot_tells_all_of_the_state():
     dispatched(core)
     core.complete(1, Verdict.SUCCEEDED, now=0.5)
     core.submit(make_ticket("background", "a", ticket_id=3, queue_bytes=5), now=0.5)
-    limit = ConcurrencySnapshot(1.0, 1, 1.0, "nothing is known yet", 0.0)
+    limit = ConcurrencySnapshot(1.0, 1, 1.0, 1.0, "nothing is known yet", 0.0)
     assert core.snapshot() == Snapshot(
         queued=2,
         queue_bytes=5,
