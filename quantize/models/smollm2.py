@@ -1,4 +1,4 @@
-"""smollm2: weights in blocks of 32 with a scale each; activations stay FP32 between the products.
+"""smollm2: the matrices in the 4 bits that the source has, the output product in 8; FP32 between the products.
 
 Decoding one token reads every weight once for few sums, so that its time is the weights' size. The kernel quantizes
 activations itself, 32 numbers of one token at a time: a row's answer does not depend on its company.
@@ -43,10 +43,10 @@ DIVERGENCE: Final = 0.03
 class SmolLM2Task:
     """The task of smollm2. See `quantize.task.Task`."""
 
-    recipe: Recipe = WeightOnly(bits=8)
+    recipe: Recipe = WeightOnly(bits=8, keep_grid=True)
     candidates: Mapping[str, Recipe] = {
         "weights, 8 bits": WeightOnly(bits=8),
-        "weights, 8 bits, blocks of 128": WeightOnly(bits=8, block=128),
+        "weights, 4 bits as in the source": WeightOnly(bits=8, keep_grid=True),
         "weights, 4 bits": WeightOnly(bits=4),
         "dynamic": Dynamic(),
     }
@@ -65,7 +65,8 @@ class SmolLM2Task:
     def outcomes(self, answers: FloatArray, fp32: FloatArray, built: Path, split: Split) -> Outcomes:
         """For each passage, as means over its tokens: log-likelihood of the next one, KL(FP32 || model), agreement."""
         del built
-        every = [_outcome(*one, np.array(tokens)) for *one, tokens in zip(answers, fp32, passages(split), strict=True)]
+        samples = zip(answers, fp32, passages(split), strict=True)
+        every = [_outcome(logits, reference, np.array(tokens)) for logits, reference, tokens in samples]
         return {name: np.array([one[name] for one in every], np.float32) for name in every[0]}
 
     def figures(self, model: Runner) -> Mapping[str, float]:

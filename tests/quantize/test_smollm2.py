@@ -36,16 +36,15 @@ def test_model_that_knows_nothing_has_the_likelihood_of_a_guess() -> None:
 def test_divergence_is_that_from_fp32_to_the_model() -> None:
     fp32, model = (np.full((TOKENS, VOCABULARY), -1e4, np.float32) for _ in range(2))
     fp32[:, 0] = model[:, :2] = 0
-    outcomes = TASK.outcomes(
-        *(np.broadcast_to(one, (PASSAGES["choose"], *one.shape)) for one in (model, fp32)), Path(), "choose"
-    )
+    answers, reference = (np.broadcast_to(one, (PASSAGES["choose"], *one.shape)) for one in (model, fp32))
+    outcomes = TASK.outcomes(answers, reference, Path(), "choose")
     assert outcomes[KL].tolist() == pytest.approx([math.log(2)] * PASSAGES["choose"])
 
 
 def test_shorter_rows_are_padded_and_masked_on_the_left() -> None:
-    short, long = (prompt_feed([list(range(1, count + 1))]) for count in (1, 1))
-    long |= {name: np.ones((1, 3, 4, 64), np.float32) for name in long if name.startswith("past")}
-    long["attention_mask"] = np.ones((1, 5), np.int64)
+    short = prompt_feed([[1]])
+    cached = {name: np.ones((1, 3, 4, 64), np.float32) for name in short if name.startswith("past")}
+    long = {**short, **cached, "attention_mask": np.ones((1, 5), np.int64)}
     together = _together([short, long])
     assert together["attention_mask"].tolist() == [[0, 0, 0, 0, 1], [1, 1, 1, 1, 1]]
     assert together["past_key_0"].shape == (2, 3, 4, 64)
