@@ -21,6 +21,7 @@ FOLDERS: Final = {
     "scikit-learn": ("sklearn", "datasets/images"),
     "matplotlib": ("matplotlib", "mpl-data/sample_data"),
     "scikit-image": ("skimage", "data"),
+    "foolbox": ("foolbox", "data"),
 }
 
 Box = tuple[int, int, int, int]

@@ -36,6 +36,23 @@ class AtLeast:
 
 
 @dataclass(frozen=True)
+class AtMost:
+    """The INT8 model's score must not pass a bound."""
+
+    score: str
+    bound: float
+
+    def refusal(self, fp32: Measure, int8: Measure) -> str | None:
+        """See `Limit`."""
+        del fp32
+        got = int8.scores[self.score]
+        # As above: a NaN is refused.
+        if got <= self.bound:
+            return None
+        return f"{self.score}: expected at most {self.bound:.4f}, got {got:.4f}, over by {got - self.bound:.4f}"
+
+
+@dataclass(frozen=True)
 class MayFall:
     """The INT8 model's score may be lower than the FP32 model's, but not by more than this."""
 

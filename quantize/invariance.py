@@ -31,9 +31,11 @@ def cosine(first: FloatArray, second: FloatArray) -> FloatArray:
 
     Of a row of zeros, which has no direction: 1 with another, else 0.
     """
-    one, other = (values.reshape(len(values), -1).astype(np.float64) for values in (first, second))
-    lengths = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
-    equal = (one == other).all(axis=1)
-    return np.asarray(
-        np.where(lengths == 0, equal, (one * other).sum(axis=1) / np.where(lengths == 0, 1, lengths)), dtype=np.float32
-    )
+    # Row by row: the rows of a language model's answers are millions of numbers long, and twice that in FP64.
+    return np.array([_row_cosine(*rows) for rows in zip(first, second, strict=True)], dtype=np.float32)
+
+
+def _row_cosine(first: FloatArray, second: FloatArray) -> float:
+    one, other = (row.ravel().astype(np.float64) for row in (first, second))
+    length = float(np.linalg.norm(one) * np.linalg.norm(other))
+    return float(one @ other / length) if length else float((one == other).all())

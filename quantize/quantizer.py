@@ -21,6 +21,7 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from export.definition import Feed
 from export.graph import GraphError, read_graph, write_graph
+from quantize.grid import INT8_ACCURACY, on_grid, quantize_on_grid
 from quantize.layers import layers, quantized
 from quantize.observe import observe
 from quantize.per_token import is_per_token, quantize_per_token, replace_nodes
@@ -31,8 +32,6 @@ from quantize.smooth import smooth
 Calibration = Callable[[], Iterable[Feed]]
 
 CALIBRATORS: Final = {"minmax": CalibrationMethod.MinMax, "entropy": CalibrationMethod.Entropy}
-# Of MatMulNBits: multiply in int8, not in FP32.
-INT8_ACCURACY: Final = 4
 
 
 class FeedReader(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime ships no types
@@ -177,6 +176,10 @@ def _weight_only(recipe: WeightOnly, model: onnx.ModelProto, names: Sequence[str
         # Imported late, as it configures the root logger when it is imported.
         from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer  # noqa: PLC0415
 
+    if recipe.keep_grid:
+        kept = on_grid(model, names)
+        quantize_on_grid(model, kept)
+        names = [name for name in names if name not in kept]
     products = {node.name for node in model.graph.node if node.op_type == "MatMul"}
     kept_out = [name for name in products if name not in names]
     quantizer = MatMulNBitsQuantizer(

@@ -18,12 +18,12 @@ from export.errors import ExportError
 from export.repository import FP32_FILE
 from export.session import open_session
 from quantize.gate import judge
-from quantize.interval import Interval, interval
+from quantize.interval import Interval
 from quantize.invariance import BATCH_COSINE, BATCH_LIMIT, batch_cosine_min
 from quantize.latency import medians_ms
 from quantize.quantizer import quantize_graph
+from quantize.score import intervals, scores
 from quantize.task import Runner, Task
-from quantize.verdict import scores
 
 FP32: Final = "FP32"
 # Two measurements of one model on a busy machine differ by this much.
@@ -102,11 +102,13 @@ def _trials(
         for name, median_ms in zip(runners, medians_ms(list(runners.values()), feed), strict=True):
             latency[name][shape] = median_ms
     trials: list[Trial] = []
-    answers: dict[str, FloatArray] = {}
+    reference: FloatArray | None = None
     for name, runner in runners.items():
         step(f"comparing accuracy: {name}")
-        answers[name] = task.answers(runner, built, "choose")
-        outcomes = task.outcomes(answers[name], answers[FP32], built, "choose")
+        answers = task.answers(runner, built, "choose")
+        # FP32 is the first. Only its answers are kept: a language model's are gigabytes.
+        reference = answers if reference is None else reference
+        outcomes = task.outcomes(answers, reference, built, "choose")
         measure = Measure(
             size_bytes=sizes[name],
             latency_ms=latency[name],
@@ -115,7 +117,7 @@ def _trials(
                 **task.figures(runner),
                 BATCH_COSINE: batch_cosine_min(runner, task.companies(built)),
             },
-            intervals={score: interval(values) for score, values in outcomes.items() if len(values) > 1},
+            intervals=intervals(outcomes),
         )
         fp32 = trials[0] if trials else None
         trials.append(_trial(task, name, measure, measure if fp32 is None else _as_measure(fp32)))

@@ -5,15 +5,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from export.card import Measure, ModelCard, Quantization, read_card
-from export.definition import FloatArray
 from export.repository import FP32_FILE, MODEL_FILE, Repository, built_folder
 from export.session import Session, open_session
 from quantize.gate import judge
-from quantize.interval import interval
 from quantize.invariance import BATCH_COSINE, BATCH_LIMIT, batch_cosine_min
 from quantize.latency import medians_ms
 from quantize.quantizer import quantize_graph
 from quantize.recipe import Recipe
+from quantize.score import intervals, losses, scores
 from quantize.task import Outcomes, Task
 
 Step = Callable[[str], None]
@@ -89,7 +88,7 @@ def judged(task: Task, recipe: Recipe, built: Path, int8: Path, step: Step) -> Q
         recipe=recipe.summary,
         fp32=before,
         int8=after,
-        falls={name: interval(lost) for name, lost in _falls(outcomes[0], outcomes[1]).items()},
+        falls=losses(outcomes[0], outcomes[1]),
         refusals=judge((*task.limits, BATCH_LIMIT), before, after),
     )
 
@@ -103,15 +102,5 @@ def _measure(path: Path, latency_ms: Mapping[str, float], outcomes: Outcomes, fi
         size_bytes=path.stat().st_size,
         latency_ms=dict(latency_ms),
         scores={**scores(outcomes), **figures},
-        intervals={name: interval(values) for name, values in outcomes.items() if len(values) > 1},
+        intervals=intervals(outcomes),
     )
-
-
-def scores(outcomes: Outcomes) -> dict[str, float]:
-    """The mean of each outcome over the samples."""
-    return {name: float(values.mean()) for name, values in outcomes.items()}
-
-
-def _falls(before: Outcomes, after: Outcomes) -> dict[str, FloatArray]:
-    """By how much each sample fell, for each score that has more than one."""
-    return {name: values - after[name] for name, values in before.items() if len(values) > 1}

@@ -1,8 +1,9 @@
 """efficientnet_lite0: static INT8, calibrated, compared and judged on crops of different pictures.
 
-The pictures are photographs that packages carry: scikit-learn, matplotlib and scikit-image. None has a label of
-ImageNet, so what is judged is whether INT8 names what FP32 names. Crops of one picture are alike: the intervals are
-over crops, and would be wider over pictures.
+The pictures are photographs that packages carry. Those of scikit-learn, matplotlib and scikit-image, to calibrate and
+to choose on, mostly show what is in no class of ImageNet, where FP32 itself is unsure; those of foolbox, to judge on,
+are of classes of ImageNet. What counts is whether INT8 names what FP32 names. Crops of one picture are alike: the
+intervals are over crops, and would be wider over pictures.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -34,8 +35,6 @@ PICTURES: Final[Mapping[Split, tuple[tuple[str, str], ...]]] = {
         ("scikit-image", "hubble_deep_field.jpg"),
         ("scikit-image", "rocket.jpg"),
         ("scikit-image", "brick.png"),
-    ),
-    "judge": (
         ("scikit-learn", "flower.jpg"),
         ("scikit-image", "astronaut.png"),
         ("scikit-image", "coffee.png"),
@@ -43,9 +42,16 @@ PICTURES: Final[Mapping[Split, tuple[tuple[str, str], ...]]] = {
         ("scikit-image", "retina.jpg"),
         ("scikit-image", "grass.png"),
     ),
+    # The number behind is the class.
+    "judge": tuple(
+        ("foolbox", f"imagenet_{place:02d}_{label}.jpg")
+        for place, label in enumerate(
+            (243, 559, 438, 990, 949, 853, 609, 609, 915, 455, 541, 630, 741, 471, 129, 99, 251, 22, 317, 305)
+        )
+    ),
 }
 CALIBRATION_CROPS: Final = 40
-CROPS: Final = 50
+CROPS: Final[Mapping[Split, int]] = {"choose": 30, "judge": 25}
 ROWS: Final = 16
 AGREEMENT: Final = 0.92
 # The stem, the first depthwise convolution and the one that narrows it: 1,664 weights, and two thirds of the error.
@@ -74,7 +80,7 @@ class EfficientNetTask:
     def answers(self, model: Runner, built: Path, split: Split) -> FloatArray:
         """Logits FP32 [n, 1000]."""
         del built
-        images = _images(PICTURES[split], CROPS)
+        images = _images(PICTURES[split], CROPS[split])
         batches = [images[start : start + ROWS] for start in range(0, len(images), ROWS)]
         return np.concatenate([model.run({"image": batch}) for batch in batches])
 
@@ -92,13 +98,14 @@ class EfficientNetTask:
     def companies(self, built: Path) -> Iterable[Company]:
         """Crops of several pictures in one batch."""
         del built
-        image = _images(PICTURES["choose"], CROPS)[:: CROPS // 4][:ROWS]
+        every = _images(PICTURES["choose"], CROPS["choose"])
+        image = every[:: len(every) // ROWS][:ROWS]
         yield [{"image": image[row : row + 1]} for row in range(len(image))], {"image": image}
 
     def latency_feeds(self, built: Path) -> Mapping[str, Feed]:
         """Crops, by how many."""
         del built
-        image = _images(PICTURES["choose"], CROPS)
+        image = _images(PICTURES["choose"], CROPS["choose"])
         return {str(rows): {"image": image[:rows]} for rows in (1, ROWS)}
 
     def peers(self) -> Mapping[str, Peer]:

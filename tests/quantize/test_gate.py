@@ -1,7 +1,7 @@
 import pytest
 
 from export.card import Measure
-from quantize.gate import AtLeast, MayFall, judge
+from quantize.gate import AtLeast, AtMost, Limit, MayFall, judge
 
 
 def measure(score: float) -> Measure:
@@ -28,8 +28,14 @@ def test_fall_beyond_the_allowance_is_refused_saying_by_how_much() -> None:
     assert refusal == "score: fell by 0.0200 from 0.9900 to 0.9700, expected at most 0.0050, over by 0.0150"
 
 
-@pytest.mark.parametrize("limit", [AtLeast("score", 0.5), MayFall("score", 0.5)])
-def test_score_that_is_no_number_is_refused(limit: AtLeast | MayFall) -> None:
+def test_score_above_what_is_allowed_is_refused_saying_by_how_much() -> None:
+    assert AtMost("score", 0.03).refusal(measure(0.0), measure(0.03)) is None
+    refusal = AtMost("score", 0.03).refusal(measure(0.0), measure(0.05))
+    assert refusal == "score: expected at most 0.0300, got 0.0500, over by 0.0200"
+
+
+@pytest.mark.parametrize("limit", [AtLeast("score", 0.5), AtMost("score", 0.5), MayFall("score", 0.5)])
+def test_score_that_is_no_number_is_refused(limit: Limit) -> None:
     assert limit.refusal(measure(1.0), measure(float("nan"))) is not None
 
 

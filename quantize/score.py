@@ -1,0 +1,44 @@
+"""Scores: what a model's samples came to, summed up, with 95 % intervals.
+
+A score is the mean of an outcome over the samples. Perplexity is e to the mean negative log-likelihood of a token
+(Jelinek et al., 1977), and so are the ends of its interval.
+"""
+
+from typing import Final
+
+import numpy as np
+
+from export.definition import FloatArray
+from quantize.interval import Interval, interval
+from quantize.task import Outcomes
+
+LOG_LIKELIHOOD: Final = "log_likelihood"
+PERPLEXITY: Final = "perplexity"
+# Kullback-Leibler divergence from FP32's distribution, in nats. Of all other outcomes higher is better.
+KL: Final = "kl"
+
+
+def scores(outcomes: Outcomes) -> dict[str, float]:
+    """The mean of each outcome over the samples, and perplexity where there is a log-likelihood."""
+    found = {name: float(values.mean()) for name, values in outcomes.items()}
+    if LOG_LIKELIHOOD in found:
+        found[PERPLEXITY] = float(np.exp(-found[LOG_LIKELIHOOD]))
+    return found
+
+
+def intervals(outcomes: Outcomes) -> dict[str, Interval]:
+    """The interval of each score that is about more than one sample."""
+    found = {name: interval(values) for name, values in outcomes.items() if len(values) > 1}
+    if LOG_LIKELIHOOD in found:
+        low, high = found[LOG_LIKELIHOOD]
+        found[PERPLEXITY] = (float(np.exp(-high)), float(np.exp(-low)))
+    return found
+
+
+def losses(before: Outcomes, after: Outcomes) -> dict[str, Interval]:
+    """The interval of what was lost, sample against sample, for each outcome of more than one; below 0 is gained."""
+    return {name: interval(_lost(name, values, after[name])) for name, values in before.items() if len(values) > 1}
+
+
+def _lost(name: str, before: FloatArray, after: FloatArray) -> FloatArray:
+    return after - before if name == KL else before - after
