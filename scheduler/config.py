@@ -193,7 +193,8 @@ class TenantConfig(_Settings):
     )
     admin: bool = Field(
         default=False,
-        description="Whether it may load and unload models, change settings and register shared memory; includes `monitor`.",
+        description="Whether it may load and unload models, change settings and register shared memory; "
+        "includes `monitor`.",
     )
     monitor: bool = Field(
         default=False,
