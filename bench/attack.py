@@ -164,7 +164,7 @@ async def _measured(models: Path, kinds: tuple[str, ...], about: dict[str, Any])
 
 
 def _table(results: dict[str, Result]) -> Table:
-    table = Table(title="p99 of a tenant in ms, median over the rounds: alone, and during an attack")
+    table = Table(title="p99 of a tenant in ms, alone and during an attack; what the scheduler grew by")
     headings = (
         "attack",
         "times",
