@@ -82,7 +82,7 @@ async def visit(address: str, body: bytes, per_s: float, seconds: float) -> Visi
             else:
                 told.lost[end.code.name] = told.lost.get(end.code.name, 0) + 1
 
-        wire.call(body, ended)
+        wire.call(body, [ended])
 
     began = loop.time()
     for number in range(int(per_s * seconds)):
