@@ -1,8 +1,8 @@
 """Coverage-guided fuzzing of what is read from strangers: `make fuzz` (atheris, libFuzzer's engine).
 
 Any bytes as a message: parsed, classified, checked, merged with itself and split; only the documented errors come out.
-The properties with hypothesis (test_hostile.py) make requests that are nearly right; this finds the branches between.
-`python -m tests.edge.fuzz CORPUS -max_total_time=60` takes libFuzzer's options, and begins with requests that are right.
+The properties (test_hostile.py) make requests that are nearly right; this looks for the branches between. It starts
+with requests that are right, and takes libFuzzer's options: `python -m tests.edge.fuzz CORPUS -max_total_time=60`.
 """
 
 import sys
@@ -36,7 +36,8 @@ def one(data: bytes) -> None:
         CLASSIFIER.classify(request, {HEADERS[data[0] % len(HEADERS)]: value.decode("latin-1")}, None, dict)
         found = SHAPES.of(request, SPEC, request.ByteSize())
     except RequestError as refused:
-        assert str(refused)
+        if not str(refused):
+            raise AssertionError("a refusal without a word") from refused
         return
     if merge_key(request, SPEC) is not None:
         rows = found.rows
