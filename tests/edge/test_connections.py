@@ -23,7 +23,7 @@ from scheduler.triton.fake import FakeModel, FakeTriton
 ROOT = Path(__file__).parents[2]
 READY = re.compile(rb"fairlane is ready: gRPC on (\S+),")
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-DATA, HEADERS, SETTINGS, ACK, END_STREAM, END_HEADERS = 0, 1, 4, 1, 1, 4
+DATA, HEADERS, SETTINGS, PING, ACK, END_STREAM, END_HEADERS = 0, 1, 4, 6, 1, 1, 4
 PAGE = os.sysconf("SC_PAGE_SIZE")
 MANY = 10_000
 # Of the process that connects: its own files, channels, and the fake Triton.
@@ -171,4 +171,24 @@ async def test_peer_that_stopped_in_the_middle_of_a_message_is_closed(
     await asyncio.get_running_loop().sock_sendall(peer, headers + data[: len(data) // 2])
     await closed_by_the_server(peer)
     assert served.triton.requests == []
+    assert rows_of(await served.infer(request_of([[1]]))) == [[1]]
+
+
+async def test_peer_that_says_nothing_is_closed_before_the_handshake(
+    serve: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "HANDSHAKE_S", 0.3)
+    served = await serve()
+    host, _, port = served.addresses.grpc.rpartition(":")
+    peer = socket.socket()
+    peer.setblocking(False)
+    await asyncio.get_running_loop().sock_connect(peer, (host, int(port)))
+    await closed_by_the_server(peer)
+
+
+async def test_peer_that_pings_without_pause_is_closed(serve: Any, request_of: Any, rows_of: Any) -> None:
+    served = await serve()
+    peer = await agreed(served.addresses.grpc)
+    await asyncio.get_running_loop().sock_sendall(peer, b"".join(frame(PING, 0, 0, bytes([n] * 8)) for n in range(20)))
+    await closed_by_the_server(peer)
     assert rows_of(await served.infer(request_of([[1]]))) == [[1]]
