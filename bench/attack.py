@@ -173,7 +173,7 @@ def _table(results: dict[str, Result]) -> Table:
         "attacked/alone",
         f"within {BOUND:g}x",
         "lost",
-        "scheduler grew",
+        "grew",
     )
     for heading in headings:
         table.add_column(heading, justify="left" if heading == "attack" else "right")
