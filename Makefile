@@ -8,8 +8,9 @@ STAMP := $(VENV)/.installed
 TRITON_STAMP := $(VENV)/triton/.installed
 MODELS := minilm digits
 SOAK_S ?= 1800
+FUZZ_S ?= 600
 
-.PHONY: help setup test soak lint format serve export quantize bench bench-smoke bench-micro core-coverage mutation models
+.PHONY: help setup test soak fuzz lint format serve export quantize bench bench-smoke bench-micro core-coverage mutation models
 .PHONY: quantize-search quantize-report screenshot triton-container clean
 
 help: ## this list
@@ -93,6 +94,11 @@ mutation: setup ## mutants of the core against its unit tests; MUTANTS="schedule
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements/constraints.txt -e '.[mutation]'
 	$(BIN)/python -m mutmut run $(MUTANTS)
 	$(BIN)/python -m mutmut results
+
+fuzz: setup ## coverage-guided fuzzing of what is read from strangers, for FUZZ_S seconds; finds stay in build/fuzz
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements/constraints.txt -e '.[fuzz]'
+	@mkdir -p build/fuzz/corpus
+	$(BIN)/python -m tests.edge.fuzz build/fuzz/corpus -max_total_time=$(FUZZ_S) -artifact_prefix=build/fuzz/
 
 screenshot: models ## docs/live.png: the live page during a flood
 	$(BIN)/python -m tests.page.live_png docs/live.png

@@ -149,7 +149,7 @@ class App:
         host, port = split_address(self._config.listen.http)
         if self._observatory is not None:
             await stack.enter_async_context(self._observatory.watching())
-        side = HttpSide(lambda: self.ready, self.snapshot, self._service.authenticate, self._observatory)
+        side = HttpSide(lambda: self.ready, self.snapshot, self._service.check_monitor, self._observatory)
         stack.push_async_callback(side.stop)
         try:
             return f"{host}:{await side.start(host, port)}"

@@ -192,7 +192,13 @@ class TenantConfig(_Settings):
         default=(), description="Common or alternative names of its client certificates (with `listen.tls.client_ca`)."
     )
     admin: bool = Field(
-        default=False, description="Whether it may load and unload models, change settings and register shared memory."
+        default=False,
+        description="Whether it may load and unload models, change settings and register shared memory; "
+        "includes `monitor`.",
+    )
+    monitor: bool = Field(
+        default=False,
+        description="Whether its key opens the HTTP side (live page, metrics, state), which tells of all tenants.",
     )
 
     @field_validator("api_keys")

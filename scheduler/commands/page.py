@@ -19,7 +19,7 @@ SILENCE_S: Final = 10.0
 
 def page_options(command: Callable[..., None]) -> Callable[..., None]:
     """Options of a command that asks a running Fairlane."""
-    command = click.option("--api-key", envvar="FAIRLANE_API_KEY", show_envvar=True, help="Key of a tenant.")(command)
+    command = click.option("--api-key", envvar="FAIRLANE_API_KEY", show_envvar=True, help="Key of a monitor.")(command)
     return click.option(
         "--http",
         default=DEFAULT_HTTP,

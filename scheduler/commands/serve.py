@@ -1,9 +1,12 @@
 """`fairlane serve`: run the scheduler until it is told to stop."""
 
 import asyncio
+import contextlib
 import gc
+import os
 import resource
 import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -45,6 +48,7 @@ def serve(
         drained = asyncio.run(_run(config, lambda: load(config_path, overrides)))
     except StartError as error:
         raise click.ClickException(str(error)) from None
+    _drop_unwritten()
     if not drained:
         raise click.ClickException(f"requests were still unanswered after {config.limits.drain_s:g} s; they were ended")
 
@@ -82,7 +86,7 @@ async def _run(config: Config, read: Callable[[], Config]) -> bool:
         starting.cancel()
         await asyncio.gather(starting, return_exceptions=True)
     stopping.cancel()
-    click.echo("stopping: finishing accepted requests", err=True)
+    _tell("stopping: finishing accepted requests", err=True)
     return await app.stop()
 
 
@@ -90,10 +94,25 @@ async def _start(app: App) -> None:
     """Start, and print the one line when requests can be answered."""
     addresses = await app.start()
     if not app.ready:
-        click.echo("waiting for a backend to be ready", err=True)
+        _tell("waiting for a backend to be ready", err=True)
         await app.until_ready()
     _quiet_collector()
-    click.echo(_ready_line(addresses))
+    _tell(_ready_line(addresses))
+
+
+def _tell(line: str, *, err: bool = False) -> None:
+    """Print a line where somebody takes it: a full disk or a closed pipe is no reason to stop, or to stop halfway."""
+    with contextlib.suppress(OSError):
+        click.echo(line, err=err)
+
+
+def _drop_unwritten() -> None:
+    """Let go of what could not be written; the interpreter would try again at its end, and end with an error."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _allow_many_connections() -> None:

@@ -19,6 +19,7 @@ NAME_LENGTH: Final = 128
 TENANT_HEADERS: Final = ("x-tenant-id", "x-llm-d-inference-fairness-id")
 # Where gRPC puts what a verified client certificate says of its holder.
 CERTIFICATE_NAMES: Final = ("x509_common_name", "x509_subject_alternative_name")
+CREDENTIALS_EXPECTED: Final = "expected an API key (authorization: Bearer KEY) or a known client certificate"
 
 AuthContext = Callable[[], Mapping[str, Any]]
 
@@ -31,11 +32,13 @@ class Rights:
         classes: names of the classes that it may use, None: all.
         models: shell patterns of the models that it may use, None: all.
         admin: whether it may load, unload and change settings of the backends.
+        monitor: whether it may see what the HTTP side tells of all tenants.
     """
 
     classes: frozenset[str] | None
     models: tuple[str, ...] | None
     admin: bool
+    monitor: bool
 
     def permits_model(self, model: str) -> bool:
         """Whether the tenant may use the model."""
@@ -95,6 +98,18 @@ class Access:
         if not self.rights(tenant).admin:
             raise denied(tenant, f"{method}: expected a tenant with `admin: true`, got {tenant}")
 
+    def check_monitor(self, tenant: str, what: str) -> None:
+        """Refuse a tenant that may not see what is told of all tenants; where nobody has credentials, everybody may.
+
+        Raises:
+            RequestError: PERMISSION_DENIED; UNAUTHENTICATED for a caller without credentials, who may have some.
+        """
+        if not self._authenticates or self.rights(tenant).monitor:
+            return
+        if tenant not in self._with_credentials:
+            raise unauthenticated(CREDENTIALS_EXPECTED)
+        raise denied(tenant, f"{what}: expected a tenant with `monitor: true` or `admin: true`, got {tenant}")
+
     def _shown(self, headers: Mapping[str, str], auth_context: AuthContext) -> str | None:
         """The tenant whose credentials came with the call, None where none came."""
         authorization = headers.get("authorization")
@@ -114,7 +129,7 @@ class Access:
 
     def _anonymous_tenant(self, tenant: str) -> str:
         if not self._anonymous:
-            raise unauthenticated("expected an API key (authorization: Bearer KEY) or a known client certificate")
+            raise unauthenticated(CREDENTIALS_EXPECTED)
         if tenant in self._with_credentials or self.rights(tenant).admin:
             raise unauthenticated(f"tenant {tenant}: expected its API key or client certificate")
         return tenant
@@ -150,4 +165,5 @@ def _rights(entry: TenantConfig) -> Rights:
         classes=None if entry.classes is None else frozenset(entry.classes),
         models=None if "*" in entry.models else entry.models,
         admin=entry.admin,
+        monitor=entry.monitor or entry.admin,
     )

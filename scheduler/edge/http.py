@@ -1,7 +1,8 @@
 """The HTTP side: is it alive, is it ready, what is its state, and the live page.
 
-Orchestrators may always ask whether it is alive and ready. All else tells of tenants, and is behind the credentials of
-the gRPC side where tenants have any: `Authorization: Bearer KEY`, or from a browser the key as a password.
+Orchestrators may always ask whether it is alive and ready. All else tells of every tenant: where tenants have
+credentials it is for those with `monitor` or `admin`, who send `Authorization: Bearer KEY`, or the key as a browser's
+password.
 """
 
 import asyncio
@@ -12,6 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
+import grpc
 from aiohttp import BasicAuth, web
 
 from scheduler.core.snapshot import Snapshot
@@ -46,7 +48,7 @@ CHALLENGE: Final = 'Basic realm="fairlane: any name, and an API key as the passw
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 # credentials, peer, what is asked for; raises RequestError.
-Authenticate = Callable[[Mapping[str, str], str, str], None]
+CheckMonitor = Callable[[Mapping[str, str], str, str], None]
 
 
 class HttpSide:
@@ -55,7 +57,7 @@ class HttpSide:
     Args:
         ready: whether inference is possible now.
         snapshot: the core's state.
-        authenticate: raises RequestError for a caller without the credentials that are expected.
+        check_monitor: raises RequestError for a caller who may not see what is told of all tenants.
         observatory: what is measured; None where telemetry is off, and then only health and snapshot are served.
     """
 
@@ -63,12 +65,12 @@ class HttpSide:
         self,
         ready: Callable[[], bool],
         snapshot: Callable[[], Snapshot],
-        authenticate: Authenticate,
+        check_monitor: CheckMonitor,
         observatory: Observatory | None = None,
     ) -> None:
         self._ready = ready
         self._snapshot = snapshot
-        self._authenticate = authenticate
+        self._check_monitor = check_monitor
         self._observatory = observatory
         self._runner: web.AppRunner | None = None
         self._listeners: set[asyncio.Task[Any]] = set()
@@ -79,7 +81,7 @@ class HttpSide:
         Raises:
             OSError: the address cannot be bound.
         """
-        app = web.Application(middlewares=[_guard(self._authenticate)])
+        app = web.Application(middlewares=[_guard(self._check_monitor)])
         routes: dict[str, Handler] = {
             "/healthz": self._healthz,
             "/readyz": self._readyz,
@@ -122,15 +124,17 @@ async def _secure(request: web.Request, response: web.StreamResponse) -> None:
     response.headers.update(SECURITY_HEADERS)
 
 
-def _guard(authenticate: Authenticate) -> Any:
-    """Middleware that lets only known callers at what is not open to all."""
+def _guard(check_monitor: CheckMonitor) -> Any:
+    """Middleware that lets only those who may see all tenants at what is not open to everybody."""
 
     @web.middleware
     async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
         if request.path not in OPEN:
             try:
-                authenticate(_credentials(request), request.remote or "", f"{request.method} {request.path}")
+                check_monitor(_credentials(request), request.remote or "", f"{request.method} {request.path}")
             except RequestError as error:
+                if error.code is grpc.StatusCode.PERMISSION_DENIED:
+                    raise web.HTTPForbidden(text=f"{error}\n") from None
                 raise web.HTTPUnauthorized(text=f"{error}\n", headers={"WWW-Authenticate": CHALLENGE}) from None
         return await handler(request)
 

@@ -96,6 +96,8 @@ def _options(limits: Limits) -> list[tuple[str, Any]]:
         ("grpc.server.max_pending_requests_hard_limit", limits.calls_per_connection),
         ("grpc.keepalive_time_ms", round(limits.keepalive_s * 1000)),
         ("grpc.keepalive_timeout_ms", round(PING_TIMEOUT_S * 1000)),
+        # gRPC 1.78 closes at this one, a minute unless it is set, whatever the one above says.
+        ("grpc.http2.ping_timeout_ms", round(PING_TIMEOUT_S * 1000)),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.max_pings_without_data", 0),
         ("grpc.http2.min_ping_interval_without_data_ms", round(CLIENT_PING_S * 1000)),

@@ -72,8 +72,8 @@ class InferenceService(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: 
         """Whether inference is possible: a backend is ready, and the service is not shutting down."""
         return not self.draining and bool(self._catalog.ready())
 
-    def authenticate(self, credentials: Mapping[str, str], peer: str, what: str) -> None:
-        """Check who asks for something beside gRPC, by the same rules.
+    def check_monitor(self, credentials: Mapping[str, str], peer: str, what: str) -> None:
+        """Check who asks for something that tells of all tenants, known by the same rules as gRPC's callers.
 
         Args:
             credentials: `authorization` as a call's metadata would have it; empty where none came.
@@ -81,10 +81,10 @@ class InferenceService(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: 
             what: what is asked for.
 
         Raises:
-            RequestError: UNAUTHENTICATED.
+            RequestError: UNAUTHENTICATED, PERMISSION_DENIED.
         """
         try:
-            self._access.identify(credentials, dict)
+            self._access.check_monitor(self._access.identify(credentials, dict), what)
         except RequestError as error:
             self._audit.refused(error.tenant, peer, what, f"{error.code.name}: {error}")
             raise

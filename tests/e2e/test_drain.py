@@ -105,7 +105,7 @@ async def test_told_to_end_it_finishes_what_it_accepted_and_exits_with_zero(
             with pytest.raises(grpc.aio.AioRpcError) as caught:
                 await stub.ModelInfer(request_of(99))
             assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
-            trailers = dict(caught.value.trailing_metadata())
+            trailers = dict(tuple(caught.value.trailing_metadata()))
             assert trailers["fairlane-reason"] == "DRAINING"
             assert int(trailers["grpc-retry-pushback-ms"]) > 0
             triton.release()

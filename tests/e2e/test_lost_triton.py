@@ -56,7 +56,7 @@ class Load:
                 self.ended["OK"] += 1
             except grpc.aio.AioRpcError as error:
                 self.ended[error.code().name] += 1
-                self.reasons.add(dict(error.trailing_metadata() or ()).get("fairlane-reason"))
+                self.reasons.add(dict(tuple(error.trailing_metadata() or ())).get("fairlane-reason"))
                 await asyncio.sleep(0.05)
             self.stuck.discard(number)
 

@@ -26,6 +26,7 @@ MODELS = (
     FakeModel("two_instances", instances=2),
     FakeModel("unbatched", max_batch_size=0, dims=(2,)),
     FakeModel("no_sevens", compute=_refuse_sevens),
+    FakeModel("short", compute=lambda tensors: {"OUTPUT": tensors["INPUT"][:1]}),
     FakeModel("floats", datatype="FP32", dims=(3,)),
 )
 

@@ -37,7 +37,7 @@ async def refusal(call: Any) -> tuple[grpc.StatusCode, str, str]:
     """Code, message and ErrorInfo's reason."""
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await call
-    status = status_pb2.Status.FromString(dict(caught.value.trailing_metadata())["grpc-status-details-bin"])
+    status = status_pb2.Status.FromString(dict(tuple(caught.value.trailing_metadata()))["grpc-status-details-bin"])
     info = error_details_pb2.ErrorInfo()
     assert status.details[0].Unpack(info)
     return caught.value.code(), caught.value.details(), info.reason

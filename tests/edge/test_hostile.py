@@ -302,6 +302,6 @@ async def test_flood_on_one_connection_is_refused_with_a_pushback_and_not_reset(
     assert {error.code() for error in errors if isinstance(error, grpc.aio.AioRpcError)} == {
         grpc.StatusCode.RESOURCE_EXHAUSTED
     }
-    assert all("grpc-retry-pushback-ms" in dict(error.trailing_metadata()) for error in errors)  # type: ignore[union-attr]
+    assert all("grpc-retry-pushback-ms" in dict(tuple(error.trailing_metadata())) for error in errors)  # type: ignore[union-attr]
     served.triton.release()
     await asyncio.gather(*waiting)

@@ -1,4 +1,4 @@
-"""Who may look at the HTTP side: health is for all, the rest for those whom the gRPC side knows."""
+"""Who may look at the HTTP side: health is for all; the rest tells of all tenants, and is for `monitor` and `admin`."""
 
 import base64
 import json
@@ -6,13 +6,18 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import grpc
 import pytest
 
 from tests.edge.test_access import hashed
 from tests.edge.test_reload import changed
 
 GUARDED = ("/", "/page.js", "/metrics", "/events", "/debug/snapshot", "/debug/requests", "/debug/requests/x", "/none")
-TENANTS = {"acme": {"api_keys": [hashed("one")]}}
+TENANTS = {
+    "watch": {"api_keys": [hashed("one")], "monitor": True, "models": []},
+    "ops": {"api_keys": [hashed("root")], "admin": True},
+    "acme": {"api_keys": [hashed("acme")]},
+}
 
 
 def basic(password: str) -> str:
@@ -45,8 +50,8 @@ async def test_wrong_credentials_are_none(serve: Any, authorization: str) -> Non
     assert (await ask(served, "/metrics", authorization))[0] == 401
 
 
-@pytest.mark.parametrize("authorization", ["Bearer one", "bearer one", basic("one")])
-async def test_a_known_key_opens_all_of_it(serve: Any, authorization: str) -> None:
+@pytest.mark.parametrize("authorization", ["Bearer one", "bearer one", basic("one"), "Bearer root"])
+async def test_the_key_of_a_monitor_or_an_admin_opens_all_of_it(serve: Any, authorization: str) -> None:
     served = await serve(tenants=TENANTS)
     for path in GUARDED[:6]:
         assert (await ask(served, path, authorization))[0] == 200
@@ -64,15 +69,39 @@ async def test_without_credentials_in_any_tenant_all_of_it_is_open(serve: Any) -
     assert (await ask(served, "/metrics"))[0] == 200
 
 
-async def test_anonymous_callers_that_gRPC_serves_may_look(serve: Any) -> None:  # noqa: N802
+@pytest.mark.parametrize("path", GUARDED)
+@pytest.mark.parametrize("authorization", ["Bearer acme", basic("acme")])
+async def test_a_tenant_that_is_no_monitor_sees_nothing_of_the_others(
+    serve: Any, path: str, authorization: str
+) -> None:
+    served = await serve(tenants=TENANTS)
+    status, headers, body = await ask(served, path, authorization)
+    assert (status, "WWW-Authenticate" in headers) == (403, False)
+    assert body == f"GET {path}: expected a tenant with `monitor: true` or `admin: true`, got acme\n"
+
+
+async def test_a_monitor_that_may_use_no_model_infers_nothing(serve: Any, request_of: Any) -> None:
+    served = await serve(tenants=TENANTS)
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await served.infer(request_of([[1]]), metadata=[("authorization", "Bearer one")])
+    assert caught.value.code() is grpc.StatusCode.PERMISSION_DENIED
+
+
+async def test_anonymous_callers_that_gRPC_serves_see_nothing_of_the_others(serve: Any) -> None:  # noqa: N802
     served = await serve(tenants=TENANTS, allow_anonymous=True)
-    assert (await ask(served, "/metrics"))[0] == 200
+    assert (await ask(served, "/metrics"))[0] == 401
     assert (await ask(served, "/metrics", "Bearer two"))[0] == 401
+    assert (await ask(served, "/metrics", "Bearer one"))[0] == 200
+
+
+async def test_anonymous_callers_may_look_where_the_default_tenant_is_a_monitor(serve: Any) -> None:
+    served = await serve(tenants=TENANTS | {"default": {"monitor": True}}, allow_anonymous=True)
+    assert (await ask(served, "/metrics"))[0] == 200
 
 
 async def test_a_reload_rotates_keys(serve: Any) -> None:
     served = await serve(tenants=TENANTS)
-    served.app.reload(changed(served, tenants={"acme": {"api_keys": [hashed("new")]}}))
+    served.app.reload(changed(served, tenants={"watch": {"api_keys": [hashed("new")], "monitor": True}}))
     assert (await ask(served, "/metrics", "Bearer one"))[0] == 401
     assert (await ask(served, "/metrics", "Bearer new"))[0] == 200
 
@@ -85,3 +114,12 @@ async def test_refused_access_stands_in_the_audit_log_without_the_key(serve: Any
     record = json.loads(line)
     assert (record["event"], record["what"], record["peer"]) == ("refused", "GET /debug/snapshot", "127.0.0.1")
     assert "secret" not in line
+
+
+async def test_a_tenant_that_is_no_monitor_stands_in_the_audit_log_by_name(serve: Any, tmp_path: Path) -> None:
+    audit = tmp_path / "audit.jsonl"
+    served = await serve(tenants=TENANTS, audit_log=audit)
+    await ask(served, "/metrics", "Bearer acme")
+    record = json.loads(audit.read_text())
+    assert (record["event"], record["tenant"], record["what"]) == ("refused", "acme", "GET /metrics")
+    assert record["outcome"].startswith("PERMISSION_DENIED: GET /metrics: expected a tenant with `monitor: true`")

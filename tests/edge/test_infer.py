@@ -11,7 +11,7 @@ from scheduler.triton.fake import FakeTriton
 
 
 def trailers(error: grpc.aio.AioRpcError) -> dict[str, Any]:
-    return dict(error.trailing_metadata())
+    return dict(tuple(error.trailing_metadata()))
 
 
 def details(error: grpc.aio.AioRpcError) -> tuple[Any, Any]:
@@ -40,7 +40,7 @@ async def test_answer_and_ids_come_back(serve: Any, request_of: Any, rows_of: An
     answer = await call
     assert rows_of(answer) == [[1, 2], [3, 4]]
     assert (answer.model_name, answer.model_version, answer.id) == ("identity", "1", "abc")
-    assert dict(await call.trailing_metadata())["x-request-id"] == "abc"
+    assert dict(tuple(await call.trailing_metadata()))["x-request-id"] == "abc"
 
 
 async def test_header_request_id_is_echoed_in_the_message(serve: Any, request_of: Any) -> None:
@@ -332,7 +332,7 @@ async def test_id_that_no_header_can_carry_is_echoed_in_the_answer_alone(
     served = await serve()
     call = served.stub.ModelInfer(request_of([[1]], id=request_id))
     assert (await call).id == request_id
-    assert "x-request-id" not in dict(await call.trailing_metadata())
+    assert "x-request-id" not in dict(tuple(await call.trailing_metadata()))
     error = await refusal(served.infer(request_of([[1]] * 9, id=request_id)))
     assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
 

@@ -90,7 +90,7 @@ async def test_a_step_without_a_sequence_is_lost_for_good(served: Any, step_of: 
     with pytest.raises(grpc.aio.AioRpcError, match="begin anew with sequence_start") as caught:
         await served.infer(step_of(1))
     assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
-    trailers = dict(caught.value.trailing_metadata())
+    trailers = dict(tuple(caught.value.trailing_metadata()))
     assert (trailers["fairlane-reason"], trailers["grpc-retry-pushback-ms"]) == ("SEQUENCE_LOST", "-1")
 
 

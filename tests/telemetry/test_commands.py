@@ -74,7 +74,7 @@ async def test_id_that_would_steer_the_terminal_is_shown_as_text(serve: Any, req
 
 
 async def test_key_is_shown_where_it_is_asked_for(serve: Any) -> None:
-    served = await serve(tenants={"acme": {"api_keys": [hashed("one")]}})
+    served = await serve(tenants={"acme": {"api_keys": [hashed("one")], "monitor": True}})
     refused = await run("explain", "--http", served.addresses.http)
     assert refused.exit_code == 1
     assert "expected an API key" in refused.output

@@ -1,0 +1,208 @@
+"""What attackers do to others: `python -m bench.attack` prints a tenant's p99 alone and during each attack.
+
+One tenant asks at a steady rate, open loop, from this process; the attackers are a process of their own
+(bench/attacker.py). Rounds alternate between quiet and attacked, so that both see the same machine; the verdict is on
+the median over the rounds of attacked p99 / quiet p99.
+"""
+
+import asyncio
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import click
+import grpc
+import numpy as np
+import psutil
+from rich.console import Console
+from rich.table import Table
+
+from bench.attacker import body_of
+from bench.target import fairlane
+from bench.tie import tied
+from bench.wire import End, Wire
+
+MODEL: Final = "digits"
+# Name -> times a second.
+ATTACKS: Final = {"drops": 1000.0, "headers": 200.0, "idle": 500.0, "slow-readers": 5.0}
+BOUND: Final = 2.0
+# Nobody waits longer; a request that is not answered then counts as lost.
+TIMEOUT_S: Final = 20.0
+WARMUP_S: Final = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """The tenant's side of some seconds: latencies from the due time, and what was not answered, by code."""
+
+    latencies_ms: list[float]
+    lost: dict[str, int]
+
+    @property
+    def p99_ms(self) -> float:
+        """The 99th percentile; infinite where nothing was answered."""
+        return float(np.percentile(self.latencies_ms, 99)) if self.latencies_ms else float("inf")
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One attack: p99 of each round, how often the attackers did it, and what the scheduler's memory came to."""
+
+    quiet_p99_ms: list[float]
+    attacked_p99_ms: list[float]
+    answered: int
+    lost: dict[str, int]
+    done: int
+    grown_bytes: int | None
+
+    @property
+    def ratio(self) -> float:
+        """Median over the rounds of attacked / quiet."""
+        pairs = zip(self.attacked_p99_ms, self.quiet_p99_ms, strict=True)
+        return statistics.median(attacked / quiet for attacked, quiet in pairs)
+
+
+async def visit(address: str, body: bytes, per_s: float, seconds: float) -> Visit:
+    """The tenant asks `per_s` times a second for `seconds`."""
+    loop = asyncio.get_running_loop()
+    metadata = (("x-tenant-id", "victim"), ("x-priority", "interactive"))
+    wire = await Wire.connect(address, "/inference.GRPCInferenceService/ModelInfer", metadata, timeout_s=TIMEOUT_S)
+    told = Visit([], {})
+
+    def fire(due: float) -> None:
+        def ended(end: End) -> None:
+            if end.code is grpc.StatusCode.OK:
+                told.latencies_ms.append((loop.time() - due) * 1e3)
+            else:
+                told.lost[end.code.name] = told.lost.get(end.code.name, 0) + 1
+
+        wire.call(body, [ended])
+
+    began = loop.time()
+    for number in range(int(per_s * seconds)):
+        due = began + number / per_s
+        await asyncio.sleep(max(0.0, due - loop.time()))
+        fire(due)
+    while wire.outstanding:  # noqa: ASYNC110 - each ends by TIMEOUT_S
+        await asyncio.sleep(0.01)
+    wire.close()
+    return told
+
+
+async def attacked(kind: str, address: str, body: bytes, per_s: float, seconds: float, model: str) -> tuple[Visit, int]:
+    """The same during an attack, and how often the attackers did what they do."""
+    about = (kind, address, str(ATTACKS[kind]), str(seconds), model)
+    command = tied(sys.executable, "-m", "bench.attacker", *about)
+    attacker = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE)
+    try:
+        told = await visit(address, body, per_s, seconds)
+        assert attacker.stdout is not None
+        return told, int(json.loads(await attacker.stdout.readline())["done"])
+    finally:
+        if attacker.returncode is None:
+            attacker.kill()
+        await attacker.wait()
+
+
+async def measure(
+    address: str, kind: str, *, per_s: float, seconds: float, rounds: int, model: str = MODEL, pid: int | None = None
+) -> Result:
+    """Rounds of quiet and attacked seconds.
+
+    Args:
+        address: of the scheduler, HOST:PORT.
+        kind: one of ATTACKS.
+        per_s: of the tenant that is to be served.
+        seconds: of each half of a round.
+        rounds: how many.
+        model: what is asked for; its metadata says how.
+        pid: the scheduler's process, where its memory is to be looked at.
+    """
+    body = await body_of(address, model)
+    await visit(address, body, per_s, min(WARMUP_S, seconds))
+    quiet, under, done = [], [], 0
+    before = _resident_bytes(pid)
+    for _ in range(rounds):
+        quiet.append(await visit(address, body, per_s, seconds))
+        told, times = await attacked(kind, address, body, per_s, seconds, model)
+        under.append(told)
+        done += times
+    after = _resident_bytes(pid)
+    lost: dict[str, int] = {}
+    for each in (*quiet, *under):
+        for code, count in each.lost.items():
+            lost[code] = lost.get(code, 0) + count
+    return Result(
+        [each.p99_ms for each in quiet],
+        [each.p99_ms for each in under],
+        sum(len(each.latencies_ms) for each in (*quiet, *under)),
+        lost,
+        done,
+        None if before is None or after is None else after - before,
+    )
+
+
+def _resident_bytes(pid: int | None) -> int | None:
+    return None if pid is None else int(psutil.Process(pid).memory_info().rss)
+
+
+async def _measured(models: Path, kinds: tuple[str, ...], about: dict[str, Any]) -> dict[str, Result]:
+    results = {}
+    for kind in kinds:
+        with tempfile.TemporaryDirectory() as scratch:
+            config = Path(scratch) / "fairlane.yaml"
+            config.write_text("{}\n")
+            async with fairlane(models, config, log=Path(scratch) / "serve.log") as target:
+                results[kind] = await measure(target.grpc, kind, pid=target.hop_pid, **about)
+    return results
+
+
+def _table(results: dict[str, Result]) -> Table:
+    table = Table(title="p99 of a tenant in ms, alone and during an attack; what the scheduler grew by")
+    headings = (
+        "attack",
+        "times",
+        "alone",
+        "attacked",
+        "attacked/alone",
+        f"within {BOUND:g}x",
+        "lost",
+        "grew",
+    )
+    for heading in headings:
+        table.add_column(heading, justify="left" if heading == "attack" else "right")
+    for kind, one in results.items():
+        grown = "" if one.grown_bytes is None else f"{one.grown_bytes / 2**20:.1f} MiB"
+        alone, under = statistics.median(one.quiet_p99_ms), statistics.median(one.attacked_p99_ms)
+        verdict = "yes" if one.ratio <= BOUND else "NO"
+        lost = str(sum(one.lost.values()))
+        table.add_row(kind, str(one.done), f"{alone:.1f}", f"{under:.1f}", f"{one.ratio:.2f}", verdict, lost, grown)
+    return table
+
+
+@click.command()
+@click.argument("kinds", nargs=-1, type=click.Choice(list(ATTACKS)))
+@click.option("--per-s", default=200.0, show_default=True, help="Requests a second of the tenant.")
+@click.option("--seconds", default=8.0, show_default=True, help="Of each half of a round.")
+@click.option("--rounds", default=5, show_default=True, type=click.IntRange(min=1))
+@click.option("--models", default="model_repository", show_default=True, type=click.Path(exists=True, path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
+def main(*, kinds: tuple[str, ...], per_s: float, seconds: float, rounds: int, models: Path, as_json: bool) -> None:
+    """A tenant's p99 alone and while connections are dropped, headers flood, connections idle, readers stall."""
+    about = {"per_s": per_s, "seconds": seconds, "rounds": rounds}
+    results = asyncio.run(_measured(models, kinds or tuple(ATTACKS), about))
+    if as_json:
+        told = {kind: asdict(one) | {"ratio": one.ratio, "within": one.ratio <= BOUND} for kind, one in results.items()}
+        click.echo(json.dumps({"bound": BOUND, "cores": os.cpu_count()} | about | {"attacks": told}))
+        return
+    Console().print(_table(results))
+
+
+if __name__ == "__main__":
+    main()

