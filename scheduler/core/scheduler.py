@@ -1,6 +1,6 @@
 """The core: inputs change the state, events say what to do, and nothing here waits, sleeps or sends."""
 
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable
 from math import inf
 
@@ -14,12 +14,13 @@ from scheduler.core.fleet import Fleet, may_try_again, waited_for
 from scheduler.core.heap import DeadlineHeap
 from scheduler.core.lane import Lane, Turn, lane_name
 from scheduler.core.limit import lead_s
+from scheduler.core.model import model_snapshots
 from scheduler.core.order import due
 from scheduler.core.outcome import FINAL, Outcome, Verdict
 from scheduler.core.pushback import Pushback
 from scheduler.core.sequence import Sequence, Sequences
 from scheduler.core.settings import CoreSettings
-from scheduler.core.snapshot import ClassSnapshot, ModelSnapshot, Snapshot, TenantSnapshot
+from scheduler.core.snapshot import ClassSnapshot, Snapshot, TenantSnapshot
 from scheduler.core.ticket import ENDED, IN_FLIGHT, NEW, QUEUED, RETRYING, Ticket
 
 
@@ -225,7 +226,9 @@ class Scheduler:
             tenants=tuple(
                 TenantSnapshot(t.name, t.queued, t.in_flight, t.queue_bytes, t.held.rows) for t in self._tenants.all()
             ),
-            models=self._model_snapshots(),
+            models=model_snapshots(
+                self._lanes.values(), self._sequences, [each.name for each in self._settings.classes]
+            ),
             backends=self._fleet.snapshot(),
             ended={outcome.name: count for outcome, count in self._ended.items()},
         )
@@ -563,31 +566,6 @@ class Scheduler:
         self._runnable[model] = None
         if self._bound:
             self._runnable |= dict.fromkeys(self._bound.get(model, ()))
-
-    # ---- snapshot
-
-    def _model_snapshots(self) -> tuple[ModelSnapshot, ...]:
-        """One for each model; costs are told of the first of its lanes."""
-        lanes: dict[str, list[Lane]] = {}
-        for lane in self._lanes.values():
-            lanes.setdefault(lane.model, []).append(lane)
-        behind = Counter((each.model, each.priority_class) for one in self._sequences for each in one.waiting)
-        return tuple(self._model_snapshot(model, of_model, behind) for model, of_model in lanes.items())
-
-    def _model_snapshot(self, model: str, lanes: list[Lane], behind: Counter[tuple[str, str]]) -> ModelSnapshot:
-        batch_s, row_s = lanes[0].estimator.line(None).coefficients()
-        names = [settings.name for settings in self._settings.classes]
-        queues = [queue for lane in lanes for queue in lane.classes]
-        return ModelSnapshot(
-            name=model,
-            queued={
-                name: behind[model, name] + sum(lane.classes[rank].queued for lane in lanes)
-                for rank, name in enumerate(names)
-            },
-            retrying=sum(1 for queue in queues for ticket in queue.retries if ticket.state is RETRYING),
-            batch_s=batch_s,
-            row_s=row_s,
-        )
 
 
 def _never(ticket: Ticket) -> bool:
