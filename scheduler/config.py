@@ -229,7 +229,8 @@ class Limits(_Settings):
     max_sequences: int = Field(
         default=MAX_SEQUENCES,
         gt=0,
-        description="Stateful sequences known at a time, at most; a start beyond it is refused.",
+        description="Stateful sequences known at a time, at most; a tenant may start one while it has fewer than there "
+        "is room left for, so half of them where it is alone.",
     )
     message_bytes: int = Field(default=MESSAGE_BYTES, gt=0, description="Bytes of one gRPC message, at most.")
     drain_s: float = Field(default=DRAIN_S, ge=0, description="Seconds to finish accepted requests when stopping.")

@@ -61,32 +61,38 @@ class Admission:
     def refusal(self, ticket: Ticket, rank: int, tenant: Tenant, *, now: float) -> Refusal | None:
         """Why the ticket must be refused, or None where it may queue, perhaps in place of lesser ones."""
         limits, settings = tenant.settings, self._settings.classes[rank]
-        queue_bytes = ticket.queue_bytes
+        queue_bytes, tenant_bytes, class_bytes = ticket.queue_bytes, limits.max_queue_bytes, settings.max_queue_bytes
         if (
             queue_bytes > self._most_bytes[rank]
-            or _over(queue_bytes, limits.max_queue_bytes)
-            or ticket.rows > tenant.most_rows(ticket.model)
+            or (tenant_bytes is not None and queue_bytes > tenant_bytes)
+            or (tenant.counts_rows and ticket.rows > tenant.most_rows(ticket.model))
         ):
             return Refusal(Outcome.TOO_LARGE, detail=self._never_fits(ticket, rank, tenant))
-        wait_s = 0.0 if tenant.bucket is None else tenant.bucket.wait_s(now=now)
-        if wait_s > 0:
+        if tenant.bucket is not None and (wait_s := tenant.bucket.wait_s(now=now)) > 0:
             return Refusal(Outcome.RATE_LIMITED, wait_s)
-        if tenant.queued >= limits.max_queued or _over(tenant.queue_bytes + queue_bytes, limits.max_queue_bytes):
+        if tenant.queued >= limits.max_queued or (
+            tenant_bytes is not None and tenant.queue_bytes + queue_bytes > tenant_bytes
+        ):
             return Refusal(Outcome.TENANT_QUEUE_FULL)
         if (
             self.by_class[rank] >= settings.max_queued
-            or _over(self.bytes_by_class[rank] + queue_bytes, settings.max_queue_bytes)
-            or not self._has_room(ticket, rank)
+            or (class_bytes is not None and self.bytes_by_class[rank] + queue_bytes > class_bytes)
+            or not (self.fits(ticket) or self._has_room(ticket, rank))
         ):
             return Refusal(Outcome.QUEUE_FULL)
         return None
+
+    def fits(self, ticket: Ticket) -> bool:
+        """Whether the whole queue takes the ticket in without displacing others."""
+        settings = self._settings
+        return self.queued < settings.max_queued and self.queue_bytes + ticket.queue_bytes <= settings.queue_bytes
 
     def in_the_way(self, ticket: Ticket, rank: int) -> Ticket | None:
         """The next ticket that must leave the queue before this one may enter; None: it may.
 
         Ask again after each, and only where `refusal` gave None.
         """
-        if self._fits(ticket):
+        if self.fits(ticket):
             return None
         for newest in reversed(self._newest[rank + 1 :]):
             displaced = newest.pop()
@@ -96,10 +102,11 @@ class Admission:
 
     def book(self, ticket: Ticket, rank: int, tenant: Tenant, *, now: float) -> None:
         """The ticket takes its place."""
+        queue_bytes = ticket.queue_bytes
         self.queued += 1
-        self.queue_bytes += ticket.queue_bytes
+        self.queue_bytes += queue_bytes
         self.by_class[rank] += 1
-        self.bytes_by_class[rank] += ticket.queue_bytes
+        self.bytes_by_class[rank] += queue_bytes
         if rank:  # nobody displaces the most important class
             self._newest[rank].push(ticket)
         tenant.admitted = True
@@ -108,19 +115,14 @@ class Admission:
 
     def release(self, ticket: Ticket, rank: int) -> None:
         """The ticket has left its place."""
+        queue_bytes = ticket.queue_bytes
         self.queued -= 1
-        self.queue_bytes -= ticket.queue_bytes
+        self.queue_bytes -= queue_bytes
         self.by_class[rank] -= 1
-        self.bytes_by_class[rank] -= ticket.queue_bytes
-
-    def _fits(self, ticket: Ticket) -> bool:
-        settings = self._settings
-        return self.queued < settings.max_queued and self.queue_bytes + ticket.queue_bytes <= settings.queue_bytes
+        self.bytes_by_class[rank] -= queue_bytes
 
     def _has_room(self, ticket: Ticket, rank: int) -> bool:
         """Whether the ticket fits into the whole queue, were all lesser tickets to leave it."""
-        if self._fits(ticket):
-            return True
         settings = self._settings
         queued = self.queued - sum(self.by_class[rank + 1 :])
         queue_bytes = self.queue_bytes - sum(self.bytes_by_class[rank + 1 :])
@@ -138,7 +140,3 @@ class Admission:
                 return f"{queue_bytes} bytes can never fit into the {bound} that {whose} may queue"
         most_rows = tenant.most_rows(ticket.model)
         return f"{ticket.rows} rows can never fit into the {most_rows} that its tenant may have in flight"
-
-
-def _over(asked: int, bound: int | None) -> bool:
-    return bound is not None and asked > bound

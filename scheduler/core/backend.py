@@ -97,7 +97,10 @@ class Backend:
     def has_place(self, model: str) -> bool:
         """Whether another batch of the model may be handed over."""
         capacity = self.state.models.get(model)
-        if capacity is None or not self.state.ready or self.in_flight(model) >= in_flight_limit(capacity.instances):
+        if capacity is None or not self.state.ready:
+            return False
+        batches = self._in_flight.get(model)
+        if batches and len(batches) >= in_flight_limit(capacity.instances):
             return False
         breaker = self.breakers.get(model) if self.breakers else None
         return breaker is None or breaker.takes_batch
@@ -120,14 +123,17 @@ class Backend:
 
     def has_idle_instance(self, model: str) -> bool:
         """Whether a batch that is handed over now would run at once."""
-        return self.in_flight(model) < self._instances(model)
+        batches = self._in_flight.get(model)
+        return not batches or len(batches) < self._instances(model)
 
     def next_free_at(self, model: str) -> float:
         """When the first of the model's running batches is expected to end; long ago where none runs."""
-        batches = self._in_flight.get(model, {}).values()
-        return min(
-            (batch.started_at + batch.estimate_s for batch in batches if batch.started_at is not None), default=-inf
-        )
+        ends = [
+            batch.started_at + batch.estimate_s
+            for batch in self._in_flight.get(model, {}).values()
+            if batch.started_at is not None
+        ]
+        return min(ends, default=-inf)
 
     def breaker(self, model: str) -> Breaker:
         """The model's breaker, made on first use; dropped again when an answer closes it."""
@@ -200,8 +206,7 @@ class Backend:
         if len(self.state.models) > 1:
             self._note_start(batch)
         batches = self._in_flight.setdefault(batch.model, {})
-        running = sum(1 for other in batches.values() if other.started_at is not None)
-        if running < self._instances(batch.model):
+        if not batches or self._running(batches) < self._instances(batch.model):
             batch.started_at = batch.dispatched_at
         batches[batch.batch_id] = batch
 
@@ -209,8 +214,7 @@ class Backend:
         """Take in a new state; where there are more instances, batches that lay ready run from now on."""
         self.state = state
         for model, batches in self._in_flight.items():
-            running = sum(1 for batch in batches.values() if batch.started_at is not None)
-            for _ in range(self._instances(model) - running):
+            for _ in range(self._instances(model) - self._running(batches)):
                 self._run_oldest(batches, now)
 
     def finish(self, batch: Batch, *, now: float) -> float:
@@ -225,6 +229,10 @@ class Backend:
         if batch.started_at is not None:
             self._run_oldest(batches, now)
         return now - began
+
+    @staticmethod
+    def _running(batches: dict[int, Batch]) -> int:
+        return len([1 for batch in batches.values() if batch.started_at is not None])
 
     def _run_oldest(self, batches: dict[int, Batch], now: float) -> None:
         for batch in batches.values():

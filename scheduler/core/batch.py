@@ -93,23 +93,26 @@ def _fill(lane: Lane, queue: ClassQueue, merge_key: str, batch: _Filling, late: 
     found = queue.first_of(merge_key)
     if found is None:
         return
-    limit_rows = min(batch.limit_rows, most_rows(lane, queue, batch.capacity, batch.estimator, merge_key))
+    limit_rows, opened_by = batch.limit_rows, batch.opened_by
+    if queue is not opened_by:
+        limit_rows = min(limit_rows, most_rows(lane, queue, batch.capacity, batch.estimator, merge_key))
     if queue.rank > batch.top.rank and batch.top.settings.wait_s is not None:
         limit_rows = min(limit_rows, batch.estimator.rows_for_free(merge_key, batch.rows, FREE))
-    full_batch_s = batch.capacity.max_batch_size * lane.estimator.line(merge_key).row_s
+    row_s, virtual = lane.estimator.line(merge_key).row_s, lane.virtual
+    full_batch_s = batch.capacity.max_batch_size * row_s
     while found is not None and batch.rows + found[1].rows <= limit_rows:
         flow, ticket = found
-        if queue is batch.opened_by and queue.leads(flow, merge_key, full_batch_s):
+        if queue is opened_by and queue.leads(flow, merge_key, full_batch_s):
             return
-        if late(ticket):
+        if ticket.deadline is not None and late(ticket):
             found = queue.first_of(merge_key)
             continue
-        cost_s = _cost_s(lane, ticket)
+        cost_s = ticket.rows * row_s
         queue.take(flow, ticket, cost_s, chosen=False)
-        if queue is batch.opened_by:
-            lane.virtual.charge(queue, cost_s)
+        if queue is opened_by:
+            virtual.charge(queue, cost_s)
         else:
-            lane.virtual.ride(queue, cost_s, most_s=full_batch_s)
+            virtual.ride(queue, cost_s, most_s=full_batch_s)
         batch.tickets.append(ticket)
         batch.rows += ticket.rows
         batch.top = batch.top if batch.top.rank <= queue.rank else queue
@@ -128,9 +131,8 @@ def most_rows(
 ) -> int:
     """Rows of a batch that holds tickets of this class, at most; at least 1."""
     most = capacity.max_batch_size
-    above_s, own_s = overtaking_wait_s(lane, queue), queue.settings.wait_s
-    line = estimator.line(merge_key)
-    if own_s is not None and line.samples:
+    above_s, own_s = queue.above_wait_s, queue.settings.wait_s
+    if own_s is not None and (line := estimator.line(merge_key)).samples:
         most = min(most, max(line.rows_within(longest_batch_s(own_s)), _rows_for_half(line, most)))
     if above_s is not None:
         most = min(most, estimator.rows_within(merge_key, longest_batch_s(above_s)))
@@ -145,7 +147,4 @@ def _rows_for_half(line: LatencyLine, most: int) -> int:
 
 def overtaking_wait_s(lane: Lane, queue: ClassQueue) -> float | None:
     """The tightest `wait_s` of the classes that may overtake this one; None where none may, or none minds."""
-    if not queue.rank:
-        return None
-    waits = [above.settings.wait_s for above in lane.classes[: queue.rank] if above.settings.wait_s is not None]
-    return min(waits, default=None)
+    return queue.above_wait_s

@@ -114,7 +114,8 @@ class Tenant:
 
     def blocks(self, ticket: Ticket) -> bool:
         """Whether a cap keeps the ticket from running now."""
-        if self.held.blocks(ticket.rows):
+        held = self.held
+        if held.tickets >= held.most_tickets or held.rows + ticket.rows > held.most_rows:
             return True
         if not self._of_model:
             return False
@@ -128,19 +129,21 @@ class Tenant:
 
     def take(self, ticket: Ticket) -> None:
         """Book the places of a ticket that goes to a backend."""
-        self._book(ticket, 1, ticket.rows)
+        held = self.held
+        held.tickets += 1
+        held.rows += ticket.rows
+        if self._of_model and (of_model := self._of_model.get(ticket.model)) is not None:
+            of_model.tickets += 1
+            of_model.rows += ticket.rows
 
     def release(self, ticket: Ticket) -> None:
         """Give back the places of a ticket whose batch has ended."""
-        self._book(ticket, -1, -ticket.rows)
-
-    def _book(self, ticket: Ticket, tickets: int, rows: int) -> None:
         held = self.held
-        held.tickets += tickets
-        held.rows += rows
+        held.tickets -= 1
+        held.rows -= ticket.rows
         if self._of_model and (of_model := self._of_model.get(ticket.model)) is not None:
-            of_model.tickets += tickets
-            of_model.rows += rows
+            of_model.tickets -= 1
+            of_model.rows -= ticket.rows
 
     def unblocked(self) -> list["Flow"]:
         """Remove and return the parked flows whose next ticket may run now."""
@@ -206,17 +209,18 @@ class Tenants:
 
     def forget_idle(self, tenant: Tenant, *, now: float) -> None:
         """Drop a tenant that has nothing queued and nothing in flight; its name is known for a while."""
-        if not tenant.idle or self._by_name.get(tenant.name) is not tenant:
+        name = tenant.name
+        if tenant.queued or tenant.held.tickets or self._by_name.get(name) is not tenant:
             return
-        del self._by_name[tenant.name]
-        if tenant.name in self._settings.tenants or tenant.name == OTHERS:
+        del self._by_name[name]
+        if name in self._settings.tenants or name == OTHERS:
             return
         self._open -= 1
         if tenant.admitted:
-            full_at = 0.0 if tenant.bucket is None else tenant.bucket.full_at
-            self._known[tenant.name] = max(now + MEMORY_S, full_at)
+            until = now + MEMORY_S
+            self._known[name] = until if tenant.bucket is None else max(until, tenant.bucket.full_at)
         else:
-            self._buckets.pop(tenant.name, None)
+            self._buckets.pop(name, None)
 
     def all(self) -> list[Tenant]:
         """The tenants, by name."""

@@ -13,7 +13,7 @@ entry, dropped when met and swept out when dead entries outnumber the living: O(
 
 from typing import Final
 
-from scheduler.core.ticket import Ticket, TicketState
+from scheduler.core.ticket import QUEUED, Ticket
 
 # Below this many dead entries a sweep costs more than it frees.
 SLACK_ENTRIES: Final = 64
@@ -34,7 +34,7 @@ class Newest:
     def push(self, ticket: Ticket) -> None:
         """Add the ticket that has just taken its place."""
         if len(self._stack) >= self._sweep_at:
-            self._stack = [each for each in self._stack if each.state is TicketState.QUEUED]
+            self._stack = [each for each in self._stack if each.state is QUEUED]
             self._sweep_at = SLACK_ENTRIES + 2 * len(self._stack)
         self._stack.append(ticket)
 
@@ -42,6 +42,6 @@ class Newest:
         """Remove and return the newest ticket that still waits, or None."""
         while self._stack:
             ticket = self._stack.pop()
-            if ticket.state is TicketState.QUEUED:
+            if ticket.state is QUEUED:
                 return ticket
         return None

@@ -92,7 +92,8 @@ class LatencyLine:
         self._sxx = self._sxx * FORGET + rows * rows
         self._sxy = self._sxy * FORGET + rows * service_s
         self.samples += 1
-        self.largest_rows = max(rows, FORGET * self.largest_rows)
+        largest = FORGET * self.largest_rows
+        self.largest_rows = rows if rows > largest else largest
         self._stale = True
 
     def _clip(self, rows: int, service_s: float) -> float:
@@ -174,9 +175,7 @@ class Estimator:
         """The line to predict with."""
         if self._others is not None and not self._model.samples:
             return self._others.line(merge_key)
-        if merge_key is None:
-            return self._model
-        return self._lines.get(merge_key, self._model)
+        return self._model if merge_key is None else self._lines.get(merge_key, self._model)
 
     def rows_within(self, merge_key: str | None, bound_s: float) -> int:
         """As LatencyLine.rows_within; a merge key that was never seen is tried with one row first."""

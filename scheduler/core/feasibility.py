@@ -68,14 +68,16 @@ class Backlog:
     def change(self, before: int, after: int, weight: float) -> None:
         """A tenant of this weight has so many rows waiting in place of as many."""
         self.rows += after - before
+        old, new = _step(before / weight), _step(after / weight)
+        if old == new and before and after:
+            self._rows[old] += after - before
+            return
         if before:
-            step = _step(before / weight)
-            self._rows[step] -= before
-            self._weights[step] = self._weights[step] - weight if self._rows[step] else 0.0
+            self._rows[old] -= before
+            self._weights[old] = self._weights[old] - weight if self._rows[old] else 0.0
         if after:
-            step = _step(after / weight)
-            self._rows[step] += after
-            self._weights[step] += weight
+            self._rows[new] += after
+            self._weights[new] += weight
 
     def served(self, level: float) -> float:
         """Rows that go until every tenant has had `level` rows per unit of weight, or all it has."""
@@ -92,16 +94,18 @@ def feasible(lane: "Lane", queue: "ClassQueue", tenant: "Tenant", ticket: Ticket
     start_at, instances, max_batch_size = outlook
     usual = lane.estimator.line(None)
     row_s = min(usual.row_s, usual.predict(max_batch_size) / max_batch_size)
-    places = max(0, max_batch_size - ticket.rows) if ticket.merge_key is not None else 0
-
-    def ends_at(before: float) -> float:
-        beside = min(before, places)
-        return start_at + BELIEF * (before - beside) * row_s / instances + line.predict(ticket.rows + int(beside))
-
+    places = max_batch_size - ticket.rows if ticket.merge_key is not None and ticket.rows < max_batch_size else 0
+    wait_s = BELIEF * row_s / instances
     # Behind all that waits it would end no sooner, and that costs less to tell.
-    if ends_at(sum([each.backlog.rows for each in lane.classes])) <= ticket.deadline:
+    before: float = 0
+    for each in lane.classes:
+        before += each.backlog.rows
+    beside = before if before < places else places
+    if start_at + (before - beside) * wait_s + line.predict(ticket.rows + int(beside)) <= ticket.deadline:
         return True
-    return ends_at(max(0.0, _rows_until(lane, queue, tenant, ticket) - ticket.rows)) <= ticket.deadline
+    before = max(0.0, _rows_until(lane, queue, tenant, ticket) - ticket.rows)
+    beside = before if before < places else places
+    return start_at + (before - beside) * wait_s + line.predict(ticket.rows + int(beside)) <= ticket.deadline
 
 
 def in_time(line: LatencyLine, rows: int, deadline: float | None, start_at: float) -> bool:
@@ -126,4 +130,5 @@ def _rows_of(other: "ClassQueue", queue: "ClassQueue", of_class: float) -> float
 
 
 def _step(level: float) -> int:
-    return min(STEPS - 1, max(0, frexp(level)[1] - LEAST_STEP))
+    step = frexp(level)[1] - LEAST_STEP
+    return 0 if step < 0 else step if step < STEPS else STEPS - 1

@@ -12,7 +12,6 @@ from math import inf
 from typing import NamedTuple
 
 from scheduler.core.backend import Backend, BackendState, Batch
-from scheduler.core.batch import overtaking_wait_s
 from scheduler.core.breaker import BreakerState, hangs_after_s
 from scheduler.core.feasibility import Outlook
 from scheduler.core.flows import ClassQueue
@@ -20,7 +19,7 @@ from scheduler.core.lane import Lane
 from scheduler.core.outcome import Verdict
 from scheduler.core.placement import home, place
 from scheduler.core.snapshot import BackendSnapshot, BreakerSnapshot, ConcurrencySnapshot
-from scheduler.core.ticket import Ticket, TicketState
+from scheduler.core.ticket import IN_FLIGHT, Ticket
 
 
 class _Offer(NamedTuple):
@@ -97,8 +96,10 @@ class Fleet:
         for backend in backends:
             if backend.has_idle_instance(model):
                 return Outlook(now, instances, max_batch_size)
-            start_at = min(start_at, backend.next_free_at(model))
-        return Outlook(max(now, start_at), instances, max_batch_size)
+            free_at = backend.next_free_at(model)
+            if free_at < start_at:
+                start_at = free_at
+        return Outlook(now if start_at < now else start_at, instances, max_batch_size)
 
     def able(self, model: str) -> list[Backend]:
         """The backends that take another batch of the model."""
@@ -132,7 +133,7 @@ class Fleet:
     ) -> Batch:
         """Book a batch of these tickets out at the backend."""
         self._last_batch_id += 1
-        rows = sum(ticket.rows for ticket in tickets)
+        rows = sum([ticket.rows for ticket in tickets])
         merge_key = tickets[0].merge_key
         estimator = backend.estimator(lane.model, lane.estimator)
         batch = Batch(
@@ -147,7 +148,7 @@ class Fleet:
             started_at=None,
             rank=opened_by.rank,
             wait_s=opened_by.settings.wait_s,
-            lesser=overtaking_wait_s(lane, opened_by) is not None,
+            lesser=opened_by.above_wait_s is not None,
         )
         for ticket in tickets:
             ticket.batch_id = batch.batch_id
@@ -246,7 +247,7 @@ def _offer(model: str, backends: list[Backend]) -> _Offer:
 
 def waited_for(batch: Batch) -> bool:
     """Whether anybody still waits for the batch's answer."""
-    return any(ticket.state is TicketState.IN_FLIGHT for ticket in batch.tickets)
+    return any(ticket.state is IN_FLIGHT for ticket in batch.tickets)
 
 
 def may_try_again(ticket: Ticket, batch: Batch, verdict: Verdict) -> bool:

@@ -1,7 +1,8 @@
 """One class's waiting tickets for one model: a flow per tenant, ordered by start tag (share.py).
 
 `heads` orders all flows; one more heap per merge key orders the flows that hold a ticket of that
-key, so that a batch is filled in fair order without a scan. Start tags only grow, so an entry whose
+key, so that a batch is filled in fair order without a scan. While all that wait have one key, `heads` is
+that heap; when a second key comes, the first one's heap is a copy of `heads`. Start tags only grow, so an entry whose
 tag is out of date is corrected when it comes to the top; a flow whose tenant is at its cap is taken
 out when met and put back when the cap frees (caps.py). Every operation is O(log tenants) amortised.
 
@@ -29,7 +30,7 @@ from scheduler.core.feasibility import Backlog
 from scheduler.core.order import TicketQueue
 from scheduler.core.settings import ClassSettings
 from scheduler.core.share import Account, VirtualTime
-from scheduler.core.ticket import Ticket, TicketState
+from scheduler.core.ticket import ENDED, IN_FLIGHT, QUEUED, RETRYING, Ticket, TicketState
 
 # Below this many entries sweeping a heap costs more than it frees.
 SLACK_ENTRIES: Final = 64
@@ -95,37 +96,45 @@ class FlowHeap:
     def __len__(self) -> int:
         return len(self._entries)
 
+    def copy_for(self, merge_key: str) -> "FlowHeap":
+        """A heap of those of these flows that have a ticket of this key; the others leave it when they are met."""
+        copy = FlowHeap(merge_key)
+        copy._entries = self._entries.copy()
+        copy._members = self._members.copy()
+        copy._sweep_at = self._sweep_at
+        return copy
+
     def add(self, flow: Flow) -> None:
         """Add the flow unless it is here."""
-        if flow.serial in self._members:
+        serial = flow.serial
+        if serial in self._members:
             return
         if len(self._entries) >= self._sweep_at:
             self._sweep()
-        self._members.add(flow.serial)
-        heapq.heappush(self._entries, (flow.start, flow.serial, flow))
+        self._members.add(serial)
+        heapq.heappush(self._entries, (flow.start, serial, flow))
 
     def first(self) -> tuple[Flow, Ticket] | None:
         """The flow with the least start tag that may run, and its oldest ticket; None: there is none."""
-        while self._entries:
-            start, serial, flow = self._entries[0]
-            ticket = self._head(flow)
+        entries, merge_key = self._entries, self._merge_key
+        while entries:
+            start, serial, flow = entries[0]
+            ticket = flow.tickets.head() if merge_key is None else flow.tickets.head_of(merge_key)
             if ticket is None:
-                self._pop(serial)
+                heapq.heappop(entries)
+                self._members.discard(serial)
             elif flow.blocks(ticket):
-                self._pop(serial)
+                heapq.heappop(entries)
+                self._members.discard(serial)
                 flow.park(self)
             elif start != flow.start:
-                heapq.heapreplace(self._entries, (flow.start, serial, flow))
+                heapq.heapreplace(entries, (flow.start, serial, flow))
             else:
                 return flow, ticket
         return None
 
     def _head(self, flow: Flow) -> Ticket | None:
         return flow.tickets.head() if self._merge_key is None else flow.tickets.head_of(self._merge_key)
-
-    def _pop(self, serial: int) -> None:
-        heapq.heappop(self._entries)
-        self._members.discard(serial)
 
     def _sweep(self) -> None:
         """Drop flows without a ticket, wherever they stand."""
@@ -143,6 +152,8 @@ class ClassQueue(Account):
     Attributes:
         rank: 0 is the most important class.
         lane: name of the lane that it is a part of.
+        above_wait_s: the tightest `wait_s` of the classes that may overtake this one; None where none may, or none
+            minds. Told by the lane.
         queued: waiting tickets.
         backlog: their rows, and how they are spread over tenants.
         blocked: whether every tenant that waits here was last seen at its cap.
@@ -154,9 +165,11 @@ class ClassQueue(Account):
         "_floor",
         "_flows",
         "_heads",
+        "_key",
         "_key_counts",
         "_resting",
         "_serial",
+        "above_wait_s",
         "backlog",
         "blocked",
         "lane",
@@ -171,6 +184,7 @@ class ClassQueue(Account):
         # An account of infinite weight pays nothing and stays at V: nobody's tag is ever less (share.py).
         super().__init__(inf if settings.strict else settings.weight)
         self.lane = lane
+        self.above_wait_s: float | None = None
         self.blocked = False
         self.backlog = Backlog()
         self.settings = settings
@@ -180,7 +194,9 @@ class ClassQueue(Account):
         self.virtual = VirtualTime()
         self._flows: dict[str, Flow] = {}
         self._heads = FlowHeap()
-        self._by_key: dict[str, FlowHeap] = {}
+        # While all that wait have one key that is it, and there is no index.
+        self._key: str | None = None
+        self._by_key: dict[str, FlowHeap] | None = None
         self._key_counts: dict[str, int] = {}
         self._resting: list[tuple[float, int, Flow]] = []
         self._floor = 0.0
@@ -200,27 +216,32 @@ class ClassQueue(Account):
 
     def next_retry(self) -> Ticket | None:
         """The oldest ticket that waits to be tried alone."""
-        while self.retries and self.retries[0].state is not TicketState.RETRYING:
+        while self.retries and self.retries[0].state is not RETRYING:
             self.retries.popleft()
         return self.retries[0] if self.retries else None
 
     def push(self, ticket: Ticket, tenant: Tenant) -> None:
         """Queue the ticket under its tenant."""
         flow = self._flow_of(tenant)
-        if not flow.tickets:
+        tickets, merge_key = flow.tickets, ticket.merge_key
+        rows = tickets.rows
+        if not tickets.size:
             self.join(flow)
-        ticket.state = TicketState.QUEUED
+        if not self.queued:
+            self._key, self._by_key = merge_key, None
+        elif self._by_key is None and merge_key != self._key:
+            self._split()
+        ticket.state = QUEUED
         ticket.queued_tag = self.virtual.now
         ticket.holder = tenant
-        rows = flow.tickets.rows
-        flow.tickets.append(ticket)
-        self.backlog.change(rows, flow.tickets.rows, flow.weight)
+        tickets.append(ticket)
+        self.backlog.change(rows, tickets.rows, flow.weight)
         self.queued += 1
         tenant.queued += 1
         tenant.queue_bytes += ticket.queue_bytes
         self._heads.add(flow)
-        if ticket.merge_key is not None:
-            self._index(ticket.merge_key, flow)
+        if self._by_key is not None and merge_key is not None:
+            self._index(self._by_key, merge_key, flow)
 
     def join(self, flow: Flow) -> None:
         """The flow becomes backlogged, or may run again: it gets no credit for the time before."""
@@ -230,14 +251,18 @@ class ClassQueue(Account):
 
     def leads(self, flow: Flow, merge_key: str, cost_s: float) -> bool:
         """Whether the flow is ahead of one that waits with another merge key by more than this service."""
-        if self._key_counts.get(merge_key) == self.queued:  # nobody waits with another
+        if self._by_key is None or self._key_counts.get(merge_key) == self.queued:  # nobody waits with another
             return False
         first = self._heads.first()
         return first is not None and flow.start - first[0].start > cost_s / flow.weight
 
     def waiting_of(self, merge_key: str | None) -> int:
         """Tickets of the merge key that wait here; none can ride with one that has none."""
-        return 0 if merge_key is None else self._key_counts.get(merge_key, 0)
+        if merge_key is None:
+            return 0
+        if self._by_key is None:
+            return self.queued if merge_key == self._key else 0
+        return self._key_counts.get(merge_key, 0)
 
     def rows_of(self, tenant: Tenant) -> int:
         """Rows of the tenant that wait here."""
@@ -255,6 +280,8 @@ class ClassQueue(Account):
 
     def first_of(self, merge_key: str) -> tuple[Flow, Ticket] | None:
         """Who is next among the tickets of one merge key."""
+        if self._by_key is None:
+            return self._heads.first() if merge_key == self._key else None
         heap = self._by_key.get(merge_key)
         return None if heap is None else heap.first()
 
@@ -273,13 +300,13 @@ class ClassQueue(Account):
         else:
             self.virtual.charge(flow, cost_s)
         flow.tenant.take(ticket)
-        self._leave(flow, ticket, TicketState.IN_FLIGHT)
+        self._leave(flow, ticket, IN_FLIGHT)
 
     def remove(self, ticket: Ticket) -> None:
         """Take out a waiting ticket that will not be served (cancelled, expired, evicted)."""
         assert ticket.holder is not None
         flow = self._flows[ticket.holder.name]
-        self._leave(flow, ticket, TicketState.ENDED)
+        self._leave(flow, ticket, ENDED)
         if flow.tickets and flow.absent_from:
             # Perhaps this one alone had too many rows for the room that is left under a cap.
             self.join(flow)
@@ -287,7 +314,7 @@ class ClassQueue(Account):
 
     def __iter__(self) -> Iterator[Ticket]:
         """Every ticket that waits here, retries first."""
-        yield from (ticket for ticket in self.retries if ticket.state is TicketState.RETRYING)
+        yield from (ticket for ticket in self.retries if ticket.state is RETRYING)
         for flow in self._flows.values():
             yield from flow.tickets
 
@@ -300,31 +327,44 @@ class ClassQueue(Account):
             flow.start = start
         return flow
 
-    def _index(self, merge_key: str, flow: Flow) -> None:
-        heap = self._by_key.get(merge_key)
+    def _split(self) -> None:
+        """A ticket of a second key comes: from now on each key has its heap."""
+        self._by_key = {}
+        self._key_counts = {}
+        if self._key is None:
+            return
+        heap = self._by_key[self._key] = self._heads.copy_for(self._key)
+        self._key_counts[self._key] = self.queued
+        for flow in self._flows.values():
+            if self._heads in flow.absent_from:
+                flow.absent_from[heap] = None
+
+    def _index(self, by_key: dict[str, FlowHeap], merge_key: str, flow: Flow) -> None:
+        heap = by_key.get(merge_key)
         if heap is None:
-            heap = self._by_key[merge_key] = FlowHeap(merge_key)
+            heap = by_key[merge_key] = FlowHeap(merge_key)
         heap.add(flow)
         self._key_counts[merge_key] = self._key_counts.get(merge_key, 0) + 1
 
     def _leave(self, flow: Flow, ticket: Ticket, state: TicketState) -> None:
         ticket.state = state
-        rows = flow.tickets.rows
-        flow.tickets.remove(ticket)
-        self.backlog.change(rows, flow.tickets.rows, flow.weight)
-        flow.tenant.queued -= 1
-        flow.tenant.queue_bytes -= ticket.queue_bytes
+        tickets, tenant = flow.tickets, flow.tenant
+        rows = tickets.rows
+        tickets.remove(ticket)
+        self.backlog.change(rows, tickets.rows, flow.weight)
+        tenant.queued -= 1
+        tenant.queue_bytes -= ticket.queue_bytes
         self.queued -= 1
-        if ticket.merge_key is not None:
-            self._unindex(ticket.merge_key)
-        if not flow.tickets:
+        if self._by_key is not None and ticket.merge_key is not None:
+            self._unindex(self._by_key, ticket.merge_key)
+        if not tickets.size:
             self._rest(flow)
 
-    def _unindex(self, merge_key: str) -> None:
+    def _unindex(self, by_key: dict[str, FlowHeap], merge_key: str) -> None:
         self._key_counts[merge_key] -= 1
         if not self._key_counts[merge_key]:
             del self._key_counts[merge_key]
-            del self._by_key[merge_key]
+            del by_key[merge_key]
 
     def _rest(self, flow: Flow) -> None:
         """Forget idle flows whose tag V has passed: joining anew would give them the same tag."""
@@ -333,12 +373,14 @@ class ClassQueue(Account):
             heapq.heappush(self._resting, (flow.start, flow.serial, flow))
         if not self.queued:
             self.virtual.rest()
-        while self._resting and (self._resting[0][0] <= self.virtual.now or len(self._resting) > MAX_RESTING):
-            tag, _, idle = heapq.heappop(self._resting)
+        resting, passed = self._resting, self.virtual.now
+        while resting and (resting[0][0] <= passed or len(resting) > MAX_RESTING):
+            tag, _, idle = heapq.heappop(resting)
             if idle.resting_tag == tag:
                 idle.resting_tag = None
-            if not idle.tickets and idle.start <= max(tag, self.virtual.now):
-                self._floor = max(self._floor, idle.start)
+            if not idle.tickets.size and (idle.start <= tag or idle.start <= passed):
+                if idle.start > self._floor:
+                    self._floor = idle.start
                 self._forget(idle)
 
     def _forget(self, flow: Flow) -> None:

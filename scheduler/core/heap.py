@@ -8,7 +8,7 @@ the heap is rebuilt once they outnumber the living, so memory stays within twice
 import heapq
 from typing import Final
 
-from scheduler.core.ticket import Ticket, TicketState
+from scheduler.core.ticket import ENDED, Ticket
 
 # Below this many dead entries a rebuild costs more than it frees.
 SLACK_ENTRIES: Final = 64
@@ -26,6 +26,11 @@ class DeadlineHeap:
     def __len__(self) -> int:
         return len(self._entries)
 
+    @property
+    def watches(self) -> bool:
+        """Whether there may be a ticket with a deadline."""
+        return bool(self._entries)
+
     def push(self, ticket: Ticket) -> None:
         """Watch the ticket's deadline; a ticket without one is not watched."""
         if ticket.deadline is not None:
@@ -37,25 +42,24 @@ class DeadlineHeap:
             return
         self._dead += 1
         if self._dead > SLACK_ENTRIES and self._dead * 2 > len(self._entries):
-            self._entries = [entry for entry in self._entries if entry[2].state is not TicketState.ENDED]
+            self._entries = [entry for entry in self._entries if entry[2].state is not ENDED]
             heapq.heapify(self._entries)
             self._dead = 0
 
     def pop_due(self, *, now: float) -> Ticket | None:
         """Remove and return a ticket whose deadline has come, or None."""
-        while self._entries and self._entries[0][0] <= now:
-            ticket = heapq.heappop(self._entries)[2]
-            if ticket.state is not TicketState.ENDED:
+        entries = self._entries
+        while entries and entries[0][0] <= now:
+            ticket = heapq.heappop(entries)[2]
+            if ticket.state is not ENDED:
                 return ticket
             self._dead = max(0, self._dead - 1)
         return None
 
     def next_deadline(self) -> float | None:
         """The earliest deadline, or None."""
-        self._drop_dead()
-        return self._entries[0][0] if self._entries else None
-
-    def _drop_dead(self) -> None:
-        while self._entries and self._entries[0][2].state is TicketState.ENDED:
-            heapq.heappop(self._entries)
+        entries = self._entries
+        while entries and entries[0][2].state is ENDED:
+            heapq.heappop(entries)
             self._dead = max(0, self._dead - 1)
+        return entries[0][0] if entries else None

@@ -15,7 +15,7 @@ from scheduler.core.estimate import Estimator
 from scheduler.core.flows import ClassQueue, Flow
 from scheduler.core.settings import ClassSettings
 from scheduler.core.share import VirtualTime
-from scheduler.core.ticket import Ticket, TicketState
+from scheduler.core.ticket import RETRYING, Ticket
 
 
 def lane_name(model: str, backend: str) -> str:
@@ -52,6 +52,7 @@ class Lane:
         self.classes = tuple(ClassQueue(self.name, settings, rank) for rank, settings in enumerate(classes))
         self.estimator = Estimator()
         self.virtual = VirtualTime()
+        self._tell_above()
 
     def push(self, ticket: Ticket, rank: int, tenant: Tenant) -> None:
         """Queue a ticket in the class of this rank."""
@@ -63,46 +64,52 @@ class Lane:
         """Line up a ticket of a failed batch to be tried alone."""
         queue = self.classes[rank]
         self._join(queue)
-        ticket.state = TicketState.RETRYING
+        ticket.state = RETRYING
         queue.retries.append(ticket)
 
     def next_turn(self) -> Turn | None:
         """Whose turn it is: the class with the least start tag (ties: the more important), then its first flow."""
-        best: Turn | None = None
+        best: ClassQueue | None = None
+        best_flow: Flow | None = None
+        best_ticket: Ticket | None = None
         for queue in self.classes:
-            found = self._next(queue)
-            if found is None:
-                queue.blocked = bool(queue.queued)
-                continue
+            ticket = queue.next_retry() if queue.retries else None
+            flow: Flow | None = None
+            if ticket is None:
+                found = queue.first() if queue.queued else None
+                if found is None:
+                    queue.blocked = queue.queued > 0
+                    continue
+                flow, ticket = found
             if queue.blocked:
                 # No credit for the time in which all its tenants were at their caps.
                 queue.blocked = False
                 self.virtual.join(queue)
-            if best is None or queue.start < best.queue.start:
-                best = found
-        return best
+            if best is None or queue.start < best.start:
+                best, best_flow, best_ticket = queue, flow, ticket
+        return None if best is None or best_ticket is None else Turn(best, best_flow, best_ticket)
 
     def reconfigure(self, classes: Sequence[ClassSettings]) -> None:
         """Go on with these settings of the same classes, most important first."""
         for queue, settings in zip(self.classes, classes, strict=True):
             queue.reconfigure(settings)
             self.virtual.join(queue)  # no credit for a time in which its weight was another
+        self._tell_above()
 
     def waiting(self) -> Iterator[Ticket]:
         """Every ticket that waits here, retries included."""
         for queue in self.classes:
             yield from queue
 
+    def _tell_above(self) -> None:
+        tightest_s: float | None = None
+        for queue in self.classes:
+            queue.above_wait_s, own_s = tightest_s, queue.settings.wait_s
+            if own_s is not None and (tightest_s is None or own_s < tightest_s):
+                tightest_s = own_s
+
     def _join(self, queue: ClassQueue) -> None:
-        if not queue.backlogged:
+        if not queue.queued and not queue.backlogged:
             if not any(other.backlogged for other in self.classes):
                 self.virtual.rest()
             self.virtual.join(queue)
-
-    @staticmethod
-    def _next(queue: ClassQueue) -> Turn | None:
-        retry = queue.next_retry()
-        if retry is not None:
-            return Turn(queue, None, retry)
-        found = queue.first() if queue.queued else None
-        return None if found is None else Turn(queue, *found)

@@ -12,8 +12,9 @@ shares decide (share.py), or a short deadline would buy somebody else's share.
 
 Most tickets arrive in the order in which they are due: those stand in a deque, at O(1). The others
 stand in a heap beside it, at O(log n). The index lets a batch take the tenant's first ticket of its own key
-without a scan. A ticket taken by one way stays behind in the other as a dead entry; dead entries are
-dropped when they come to the front and swept out when they outnumber the living.
+without a scan. Most tenants send one key: there is no index until a second one waits beside it. A ticket
+taken by one way stays behind in the other as a dead entry; dead entries are dropped when they come to the
+front and swept out when they outnumber the living.
 """
 
 import heapq
@@ -21,7 +22,7 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Final
 
-from scheduler.core.ticket import Ticket, TicketState
+from scheduler.core.ticket import QUEUED, Ticket
 
 # Longer than any deadline that somebody waits for at a screen, shorter than most retries of a job.
 PATIENCE_S: Final = 10.0
@@ -31,8 +32,8 @@ SLACK_ENTRIES: Final = 16
 
 def due(ticket: Ticket, *, now: float) -> float:
     """When a ticket that arrives now is due (monotonic seconds)."""
-    latest = now + PATIENCE_S
-    return latest if ticket.deadline is None else min(ticket.deadline, latest)
+    latest, deadline = now + PATIENCE_S, ticket.deadline
+    return latest if deadline is None or deadline > latest else deadline
 
 
 class _Line(deque[Ticket]):
@@ -53,6 +54,12 @@ class _Line(deque[Ticket]):
         line.early = None
         return line
 
+    def copy_of(self) -> "_Line":
+        """A line with the same tickets."""
+        line = _Line(self)
+        line.early = None if self.early is None else self.early.copy()
+        return line
+
     def entries(self) -> int:
         """Tickets here, dead ones included."""
         return len(self) + len(self.early or ())
@@ -67,12 +74,17 @@ class _Line(deque[Ticket]):
 
     def front(self) -> Ticket | None:
         """The first ticket that still waits; dead ones before it are dropped."""
-        while self and self[0].state is not TicketState.QUEUED:
-            self.popleft()
         early = self.early
         if early is None:
-            return self[0] if self else None
-        while early and early[0][2].state is not TicketState.QUEUED:
+            while self:
+                ticket = self[0]
+                if ticket.state is QUEUED:
+                    return ticket
+                self.popleft()
+            return None
+        while self and self[0].state is not QUEUED:
+            self.popleft()
+        while early and early[0][2].state is not QUEUED:
             heapq.heappop(early)
         if early and (not self or early[0][:2] < (self[0].due, self[0].ticket_id)):
             return early[0][2]
@@ -84,28 +96,35 @@ class TicketQueue:
 
     Attributes:
         rows: of the living together.
+        size: how many they are.
     """
 
-    __slots__ = ("_all", "_by_key", "_size", "rows")
+    __slots__ = ("_all", "_by_key", "_key", "rows", "size")
 
     def __init__(self) -> None:
         self._all = _Line.empty()
-        self._by_key: dict[str, _Line] = {}
-        self._size = 0
+        # While all that wait have one key that is it, and there is no index.
+        self._key: str | None = None
+        self._by_key: dict[str, _Line] | None = None
+        self.size = 0
         self.rows = 0
 
     def __len__(self) -> int:
-        return self._size
+        return self.size
 
     def append(self, ticket: Ticket) -> None:
         """Add a ticket in state QUEUED, behind all that are due no later."""
+        if not self.size:
+            self._key, self._by_key = ticket.merge_key, None
+        elif self._by_key is None and ticket.merge_key != self._key:
+            self._by_key = {} if self._key is None else {self._key: self._all.copy_of()}
         self._all.add(ticket)
-        if ticket.merge_key is not None:
+        if self._by_key is not None and ticket.merge_key is not None:
             line = self._by_key.get(ticket.merge_key)
             if line is None:
                 line = self._by_key[ticket.merge_key] = _Line.empty()
             line.add(ticket)
-        self._size += 1
+        self.size += 1
         self.rows += ticket.rows
 
     def head(self) -> Ticket | None:
@@ -114,6 +133,8 @@ class TicketQueue:
 
     def head_of(self, merge_key: str) -> Ticket | None:
         """The first ticket with this merge key, or None."""
+        if self._by_key is None:
+            return self._all.front() if merge_key == self._key else None
         line = self._by_key.get(merge_key)
         ticket = None if line is None else line.front()
         if line is not None and ticket is None:
@@ -122,11 +143,13 @@ class TicketQueue:
 
     def remove(self, ticket: Ticket) -> None:
         """Take out a ticket whose state has just left QUEUED, wherever it stands."""
-        self._size -= 1
+        self.size -= 1
         self.rows -= ticket.rows
-        if ticket.merge_key is not None:
+        if self._by_key is not None and ticket.merge_key is not None:
             self.head_of(ticket.merge_key)
-        if self._all.entries() > 2 * self._size + SLACK_ENTRIES:
+        line = self._all
+        entries = len(line) if line.early is None else len(line) + len(line.early)
+        if entries > 2 * self.size + SLACK_ENTRIES:
             self._sweep()
 
     def rows_before(self, ticket: Ticket) -> float:
@@ -135,7 +158,7 @@ class TicketQueue:
         All of them where it is due last, which is the rule; else as if what waits were due evenly
         between the first and the last, which costs nothing to tell.
         """
-        first = self.head()
+        first = self._all.front()
         if first is None or ticket.due < first.due:
             return 0.0
         last_due = self._all[-1].due if self._all else first.due
@@ -145,14 +168,13 @@ class TicketQueue:
 
     def __iter__(self) -> Iterator[Ticket]:
         """The living, in no particular order."""
-        yield from (ticket for ticket in self._all if ticket.state is TicketState.QUEUED)
-        yield from (ticket for _, _, ticket in self._all.early or () if ticket.state is TicketState.QUEUED)
+        yield from (ticket for ticket in self._all if ticket.state is QUEUED)
+        yield from (ticket for _, _, ticket in self._all.early or () if ticket.state is QUEUED)
 
     def _sweep(self) -> None:
         living = sorted(self, key=lambda ticket: ticket.due)
         self._all = _Line.empty()
-        self._by_key.clear()
-        self._size = 0
+        self.size = 0
         self.rows = 0
         for ticket in living:
             self.append(ticket)

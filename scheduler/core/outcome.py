@@ -30,6 +30,9 @@ class Outcome(Enum):
     COMPLETED = "completed"
     FAILED = "failed"
 
+    # Members are equal where they are the same; Enum's own hash is a call in Python for each look into a dict.
+    __hash__ = object.__hash__
+
 
 # Coming again cannot help, however long the caller waits.
 FINAL: Final = frozenset(

@@ -1,6 +1,6 @@
 """The core: inputs change the state, events say what to do, and nothing here waits, sleeps or sends."""
 
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable
 from math import inf
 
@@ -14,13 +14,14 @@ from scheduler.core.fleet import Fleet, may_try_again, waited_for
 from scheduler.core.heap import DeadlineHeap
 from scheduler.core.lane import Lane, Turn, lane_name
 from scheduler.core.limit import lead_s
+from scheduler.core.model import model_snapshots
 from scheduler.core.order import due
 from scheduler.core.outcome import FINAL, Outcome, Verdict
 from scheduler.core.pushback import Pushback
 from scheduler.core.sequence import Sequence, Sequences
 from scheduler.core.settings import CoreSettings
-from scheduler.core.snapshot import ClassSnapshot, ModelSnapshot, Snapshot, TenantSnapshot
-from scheduler.core.ticket import Ticket, TicketState
+from scheduler.core.snapshot import ClassSnapshot, Snapshot, TenantSnapshot
+from scheduler.core.ticket import ENDED, IN_FLIGHT, NEW, QUEUED, RETRYING, Ticket
 
 
 class Scheduler:
@@ -51,8 +52,7 @@ class Scheduler:
         self._yielding: dict[str, None] = {}
         # Lanes whose next batch is kept back until a time.
         self._held: dict[str, float] = {}
-        # By name: an Enum's hash is slow.
-        self._ended: dict[str, int] = dict.fromkeys(Outcome.__members__, 0)
+        self._ended: dict[Outcome, int] = dict.fromkeys(Outcome, 0)
         self._draining = False
         self._now = 0.0
 
@@ -68,7 +68,7 @@ class Scheduler:
         rank = self._ranks.get(ticket.priority_class)
         if rank is None:
             raise ValueError(f"unknown class {ticket.priority_class!r}; configured are {', '.join(self._ranks)}")
-        if ticket.state is not TicketState.NEW or ticket.ticket_id in self._tickets:
+        if ticket.state is not NEW or ticket.ticket_id in self._tickets:
             raise ValueError(f"ticket {ticket.ticket_id} was submitted before")
         if ticket.step is not None and ticket.merge_key is not None:
             raise ValueError(f"ticket {ticket.ticket_id} is a step of a sequence, and those are not merged")
@@ -76,13 +76,13 @@ class Scheduler:
         ticket.due = due(ticket, now=self._now)
         tenant = self._tenants.find(ticket.tenant, now=self._now)
         refusal = self._refusal(ticket, rank, tenant)
-        if refusal is None:
+        if refusal is None and not self._admission.fits(ticket):
             self._displace(ticket, rank)
-            # What was displaced may have been a step before this one.
+            # What was displaced may have been a step before this one, or all that its tenant had.
             refusal = self._gap(ticket)
+            tenant = self._tenants.find(ticket.tenant, now=self._now)
         if refusal is None:
-            # Again: the tenant was forgotten where the displaced one was all that it had.
-            self._enqueue(ticket, rank, self._tenants.find(ticket.tenant, now=self._now))
+            self._enqueue(ticket, rank, tenant)
             return
         if ticket.step is not None:
             self._sequences.refused(ticket)
@@ -161,7 +161,7 @@ class Scheduler:
         self._advance(now)
         self._settings = settings
         self._admission.reconfigure(settings)
-        retrying = (ticket for ticket in self._tickets.values() if ticket.state is TicketState.RETRYING)
+        retrying = (ticket for ticket in self._tickets.values() if ticket.state is RETRYING)
         self._tenants.reconfigure(settings, [*self._fleet.held(), *retrying])
         for lane in self._lanes.values():
             lane.reconfigure(settings.classes)
@@ -226,9 +226,11 @@ class Scheduler:
             tenants=tuple(
                 TenantSnapshot(t.name, t.queued, t.in_flight, t.queue_bytes, t.held.rows) for t in self._tenants.all()
             ),
-            models=self._model_snapshots(),
+            models=model_snapshots(
+                self._lanes.values(), self._sequences, [each.name for each in self._settings.classes]
+            ),
             backends=self._fleet.snapshot(),
-            ended=dict(self._ended),
+            ended={outcome.name: count for outcome, count in self._ended.items()},
         )
 
     # ---- arrival
@@ -240,7 +242,9 @@ class Scheduler:
             return Refusal(Outcome.DEADLINE_EXPIRED)
         if not self._fleet.offered(ticket.model):
             return Refusal(Outcome.NO_BACKEND)
-        refusal = self._gap(ticket) or self._admission.refusal(ticket, rank, tenant, now=self._now)
+        refusal = None if ticket.step is None else self._gap(ticket)
+        if refusal is None:
+            refusal = self._admission.refusal(ticket, rank, tenant, now=self._now)
         if refusal is None and ticket.deadline is not None and not self._feasible(ticket, rank, tenant):
             return Refusal(Outcome.DEADLINE_INFEASIBLE)
         return refusal
@@ -265,7 +269,8 @@ class Scheduler:
     def _enqueue(self, ticket: Ticket, rank: int, tenant: Tenant) -> None:
         self._admission.book(ticket, rank, tenant, now=self._now)
         self._tickets[ticket.ticket_id] = ticket
-        self._deadlines.push(ticket)
+        if ticket.deadline is not None:
+            self._deadlines.push(ticket)
         if ticket.step is not None:
             self._join_sequence(ticket, tenant)
             return
@@ -296,7 +301,7 @@ class Scheduler:
             backend = able[0] if lane.backend else self._fleet.place(able, lane, turn.ticket)
             if backend is None:
                 return None
-            late = self._late(lane, backend, turn.ticket.merge_key)
+            late = self._late(lane, backend, turn.ticket.merge_key) if self._deadlines.watches else _never
             if not late(turn.ticket):
                 return None if self._hold(lane, turn, backend) else self._send(lane, turn, backend, late)
         return None
@@ -304,15 +309,20 @@ class Scheduler:
     def _send(self, lane: Lane, turn: Turn, backend: Backend, late: Callable[[Ticket], bool]) -> Dispatch:
         estimator = backend.estimator(lane.model, lane.estimator)
         tickets = tuple(batching.form(lane, turn, backend.state.models[lane.model], estimator, late))
+        release, ranks = self._admission.release, self._ranks
         for ticket in tickets:
-            self._hand_over(ticket)
+            if ticket.state is RETRYING:  # holds no place in admission
+                ticket.state = IN_FLIGHT
+            else:
+                release(ticket, ranks[ticket.priority_class])
         batch = self._fleet.start(lane, backend, tickets, turn.queue, now=self._now)
         return Dispatch(batch.batch_id, backend.name, tickets)
 
     def _late(self, lane: Lane, backend: Backend, merge_key: str | None) -> Callable[[Ticket], bool]:
         """What evicts a ticket of this key, and tells so, where it would end late if it went there next."""
-        idle = backend.has_idle_instance(lane.model)
-        start_at = self._now if idle else max(self._now, backend.next_free_at(lane.model))
+        start_at = self._now
+        if not backend.has_idle_instance(lane.model):
+            start_at = max(start_at, backend.next_free_at(lane.model))
         capacity = backend.state.models[lane.model]
         estimator = backend.estimator(lane.model, lane.estimator)
         max_batch_size = max(1, capacity.max_batch_size)
@@ -323,7 +333,7 @@ class Scheduler:
         def late(ticket: Ticket) -> bool:
             if ticket.deadline is None or (ticket.deadline >= full_at and ticket.rows <= max_batch_size):
                 return False
-            alone = ticket.state is TicketState.RETRYING
+            alone = ticket.state is RETRYING
             beside = 0 if alone else sum(queue.waiting_of(merge_key) for queue in lane.classes)
             queue = lane.classes[self._ranks[ticket.priority_class]]
             rows = max(ticket.rows, min(batching.most_rows(lane, queue, capacity, estimator, merge_key), beside))
@@ -356,34 +366,30 @@ class Scheduler:
         self._held[lane.name] = leave_at
         return True
 
-    def _hand_over(self, ticket: Ticket) -> None:
-        """Book a ticket that has just left its queue for a backend."""
-        if ticket.state is TicketState.RETRYING:  # holds no place in admission
-            ticket.state = TicketState.IN_FLIGHT
-        else:
-            self._admission.release(ticket, self._ranks[ticket.priority_class])
-
     # ---- endings
 
     def _end_batch(self, batch: Batch, verdict: Verdict) -> list[Ticket]:
         again, ended = [], []
+        succeeded, lost = verdict is Verdict.SUCCEEDED, verdict is Verdict.LOST
+        outcome = Outcome.COMPLETED if succeeded else Outcome.FAILED
         for ticket in batch.tickets:
-            if ticket.state is not TicketState.IN_FLIGHT:
+            if ticket.state is not IN_FLIGHT:
                 self._release(ticket)
-            elif verdict is not Verdict.SUCCEEDED and may_try_again(ticket, batch, verdict):
+            elif not succeeded and may_try_again(ticket, batch, verdict):
                 again.append(ticket)
             else:
                 self._release(ticket)
-                self._deadlines.forget(ticket)
-                if verdict is Verdict.LOST:
+                if ticket.deadline is not None:
+                    self._deadlines.forget(ticket)
+                if lost:
                     self._end_with_event(ticket, Outcome.BACKEND_LOST)
                     continue
-                self._finish(ticket, Outcome.COMPLETED if verdict is Verdict.SUCCEEDED else Outcome.FAILED)
+                self._finish(ticket, outcome)
                 ended.append(ticket)
         if again:
             self._retry(again, self._lanes[batch.model])
         if (step := batch.tickets[0]).step is not None:
-            self._leave_sequence(step, answered=verdict is Verdict.SUCCEEDED or verdict is Verdict.FAILED)
+            self._leave_sequence(step, answered=succeeded or verdict is Verdict.FAILED)
         return ended
 
     def _retry(self, tickets: list[Ticket], lane: Lane) -> None:
@@ -450,14 +456,14 @@ class Scheduler:
         """Free the place of a waiting ticket that will not be served."""
         if ticket.lane in self._held:  # it may be the turn of one that is not held now
             self._runnable[ticket.lane] = None
-        if ticket.state is TicketState.RETRYING:
+        if ticket.state is RETRYING:
             self._release(ticket)
             return
         tenant = _holder(ticket)
         rank = self._ranks[ticket.priority_class]
         if ticket.step is not None and not self._is_current(ticket):
             _count_behind(ticket, -1)
-            ticket.state = TicketState.ENDED
+            ticket.state = ENDED
         else:
             self._lanes[ticket.lane].classes[rank].remove(ticket)
             self._runnable[ticket.lane] = None
@@ -470,7 +476,7 @@ class Scheduler:
         tenant.release(ticket)
         if tenant.parked:
             self._unpark(tenant)
-        if not tenant.queued and tenant.idle:
+        if not tenant.queued and not tenant.held.tickets:
             self._tenants.forget_idle(tenant, now=self._now)
 
     def _unpark(self, tenant: Tenant) -> None:
@@ -479,9 +485,10 @@ class Scheduler:
             self._runnable[flow.owner.lane] = None
 
     def _finish(self, ticket: Ticket, outcome: Outcome) -> None:
-        was_new, ticket.state = ticket.state is TicketState.NEW, TicketState.ENDED
+        was_new = ticket.state is NEW
+        ticket.state = ENDED
         self._tickets.pop(ticket.ticket_id, None)
-        self._ended[outcome.name] += 1
+        self._ended[outcome] += 1
         if ticket.step is not None and not was_new:
             self._end_step(ticket, outcome)
 
@@ -499,7 +506,7 @@ class Scheduler:
         return sequence is not None and sequence.current is ticket
 
     def _join_sequence(self, ticket: Ticket, tenant: Tenant) -> None:
-        ticket.state = TicketState.QUEUED
+        ticket.state = QUEUED
         ticket.holder = tenant
         if self._sequences.join(ticket, now=self._now):
             self._enter_lane(ticket)
@@ -546,7 +553,7 @@ class Scheduler:
     def _lose(self, sequence: Sequence, *, everything: bool) -> None:
         self._sequences.bind(sequence, "")
         self._evict_lost(sequence.lose(everything=everything))
-        if sequence.current is not None and sequence.current.state is TicketState.QUEUED:
+        if sequence.current is not None and sequence.current.state is QUEUED:
             self._evict_lost([sequence.current])
 
     def _evict_lost(self, tickets: list[Ticket]) -> None:
@@ -560,30 +567,10 @@ class Scheduler:
         if self._bound:
             self._runnable |= dict.fromkeys(self._bound.get(model, ()))
 
-    # ---- snapshot
 
-    def _model_snapshots(self) -> tuple[ModelSnapshot, ...]:
-        """One for each model; costs are told of the first of its lanes."""
-        lanes: dict[str, list[Lane]] = {}
-        for lane in self._lanes.values():
-            lanes.setdefault(lane.model, []).append(lane)
-        behind = Counter((each.model, each.priority_class) for one in self._sequences for each in one.waiting)
-        return tuple(self._model_snapshot(model, of_model, behind) for model, of_model in lanes.items())
-
-    def _model_snapshot(self, model: str, lanes: list[Lane], behind: Counter[tuple[str, str]]) -> ModelSnapshot:
-        batch_s, row_s = lanes[0].estimator.line(None).coefficients()
-        names = [settings.name for settings in self._settings.classes]
-        queues = [queue for lane in lanes for queue in lane.classes]
-        return ModelSnapshot(
-            name=model,
-            queued={
-                name: behind[model, name] + sum(lane.classes[rank].queued for lane in lanes)
-                for rank, name in enumerate(names)
-            },
-            retrying=sum(1 for queue in queues for ticket in queue.retries if ticket.state is TicketState.RETRYING),
-            batch_s=batch_s,
-            row_s=row_s,
-        )
+def _never(ticket: Ticket) -> bool:
+    """No ticket can be late where none has a deadline."""
+    return False
 
 
 def _count_behind(ticket: Ticket, sign: int) -> None:

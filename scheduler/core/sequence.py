@@ -13,18 +13,27 @@ again.
 A sequence starts on the ready backend with the fewest sequences for each instance of the model, then the least work in
 flight: what a sequence will ask for is not known, only that it stays. It is forgotten when its end is answered, or when
 nothing of it was under way for `idle_s`, the time after which Triton forgets it. That is looked at when it is asked for
-and when room is short, so it needs no timer. At most `max_sequences` are known. Every operation is O(log sequences)
-amortised, but for the loss of a backend, which looks at all.
+and when room is short, so it needs no timer. Every operation is O(log sequences) amortised, but for the loss of a
+backend, which looks at all.
+
+At most `max_sequences` are known, and a tenant may start one while it has fewer than there is room left for (the
+dynamic threshold of A. Choudhury, E. Hahne, "Dynamic Queue Length Thresholds for Shared-Memory Packet Switches",
+IEEE/ACM ToN 1998, with its factor at 1). So k tenants that take all they can have max_sequences / (k + 1) each, one
+alone half of them, and whoever comes next finds room for as many.
 """
 
 import heapq
 from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from scheduler.core.admission import Refusal
 from scheduler.core.outcome import Outcome
 from scheduler.core.ticket import Step, Ticket
+
+# One that is under way is looked at again later than now, also where the backend forgets at once.
+LEAST_IDLE_S: Final = 0.001
 
 # Of one tenant, model and version; the client's id may be a number or a string.
 Key = tuple[str, str, str]
@@ -88,12 +97,13 @@ class Sequence:
 class Sequences:
     """Every sequence that is known; `len()` counts those whose idle time has passed unnoticed, too."""
 
-    __slots__ = ("_by_backend", "_by_key", "_idle", "_last_number")
+    __slots__ = ("_by_backend", "_by_key", "_by_tenant", "_idle", "_last_number")
 
     def __init__(self) -> None:
         self._by_key: dict[Key, Sequence] = {}
         # By model and backend: how many are bound there.
         self._by_backend: dict[str, dict[str, int]] = {}
+        self._by_tenant: dict[str, int] = {}
         # One entry for each sequence, by when it may be forgotten, as it was last looked at.
         self._idle: list[tuple[float, int, Sequence]] = []
         self._last_number = 0
@@ -128,11 +138,16 @@ class Sequences:
                 detail = "there is no such sequence, or a step of it is missing; begin anew with sequence_start"
                 return Refusal(Outcome.SEQUENCE_LOST, detail=detail)
             return None
-        if sequence is None and len(self) >= most:
+        if sequence is None and self._of_tenant(ticket) >= most - len(self):
             self._sweep(now)
-            if len(self) >= most:
-                return Refusal(Outcome.TOO_MANY_SEQUENCES, detail=f"limits.max_sequences is {most}")
+            own, room = self._of_tenant(ticket), most - len(self)
+            if own >= room:
+                detail = f"tenant {ticket.tenant!r} has {own} open, and limits.max_sequences ({most}) leaves {room}"
+                return Refusal(Outcome.TOO_MANY_SEQUENCES, detail=detail)
         return None
+
+    def _of_tenant(self, ticket: Ticket) -> int:
+        return self._by_tenant.get(ticket.tenant, 0)
 
     def join(self, ticket: Ticket, *, now: float) -> bool:
         """Take in a step that `refusal` has let pass; tells whether it is the sequence's current one from now on."""
@@ -185,6 +200,7 @@ class Sequences:
         key = _key(ticket)
         sequence = Sequence(key, self._last_number, _step(ticket).idle_s, now, "", None, deque(), open=True)
         self._by_key[key] = sequence
+        self._by_tenant[ticket.tenant] = self._of_tenant(ticket) + 1
         if len(self._idle) > 2 * len(self._by_key):
             self._idle = [entry for entry in self._idle if self._by_key.get(entry[2].key) is entry[2]]
             heapq.heapify(self._idle)
@@ -202,6 +218,10 @@ class Sequences:
     def _forget(self, sequence: Sequence) -> None:
         self.bind(sequence, "")
         del self._by_key[sequence.key]
+        tenant = sequence.key[0]
+        self._by_tenant[tenant] -= 1
+        if not self._by_tenant[tenant]:
+            del self._by_tenant[tenant]
 
     def _sweep(self, now: float) -> None:
         """Forget those that were idle for too long."""
@@ -219,7 +239,9 @@ class Sequences:
 
 def _forgotten_at(sequence: Sequence, now: float) -> float:
     """When it is forgotten if nothing more of it comes; where a step is under way, at the earliest."""
-    return (now if sequence.under_way else sequence.idle_since) + sequence.idle_s
+    if sequence.under_way:
+        return now + max(sequence.idle_s, LEAST_IDLE_S)
+    return sequence.idle_since + sequence.idle_s
 
 
 def _step(ticket: Ticket) -> Step:

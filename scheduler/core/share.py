@@ -53,27 +53,33 @@ class VirtualTime:
 
     def join(self, account: Account) -> None:
         """The account becomes backlogged (or eligible again): it starts no earlier than V."""
-        account.start = max(account.start, self.now)
+        if account.start < self.now:
+            account.start = self.now
 
     def catch_up(self, least: float) -> None:
         """V follows the rides, yet passes nobody: `least` is the least tag of the accounts that wait."""
-        self.now = max(self.now, min(self.taken, least))
+        at = self.taken if self.taken < least else least
+        if at > self.now:
+            self.now = at
 
     def serve(self, account: Account, cost_s: float) -> None:
         """Charge the account that was chosen for its tag; V moves to that tag."""
-        self.now = max(self.now, account.start)
+        if account.start > self.now:
+            self.now = account.start
         account.ridden_s = 0.0
         self.charge(account, cost_s)
 
     def charge(self, account: Account, cost_s: float) -> None:
         """Charge an account for a ticket that was not chosen for its tag; V stays."""
         self.taken = account.start
-        account.start += cost_s / account.weight
-        self.latest = max(self.latest, account.start)
+        account.start = start = self.taken + cost_s / account.weight
+        if start > self.latest:
+            self.latest = start
 
     def ride(self, account: Account, cost_s: float, *, most_s: float) -> None:
         """As `charge`, of no more than `most_s` seconds between two turns of the account's own."""
-        charged_s = min(cost_s, max(0.0, most_s - account.ridden_s))
+        left_s = most_s - account.ridden_s
+        charged_s = 0.0 if left_s <= 0 else cost_s if cost_s < left_s else left_s
         account.ridden_s += charged_s
         self.charge(account, charged_s)
 

@@ -26,13 +26,23 @@ class TenantSnapshot:
 
 @dataclass(frozen=True, slots=True)
 class ModelSnapshot:
-    """A model's queues and its learned latency line: seconds a batch, and seconds a row."""
+    """A model's queues, its learned latency line, and its stateful sequences.
+
+    Attributes:
+        name: of the model.
+        queued: waiting tickets by class.
+        retrying: tickets of failed batches that wait to be tried alone.
+        batch_s: seconds a batch.
+        row_s: seconds a row.
+        sequences: known at the moment, by the backend that has their state; under an empty name those without one.
+    """
 
     name: str
     queued: Mapping[str, int]
     retrying: int
     batch_s: float
     row_s: float
+    sequences: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from enum import Enum
 from math import inf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from scheduler.core.caps import Tenant
@@ -17,6 +17,14 @@ class TicketState(Enum):
     IN_FLIGHT = "in_flight"
     RETRYING = "retrying"
     ENDED = "ended"
+
+
+# Reading a member through its class costs a call of the metaclass, some twenty times a ticket.
+NEW: Final = TicketState.NEW
+QUEUED: Final = TicketState.QUEUED
+IN_FLIGHT: Final = TicketState.IN_FLIGHT
+RETRYING: Final = TicketState.RETRYING
+ENDED: Final = TicketState.ENDED
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +80,7 @@ class Ticket:
     merge_key: str | None = None
     deadline: float | None = None
     step: Step | None = None
-    state: TicketState = field(default=TicketState.NEW, init=False)
+    state: TicketState = field(default=NEW, init=False)
     start_tag: float = field(default=0.0, init=False)
     queued_tag: float = field(default=0.0, init=False)
     batch_id: int = field(default=0, init=False)
@@ -88,4 +96,4 @@ class Ticket:
     @property
     def waiting(self) -> bool:
         """Whether the ticket holds a place in a queue."""
-        return self.state is TicketState.QUEUED or self.state is TicketState.RETRYING
+        return self.state is QUEUED or self.state is RETRYING

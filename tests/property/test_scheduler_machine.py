@@ -489,7 +489,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             for queue in lane.classes:
                 assert queue.first() is None
                 assert queue.next_retry() is None
-                kept = (queue._flows, queue._resting, queue._by_key, queue._key_counts, queue._heads)
+                kept = (queue._flows, queue._resting, queue._by_key or (), queue._key_counts, queue._heads)
                 assert [len(each) for each in kept] == [0] * 5
 
 

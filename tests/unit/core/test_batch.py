@@ -224,6 +224,7 @@ def test_tenants_that_cannot_ride_are_served_though_others_of_their_class_ride_i
 
 def test_who_would_end_too_late_does_not_ride_and_the_next_one_does(lane, acme):
     first, late, next_one = push(lane, acme, "interactive", 3)
+    late.deadline = 1.0
 
     def takes_out(ticket: Ticket) -> bool:
         if ticket is late:
@@ -265,3 +266,10 @@ class TestRidersOfAnotherKey:
         lane.classes[0]._flows["ahead"].start = 100.0
         push(lane, small, "interactive", 1)
         assert sizes(lane, ONE) == [8, 8, 8, 7]
+
+
+def test_a_class_is_overtaken_by_the_tightest_wait_above_it():
+    lane = Lane("m", [class_settings("a", wait_s=0.2), class_settings("b", wait_s=0.05), class_settings("c")])
+    assert [batching.overtaking_wait_s(lane, queue) for queue in lane.classes] == [None, 0.2, 0.05]
+    lane.reconfigure([class_settings("a"), class_settings("b", wait_s=0.1), class_settings("c", wait_s=0.01)])
+    assert [batching.overtaking_wait_s(lane, queue) for queue in lane.classes] == [None, None, 0.1]

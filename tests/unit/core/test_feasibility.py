@@ -172,3 +172,11 @@ def test_weights_beyond_all_measure_are_counted_in_the_last_step():
     backlog.change(0, 1, 1e12)
     backlog.change(0, 10**12, 1e-3)
     assert backlog.served(1e30) == 10**12 + 1
+
+
+def test_a_backlog_that_grows_within_one_step_keeps_its_weight():
+    backlog = Backlog()
+    backlog.change(0, 9, 1.0)
+    backlog.change(9, 10, 1.0)
+    backlog.change(10, 11, 1.0)
+    assert (backlog.rows, backlog.served(5.0), backlog.served(100.0)) == (11, 5.0, 11)

@@ -120,6 +120,33 @@ def test_a_merge_key_that_nobody_waits_with_has_no_rider(queue):
     assert queue.first_of("other") is None
 
 
+def test_keys_have_heaps_only_while_a_second_one_waits(queue):
+    owner = tenant()
+    push(queue, owner, "k")
+    assert queue._by_key is None
+    assert (queue.waiting_of("k"), queue.waiting_of("other"), queue.waiting_of(None)) == (1, 0, 0)
+    push(queue, owner)
+    assert (queue.waiting_of("k"), queue.waiting_of("other"), queue.waiting_of(None)) == (1, 0, 0)
+    assert set(queue._by_key) == {"k"}
+    while take_first(queue) is not None:
+        pass
+    push(queue, owner, "other")
+    assert queue._by_key is None
+    assert queue.first_of("other") is not None
+    assert queue.first_of("k") is None
+
+
+def test_a_tenant_at_its_cap_comes_back_under_its_key_though_a_second_key_came_meanwhile(queue):
+    capped, other = tenant("capped", max_in_flight=0), tenant("other")
+    waiting = push(queue, capped, "k")
+    assert queue.first() is None
+    push(queue, other, "l")
+    assert queue.first_of("k") is None
+    capped.held.most_tickets = 1
+    lift_cap(capped)
+    assert queue.first_of("k")[1] is waiting
+
+
 def test_taken_by_key_is_gone_from_the_heads_too(queue):
     owner = tenant()
     plain, keyed = push(queue, owner), push(queue, owner, "k")
@@ -220,7 +247,9 @@ def test_flows_are_forgotten_once_v_has_passed_their_tags(queue):
 
 
 def test_a_storm_of_names_that_come_and_go_leaves_nothing_behind(queue):
-    push(queue, tenant("steady"), "k")
+    steady = tenant("steady")
+    push(queue, steady, "k")
+    push(queue, steady, "another")
     for number in range(5000):
         queue.remove(push(queue, tenant(f"t{number}"), "k"))
         assert len(queue._heads) <= SLACK_ENTRIES + 2
@@ -337,6 +366,7 @@ def test_a_strict_class_stays_at_v_whatever_it_is_served():
 
 def test_a_tenant_is_lined_up_once_whatever_it_pushes(queue):
     owner = tenant()
+    push(queue, owner, "another")
     for _ in range(10):
         push(queue, owner, "k")
     assert (len(queue._heads), len(queue._by_key["k"])) == (1, 1)

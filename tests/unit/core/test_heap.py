@@ -114,3 +114,13 @@ def test_dead_entries_that_were_met_at_the_top_count_no_longer(early, late):
     assert heap.next_deadline() == 2.0
     more = SLACK_ENTRIES + 1 - late
     assert lengths(heap, more) == [*range(10 + late + 1, 10 + late + more), 10]
+
+
+def test_a_heap_watches_as_long_as_an_entry_is_left():
+    heap = DeadlineHeap()
+    heap.push(queued_ticket())
+    assert not heap.watches
+    heap.push(queued_ticket(deadline=1.0))
+    assert heap.watches
+    heap.pop_due(now=1.0)
+    assert not heap.watches

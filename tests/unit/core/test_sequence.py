@@ -17,7 +17,7 @@ IDLE_S = 1.0
 
 
 def step(number: int, sequence: str = "7", *, start: bool = False, end: bool = False, **about: Any) -> Ticket:
-    what = Step(sequence, start, end, IDLE_S, about.pop("pipelined", False))
+    what = Step(sequence, start, end, about.pop("idle_s", IDLE_S), about.pop("pipelined", False))
     tenant, priority_class = about.pop("tenant", "a"), about.pop("priority_class", "interactive")
     return Ticket(number, priority_class, tenant, "m", step=what, **about)
 
@@ -285,15 +285,38 @@ def test_a_step_of_a_sequence_that_is_forgotten_takes_none_with_it() -> None:
 
 def test_one_start_too_many_comes_again_later() -> None:
     bench = Bench(max_sequences=2)
-    bench.submit(step(1, "1", start=True), step(2, "2", start=True))
-    (event,) = bench.submit(step(3, "3", start=True))
+    bench.submit(step(1, "1", start=True), step(2, "2", start=True, tenant="b"))
+    (event,) = bench.submit(step(3, "3", start=True, tenant="c"))
     assert isinstance(event, Reject)
     assert event.outcome is Outcome.TOO_MANY_SEQUENCES
     assert event.pushback_s is not None
     bench.complete(1, now=0.5)
     bench.complete(2, now=1.2)
-    assert told(bench.submit(step(4, "3", start=True), now=1.4)) == [(4, "TOO_MANY_SEQUENCES")]
-    assert told(bench.submit(step(5, "3", start=True), now=1.5)) == [(5, "b0")]
+    assert told(bench.submit(step(4, "3", start=True, tenant="c"), now=1.4)) == [(4, "TOO_MANY_SEQUENCES")]
+    assert told(bench.submit(step(5, "3", start=True, tenant="c"), now=1.5)) == [(5, "b0")]
+
+
+def test_a_tenant_starts_sequences_while_it_has_fewer_than_there_is_room_left_for() -> None:
+    bench = Bench(max_sequences=7)
+    greedy = [step(number, str(number), start=True) for number in range(1, 8)]
+    refused = [event.ticket.ticket_id for event in bench.submit(*greedy) if isinstance(event, Reject)]
+    assert refused == [5, 6, 7]  # four are open, and there is room for three
+    others = [step(number, str(number), start=True, tenant="b") for number in range(11, 14)]
+    refused = [event.ticket.ticket_id for event in bench.submit(*others) if isinstance(event, Reject)]
+    assert refused == [13]
+    assert bench.core._sequences._by_tenant == {"a": 4, "b": 2}
+    assert bench.core.idle is False
+
+
+def test_a_sequence_under_way_is_not_forgotten_though_its_backend_forgets_at_once() -> None:
+    bench = Bench(max_sequences=1)
+    bench.submit(step(1, start=True, idle_s=0.0))
+    assert told(bench.submit(step(2, "8", start=True), now=1.0)) == [(2, "TOO_MANY_SEQUENCES")]
+    assert told(bench.submit(step(3, idle_s=0.0), now=2.0)) == []
+    assert told(bench.complete(1, now=3.0)) == [(3, "b0")]
+    bench.complete(3, now=4.0)
+    assert told(bench.submit(step(4, idle_s=0.0), now=4.0)) == [(4, "SEQUENCE_LOST")]
+    assert bench.core._sequences._by_tenant == {}
 
 
 def refusing(tenant: TenantSettings) -> Bench:

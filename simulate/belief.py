@@ -1,0 +1,137 @@
+"""`python -m simulate.belief`: how often feasibility is wrong on arrival, by what it believes of the wait.
+
+Three tenants in two classes ask for three times the capacity with a deadline of 250 ms (as the deadline storm does
+before its storm), on two latency lines and several seeds. A refusal is false where the ticket, let in alone into
+the same run, would have ended in time; that takes one more run each, so a sample is looked at. An acceptance is false
+where the ticket was let in and did not end in time.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+from unittest.mock import patch
+
+import click
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from scheduler.core import feasibility
+from scheduler.core import scheduler as core
+from scheduler.core.caps import Tenant
+from scheduler.core.feasibility import Outlook, feasible
+from scheduler.core.flows import ClassQueue
+from scheduler.core.lane import Lane
+from scheduler.core.outcome import Outcome
+from scheduler.core.ticket import Ticket
+from simulate.backend import BackendPlan, Service
+from simulate.clients import Poisson
+from simulate.load import Load
+from simulate.record import Record
+from simulate.scenario import class_settings, core_settings, tenant_settings
+from simulate.world import World
+
+BELIEFS: Final = (0.5, 0.65, 0.75, 0.85, 0.95, 1.0)
+# One where a batch is mostly its constant, one where it is mostly its rows.
+SERVICES: Final = (Service(0.005, 0.001, 1, 8, 0.1), Service(0.002, 0.004, 1, 8, 0.1))
+WARM_S: Final = 1.0
+UNTIL_S: Final = 2.5
+PATIENCE_S: Final = 0.25
+WEIGHTS: Final = {"a": 1, "b": 1, "c": 3}
+
+
+@dataclass(slots=True)
+class Measured:
+    """Counts over all seeds and lines; `capacity` is the rows that could be served meanwhile."""
+
+    sampled: int = 0
+    refused_falsely: int = 0
+    accepted: int = 0
+    accepted_falsely: int = 0
+    in_time: int = 0
+    capacity: float = 0.0
+
+
+def run(service: Service, seed: int, belief: float, exempt: int | None = None) -> World:
+    """The world at its end; the ticket of the number `exempt` is let in whatever is believed."""
+    settings = core_settings(
+        (class_settings("interactive", 16), class_settings("background", 1)),
+        {name: tenant_settings(weight) for name, weight in WEIGHTS.items()},
+    )
+    world = World(settings, [BackendPlan("gpu0", {"m": service})], seed=seed)
+    for name in WEIGHTS:
+        for priority_class in ("interactive", "background"):
+            load = Load(priority_class, name, patience_s=PATIENCE_S)
+            world.add(Poisson(load=load, per_s=service.rows_per_s() / 2))
+
+    def check(lane: Lane, queue: ClassQueue, tenant: Tenant, ticket: Ticket, outlook: Outlook) -> bool:
+        return ticket.ticket_id == exempt or feasible(lane, queue, tenant, ticket, outlook)
+
+    with patch.object(core, "feasible", check), patch.object(feasibility, "BELIEF", belief):
+        world.run(UNTIL_S)
+    return world
+
+
+def measure(service: Service, seed: int, belief: float, sample: int, into: Measured) -> None:
+    """Add one seed's counts."""
+    seen = [
+        record
+        for record in run(service, seed, belief).records
+        if record.arrived_at > WARM_S and record.arrived_at + PATIENCE_S < UNTIL_S
+    ]
+    refused = [record for record in seen if _refused(record)]
+    for record in refused[:: max(1, len(refused) // sample)][:sample]:
+        number = record.ticket.ticket_id
+        into.sampled += 1
+        into.refused_falsely += _in_time(run(service, seed, belief, number).records[number])
+    accepted = [record for record in seen if not _refused(record)]
+    in_time = sum(_in_time(record) for record in accepted)
+    into.accepted += len(accepted)
+    into.accepted_falsely += len(accepted) - in_time
+    into.in_time += in_time
+    into.capacity += service.rows_per_s() * (UNTIL_S - PATIENCE_S - WARM_S)
+
+
+def _refused(record: Record) -> bool:
+    return record.outcome is Outcome.DEADLINE_INFEASIBLE and record.ended_at == record.arrived_at
+
+
+def _in_time(record: Record) -> bool:
+    deadline = record.ticket.deadline
+    if record.outcome is not Outcome.COMPLETED or deadline is None or record.ended_at is None:
+        return False
+    return record.ended_at <= deadline
+
+
+def _work(seeds: int) -> Iterator[tuple[float, Service, int]]:
+    for belief in BELIEFS:
+        for service in SERVICES:
+            for seed in range(1, seeds + 1):
+                yield belief, service, seed
+
+
+@click.command()
+@click.option("--seeds", default=3, show_default=True, help="Of arrivals and service times.")
+@click.option("--sample", default=10, show_default=True, help="Refused tickets looked at for each seed and line.")
+def main(*, seeds: int, sample: int) -> None:
+    """False refusals and false acceptances on arrival, by what is believed of the wait."""
+    found = {belief: Measured() for belief in BELIEFS}
+    for belief, service, seed in track(list(_work(seeds)), console=Console(stderr=True), transient=True):
+        measure(service, seed, belief, sample, found[belief])
+    table = Table(title="Threefold overload, deadlines of 250 ms", title_justify="left")
+    for heading in ("believed", "refused looked at", "refused falsely", "let in", "let in falsely", "in time/capacity"):
+        table.add_column(heading, justify="right")
+    for belief, one in found.items():
+        table.add_row(
+            f"{belief:.2f}",
+            f"{one.sampled}",
+            f"{one.refused_falsely / max(1, one.sampled):.0%}",
+            f"{one.accepted:,}",
+            f"{one.accepted_falsely / max(1, one.accepted):.0%}",
+            f"{one.in_time / one.capacity:.2f}",
+        )
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()
