@@ -10,8 +10,8 @@ its class and those above; the learned latency line (estimate.py) turns T into r
 bound by itself still goes, alone: it cannot be split.
 
 The price of a class's own wait_s is throughput where a full batch of N rows takes longer than T: n = (T - a) / b rows
-then go at a time, at n / (a + b * n) rows a second and instance in place of N / (a + b * N), also where only one tenant
-asks, since another may come at any time. It is never more than half: the batch keeps the n >= N * a / (2 * a + b * N)
+then go at a time, at n / (a + b * n) rows a second and instance in place of N / (a + b * N). It is paid while tenants
+share the class (flows.py); one by itself has nobody to wait for it. It is never more than half: the batch keeps the n >= N * a / (2 * a + b * N)
 that half of the full rate takes, and where these take longer than T (a is large), that is how long a tenant of the
 same class may have to wait for them. Before the first answer nothing is known and the batch is full. For a more
 important class T holds at any price, and from the first batch.
@@ -131,7 +131,7 @@ def most_rows(
 ) -> int:
     """Rows of a batch that holds tickets of this class, at most; at least 1."""
     most = capacity.max_batch_size
-    above_s, own_s = queue.above_wait_s, queue.settings.wait_s
+    above_s, own_s = queue.above_wait_s, queue.own_wait_s
     if own_s is not None and (line := estimator.line(merge_key)).samples:
         most = min(most, max(line.rows_within(longest_batch_s(own_s)), _rows_for_half(line, most)))
     if above_s is not None:

@@ -36,6 +36,8 @@ from scheduler.core.ticket import ENDED, IN_FLIGHT, QUEUED, RETRYING, Ticket, Ti
 SLACK_ENTRIES: Final = 64
 # Idle flows remembered while V has not passed their tags.
 MAX_RESTING: Final = 4096
+# A class counts as shared until so many of its batches have gone without a second tenant: 20 s and more.
+ALONE_BATCHES: Final = 1000
 
 
 class Flow(Account):
@@ -161,12 +163,14 @@ class ClassQueue(Account):
     """
 
     __slots__ = (
+        "_alone_batches",
         "_by_key",
         "_floor",
         "_flows",
         "_heads",
         "_key",
         "_key_counts",
+        "_last_tenant",
         "_resting",
         "_serial",
         "above_wait_s",
@@ -192,6 +196,8 @@ class ClassQueue(Account):
         self.queued = 0
         self.retries: deque[Ticket] = deque()
         self.virtual = VirtualTime()
+        self._last_tenant = ""
+        self._alone_batches = ALONE_BATCHES
         self._flows: dict[str, Flow] = {}
         self._heads = FlowHeap()
         # While all that wait have one key that is it, and there is no index.
@@ -220,8 +226,21 @@ class ClassQueue(Account):
             self.retries.popleft()
         return self.retries[0] if self.retries else None
 
+    @property
+    def own_wait_s(self) -> float | None:
+        """The class's `wait_s` where it protects somebody: while tenants share the class; else None.
+
+        A tenant by itself could only wait for its own batches, and smaller ones would make it wait longer. Whoever
+        comes to it waits for one of its large batches at most, once.
+        """
+        return self.settings.wait_s if self._alone_batches < ALONE_BATCHES else None
+
     def push(self, ticket: Ticket, tenant: Tenant) -> None:
         """Queue the ticket under its tenant."""
+        if tenant.name != self._last_tenant:
+            if self._last_tenant:
+                self._alone_batches = 0
+            self._last_tenant = tenant.name
         flow = self._flow_of(tenant)
         tickets, merge_key = flow.tickets, ticket.merge_key
         rows = tickets.rows
@@ -296,6 +315,7 @@ class ClassQueue(Account):
         """
         ticket.start_tag = flow.start
         if chosen:
+            self._alone_batches += 1
             self.virtual.serve(flow, cost_s)
         else:
             self.virtual.charge(flow, cost_s)

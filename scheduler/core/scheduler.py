@@ -350,7 +350,7 @@ class Scheduler:
 
         That is where it would only lie ready (limit.py), or slow down a more important model (concurrency.py).
         """
-        above_s, own_s = batching.overtaking_wait_s(lane, turn.queue), turn.queue.settings.wait_s
+        above_s, own_s = batching.overtaking_wait_s(lane, turn.queue), turn.queue.own_wait_s
         known = backend.estimator(lane.model, lane.estimator).knows(None)
         if above_s is None and (own_s is None or not known):
             return False

@@ -143,7 +143,7 @@ def test_a_noisy_neighbour_does_not_make_the_quiet_wait():
 
 
 class TestOwnWait:
-    """A class with a `wait_s` of 20.1 ms: batches of 14 rows and 18 ms, where a full one is 32 rows and 36 ms."""
+    """A class with a `wait_s` of 20.1 ms: batches of 10 rows and 14 ms, where a full one is 32 rows and 36 ms."""
 
     WAIT_S = 0.0201
     SERVICE = Service(A, B, max_batch_size=32)
@@ -173,10 +173,20 @@ class TestOwnWait:
 
     def test_the_bound_costs_no_more_than_the_smaller_batches_do(self):
         sim = self.world()
-        sim.add(ClosedLoop(load=Load(), outstanding=200))
+        sim.add(*(ClosedLoop(load=Load(tenant=name), outstanding=100) for name in ("one", "other")))
         sim.run(20.0)
         assert set(sim.backends["gpu0"].batch_rows["m"][100:]) == {self.rows}
         assert sim.rows(WARM_S) / 15 == pytest.approx(self.SERVICE.rows_per_s(self.rows), rel=0.01)
+
+    def test_a_tenant_by_itself_pays_nothing_and_whoever_comes_waits_for_one_large_batch_once(self):
+        sim = self.world()
+        sim.add(ClosedLoop(load=Load(tenant="noisy"), outstanding=200))
+        sim.add(Periodic(load=Load(tenant="quiet"), per_s=10, start_s=10.0))
+        sim.run(20.0)
+        full_s = A + 32 * B
+        assert sim.rows(WARM_S, tenant="noisy") and set(sim.backends["gpu0"].batch_rows["m"][50:100]) == {32}
+        assert sim.longest_wait_s(10.0, tenant="quiet") <= 2 * full_s
+        assert sim.longest_wait_s(10.2, tenant="quiet") <= self.WAIT_S
 
     @pytest.mark.parametrize("keys", ["kk", "kl"])
     @pytest.mark.parametrize("weight", [1.0, 3.0])

@@ -101,15 +101,26 @@ def test_a_background_batch_lasts_no_longer_than_the_interactive_wait_allows(lan
     assert sizes(lane, capacity)[0] == 6
 
 
+def push_shared(lane: Lane, tenant: Tenant) -> None:
+    """Eight interactive tickets, half of them another tenant's."""
+    push(lane, tenant, "interactive", 4)
+    push(lane, Tenant("other", tenant_settings()), "interactive", 4)
+
+
 def test_an_interactive_batch_lasts_no_longer_than_the_wait_of_its_own_class_allows(lane, acme):
-    push(lane, acme, "interactive", 8)
+    push_shared(lane, acme)
     assert sizes(lane, ONE) == [6, 2]
+
+
+def test_a_tenant_that_has_its_class_to_itself_fills_its_batches(lane, acme):
+    push(lane, acme, "interactive", 8)
+    assert sizes(lane, ONE) == [8]
 
 
 def test_its_own_wait_costs_a_class_no_more_than_half_of_the_full_rate(acme):
     # 60 ms a batch and 1 ms a row: 8 rows in 68 ms, and 4 in 64 is the least that is more than half as fast.
     lane = learned_lane(0.060, 0.001)
-    push(lane, acme, "interactive", 8)
+    push_shared(lane, acme)
     assert sizes(lane, ONE) == [4, 4]
     push(lane, acme, "background", 2)
     assert sizes(lane, ONE) == [1, 1]

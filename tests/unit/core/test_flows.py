@@ -66,6 +66,23 @@ def test_removing_frees_the_place_and_takes_nothing_in_flight(queue):
     assert queue.first_of("k") is None
 
 
+def test_the_wait_of_a_class_protects_tenants_that_share_it_until_one_was_alone_for_long(monkeypatch):
+    monkeypatch.setattr(flows, "ALONE_BATCHES", 2)
+    queue = ClassQueue("m", class_settings("interactive", wait_s=0.02), rank=0)
+    owner = tenant()
+    push(queue, owner)
+    assert queue.own_wait_s is None
+    push(queue, tenant("other"))
+    assert queue.own_wait_s == 0.02
+    push(queue, tenant("other"))
+    take_first(queue)
+    assert queue.own_wait_s == 0.02
+    take_first(queue)
+    assert queue.own_wait_s is None
+    push(queue, owner)
+    assert queue.own_wait_s == 0.02
+
+
 def test_tenants_share_by_weight(queue):
     light, heavy = tenant("light"), tenant("heavy", weight=3)
     for _ in range(40):

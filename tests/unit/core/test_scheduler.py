@@ -84,8 +84,16 @@ class TestHolding:
         submit(core, now=100.5, priority_class="background")
         assert len(dispatched(core)) == 1
 
+    def test_a_tenant_that_has_its_class_to_itself_holds_nothing_back_for_others(self):
+        core = self.core()
+        submit(core, 2, now=100.0)
+        assert len(dispatched(core)) == 2
+
     def test_an_interactive_batch_is_held_too_and_another_tenant_takes_its_place(self):
         core = self.core()
+        submit(core, now=99.0, tenant="first")
+        (first,) = dispatched(core)
+        core.complete(first.batch_id, Verdict.SUCCEEDED, now=99.1)
         submit(core, 2, now=100.0)
         assert len(dispatched(core)) == 1
         (other,) = submit(core, now=100.02, tenant="other")
