@@ -184,7 +184,7 @@ class TestOwnWait:
         sim.add(Periodic(load=Load(tenant="quiet"), per_s=10, start_s=10.0))
         sim.run(20.0)
         full_s = A + 32 * B
-        assert sim.rows(WARM_S, tenant="noisy") and set(sim.backends["gpu0"].batch_rows["m"][50:100]) == {32}
+        assert set(sim.backends["gpu0"].batch_rows["m"][50:100]) == {32}
         assert sim.longest_wait_s(10.0, tenant="quiet") <= 2 * full_s
         assert sim.longest_wait_s(10.2, tenant="quiet") <= self.WAIT_S
 
