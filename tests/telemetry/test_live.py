@@ -182,7 +182,7 @@ async def test_limit_that_moved_is_told_with_why(
     (backend,) = after[-1]["backends"]
     places = backend["concurrency"]["limit"]
     assert places > 2
-    assert backend["models"] == 5
+    assert backend["models"] == 6
     assert backend["concurrency"]["why"] == "quiet"
     assert backend["concurrency"]["moved_ago_s"] >= 0
     assert after[-1]["point"]["limits"] == {"fake": places}
