@@ -19,12 +19,11 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from bench.payload import infer_request
 from bench.stream import Stream
-from bench.wire import DATA, END_HEADERS, HEADERS, INITIAL_WINDOW, PREFACE, SETTINGS
+from bench.wire import ACK, DATA, END_HEADERS, FRAME_BYTES, HEADERS, INITIAL_WINDOW, PREFACE, SETTINGS, frame
 
 CONTINUATION: Final = 9
 # Eight frames as large as every peer takes: many times what `limits.metadata_bytes` lets through.
 FLOOD_BYTES: Final = 128 * 1024
-FRAME_BYTES: Final = 16384
 # Requests on each stream whose answers nobody reads.
 UNREAD: Final = 128
 STEP_S: Final = 0.02
@@ -32,11 +31,6 @@ GIVE_UP_S: Final = 0.5
 
 # What an attack does once, in front of an address.
 Attack = Callable[[str], Awaitable[None]]
-
-
-def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
-    """One HTTP/2 frame."""
-    return struct.pack("!I", len(payload))[1:] + struct.pack("!BBI", kind, flags, stream) + payload
 
 
 async def connected(address: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -94,7 +88,7 @@ class Idle:
     async def __call__(self, address: str) -> None:
         """Hold one more."""
         _, writer = await connected(address)
-        writer.write(PREFACE + frame(SETTINGS, 0, 0) + frame(SETTINGS, 1, 0))
+        writer.write(PREFACE + frame(SETTINGS, 0, 0) + frame(SETTINGS, ACK, 0))
         self._held.append(writer)
 
 
@@ -116,7 +110,7 @@ class SlowReaders:
         about = [(":method", "POST"), (":scheme", "http"), (":path", path), (":authority", address)]
         about += [("content-type", "application/grpc"), ("te", "trailers"), ("x-tenant-id", "attacker")]
         closed = struct.pack(">HI", INITIAL_WINDOW, 0)
-        writer.write(PREFACE + frame(SETTINGS, 0, 0, closed) + frame(SETTINGS, 1, 0))
+        writer.write(PREFACE + frame(SETTINGS, 0, 0, closed) + frame(SETTINGS, ACK, 0))
         writer.write(frame(HEADERS, END_HEADERS, 1, hpack.Encoder().encode(about)))
         for _ in range(min(UNREAD, 60_000 // len(self._message))):  # what the first window of a stream holds
             writer.write(frame(DATA, 0, 1, self._message))

@@ -146,12 +146,12 @@ class Wire(asyncio.Protocol):
             if self._timeout_s is not None:
                 timer = self._loop.call_later(self._timeout_s, self._expire, stream)
             self._calls[stream] = _Call(framed, ended, timer)
-            frames += _frame(HEADERS, END_HEADERS, stream, self._headers), _data(stream, framed)
+            frames += frame(HEADERS, END_HEADERS, stream, self._headers), _data(stream, framed)
         if frames:
             self._transport.write(b"".join(frames))
 
     def _expire(self, stream: int) -> None:
-        self._transport.write(_frame(RST_STREAM, 0, stream, CANCEL.to_bytes(4, "big")))
+        self._transport.write(frame(RST_STREAM, 0, stream, CANCEL.to_bytes(4, "big")))
         self._end(stream, End(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded", {}))
 
     # ---- receiving
@@ -161,8 +161,8 @@ class Wire(asyncio.Protocol):
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
         settings = struct.pack(">HIHI", HEADER_TABLE_SIZE, 0, INITIAL_WINDOW, OUR_WINDOW)
-        window = _frame(WINDOW_UPDATE, 0, 0, OUR_WINDOW.to_bytes(4, "big"))
-        transport.write(PREFACE + _frame(SETTINGS, 0, 0, settings) + window)
+        window = frame(WINDOW_UPDATE, 0, 0, OUR_WINDOW.to_bytes(4, "big"))
+        transport.write(PREFACE + frame(SETTINGS, 0, 0, settings) + window)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Every call that has no answer is lost."""
@@ -205,7 +205,7 @@ class Wire(asyncio.Protocol):
         elif kind == SETTINGS:
             self._settings(flags, payload)
         elif kind == PING and not flags & ACK:
-            self._transport.write(_frame(PING, ACK, 0, payload))
+            self._transport.write(frame(PING, ACK, 0, payload))
         elif kind == WINDOW_UPDATE and stream == 0:
             self._window += int.from_bytes(payload, "big")
             self._send_waiting()
@@ -230,7 +230,7 @@ class Wire(asyncio.Protocol):
                     self._most_streams = value
                 elif key == INITIAL_WINDOW:
                     self._stream_window = value
-            self._transport.write(_frame(SETTINGS, ACK, 0, b""))
+            self._transport.write(frame(SETTINGS, ACK, 0))
             self._send_waiting()
         # Theirs, and their word that they have ours.
         if self._agreed >= 2 and not self._settled.done():
@@ -240,7 +240,7 @@ class Wire(asyncio.Protocol):
         """Open the connection's window again, seldom."""
         self._unread += count
         if self._unread >= OUR_WINDOW // 2:
-            self._transport.write(_frame(WINDOW_UPDATE, 0, 0, self._unread.to_bytes(4, "big")))
+            self._transport.write(frame(WINDOW_UPDATE, 0, 0, self._unread.to_bytes(4, "big")))
             self._unread = 0
 
     def _told(self, block: bytes) -> End:
@@ -267,7 +267,8 @@ class Wire(asyncio.Protocol):
         return End(grpc.StatusCode.UNAVAILABLE, self._why_gone, {})
 
 
-def _frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
+def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
+    """One HTTP/2 frame."""
     length = len(payload)
     return FRAME_HEADER.pack(length >> 16, length & 0xFFFF, kind, flags, stream) + payload
 
@@ -276,7 +277,7 @@ def _data(stream: int, framed: bytes) -> bytes:
     """The message as DATA frames, the last of which ends our side."""
     starts = range(0, len(framed), FRAME_BYTES)
     return b"".join(
-        _frame(DATA, END_STREAM if start == starts[-1] else 0, stream, framed[start : start + FRAME_BYTES])
+        frame(DATA, END_STREAM if start == starts[-1] else 0, stream, framed[start : start + FRAME_BYTES])
         for start in starts
     )
 

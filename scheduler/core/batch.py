@@ -79,7 +79,7 @@ def form(
     lane.virtual.serve(queue, cost_s)
     if flow is None:
         return [queue.retries.popleft()]
-    limit_rows = most_rows(lane, queue, capacity, estimator, ticket.merge_key)
+    limit_rows = most_rows(queue, capacity, estimator, ticket.merge_key)
     queue.take(flow, ticket, cost_s, chosen=True)
     batch = _Filling(capacity, estimator, queue, queue, [ticket], ticket.rows, limit_rows)
     if ticket.merge_key is not None and batch.rows < limit_rows:
@@ -95,7 +95,7 @@ def _fill(lane: Lane, queue: ClassQueue, merge_key: str, batch: _Filling, late: 
         return
     limit_rows, opened_by = batch.limit_rows, batch.opened_by
     if queue is not opened_by:
-        limit_rows = min(limit_rows, most_rows(lane, queue, batch.capacity, batch.estimator, merge_key))
+        limit_rows = min(limit_rows, most_rows(queue, batch.capacity, batch.estimator, merge_key))
     if queue.rank > batch.top.rank and batch.top.settings.wait_s is not None:
         limit_rows = min(limit_rows, batch.estimator.rows_for_free(merge_key, batch.rows, FREE))
     row_s, virtual = lane.estimator.line(merge_key).row_s, lane.virtual
@@ -126,9 +126,7 @@ def _cost_s(lane: Lane, ticket: Ticket) -> float:
     return line.predict(ticket.rows) if ticket.merge_key is None else ticket.rows * line.row_s
 
 
-def most_rows(
-    lane: Lane, queue: ClassQueue, capacity: ModelCapacity, estimator: Estimator, merge_key: str | None
-) -> int:
+def most_rows(queue: ClassQueue, capacity: ModelCapacity, estimator: Estimator, merge_key: str | None) -> int:
     """Rows of a batch that holds tickets of this class, at most; at least 1."""
     most = capacity.max_batch_size
     above_s, own_s = queue.above_wait_s, queue.own_wait_s
@@ -143,8 +141,3 @@ def _rows_for_half(line: LatencyLine, most: int) -> int:
     """The smallest batch at which a model serves at least half as many rows a second as in its largest."""
     a, b = line.coefficients()
     return ceil(most * a / (2 * a + b * most)) if a else 1
-
-
-def overtaking_wait_s(lane: Lane, queue: ClassQueue) -> float | None:
-    """The tightest `wait_s` of the classes that may overtake this one; None where none may, or none minds."""
-    return queue.above_wait_s

@@ -36,7 +36,8 @@ from scheduler.core.ticket import ENDED, IN_FLIGHT, QUEUED, RETRYING, Ticket, Ti
 SLACK_ENTRIES: Final = 64
 # Idle flows remembered while V has not passed their tags.
 MAX_RESTING: Final = 4096
-# A class counts as shared until so many of its batches have gone without a second tenant: 20 s and more.
+# A class counts as shared until so many of its batches have gone without a second tenant. A model whose batches are so
+# short that these pass within seconds delays nobody by one of them.
 ALONE_BATCHES: Final = 1000
 
 

@@ -336,7 +336,7 @@ class Scheduler:
             alone = ticket.state is RETRYING
             beside = 0 if alone else sum(queue.waiting_of(merge_key) for queue in lane.classes)
             queue = lane.classes[self._ranks[ticket.priority_class]]
-            rows = max(ticket.rows, min(batching.most_rows(lane, queue, capacity, estimator, merge_key), beside))
+            rows = max(ticket.rows, min(batching.most_rows(queue, capacity, estimator, merge_key), beside))
             if in_time(line, rows, ticket.deadline, start_at):
                 return False
             self._evict(ticket, Outcome.DEADLINE_INFEASIBLE)
@@ -350,7 +350,7 @@ class Scheduler:
 
         That is where it would only lie ready (limit.py), or slow down a more important model (concurrency.py).
         """
-        above_s, own_s = batching.overtaking_wait_s(lane, turn.queue), turn.queue.own_wait_s
+        above_s, own_s = turn.queue.above_wait_s, turn.queue.own_wait_s
         known = backend.estimator(lane.model, lane.estimator).knows(None)
         if above_s is None and (own_s is None or not known):
             return False

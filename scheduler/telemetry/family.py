@@ -35,69 +35,62 @@ Histograms = Iterable[tuple[Labels, Histogram]]
 
 
 @dataclass(frozen=True, slots=True)
-class Gauge:
-    """A value that goes up and down."""
-
-    kind: ClassVar[str] = "gauge"
+class _Metric:
+    """What every kind has."""
 
     name: str
     labels: Labels
     meaning: str
-    read: Callable[[State], Samples]
 
     @property
     def published(self) -> str:
-        """The name as Prometheus shows it."""
+        """The name as Prometheus shows it; of a histogram before `_bucket`, `_sum` and `_count`."""
         return self.name
+
+
+@dataclass(frozen=True, slots=True)
+class _Value(_Metric):
+    """A metric that has one value for each set of labels."""
+
+    of_prometheus: ClassVar[type[GaugeMetricFamily | CounterMetricFamily]]
+
+    read: Callable[[State], Samples]
 
     def family(self, state: State) -> Metric:
         """The present values."""
-        family = GaugeMetricFamily(self.name, self.meaning, labels=self.labels)
+        family = self.of_prometheus(self.name, self.meaning, labels=self.labels)
         for labels, value in self.read(state):
             family.add_metric(labels, value)
         return family
 
 
-@dataclass(frozen=True, slots=True)
-class Counter:
+class Gauge(_Value):
+    """A value that goes up and down."""
+
+    kind: ClassVar[str] = "gauge"
+    of_prometheus = GaugeMetricFamily
+
+
+class Counter(_Value):
     """A value that only grows."""
 
     kind: ClassVar[str] = "counter"
-
-    name: str
-    labels: Labels
-    meaning: str
-    read: Callable[[State], Samples]
+    of_prometheus = CounterMetricFamily
 
     @property
     def published(self) -> str:
         """The name as Prometheus shows it."""
         return f"{self.name}_total"
 
-    def family(self, state: State) -> Metric:
-        """The present values."""
-        family = CounterMetricFamily(self.name, self.meaning, labels=self.labels)
-        for labels, value in self.read(state):
-            family.add_metric(labels, value)
-        return family
-
 
 @dataclass(frozen=True, slots=True)
-class Distribution:
+class Distribution(_Metric):
     """A histogram; of its bounds every so manieth is published."""
 
     kind: ClassVar[str] = "histogram"
 
-    name: str
-    labels: Labels
-    meaning: str
     read: Callable[[State], Histograms]
     every: int = 1
-
-    @property
-    def published(self) -> str:
-        """The name as Prometheus shows it, before `_bucket`, `_sum` and `_count`."""
-        return self.name
 
     def family(self, state: State) -> Metric:
         """The present counts."""

@@ -2,9 +2,6 @@
 
 import asyncio
 import json
-import re
-import signal
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -18,9 +15,8 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 from scheduler.app import App
 from scheduler.config import Config
 from scheduler.triton.fake import FakeModel, FakeTriton
+from tests.serving import serve_process
 
-ROOT = Path(__file__).parents[2]
-READY = re.compile(rb"fairlane is ready: gRPC on (\S+), HTTP on (\S+)")
 # What a client needs that is to notice nothing: retries of UNAVAILABLE, and an eye on gRPC health.
 RETRYING = {
     "healthCheckConfig": {"serviceName": ""},
@@ -67,54 +63,40 @@ async def until(condition: Callable[[], Awaitable[bool]]) -> None:
 
 
 async def test_told_to_end_it_finishes_what_it_accepted_and_exits_with_zero(
-    address_of_triton: tuple[FakeTriton, str],
+    address_of_triton: tuple[FakeTriton, str], tmp_path: Path
 ) -> None:
     triton, backend = address_of_triton
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "scheduler", "serve", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"),
-        *("--backend", backend),
-        cwd=ROOT,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.DEVNULL,
-    )
-    try:
-        assert process.stdout is not None
-        found = READY.match(await process.stdout.readline())
-        assert found
-        address, http = found[1].decode().rstrip(","), found[2].decode()
-        async with grpc.aio.insecure_channel(address) as channel:
-            stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
-            triton.hold()
-            accepted = [stub.ModelInfer(request_of(n), timeout=30) for n in range(10)]
-            async with aiohttp.ClientSession(http) as session:
+    async with (
+        serve_process(tmp_path / "serve.err", "--backend", backend) as serving,
+        grpc.aio.insecure_channel(serving.grpc) as channel,
+    ):
+        stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+        triton.hold()
+        accepted = [stub.ModelInfer(request_of(n), timeout=30) for n in range(10)]
+        async with aiohttp.ClientSession(serving.http) as session:
 
-                async def told(path: str) -> tuple[int, Any]:
-                    async with session.get(path) as reply:
-                        return reply.status, await reply.text()
+            async def told(path: str) -> tuple[int, Any]:
+                async with session.get(path) as reply:
+                    return reply.status, await reply.text()
 
-                async def all_accepted() -> bool:
-                    return _accepted(json.loads((await told("/debug/snapshot"))[1])) == 10
+            async def all_accepted() -> bool:
+                return _accepted(json.loads((await told("/debug/snapshot"))[1])) == 10
 
-                async def not_ready() -> bool:
-                    return (await told("/readyz"))[0] == 503
+            async def not_ready() -> bool:
+                return (await told("/readyz"))[0] == 503
 
-                await until(all_accepted)
-                process.send_signal(signal.SIGTERM)
-                await until(not_ready)
-            assert not (await stub.ServerReady(service_pb2.ServerReadyRequest())).ready
-            with pytest.raises(grpc.aio.AioRpcError) as caught:
-                await stub.ModelInfer(request_of(99))
-            assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
-            trailers = dict(tuple(caught.value.trailing_metadata()))
-            assert trailers["fairlane-reason"] == "DRAINING"
-            assert int(trailers["grpc-retry-pushback-ms"]) > 0
-            triton.release()
-            assert [value_of(await call) for call in accepted] == list(range(10))
-        assert await asyncio.wait_for(process.wait(), 30) == 0
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
+            await until(all_accepted)
+            serving.end()
+            await until(not_ready)
+        assert not (await stub.ServerReady(service_pb2.ServerReadyRequest())).ready
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await stub.ModelInfer(request_of(99))
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+        trailers = dict(tuple(caught.value.trailing_metadata()))
+        assert trailers["fairlane-reason"] == "DRAINING"
+        assert int(trailers["grpc-retry-pushback-ms"]) > 0
+        triton.release()
+        assert [value_of(await call) for call in accepted] == list(range(10))
 
 
 def _accepted(snapshot: Any) -> int:

@@ -1,7 +1,6 @@
 """The disk of the embedded Triton is full: its log loses lines and it serves on; a start without room says so."""
 
 import os
-import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,17 +11,14 @@ from tritonclient.grpc import InferenceServerClient, InferInput
 
 from scheduler.triton.launcher import TritonStartError
 from tests.real_triton import ModelRepository, TritonFactory
+from tests.small_disk import mounted
 
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A filesystem of 64 KiB."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", disk], check=False).returncode:
-        pytest.skip("mounting a small filesystem takes root's rights")
-    yield disk
-    subprocess.run(["umount", disk], check=True)
+    with mounted(tmp_path / "disk", 64) as disk:
+        yield disk
 
 
 def fill(disk: Path) -> None:

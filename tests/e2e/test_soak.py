@@ -11,9 +11,7 @@ import asyncio
 import json
 import os
 import random
-import re
 import signal
-import sys
 from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -28,9 +26,8 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from scheduler.edge.status import CODES
 from tests.real_triton import ModelRepository
+from tests.serving import serve_process
 
-ROOT = Path(__file__).parents[2]
-READY = re.compile(rb"fairlane is ready: gRPC on (\S+), HTTP on (\S+),")
 SHORT_S = 60.0
 SOAK_S = float(os.environ.get("FAIRLANE_SOAK_S", str(SHORT_S)))
 KILL_EVERY_S = max(20.0, SOAK_S / 20)
@@ -170,26 +167,8 @@ def tritonserver_under(pid: int) -> int | None:
 @pytest.mark.timeout(SOAK_S * 2 + 120)
 async def test_soak_loses_no_request_and_no_memory(models: ModelRepository, tmp_path: Path) -> None:
     models.add_identity("identity", "INT64")
-    log = (tmp_path / "serve.err").open("wb")
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "scheduler", "serve", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"),
-        *("--model-repository", str(models.path)),
-        cwd=ROOT,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=log,
-    )
-    try:
-        assert process.stdout is not None
-        found = READY.match(await process.stdout.readline())
-        assert found, (tmp_path / "serve.err").read_text()
-        sizes, traffic, served = await soak(process.pid, found[1].decode(), found[2].decode())
-        process.send_signal(signal.SIGTERM)
-        assert await asyncio.wait_for(process.wait(), 60) == 0
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-        log.close()
+    async with serve_process(tmp_path / "serve.err", "--model-repository", str(models.path)) as served_by:
+        sizes, traffic, served = await soak(served_by.process.pid, served_by.grpc, served_by.http)
     check_counts(traffic, served)
     check_memory(sizes, sum(served.values()))
 

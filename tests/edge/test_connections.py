@@ -2,11 +2,9 @@
 
 import asyncio
 import os
-import re
 import resource
 import socket
 import struct
-import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -17,23 +15,17 @@ import hpack
 import pytest
 from tritonclient.grpc import service_pb2_grpc
 
+from bench.wire import ACK, DATA, END_HEADERS, END_STREAM, HEADERS, PING, PREFACE, SETTINGS, frame
 from scheduler.edge import server
 from scheduler.triton.fake import FakeModel, FakeTriton
+from tests.serving import serve_process
 
-ROOT = Path(__file__).parents[2]
-READY = re.compile(rb"fairlane is ready: gRPC on (\S+),")
-PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-DATA, HEADERS, SETTINGS, PING, ACK, END_STREAM, END_HEADERS = 0, 1, 4, 6, 1, 1, 4
 PAGE = os.sysconf("SC_PAGE_SIZE")
 MANY = 10_000
 # Of the process that connects: its own files, channels, and the fake Triton.
 OTHER_FILES = 200
 # What gRPC 1.78 takes for a connection that has agreed on its settings is some 20 KiB.
 CONNECTION_BYTES = 64 * 1024
-
-
-def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
-    return struct.pack("!I", len(payload))[1:] + struct.pack("!BBI", kind, flags, stream) + payload
 
 
 def infer_frames(address: str, message: bytes) -> tuple[bytes, bytes]:
@@ -79,22 +71,10 @@ async def served(tmp_path: Path) -> AsyncIterator[tuple[int, str]]:
     """`fairlane serve` as a process of its own, in front of a fake: its process id and address."""
     triton = FakeTriton((FakeModel("identity"),))
     address = await triton.start()
-    with (tmp_path / "serve.err").open("wb") as log:
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "scheduler", "serve", "--backend", address),
-            *("--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"),
-            cwd=ROOT,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=log,
-        )
     try:
-        assert process.stdout is not None
-        found = READY.match(await process.stdout.readline())
-        assert found, (tmp_path / "serve.err").read_text()
-        yield process.pid, found[1].decode()
+        async with serve_process(tmp_path / "serve.err", "--backend", address) as serving:
+            yield serving.process.pid, serving.grpc
     finally:
-        process.terminate()
-        await asyncio.wait_for(process.wait(), 60)
         await triton.stop()
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from export.card import CARD_FILE, CardError, ModelCard
 from export.repository import COMMITTED, KEPT_VERSIONS, Repository, VersionError, is_built
+from tests.small_disk import mounted
 
 Publish = Callable[[str], int]
 
@@ -254,12 +255,8 @@ except OSError as error:
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A filesystem of 256 KiB."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "none", disk], check=False).returncode:
-        pytest.skip("mounting a small filesystem takes root's rights")
-    yield disk
-    subprocess.run(["umount", disk], check=True)
+    with mounted(tmp_path / "disk", 256) as disk:
+        yield disk
 
 
 def test_full_disk_leaves_the_old_version_and_no_rest(small_disk: Path, built: Path, card: ModelCard) -> None:

@@ -277,10 +277,3 @@ class TestRidersOfAnotherKey:
         lane.classes[0]._flows["ahead"].start = 100.0
         push(lane, small, "interactive", 1)
         assert sizes(lane, ONE) == [8, 8, 8, 7]
-
-
-def test_a_class_is_overtaken_by_the_tightest_wait_above_it():
-    lane = Lane("m", [class_settings("a", wait_s=0.2), class_settings("b", wait_s=0.05), class_settings("c")])
-    assert [batching.overtaking_wait_s(lane, queue) for queue in lane.classes] == [None, 0.2, 0.05]
-    lane.reconfigure([class_settings("a"), class_settings("b", wait_s=0.1), class_settings("c", wait_s=0.01)])
-    assert [batching.overtaking_wait_s(lane, queue) for queue in lane.classes] == [None, None, 0.1]

@@ -156,3 +156,10 @@ def test_new_settings_hold_from_now_on_and_give_no_credit(lane, acme):
     lane.reconfigure((class_settings("interactive", 1), class_settings("background", 1)))
     assert lane.classes[0].weight == 1
     assert lane.classes[1].start >= lane.virtual.now
+
+
+def test_a_class_is_overtaken_by_the_tightest_wait_above_it():
+    lane = Lane("m", [class_settings("a", wait_s=0.2), class_settings("b", wait_s=0.05), class_settings("c")])
+    assert [queue.above_wait_s for queue in lane.classes] == [None, 0.2, 0.05]
+    lane.reconfigure([class_settings("a"), class_settings("b", wait_s=0.1), class_settings("c", wait_s=0.01)])
+    assert [queue.above_wait_s for queue in lane.classes] == [None, None, 0.1]
