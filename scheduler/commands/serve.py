@@ -109,6 +109,8 @@ def _tell(line: str, *, err: bool = False) -> None:
 def _drop_unwritten() -> None:
     """Let go of what could not be written; the interpreter would try again at its end, and end with an error."""
     for stream in (sys.stdout, sys.stderr):
+        if stream is None:  # closed before we began
+            continue
         try:
             stream.flush()
         except OSError:

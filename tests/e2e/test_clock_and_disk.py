@@ -58,13 +58,20 @@ class Serving:
 
 @asynccontextmanager
 async def serving(
-    path: Path, config: dict[str, Any], *, stdout: int | IO[bytes], stderr: IO[bytes], env: dict[str, str] | None = None
+    path: Path,
+    config: dict[str, Any],
+    *,
+    stdout: int | IO[bytes] | None,
+    stderr: IO[bytes],
+    env: dict[str, str] | None = None,
 ) -> AsyncIterator[Serving]:
+    """Serve with this standard output; None: the process begins without one."""
     triton = FakeTriton((FakeModel("identity", dims=(1,)),))
     backend = await triton.start()
     listen, http = free_addresses(2)
     path.write_text(json.dumps(config | {"listen": {"grpc": listen, "http": http}}))  # noqa: ASYNC240 - a few bytes
     process = await asyncio.create_subprocess_exec(
+        *(("sh", "-c", 'exec "$@" >&-', "sh") if stdout is None else ()),
         *(sys.executable, "-m", "scheduler", "serve", "--config", str(path), "--backend", backend),
         cwd=ROOT,
         stdout=stdout,
@@ -148,15 +155,14 @@ async def test_full_disk_under_logs_and_audit_stops_nothing(tmp_path: Path) -> N
             assert json.loads(await served.get("/debug/snapshot"))["ended"]["COMPLETED"] == 20
 
 
-@pytest.mark.parametrize("kind", ["full", "closed"])
+@pytest.mark.parametrize("kind", ["full", "broken pipe", "closed"])
 async def test_standard_output_that_takes_nothing_stops_nothing(tmp_path: Path, kind: str) -> None:
     reading, writing = os.pipe()
     os.close(reading)
     with (tmp_path / "serve.err").open("wb") as log, FULL.open("wb") as full:  # noqa: ASYNC230 - a device
         try:
-            async with serving(
-                tmp_path / "fairlane.yaml", {}, stdout=full if kind == "full" else writing, stderr=log
-            ) as served:
+            stdout = {"full": full, "broken pipe": writing, "closed": None}[kind]
+            async with serving(tmp_path / "fairlane.yaml", {}, stdout=stdout, stderr=log) as served:
                 await served.infer(1)
         finally:
             os.close(writing)
