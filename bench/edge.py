@@ -37,7 +37,7 @@ QUEUED: Final = 64
 # A refusal takes a few turns of the loop.
 SETTLED_S: Final = 0.05
 METADATA: Final = (
-    ("user-agent", "grpc-python-asyncio/1.85.1 grpc-c/53.0.0 (linux; chttp2)"),
+    ("user-agent", "grpc-python-asyncio/1.78.2 grpc-c/52.0.0 (linux; chttp2)"),
     ("x-priority", "background"),
     ("x-tenant-id", "batch"),
 )
