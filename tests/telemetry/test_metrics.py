@@ -59,8 +59,11 @@ async def test_every_metric_is_there_after_a_request(serve: Any, request_of: Any
 async def test_what_waits_and_what_is_refused_is_seen(serve: Any, request_of: Any, get: Any, eventually: Any) -> None:
     served = await serve(tenants={"default": {"max_queued": 1}}, models={"identity": {"merge": False}})
     served.triton.hold()
-    calls = [asyncio.ensure_future(served.infer(request_of([[n]]))) for n in range(2)]
-    await served.triton.until(lambda triton: len(triton.in_flight) == 2)
+    calls = []
+    # One after the other: two that arrive within one turn of the loop are both queued before either is dispatched.
+    for n in range(2):
+        calls.append(asyncio.ensure_future(served.infer(request_of([[n]]))))
+        await served.triton.until(lambda triton, at_triton=n + 1: len(triton.in_flight) == at_triton)
     calls += [asyncio.ensure_future(served.infer(request_of([[n]]))) for n in range(2)]
     await eventually(lambda: served.app.snapshot().ended["TENANT_QUEUE_FULL"] == 1)
     _, text = await get(served, "/metrics")
