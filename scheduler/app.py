@@ -43,10 +43,16 @@ class Addresses:
 
 
 class App:
-    """A Fairlane service within the running event loop. Make it in a coroutine."""
+    """A Fairlane service within the running event loop. Make it in a coroutine.
 
-    def __init__(self, config: Config) -> None:
+    Args:
+        config: everything that can be set.
+        triton_cpus: the CPUs of the embedded Triton, by number; None: those of this process.
+    """
+
+    def __init__(self, config: Config, triton_cpus: frozenset[int] | None = None) -> None:
         self._config = config
+        self._triton_cpus = triton_cpus
         recorder = recorder_of(config)
         telemetry = NULL if recorder is None else recorder
         self._pool = pool = Pool(telemetry)
@@ -158,7 +164,8 @@ class App:
 
     async def _start_backends(self, stack: contextlib.AsyncExitStack) -> str | None:
         if not self._config.backends:
-            keeper = Keeper(EmbeddedTriton(self._config.model_repository), self._pool, self._catalog)
+            triton = EmbeddedTriton(self._config.model_repository, cpus=self._triton_cpus)
+            keeper = Keeper(triton, self._pool, self._catalog)
             stack.push_async_callback(keeper.stop)
             try:
                 return (await keeper.start()).grpc

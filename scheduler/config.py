@@ -338,6 +338,11 @@ class Config(_Settings):
     model_repository: Path = Field(
         default=DEFAULT_REPOSITORY, description="Triton model repository of the embedded Triton."
     )
+    own_cpu: bool = Field(
+        default=True,
+        description="Whether the scheduler keeps to one CPU and the embedded Triton to the others, where this process "
+        "may use at least two. `false`: both use all; for models that need every CPU more than an even answer.",
+    )
     classes: tuple[ClassConfig, ...] = Field(
         default_factory=_default_classes, description="Priority classes, most important first."
     )

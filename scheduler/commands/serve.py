@@ -15,6 +15,7 @@ import click
 
 from scheduler.app import Addresses, App
 from scheduler.config import Config, load
+from scheduler.cpus import divide
 from scheduler.errors import StartError
 from scheduler.telemetry import logs
 
@@ -73,7 +74,7 @@ async def _run(config: Config, read: Callable[[], Config]) -> bool:
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
     _allow_many_connections()
-    app = App(config)
+    app = App(config, _own_cpu(config))
     loop.add_signal_handler(signal.SIGHUP, app.reload, read)
     starting = asyncio.create_task(_start(app))
     stopping = asyncio.create_task(stop.wait())
@@ -115,6 +116,21 @@ def _drop_unwritten() -> None:
             stream.flush()
         except OSError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _own_cpu(config: Config) -> frozenset[int] | None:
+    """Keep to a CPU of our own; threads that are still to come inherit it.
+
+    Returns:
+        The CPUs of the embedded Triton; None where all are shared.
+    """
+    division = divide(os.sched_getaffinity(0)) if config.own_cpu and not config.backends else None
+    if division is None:
+        return None
+    for thread in os.listdir("/proc/self/task"):
+        with contextlib.suppress(ProcessLookupError):  # it has ended meanwhile
+            os.sched_setaffinity(int(thread), division.scheduler)
+    return division.triton
 
 
 def _allow_many_connections() -> None:

@@ -66,6 +66,7 @@ class EmbeddedTriton:
         ready_timeout_s: seconds that the models have for loading.
         log_path: where Triton's output goes, anew at each start (at most 16 MiB, and what was before in LOG_PATH.1);
             None: a temporary file that goes with the server.
+        cpus: the CPUs that Triton and its models may use, by number; None: those of this process.
     """
 
     def __init__(
@@ -76,12 +77,14 @@ class EmbeddedTriton:
         environment: Path | None = None,
         ready_timeout_s: float = 120.0,
         log_path: Path | None = None,
+        cpus: frozenset[int] | None = None,
     ) -> None:
         self.model_repository = model_repository.absolute()
         self.ports = ports
         self.environment = environment
         self.ready_timeout_s = ready_timeout_s
         self.log_path = log_path
+        self.cpus = cpus
         self._child: _Child | None = None
 
     @property
@@ -118,7 +121,7 @@ class EmbeddedTriton:
             environment = TritonEnvironment.find(self.environment)
         except TritonEnvironmentError as error:
             raise TritonStartError(str(error)) from error
-        self._child = child = _Child(self.log_path)
+        self._child = child = _Child(self.log_path, sorted(self.cpus or ()))
         try:
             await child.launch(environment, self.model_repository, ports)
             await self._ready(child, ports[1], deadline)
@@ -169,7 +172,8 @@ class EmbeddedTriton:
 class _Child:
     """One supervisor process and the tritonserver under it; `ended` resolves when both are gone."""
 
-    def __init__(self, log_path: Path | None) -> None:
+    def __init__(self, log_path: Path | None, cpus: list[int]) -> None:
+        self.cpus = cpus
         self.name = launcher_residue.new_name()
         self.scratch = Path(tempfile.gettempdir(), self.name)
         self.log_path = (log_path or self.scratch / "triton.log").absolute()
@@ -191,6 +195,7 @@ class _Child:
         spec: supervise.Spec = {
             "command": [str(server), *self._flags(backends, repository, ports)],
             "environment": environment.variables(os.environ),
+            "cpus": self.cpus,
             "log": str(self.log_path),
             "log_bytes": LOG_BYTES,
             "shm_prefix": self.name,

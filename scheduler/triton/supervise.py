@@ -39,10 +39,11 @@ SHARED_MEMORY: Final = Path("/dev/shm")  # noqa: S108  where the C library puts 
 
 
 class Spec(TypedDict):
-    """What to run: tritonserver's command and environment, where its output goes, what to remove after it."""
+    """What to run: tritonserver's command, environment and CPUs (none: this process's own); its log; its traces."""
 
     command: list[str]
     environment: dict[str, str]
+    cpus: list[int]
     log: str
     log_bytes: int
     shm_prefix: str
@@ -161,6 +162,8 @@ class Supervisor:
     def start(self, spec: Spec) -> None:
         """Start tritonserver in a group of its own, its output on a pipe to this process."""
         prctl(PR_SET_CHILD_SUBREAPER, 1)  # a crashed tritonserver's stubs become this process's to reap
+        if spec["cpus"]:
+            os.sched_setaffinity(0, spec["cpus"])  # what it starts inherits them
         log = BoundedLog(Path(spec["log"]), spec["log_bytes"])
         output, write_end = os.pipe()
         try:

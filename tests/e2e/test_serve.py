@@ -17,6 +17,8 @@ import fairlane
 import numpy as np
 import pytest
 
+from scheduler.cpus import divide
+
 ROOT = Path(__file__).parents[2]
 READY = re.compile(r"fairlane is ready: gRPC on (\S+), HTTP on (\S+), embedded Triton on (\S+)")
 START_S = 90.0
@@ -120,6 +122,29 @@ def test_infer_commands_answer_from_the_int8_models(serve: Callable[..., Serving
     assert (
         'fairlane_requests_total{class="interactive",model="minilm",outcome="completed",tenant="demo"} 1.0' in metrics
     )
+
+
+def cpus(pid: int) -> set[int]:
+    """The CPUs that every thread of a process may use, as one set."""
+    threads = [int(each.name) for each in Path(f"/proc/{pid}/task").iterdir()]
+    return set().union(*(os.sched_getaffinity(thread) for thread in threads))
+
+
+def test_scheduler_and_triton_run_on_cpus_of_their_own(serve: Callable[..., Serving], tmp_path: Path) -> None:
+    division = divide(os.sched_getaffinity(0))
+    if division is None:
+        pytest.skip("one CPU alone is shared")
+    apart = serve()
+    stubs = [pid for pid in descendants(apart.process.pid) if b"triton" in Path(f"/proc/{pid}/comm").read_bytes()]
+    assert len(stubs) >= 3  # tritonserver, and a stub for each of the two models
+    assert cpus(apart.process.pid) == division.scheduler
+    assert {frozenset(cpus(pid)) for pid in stubs} == {division.triton}
+    shared = tmp_path / "shared.yaml"
+    shared.write_text("own_cpu: false")
+    together = serve("--config", str(shared))
+    assert {frozenset(cpus(pid)) for pid in [together.process.pid, *descendants(together.process.pid)]} == {
+        frozenset(os.sched_getaffinity(0))
+    }
 
 
 def test_interrupt_stops_everything_and_exits_with_zero(serve: Callable[..., Serving], poll_until: Any) -> None:

@@ -16,7 +16,7 @@ from scheduler.triton import supervise
 class Supervised:
     """A supervisor process running a shell command."""
 
-    def __init__(self, directory, script, *, log_bytes=1 << 20):
+    def __init__(self, directory, script, *, log_bytes=1 << 20, cpus=()):
         self.log = directory / "log"
         self.scratch = directory / "scratch"
         self.scratch.mkdir()
@@ -27,6 +27,7 @@ class Supervised:
         spec = {
             "command": ["/bin/sh", "-c", script],
             "environment": dict(os.environ),
+            "cpus": cpus,
             "log": str(self.log),
             "log_bytes": log_bytes,
             "shm_prefix": self.prefix,
@@ -135,6 +136,13 @@ def test_a_flood_of_output_neither_blocks_nor_grows_without_bound(run):
     assert supervised.end() == "exit 0"
     assert supervised.log.read_text().endswith("done\n")
     assert sum(path.stat().st_size for path in supervised.log.parent.glob("log*")) <= 200_000
+
+
+def test_runs_on_the_cpus_it_is_given(run):
+    last = max(os.sched_getaffinity(0))
+    supervised = run("grep Cpus_allowed_list /proc/self/status", cpus=[last])
+    supervised.end()
+    assert supervised.log.read_text().split() == ["Cpus_allowed_list:", str(last)]
 
 
 def test_an_earlier_runs_log_is_kept_apart(run, tmp_path):
