@@ -16,8 +16,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from scheduler.core import feasibility
-from scheduler.core import scheduler as core
+from scheduler.core import arrivals, feasibility
 from scheduler.core.caps import Tenant
 from scheduler.core.feasibility import Outlook, feasible
 from scheduler.core.flows import ClassQueue
@@ -67,7 +66,7 @@ def run(service: Service, seed: int, belief: float, exempt: int | None = None) -
     def check(lane: Lane, queue: ClassQueue, tenant: Tenant, ticket: Ticket, outlook: Outlook) -> bool:
         return ticket.ticket_id == exempt or feasible(lane, queue, tenant, ticket, outlook)
 
-    with patch.object(core, "feasible", check), patch.object(feasibility, "BELIEF", belief):
+    with patch.object(arrivals, "feasible", check), patch.object(feasibility, "BELIEF", belief):
         world.run(UNTIL_S)
     return world
 

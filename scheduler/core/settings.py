@@ -1,6 +1,6 @@
 """The operator's settings as the core reads them: frozen records, no file formats, no defaults.
 
-config.py validates a file and builds these; tests build them by hand.
+scheduler/config validates a file and builds these; tests build them by hand.
 """
 
 from collections.abc import Mapping
@@ -94,3 +94,7 @@ class CoreSettings:
     def for_tenant(self, name: str) -> TenantSettings:
         """The settings that hold for this tenant."""
         return self.tenants.get(name, self.default_tenant)
+
+    def ranks(self) -> dict[str, int]:
+        """The classes' ranks by name; 0 is the most important."""
+        return {each.name: rank for rank, each in enumerate(self.classes)}

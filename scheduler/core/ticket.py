@@ -97,3 +97,9 @@ class Ticket:
     def waiting(self) -> bool:
         """Whether the ticket holds a place in a queue."""
         return self.state is QUEUED or self.state is RETRYING
+
+
+def holder_of(ticket: Ticket) -> "Tenant":
+    """Whom a ticket that was queued counts for."""
+    assert ticket.holder is not None
+    return ticket.holder

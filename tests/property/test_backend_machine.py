@@ -115,7 +115,7 @@ class BackendMachine(RuleBasedStateMachine):
     @invariant()
     def somebody_who_waits_waits_for_something(self):
         """Work conservation: whoever waits is woken by the end of a call, by a time, or has no ready backend."""
-        waiting = {ticket_id for ticket_id, ticket in self.core._tickets.items() if ticket.waiting}
+        waiting = {ticket_id for ticket_id, ticket in self.core._endings.tickets.items() if ticket.waiting}
         assert not waiting or self.calls or self.core.next_wakeup() is not None
 
     def teardown(self):

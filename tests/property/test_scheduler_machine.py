@@ -207,7 +207,7 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     def _drop_expired(self) -> None:
         """Take in what the last input evicted before anything else is looked at."""
-        while self.core._events:
+        while self.core._endings.events:
             self._take(self.core.next_event())
 
     def _let_in(self, ticket: Ticket) -> None:
@@ -329,7 +329,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             state.ready
             and model in state.models
             and self._closed(name, model)
-            and model not in self.core._yielding
+            and model not in self.core._lanes.yielding
             and self._suits(name, model)
             and self._flying(name, model) < state.models[model].instances + ready_batches
             for name, state in self.backends.items()
@@ -404,14 +404,14 @@ class SchedulerMachine(RuleBasedStateMachine):
         """Where a batch could lie ready and does not, it is held, and a wake-up is due."""
         for model in MODELS:
             if self._free(model, ready_batches=1) and self._able(model):
-                assert self.core._held[model] > self.now
-                assert self.core.next_wakeup() <= self.core._held[model]
+                assert self.core._lanes.held[model] > self.now
+                assert self.core.next_wakeup() <= self.core._lanes.held[model]
 
     @invariant()
     def a_class_without_a_wait_that_nobody_may_overtake_is_never_held(self):
         for model in MODELS:
             if self._free(model, ready_batches=1):
-                turn = self.core._lanes[model].next_turn() if model in self.core._lanes else None
+                turn = self.core._lanes.by_name[model].next_turn() if model in self.core._lanes.by_name else None
                 assert turn is None or turn.queue.rank > 0
 
     @invariant()
@@ -448,13 +448,13 @@ class SchedulerMachine(RuleBasedStateMachine):
     @invariant()
     def the_next_wakeup_is_the_earliest_deadline_or_end_of_holding(self):
         deadlines = [ticket.deadline for ticket in self.live.values() if ticket.deadline is not None]
-        others = [*self.core._held.values(), self.core._fleet.next_wakeup()]
+        others = [*self.core._lanes.held.values(), self.core._fleet.next_wakeup()]
         earliest = min([*deadlines, *others])
         assert self.core.next_wakeup() == (None if earliest == inf else earliest)
 
     @invariant()
     def virtual_time_never_goes_back(self):
-        for lane in self.core._lanes.values():
+        for lane in self.core._lanes:
             for clock in (lane.virtual, *(queue.virtual for queue in lane.classes)):
                 _, before = self.virtual.get(id(clock), (clock, 0.0))
                 assert before <= clock.now <= clock.latest or clock.latest == 0.0
@@ -484,8 +484,8 @@ class SchedulerMachine(RuleBasedStateMachine):
         assert self.core.idle
         assert not self.live
         assert self.core.next_wakeup() is None or self.core._fleet._opened
-        assert [len(each) for each in (self.core._tickets, self.core._fleet, self.core._tenants)] == [0] * 3
-        for lane in self.core._lanes.values():
+        assert [len(each) for each in (self.core._endings.tickets, self.core._fleet, self.core._tenants)] == [0] * 3
+        for lane in self.core._lanes:
             for queue in lane.classes:
                 assert queue.first() is None
                 assert queue.next_retry() is None

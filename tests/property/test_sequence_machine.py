@@ -117,7 +117,7 @@ class SequenceMachine(RuleBasedStateMachine):
 
     @invariant()
     def bounded(self):
-        assert len(self.core._sequences) <= MOST
+        assert len(self.core._steps.sequences) <= MOST
 
     @invariant()
     def nothing_is_kept_twice(self):
@@ -126,10 +126,10 @@ class SequenceMachine(RuleBasedStateMachine):
         assert snapshot.queued == len(waiting) == sum(tenant.queued for tenant in snapshot.tenants)
         assert snapshot.queued == sum(sum(model.queued.values()) for model in snapshot.models)
         bound = defaultdict(int)
-        for sequence in self.core._sequences:
+        for sequence in self.core._steps.sequences:
             bound[sequence.backend] += bool(sequence.backend)
         assert {k: v for k, v in bound.items() if v} == {
-            k: v for k, v in self.core._sequences.by_backend("m").items() if v
+            k: v for k, v in self.core._steps.sequences.by_backend("m").items() if v
         }
 
     def teardown(self):

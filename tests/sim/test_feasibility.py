@@ -2,7 +2,7 @@
 
 import pytest
 
-from scheduler.core import scheduler as core_module
+from scheduler.core import arrivals
 from scheduler.core.feasibility import feasible
 from scheduler.core.outcome import Outcome
 from simulate.backend import BackendPlan, Service
@@ -35,7 +35,7 @@ def overloaded(jitter: float, exempt: frozenset[int] = frozenset()) -> World:
         return ticket.ticket_id in exempt or feasible(lane, queue, tenant, ticket, outlook)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(core_module, "feasible", check)
+        patch.setattr(arrivals, "feasible", check)
         world.run(UNTIL_S)
     return world
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from scheduler.core.backend import BackendState, Batch, ModelCapacity
 from scheduler.core.events import Dispatch, Event
+from scheduler.core.outcome import Verdict
 from scheduler.core.scheduler import Scheduler
 from scheduler.core.settings import Cap, ClassSettings, CoreSettings, TenantSettings
 from scheduler.core.ticket import Ticket, TicketState
@@ -45,6 +46,7 @@ INTERACTIVE = class_settings("interactive", 16, wait_s=0.05)
 BACKGROUND = class_settings("background", 1)
 # For what is not about waits: nothing is held.
 UNHURRIED = (class_settings("interactive", 16), BACKGROUND)
+ONE_CLASS = (class_settings("interactive"),)
 
 
 def core_settings(
@@ -112,3 +114,18 @@ def dispatched(core: Scheduler) -> list[Dispatch]:
     events = pull(core)
     assert all(isinstance(event, Dispatch) for event in events)
     return [event for event in events if isinstance(event, Dispatch)]
+
+
+def submit(core: Scheduler, count: int = 1, *, now: float = 1.0, **ticket: Any) -> list[Ticket]:
+    tickets = [make_ticket(**ticket) for _ in range(count)]
+    for each in tickets:
+        core.submit(each, now=now)
+    return tickets
+
+
+def failed_pair(core: Scheduler, **ticket: Any) -> tuple[Ticket, Ticket]:
+    """Two tickets that rode in one batch, which failed at 2.0; nothing is pulled since."""
+    pair = submit(core, 2, merge_key="k", **ticket)
+    (batch,) = dispatched(core)
+    assert core.complete(batch.batch_id, Verdict.FAILED, now=2.0) == []
+    return pair[0], pair[1]

@@ -214,7 +214,7 @@ def test_a_storm_of_cancels_with_far_deadlines_leaves_nothing_behind():
     for number in range(3000):
         (ticket,) = submit(core, 1, tenant=f"t{number}", merge_key=f"k{number}", deadline=1e9)
         core.cancel(ticket.ticket_id, now=1.0)
-        assert len(core._deadlines) <= SLACK_ENTRIES + 1
-    queue = core._lanes["m"].classes[0]
+        assert len(core._endings.deadlines) <= SLACK_ENTRIES + 1
+    queue = core._lanes.by_name["m"].classes[0]
     assert (len(queue._flows), len(queue._by_key), len(core._tenants)) == (1, 0, 1)
     assert len(queue._heads) <= 66

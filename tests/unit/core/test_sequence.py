@@ -74,7 +74,7 @@ def test_steps_go_in_order_and_one_at_a_time() -> None:
     assert told(bench.complete(2)) == [(3, "b0")]
     assert told(bench.complete(3)) == []
     assert bench.core.idle
-    assert len(bench.core._sequences) == 0
+    assert len(bench.core._steps.sequences) == 0
 
 
 def test_waiting_steps_are_counted() -> None:
@@ -249,7 +249,7 @@ def test_an_idle_sequence_is_forgotten() -> None:
     assert told(bench.submit(step(2), now=5.9)) == [(2, "b0")]
     bench.complete(2, now=8.0)
     assert told(bench.submit(step(3), now=9.0)) == [(3, "SEQUENCE_LOST")]
-    assert len(bench.core._sequences) == 0
+    assert len(bench.core._steps.sequences) == 0
 
 
 def test_what_ended_makes_no_room_for_its_successor_of_the_same_id() -> None:
@@ -268,8 +268,8 @@ def test_sequences_that_ended_take_no_memory() -> None:
     for number in range(1, 101):
         bench.submit(step(number, str(number), start=True, end=True))
         bench.complete(number)
-    assert len(bench.core._sequences) == 0
-    assert len(bench.core._sequences._idle) <= 3
+    assert len(bench.core._steps.sequences) == 0
+    assert len(bench.core._steps.sequences._idle) <= 3
 
 
 def test_a_step_of_a_sequence_that_is_forgotten_takes_none_with_it() -> None:
@@ -304,7 +304,7 @@ def test_a_tenant_starts_sequences_while_it_has_fewer_than_there_is_room_left_fo
     others = [step(number, str(number), start=True, tenant="b") for number in range(11, 14)]
     refused = [event.ticket.ticket_id for event in bench.submit(*others) if isinstance(event, Reject)]
     assert refused == [13]
-    assert bench.core._sequences._by_tenant == {"a": 4, "b": 2}
+    assert bench.core._steps.sequences._by_tenant == {"a": 4, "b": 2}
     assert bench.core.idle is False
 
 
@@ -316,7 +316,7 @@ def test_a_sequence_under_way_is_not_forgotten_though_its_backend_forgets_at_onc
     assert told(bench.complete(1, now=3.0)) == [(3, "b0")]
     bench.complete(3, now=4.0)
     assert told(bench.submit(step(4, idle_s=0.0), now=4.0)) == [(4, "SEQUENCE_LOST")]
-    assert bench.core._sequences._by_tenant == {}
+    assert bench.core._steps.sequences._by_tenant == {}
 
 
 def refusing(tenant: TenantSettings) -> Bench:

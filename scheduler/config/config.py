@@ -1,0 +1,160 @@
+"""The whole configuration, and what must hold between its parts."""
+
+from pathlib import Path
+from typing import Final, Self
+
+from pydantic import Field, model_validator
+
+from scheduler.config.classes import ClassConfig, default_classes
+from scheduler.config.limits import Limits
+from scheduler.config.listen import BackendConfig, Listen, loopback
+from scheduler.config.section import Section
+from scheduler.config.telemetry import TelemetryConfig
+from scheduler.config.tenants import DEFAULT_TENANT, TenantConfig
+from scheduler.core.settings import CoreSettings
+
+DEFAULT_REPOSITORY: Final = Path("model_repository")
+# What a reload may change.
+RELOADED: Final = frozenset({"classes", "default_class", "tenants", "models", "allow_anonymous"})
+
+
+class ModelConfigEntry(Section):
+    """Per-model settings of the scheduler (Triton's own stand in config.pbtxt)."""
+
+    merge: bool = Field(default=True, description="Whether requests of different callers may ride in one batch.")
+    batch_invariant: bool | None = Field(
+        default=None,
+        description="Whether answers do not depend on what else is in the batch, so that different tenants' requests "
+        "may ride together; not set: what `batch_invariant` says in the parameters of config.pbtxt.",
+    )
+
+
+class Config(Section):
+    """The whole configuration."""
+
+    listen: Listen = Field(default_factory=Listen, description="Where the service listens.")
+    backends: tuple[BackendConfig, ...] = Field(
+        default=(), description="Running Tritons; none starts an embedded one on `model_repository`."
+    )
+    model_repository: Path = Field(
+        default=DEFAULT_REPOSITORY, description="Triton model repository of the embedded Triton."
+    )
+    own_cpu: bool = Field(
+        default=True,
+        description="Whether the scheduler keeps to one CPU and the embedded Triton to the others, where this process "
+        "may use at least two. `false`: both use all; for models that need every CPU more than an even answer.",
+    )
+    classes: tuple[ClassConfig, ...] = Field(
+        default_factory=default_classes, description="Priority classes, most important first."
+    )
+    default_class: str | None = Field(
+        default=None, description="Class of untagged requests; the most important one where not set."
+    )
+    tenants: dict[str, TenantConfig] = Field(
+        default_factory=dict, description="Settings by tenant; `default` is for all others."
+    )
+    limits: Limits = Field(default_factory=Limits, description="Bounds of the whole process.")
+    telemetry: TelemetryConfig = Field(
+        default_factory=TelemetryConfig, description="What is told of the requests that pass."
+    )
+    models: dict[str, ModelConfigEntry] = Field(default_factory=dict, description="Per-model settings.")
+    allow_anonymous: bool = Field(
+        default=False,
+        description="Whether callers without credentials are served on other than loopback addresses, or beside "
+        "tenants with credentials.",
+    )
+    audit_log: Path | None = Field(
+        default=None, description="File of the audit log, a JSON line a record; not set: standard error."
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        names = [entry.name for entry in self.classes]
+        if not names:
+            raise ValueError("classes: expected at least one")
+        if len(set(names)) != len(names):
+            raise ValueError(f"classes: names must differ, got {', '.join(names)}")
+        if [entry.strict for entry in self.classes] != sorted((entry.strict for entry in self.classes), reverse=True):
+            raise ValueError("classes: expected strict classes before all others, where more important ones stand")
+        if self.default_class is not None and self.default_class not in names:
+            raise ValueError(f"default_class: expected one of {', '.join(names)}, got {self.default_class!r}")
+        backends = [entry.name for entry in self.backends]
+        if len(set(backends)) != len(backends):
+            raise ValueError(f"backends: names must differ, got {', '.join(backends)}")
+        self._check_tenants(names)
+        return self
+
+    def _check_tenants(self, classes: list[str]) -> None:
+        owners: dict[str, str] = {}
+        for name, tenant in self.tenants.items():
+            unknown = [each for each in tenant.classes or () if each not in classes]
+            if unknown or tenant.classes == ():
+                raise ValueError(
+                    f"tenants.{name}.classes: expected some of {', '.join(classes)}, got {', '.join(unknown) or 'none'}"
+                )
+            for credential in (*tenant.api_keys, *tenant.certificates):
+                if owners.setdefault(credential, name) != name:
+                    raise ValueError(f"tenants.{name}: has a key or certificate of tenant {owners[credential]}")
+            if tenant.certificates and (self.listen.tls is None or self.listen.tls.client_ca is None):
+                raise ValueError(f"tenants.{name}.certificates: expected listen.tls.client_ca to be set")
+        if not (self.authenticates or self.allow_anonymous or loopback(self.listen.grpc)):
+            raise ValueError(
+                f"listen.grpc: {self.listen.grpc} is not a loopback address: expected tenants with api_keys or "
+                "certificates, or `allow_anonymous: true`"
+            )
+        admins = sorted(name for name, tenant in self.tenants.items() if tenant.admin and not tenant.has_credentials)
+        if admins and not loopback(self.listen.grpc):
+            raise ValueError(
+                f"tenants.{admins[0]}.admin: expected api_keys or certificates, since {self.listen.grpc} is not a "
+                "loopback address"
+            )
+
+    @property
+    def authenticates(self) -> bool:
+        """Whether callers prove who they are."""
+        return any(tenant.has_credentials for tenant in self.tenants.values())
+
+    @property
+    def untagged_class(self) -> str:
+        """The class of requests that name none: untagged traffic is never worse off than with Triton alone."""
+        return self.default_class or self.classes[0].name
+
+    def merges(self, model: str) -> bool:
+        """Whether requests for the model may ride in one batch."""
+        entry = self.models.get(model)
+        return entry is None or entry.merge
+
+    def batch_invariant(self, model: str) -> bool | None:
+        """What the operator says of the model's batch invariance; None: nothing."""
+        entry = self.models.get(model)
+        return None if entry is None else entry.batch_invariant
+
+    def reload_errors(self, new: Self) -> list[str]:
+        """Why the new configuration cannot take this one's place while the service runs; nothing where it can."""
+        errors = [
+            f"{name}: cannot change while the service runs"
+            for name in type(self).model_fields
+            if name not in RELOADED and getattr(self, name) != getattr(new, name)
+        ]
+        before, after = ([each.name for each in config.classes] for config in (self, new))
+        if before != after:
+            errors.append(
+                f"classes: names and order cannot change while the service runs: expected {', '.join(before)}, "
+                f"got {', '.join(after)}"
+            )
+        return errors
+
+    def core_settings(self) -> CoreSettings:
+        """The part that the core decides by."""
+        default = self.tenants.get(DEFAULT_TENANT, TenantConfig())
+        return CoreSettings(
+            classes=tuple(entry.core() for entry in self.classes),
+            # Requests that name no tenant come as `default`: that one is never an unknown name.
+            tenants={name: entry.core() for name, entry in ({DEFAULT_TENANT: default} | self.tenants).items()},
+            default_tenant=default.core(),
+            max_tenants=self.limits.max_tenants,
+            max_queued=self.limits.max_queued,
+            queue_bytes=self.limits.queue_bytes,
+            max_sequences=self.limits.max_sequences,
+            hang_s=self.limits.hang_s,
+        )

@@ -1,0 +1,80 @@
+"""The bounds of the whole process."""
+
+from typing import Final, Self
+
+from pydantic import Field, model_validator
+
+from scheduler.config.section import Section
+
+# More clients than most services have at a time; each invented name gains a request ahead of its turn.
+MAX_TENANTS: Final = 1000
+MAX_QUEUED: Final = 40_000
+# A few hundred bytes each, and more than the sequence slots of most backends.
+MAX_SEQUENCES: Final = 10_000
+# 256 MiB of waiting tensors, whatever the number of requests.
+QUEUE_BYTES: Final = 256 * 1024 * 1024
+# Triton's own client defaults to no bound, gRPC to 4 MiB; 64 MiB holds a batch of images.
+MESSAGE_BYTES: Final = 64 * 1024 * 1024
+# Long enough for accepted work on a CPU, short of the 30 s after which orchestrators kill.
+DRAIN_S: Final = 20.0
+# Several times what a message of the largest size takes, and loading a model may stop a server's others for seconds.
+HANG_S: Final = 10.0
+# Triton's and gRPC's own clients send less than 1 KiB; a trace context and a token fit easily.
+METADATA_BYTES: Final = 16 * 1024
+# Calls that one connection may have open, a bound on what a peer makes us hold. Above what may wait in all: gRPC resets
+# calls beyond it (UNAVAILABLE, no pushback) before they are seen here, and a full queue has to be told as such.
+CALLS_PER_CONNECTION: Final = 50_000
+# A peer that vanished without a word is found within a minute.
+KEEPALIVE_S: Final = 40.0
+# Long enough that a client that calls now and then keeps its connection.
+IDLE_S: Final = 1800.0
+
+
+class Limits(Section):
+    """Bounds of the whole process."""
+
+    max_queued: int = Field(default=MAX_QUEUED, gt=0, description="Waiting requests in all, at most.")
+    max_tenants: int = Field(
+        default=MAX_TENANTS,
+        gt=0,
+        description="Tenants without an entry told apart at a time; those beyond share one place.",
+    )
+    queue_bytes: int = Field(default=QUEUE_BYTES, gt=0, description="Bytes of waiting tensors in all, at most.")
+    max_sequences: int = Field(
+        default=MAX_SEQUENCES,
+        gt=0,
+        description="Stateful sequences known at a time, at most; a tenant may start one while it has fewer than there "
+        "is room left for, so half of them where it is alone.",
+    )
+    message_bytes: int = Field(default=MESSAGE_BYTES, gt=0, description="Bytes of one gRPC message, at most.")
+    drain_s: float = Field(default=DRAIN_S, ge=0, description="Seconds to finish accepted requests when stopping.")
+    hang_s: float = Field(
+        default=HANG_S,
+        gt=0,
+        description="Seconds before which no batch counts as hung; ten times its usual time where that is more.",
+    )
+    metadata_bytes: int = Field(
+        default=METADATA_BYTES, ge=1024, description="Bytes of one call's metadata, at most; gRPC refuses more."
+    )
+    calls_per_connection: int = Field(
+        default=CALLS_PER_CONNECTION,
+        gt=0,
+        description="Open calls of one connection, at most, above `limits.max_queued`; gRPC resets those beyond.",
+    )
+    keepalive_s: float = Field(
+        default=KEEPALIVE_S,
+        gt=0,
+        description="Seconds of silence after which a connection is asked for a sign of life.",
+    )
+    idle_s: float = Field(
+        default=IDLE_S, gt=0, description="Seconds after which a connection without calls is closed; clients reconnect."
+    )
+
+    @model_validator(mode="after")
+    def _refused_before_reset(self) -> Self:
+        if self.calls_per_connection <= self.max_queued:
+            raise ValueError(
+                f"calls_per_connection: expected more than max_queued, so that a full queue is told before gRPC resets "
+                f"calls; got {self.calls_per_connection} and max_queued {self.max_queued}"
+            )
+        return self

@@ -1,0 +1,69 @@
+"""Where the service listens, and the Tritons behind it: addresses and TLS."""
+
+import ipaddress
+from pathlib import Path
+from typing import Final
+
+from pydantic import Field, SecretStr
+
+from scheduler.config.section import Section
+
+# 9001 and 9080 lie beside Triton's 8000 to 8002 and collide with none of them.
+DEFAULT_GRPC: Final = "127.0.0.1:9001"
+DEFAULT_HTTP: Final = "127.0.0.1:9080"
+
+
+class ServerTls(Section):
+    """The service's own certificate. The files are read again when they change, without a restart."""
+
+    certificate: Path = Field(description="Certificate chain of the service, PEM.")
+    key: Path = Field(description="Private key of the service, PEM.")
+    client_ca: Path | None = Field(
+        default=None, description="Authorities of client certificates, PEM; where set, every client must show one."
+    )
+
+
+class BackendTls(Section):
+    """How to speak TLS to a backend."""
+
+    ca: Path | None = Field(
+        default=None, description="Authorities of the backend's certificate, PEM; none: the system's."
+    )
+    certificate: Path | None = Field(default=None, description="Certificate chain to show to the backend, PEM.")
+    key: Path | None = Field(default=None, description="Private key of that certificate, PEM.")
+    server_name: str | None = Field(
+        default=None, description="Name expected in the backend's certificate where it is not the address's."
+    )
+
+
+class Listen(Section):
+    """Where the service listens."""
+
+    grpc: str = Field(default=DEFAULT_GRPC, description="HOST:PORT of the gRPC service; port 0 takes a free one.")
+    http: str = Field(
+        default=DEFAULT_HTTP, description="HOST:PORT of the live page, /metrics, /healthz, /readyz and /debug."
+    )
+    tls: ServerTls | None = Field(default=None, description="TLS of the gRPC service; none: plain text.")
+
+
+class BackendConfig(Section):
+    """A running Triton."""
+
+    name: str = Field(description="Name in logs, metrics and the snapshot.", min_length=1)
+    grpc: str = Field(description="HOST:PORT of its gRPC service.")
+    tls: BackendTls | None = Field(default=None, description="TLS to the backend; none: plain text.")
+    restricted_protocol: dict[str, SecretStr] = Field(
+        default_factory=dict,
+        description="KEY: VALUE of Triton's `--grpc-restricted-protocol`, sent as `triton-grpc-protocol-KEY`.",
+    )
+
+
+def loopback(address: str) -> bool:
+    """Whether HOST:PORT is reached from this machine alone."""
+    host = address.rpartition(":")[0].strip("[]")
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

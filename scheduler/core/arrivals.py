@@ -1,0 +1,89 @@
+"""What becomes of a ticket that arrives: it is queued, or it is refused, at once.
+
+Checked in this order: whether it can be served at all (draining, its deadline, a backend), whether there is room
+(admission.py), and whether it can end in time (feasibility.py), so that nothing is displaced for a ticket that is
+refused. A more important arrival that finds the whole queue full enters in the place of lesser ones (displacement.py).
+"""
+
+from scheduler.core.admission import Admission, Refusal
+from scheduler.core.caps import Tenant, Tenants
+from scheduler.core.endings import Endings
+from scheduler.core.feasibility import feasible
+from scheduler.core.fleet import Fleet
+from scheduler.core.lanes import Lanes
+from scheduler.core.outcome import Outcome
+from scheduler.core.steps import Steps
+from scheduler.core.ticket import Ticket
+
+
+class Arrivals:
+    """The way into the queues. `now` is in monotonic seconds.
+
+    Attributes:
+        draining: whether every ticket is refused from now on.
+    """
+
+    __slots__ = ("_admission", "_endings", "_fleet", "_lanes", "_steps", "_tenants", "draining")
+
+    def __init__(
+        self, lanes: Lanes, fleet: Fleet, admission: Admission, tenants: Tenants, steps: Steps, endings: Endings
+    ) -> None:
+        self._lanes = lanes
+        self._fleet = fleet
+        self._admission = admission
+        self._tenants = tenants
+        self._steps = steps
+        self._endings = endings
+        self.draining = False
+
+    def take_in(self, ticket: Ticket, rank: int, *, now: float) -> None:
+        """Queue a new ticket of the class of this rank, or refuse it."""
+        tenant = self._tenants.find(ticket.tenant, now=now)
+        refusal = self._refusal(ticket, rank, tenant, now)
+        if refusal is None and not self._admission.fits(ticket):
+            self._displace(ticket, rank, now)
+            # What was displaced may have been a step before this one, or all that its tenant had.
+            refusal = self._steps.gap(ticket, now=now)
+            tenant = self._tenants.find(ticket.tenant, now=now)
+        if refusal is None:
+            self._enqueue(ticket, rank, tenant, now)
+            return
+        self._endings.refuse(ticket, refusal, now=now)
+        self._tenants.forget_idle(tenant, now=now)
+
+    def _refusal(self, ticket: Ticket, rank: int, tenant: Tenant, now: float) -> Refusal | None:
+        if self.draining:
+            return Refusal(Outcome.DRAINING)
+        if ticket.deadline is not None and ticket.deadline <= now:
+            return Refusal(Outcome.DEADLINE_EXPIRED)
+        if not self._fleet.offered(ticket.model):
+            return Refusal(Outcome.NO_BACKEND)
+        refusal = None if ticket.step is None else self._steps.gap(ticket, now=now)
+        if refusal is None:
+            refusal = self._admission.refusal(ticket, rank, tenant, now=now)
+        if refusal is None and ticket.deadline is not None and not self._feasible(ticket, rank, tenant, now):
+            return Refusal(Outcome.DEADLINE_INFEASIBLE)
+        return refusal
+
+    def _feasible(self, ticket: Ticket, rank: int, tenant: Tenant, now: float) -> bool:
+        lane = self._lanes.by_name.get(ticket.model if ticket.step is None else self._steps.lane_name(ticket))
+        if lane is None:
+            return True
+        outlook = self._fleet.outlook(ticket.model, now=now)
+        return feasible(lane, lane.classes[rank], tenant, ticket, outlook)
+
+    def _displace(self, ticket: Ticket, rank: int, now: float) -> None:
+        """Evict the lesser tickets in whose place an arrival enters."""
+        while (displaced := self._admission.in_the_way(ticket, rank)) is not None:
+            self._endings.evict(displaced, Outcome.DISPLACED, now=now)
+
+    def _enqueue(self, ticket: Ticket, rank: int, tenant: Tenant, now: float) -> None:
+        self._admission.book(ticket, rank, tenant, now=now)
+        self._endings.tickets[ticket.ticket_id] = ticket
+        if ticket.deadline is not None:
+            self._endings.deadlines.push(ticket)
+        if ticket.step is not None:
+            self._steps.join(ticket, tenant, now=now)
+            return
+        self._lanes.of(ticket.model).push(ticket, rank, tenant)
+        self._lanes.runnable[ticket.model] = None

@@ -1,0 +1,114 @@
+"""The next batch of a lane: whose turn it is, where it goes, whether it is kept back, and who rides in it.
+
+Whoever could not end in time any more is evicted when his turn comes, or when he would ride (feasibility.py). A batch
+that could be overtaken is kept back where it would only lie ready at the backend (limit.py), or slow down a more
+important model (concurrency.py).
+"""
+
+from collections.abc import Callable
+
+from scheduler.core import batch as batching
+from scheduler.core.admission import Admission
+from scheduler.core.backend import Backend
+from scheduler.core.endings import Endings
+from scheduler.core.events import Dispatch
+from scheduler.core.feasibility import in_time
+from scheduler.core.fleet import Fleet
+from scheduler.core.lane import Lane, Turn
+from scheduler.core.lanes import Lanes
+from scheduler.core.limit import lead_s
+from scheduler.core.outcome import Outcome
+from scheduler.core.settings import CoreSettings
+from scheduler.core.ticket import IN_FLIGHT, RETRYING, Ticket
+
+
+class Dispatcher:
+    """Forms batches where a backend has a place. `now` is in monotonic seconds."""
+
+    __slots__ = ("_admission", "_endings", "_fleet", "_lanes", "_ranks")
+
+    def __init__(
+        self, settings: CoreSettings, lanes: Lanes, fleet: Fleet, admission: Admission, endings: Endings
+    ) -> None:
+        self._ranks = settings.ranks()
+        self._lanes = lanes
+        self._fleet = fleet
+        self._admission = admission
+        self._endings = endings
+
+    def dispatch(self, name: str, *, now: float) -> Dispatch | None:
+        """The next batch of the lane of this name; None where none goes now."""
+        lane = self._lanes.look_at(name)
+        if lane is None or not (able := self._fleet.able(lane.model)):
+            return None
+        if lane.backend and not (able := [each for each in able if each.name == lane.backend]):
+            return None
+        while (turn := lane.next_turn()) is not None:
+            backend = able[0] if lane.backend else self._fleet.place(able, lane, turn.ticket)
+            if backend is None:
+                return None
+            late = self._late(lane, backend, turn.ticket.merge_key, now) if self._endings.deadlines.watches else _never
+            if not late(turn.ticket):
+                return None if self._keep_back(lane, turn, backend, now) else self._send(lane, turn, backend, late, now)
+        return None
+
+    def _send(self, lane: Lane, turn: Turn, backend: Backend, late: Callable[[Ticket], bool], now: float) -> Dispatch:
+        estimator = backend.estimator(lane.model, lane.estimator)
+        tickets = tuple(batching.form(lane, turn, backend.state.models[lane.model], estimator, late))
+        release, ranks = self._admission.release, self._ranks
+        for ticket in tickets:
+            if ticket.state is RETRYING:  # holds no place in admission
+                ticket.state = IN_FLIGHT
+            else:
+                release(ticket, ranks[ticket.priority_class])
+        batch = self._fleet.start(lane, backend, tickets, turn.queue, now=now)
+        return Dispatch(batch.batch_id, backend.name, tickets)
+
+    def _late(self, lane: Lane, backend: Backend, merge_key: str | None, now: float) -> Callable[[Ticket], bool]:
+        """What evicts a ticket of this key, and tells so, where it would end late if it went there next."""
+        start_at = now
+        if not backend.has_idle_instance(lane.model):
+            start_at = max(start_at, backend.next_free_at(lane.model))
+        capacity = backend.state.models[lane.model]
+        estimator = backend.estimator(lane.model, lane.estimator)
+        max_batch_size = max(1, capacity.max_batch_size)
+        line = estimator.line(merge_key)
+        # By then even a full batch has ended.
+        full_at = start_at + line.predict(max_batch_size)
+
+        def late(ticket: Ticket) -> bool:
+            if ticket.deadline is None or (ticket.deadline >= full_at and ticket.rows <= max_batch_size):
+                return False
+            alone = ticket.state is RETRYING
+            beside = 0 if alone else sum(queue.waiting_of(merge_key) for queue in lane.classes)
+            queue = lane.classes[self._ranks[ticket.priority_class]]
+            rows = max(ticket.rows, min(batching.most_rows(queue, capacity, estimator, merge_key), beside))
+            if in_time(line, rows, ticket.deadline, start_at):
+                return False
+            self._endings.evict(ticket, Outcome.DEADLINE_INFEASIBLE, now=now)
+            return True
+
+        return late
+
+    def _keep_back(self, lane: Lane, turn: Turn, backend: Backend, now: float) -> bool:
+        """Whether the next batch could be overtaken, and is therefore kept back."""
+        above_s, own_s = turn.queue.above_wait_s, turn.queue.own_wait_s
+        known = backend.estimator(lane.model, lane.estimator).knows(None)
+        if above_s is None and (own_s is None or not known):
+            return False
+        if backend.crowded(lane.model, turn.queue.rank, now=now):
+            self._lanes.yielding[lane.name] = None
+            return True
+        if backend.has_idle_instance(lane.model):
+            return False
+        wait_s = min(each for each in (above_s, own_s) if each is not None)
+        leave_at = backend.next_free_at(lane.model) - lead_s(wait_s)
+        if leave_at <= now:
+            return False
+        self._lanes.held[lane.name] = leave_at
+        return True
+
+
+def _never(ticket: Ticket) -> bool:
+    """No ticket can be late where none has a deadline."""
+    return False

@@ -1,0 +1,318 @@
+import pytest
+
+from scheduler.core.events import Evict
+from scheduler.core.outcome import Outcome, Verdict
+from scheduler.core.scheduler import Scheduler
+from scheduler.core.settings import Cap
+from scheduler.core.ticket import Step
+from tests.unit.core.build import (
+    BACKGROUND,
+    UNHURRIED,
+    backend_state,
+    class_settings,
+    dispatched,
+    failed_pair,
+    pull,
+    ready_core,
+    submit,
+    tenant_settings,
+)
+
+
+class TestHolding:
+    """Learned: a row of this model takes 100 ms; of interactive's wait of 50 ms the lead is 15 ms."""
+
+    @staticmethod
+    def core(**settings):
+        core = ready_core(**settings)
+        for number in range(20):
+            submit(core, now=float(number))
+            (batch,) = dispatched(core)
+            core.complete(batch.batch_id, Verdict.SUCCEEDED, now=number + 0.1)
+        return core
+
+    def test_a_background_batch_that_would_lie_ready_is_held_until_an_instance_is_nearly_free(self):
+        core = self.core()
+        submit(core, 2, now=100.0, priority_class="background")
+        assert len(dispatched(core)) == 1
+        assert core.next_wakeup() == pytest.approx(100.085)
+        core.tick(now=100.08)
+        assert dispatched(core) == []
+        core.tick(now=core.next_wakeup())
+        assert len(dispatched(core)) == 1
+        assert not core._lanes.held
+
+    def test_an_interactive_ticket_takes_the_place_of_the_held_batch(self):
+        core = self.core()
+        submit(core, 2, now=100.0, priority_class="background")
+        dispatched(core)
+        (interactive,) = submit(core, now=100.02)
+        core.tick(now=core.next_wakeup())
+        (batch,) = dispatched(core)
+        assert batch.tickets == (interactive,)
+
+    def test_a_batch_that_ends_early_lets_the_held_one_go_at_once(self):
+        core = self.core()
+        submit(core, 2, now=100.0, priority_class="background")
+        (first,) = dispatched(core)
+        core.complete(first.batch_id, Verdict.SUCCEEDED, now=100.05)
+        assert len(dispatched(core)) == 1
+        assert not core._lanes.held
+
+    def test_an_overdue_batch_holds_nothing(self):
+        core = self.core()
+        submit(core, now=100.0, priority_class="background")
+        dispatched(core)
+        submit(core, now=100.5, priority_class="background")
+        assert len(dispatched(core)) == 1
+
+    def test_a_tenant_that_has_its_class_to_itself_holds_nothing_back_for_others(self):
+        core = self.core()
+        submit(core, 2, now=100.0)
+        assert len(dispatched(core)) == 2
+
+    def test_an_interactive_batch_is_held_too_and_another_tenant_takes_its_place(self):
+        core = self.core()
+        submit(core, now=99.0, tenant="first")
+        (first,) = dispatched(core)
+        core.complete(first.batch_id, Verdict.SUCCEEDED, now=99.1)
+        submit(core, 2, now=100.0)
+        assert len(dispatched(core)) == 1
+        (other,) = submit(core, now=100.02, tenant="other")
+        assert dispatched(core) == []
+        core.tick(now=core.next_wakeup())
+        (batch,) = dispatched(core)
+        assert batch.tickets == (other,)
+
+    def test_before_the_first_answer_no_interactive_batch_is_held(self):
+        core = ready_core()
+        submit(core, 2)
+        assert len(dispatched(core)) == 2
+
+    def test_where_no_class_minds_the_wait_nothing_is_held(self):
+        core = self.core(classes=(class_settings("interactive"), BACKGROUND))
+        submit(core, 2, now=100.0, priority_class="background")
+        assert len(dispatched(core)) == 2
+
+    def test_cancelling_what_is_held_leaves_nothing_behind(self):
+        core = self.core()
+        held = submit(core, 2, now=100.0, priority_class="background")[1]
+        (batch,) = dispatched(core)
+        core.cancel(held.ticket_id, now=100.01)
+        core.tick(now=100.2)
+        assert dispatched(core) == []
+        core.complete(batch.batch_id, Verdict.SUCCEEDED, now=100.3)
+        assert core.idle
+        assert core.next_wakeup() is None
+
+
+class TestService:
+    def test_batches_in_flight_are_instances_and_one_more(self):
+        core = ready_core(backend_state(instances=2))
+        submit(core, 5)
+        assert len(dispatched(core)) == 3
+        core.complete(1, Verdict.SUCCEEDED, now=2.0)
+        assert len(dispatched(core)) == 1
+
+    def test_models_take_turns(self):
+        core = ready_core(backend_state(models=("m", "n")))
+        submit(core, 2, model="m")
+        submit(core, 2, model="n")
+        assert [event.tickets[0].model for event in dispatched(core)] == ["m", "n", "m", "n"]
+
+    def test_batches_spread_over_backends_by_work(self):
+        core = ready_core(backend_state("a"), backend_state("b"))
+        submit(core, 3)
+        assert [event.backend for event in dispatched(core)] == ["a", "b", "a"]
+
+    def test_completed_tickets_are_returned_and_ended(self):
+        core = ready_core()
+        tickets = submit(core, 2, merge_key="k")
+        (batch,) = dispatched(core)
+        assert core.complete(batch.batch_id, Verdict.SUCCEEDED, now=2.0) == tickets
+        assert core.idle
+        assert core.snapshot().ended["COMPLETED"] == 2
+
+    def test_the_service_time_of_a_success_is_learned_and_of_a_failure_is_not(self):
+        core = ready_core()
+        for now, verdict in ((10, Verdict.FAILED), (20, Verdict.LOST), (30, Verdict.SUCCEEDED)):
+            submit(core, now=now)
+            batch = dispatched(core)[-1]
+            core.complete(batch.batch_id, verdict, now=now + 0.25)
+        assert core.snapshot().models[0].row_s == 0.25
+
+    def test_a_batch_completes_once(self):
+        core = ready_core()
+        submit(core)
+        (batch,) = dispatched(core)
+        core.complete(batch.batch_id, Verdict.SUCCEEDED, now=2.0)
+        for batch_id in (batch.batch_id, 99):
+            with pytest.raises(ValueError, match=f"batch {batch_id} is not in flight"):
+                core.complete(batch_id, Verdict.SUCCEEDED, now=2.0)
+
+    def test_a_capped_tenant_blocks_nobody_and_is_served_when_a_ticket_of_its_own_ends(self):
+        core = ready_core(backend_state(instances=8), tenants={"capped": tenant_settings(max_in_flight=1)})
+        submit(core, 3, tenant="capped")
+        submit(core, 2, tenant="other")
+        assert [event.tickets[0].tenant for event in dispatched(core)] == ["capped", "other", "other"]
+        core.complete(2, Verdict.SUCCEEDED, now=2.0)
+        assert dispatched(core) == []
+        core.complete(1, Verdict.SUCCEEDED, now=2.0)
+        assert [event.tickets[0].tenant for event in dispatched(core)] == ["capped"]
+
+    def test_a_cap_freed_on_one_model_wakes_the_tenants_tickets_of_another(self):
+        core = ready_core(backend_state(models=("m", "n")), tenants={"capped": tenant_settings(max_in_flight=1)})
+        submit(core, tenant="capped", model="m")
+        submit(core, tenant="capped", model="n")
+        (first,) = dispatched(core)
+        core.complete(first.batch_id, Verdict.SUCCEEDED, now=2.0)
+        assert [event.tickets[0].model for event in dispatched(core)] == ["n"]
+
+
+class TestRowsCap:
+    def test_rows_in_flight_never_exceed_the_cap_and_come_back_when_a_batch_ends(self):
+        core = ready_core(backend_state(instances=4), default=tenant_settings(max_rows_in_flight=4))
+        submit(core, 3, rows=2)
+        assert len(dispatched(core)) == 2
+        assert core.snapshot().tenants[0].rows_in_flight == 4
+        core.complete(1, Verdict.SUCCEEDED, now=2.0)
+        assert len(dispatched(core)) == 1
+
+    def test_when_a_ticket_too_wide_for_the_room_left_is_cancelled_the_next_one_runs_at_once(self):
+        core = ready_core(backend_state(instances=4), default=tenant_settings(max_rows_in_flight=4))
+        submit(core, rows=3)
+        wide, narrow = submit(core, rows=2) + submit(core, rows=1)
+        assert len(dispatched(core)) == 1
+        core.cancel(wide.ticket_id, now=2.0)
+        assert [event.tickets for event in dispatched(core)] == [(narrow,)]
+
+    def test_a_cap_on_one_model_leaves_the_tenants_other_models_alone(self):
+        caps = {"m": Cap(1, None)}
+        core = ready_core(backend_state(instances=4, models=("m", "n")), default=tenant_settings(model_caps=caps))
+        submit(core, 3, model="m")
+        submit(core, 3, model="n")
+        assert sorted(event.tickets[0].model for event in dispatched(core)) == ["m", "n", "n", "n"]
+
+    def test_a_ticket_wider_than_the_cap_is_refused_for_good_in_words(self):
+        core = ready_core(default=tenant_settings(max_rows_in_flight=4))
+        submit(core, rows=5)
+        (event,) = pull(core)
+        assert (event.outcome, event.pushback_s) == (Outcome.TOO_LARGE, None)
+        assert event.detail == "5 rows can never fit into the 4 that its tenant may have in flight"
+
+
+def test_a_strict_class_leaves_nothing_to_the_lesser_ones():
+    classes = (class_settings("interactive", strict=True), BACKGROUND)
+    core = ready_core(classes=classes)
+    submit(core, 20)
+    submit(core, 20, priority_class="background")
+    order = []
+    for batch_id in range(1, 41):
+        order += [event.tickets[0].priority_class for event in dispatched(core)]
+        core.complete(batch_id, Verdict.SUCCEEDED, now=2.0)
+    assert order == ["interactive"] * 20 + ["background"] * 20
+
+
+class TestYielding:
+    """Lesser batches keep to the backend's limit while another model is active with a more important class."""
+
+    def test_a_second_background_batch_waits_for_the_first_beside_an_active_interactive_model(self):
+        core = ready_core(backend_state(models=("m", "n"), instances=3))
+        submit(core, model="n")
+        (interactive,) = dispatched(core)
+        submit(core, 3, priority_class="background")
+        (first,) = dispatched(core)
+        assert core.snapshot().backends[0].concurrency.lesser == 1
+        core.complete(interactive.batch_id, Verdict.SUCCEEDED, now=1.1)
+        assert dispatched(core) == []
+        core.complete(first.batch_id, Verdict.SUCCEEDED, now=1.2)
+        assert len(dispatched(core)) == 1
+
+    def test_when_the_interactive_model_has_been_quiet_the_next_end_lets_all_go(self):
+        core = ready_core(backend_state(models=("m", "n"), instances=3))
+        submit(core, model="n")
+        submit(core, 3, priority_class="background")
+        batches = dispatched(core)
+        for batch in batches:
+            core.complete(batch.batch_id, Verdict.SUCCEEDED, now=3.0)
+        assert len(dispatched(core)) == 2
+
+    def test_the_important_are_never_limited(self):
+        core = ready_core(backend_state(models=("m", "n"), instances=3))
+        submit(core, 2, model="n")
+        submit(core, 3, model="m")
+        assert len(dispatched(core)) == 5
+
+    def test_a_backend_of_one_model_is_not_limited(self):
+        core = ready_core(backend_state(instances=3))
+        submit(core, 1)
+        submit(core, 2, priority_class="background")
+        assert len(dispatched(core)) == 3
+
+
+class TestLate:
+    """Learned: a row of this model takes 100 ms."""
+
+    @staticmethod
+    def core(**settings) -> Scheduler:
+        core = ready_core(classes=(class_settings("interactive"),), **settings)
+        for number in range(20):
+            submit(core, number % 2 + 1, now=float(number), merge_key="k")
+            (batch,) = dispatched(core)
+            core.complete(batch.batch_id, Verdict.SUCCEEDED, now=number + 0.1 * len(batch.tickets))
+        return core
+
+    def test_whoever_cannot_end_in_time_any_more_is_evicted_when_his_turn_comes(self):
+        core = self.core()
+        submit(core, 2, now=100.0)
+        first, _ = dispatched(core)
+        late, patient = submit(core, now=100.0, deadline=100.5) + submit(core, now=100.0)
+        core.complete(first.batch_id, Verdict.SUCCEEDED, now=100.45)
+        dispatch, evicted = pull(core)
+        assert evicted == Evict(late, Outcome.DEADLINE_INFEASIBLE, None)
+        assert dispatch.tickets == (patient,)
+        assert core.snapshot().queued == 0
+
+    def test_when_nobody_is_left_after_such_evictions_they_are_still_told(self):
+        core = self.core()
+        submit(core, 2, now=100.0)
+        first, second = dispatched(core)
+        (late,) = submit(core, now=100.0, deadline=100.5)
+        core.complete(first.batch_id, Verdict.SUCCEEDED, now=100.45)
+        assert pull(core) == [Evict(late, Outcome.DEADLINE_INFEASIBLE, None)]
+        core.complete(second.batch_id, Verdict.SUCCEEDED, now=100.6)
+        assert core.idle
+
+    def test_steps_wait_for_their_own_backend_and_a_model_without_a_lane_has_no_batch(self):
+        core = ready_core(backend_state("a"), backend_state("b"), classes=UNHURRIED)
+        for sequence in "12345":
+            submit(core, step=Step(sequence, True, False, 10.0, False))
+        out = {event.tickets[0].step.sequence_id: event for event in dispatched(core)}
+        core.complete(out["2"].batch_id, Verdict.SUCCEEDED, now=2.0)
+        assert dispatched(core) == []
+        core.complete(out["1"].batch_id, Verdict.SUCCEEDED, now=3.0)
+        assert [event.backend for event in dispatched(core)] == ["a"]
+
+    def test_a_deadline_that_a_full_batch_would_miss_is_looked_at_for_the_batch_as_it_is(self):
+        core = self.core()
+        submit(core, now=100.0, merge_key="k", deadline=100.3)
+        assert len(dispatched(core)) == 1
+
+    def test_a_deadline_counts_from_when_an_instance_that_idles_is_asked(self):
+        core = self.core()
+        submit(core, now=100.0, merge_key="k", deadline=100.15)
+        core.tick(now=100.06)
+        assert [(type(event), event.outcome) for event in pull(core)] == [(Evict, Outcome.DEADLINE_INFEASIBLE)]
+
+    def test_a_ticket_that_fits_only_where_there_is_no_place_waits(self):
+        core = ready_core(backend_state("small"), backend_state("large", max_batch_size=32))
+        submit(core, 2, rows=32)
+        assert [event.backend for event in dispatched(core)] == ["large", "large"]
+        submit(core, rows=32)
+        assert dispatched(core) == []
+
+    def test_tickets_to_be_tried_again_hold_no_place_in_admission(self):
+        core = ready_core()
+        failed_pair(core)
+        assert len(dispatched(core)) == 2
+        assert core.snapshot().queued == 0

@@ -1,0 +1,335 @@
+import pytest
+
+from scheduler.core.breaker import COLD_HANG_S, FIRST_BACKOFF_S
+from scheduler.core.events import Abandon, Evict, Reject
+from scheduler.core.outcome import Outcome, Verdict
+from scheduler.core.ticket import Step, TicketState
+from tests.unit.core.build import (
+    BACKGROUND,
+    UNHURRIED,
+    backend_state,
+    class_settings,
+    dispatched,
+    failed_pair,
+    make_ticket,
+    pull,
+    ready_core,
+    submit,
+    tenant_settings,
+)
+
+
+class TestFailure:
+    def test_a_batch_of_one_fails_with_its_ticket(self):
+        core = ready_core()
+        (ticket,) = submit(core)
+        (batch,) = dispatched(core)
+        assert core.complete(batch.batch_id, Verdict.FAILED, now=2.0) == [ticket]
+        assert core.snapshot().ended["FAILED"] == 1
+        assert core.idle
+
+    def test_each_ticket_of_a_failed_batch_is_tried_alone_so_that_only_the_guilty_fails(self):
+        core = ready_core()
+        innocent, guilty = failed_pair(core)
+        first, second = dispatched(core)
+        assert (first.tickets, second.tickets) == ((innocent,), (guilty,))
+        assert core.complete(first.batch_id, Verdict.SUCCEEDED, now=3.0) == [innocent]
+        assert core.complete(second.batch_id, Verdict.FAILED, now=3.0) == [guilty]
+        assert core.idle
+
+    def test_a_ticket_between_two_tries_keeps_its_place_in_flight_and_holds_none_in_the_queue(self):
+        core = ready_core(default=tenant_settings(max_in_flight=2))
+        failed_pair(core)
+        snapshot = core.snapshot()
+        assert (snapshot.queued, snapshot.in_flight, snapshot.models[0].retrying) == (0, 0, 2)
+        assert snapshot.tenants[0].in_flight == 2
+        submit(core)
+        assert len(dispatched(core)) == 2
+        assert core.snapshot().queued == 1
+
+    def test_retries_of_background_let_a_more_important_arrival_pass(self):
+        core = ready_core(backend_state(max_batch_size=64), classes=(class_settings("interactive", 16), BACKGROUND))
+        background = submit(core, 8, priority_class="background", merge_key="k")
+        (batch,) = dispatched(core)
+        core.complete(batch.batch_id, Verdict.FAILED, now=2.0)
+        running, _ = dispatched(core)
+        (arrival,) = submit(core, now=2.0)
+        core.complete(running.batch_id, Verdict.SUCCEEDED, now=3.0)
+        assert [event.tickets for event in dispatched(core)] == [(arrival,)]
+        assert background[2].state is TicketState.RETRYING
+
+    def test_a_deadline_that_passed_in_flight_ends_the_ticket_instead_of_a_second_try(self):
+        core = ready_core()
+        late, other = submit(core, deadline=1.5, merge_key="k") + submit(core, merge_key="k")
+        (batch,) = dispatched(core)
+        core.complete(batch.batch_id, Verdict.FAILED, now=2.0)
+        evicted, retried = pull(core)
+        assert evicted == Evict(late, Outcome.DEADLINE_EXPIRED, None)
+        assert retried.tickets == (other,)
+
+    def test_a_deadline_passes_while_the_ticket_waits_for_its_second_try(self):
+        core = ready_core(backend_state(max_batch_size=3))
+        tickets = submit(core, 3, deadline=3.0, merge_key="k")
+        (batch,) = dispatched(core)
+        core.complete(batch.batch_id, Verdict.FAILED, now=2.0)
+        assert len(dispatched(core)) == 2
+        assert core.next_wakeup() == 3.0
+        core.tick(now=3.0)
+        assert [event.ticket for event in pull(core) if isinstance(event, Evict)] == tickets
+        assert core.snapshot().tenants[0].in_flight == 2
+
+    def test_tickets_to_be_tried_again_are_evicted_where_the_model_has_gone_meanwhile(self):
+        core = ready_core()
+        submit(core, 2, merge_key="k")
+        (batch,) = dispatched(core)
+        core.set_backend(backend_state(ready=False), now=1.5)
+        core.complete(batch.batch_id, Verdict.FAILED, now=2.0)
+        assert [event.outcome for event in pull(core)] == [Outcome.NO_BACKEND, Outcome.NO_BACKEND]
+        assert core.idle
+        assert core.snapshot().tenants == ()
+
+
+class TestDeadlines:
+    def test_a_ticket_expires_at_its_deadline_and_not_before(self):
+        core = ready_core()
+        submit(core, 2)
+        assert len(dispatched(core)) == 2
+        (waiting,) = submit(core, deadline=5.0)
+        assert core.next_wakeup() == 5.0
+        core.tick(now=4.999)
+        assert pull(core) == []
+        core.tick(now=5.0)
+        assert pull(core) == [Evict(waiting, Outcome.DEADLINE_EXPIRED, None)]
+        assert core.next_wakeup() > 5.0
+
+    def test_a_tenants_earlier_deadline_goes_first(self):
+        core = ready_core(classes=UNHURRIED)
+        submit(core, 2)
+        dispatched(core)
+        patient, late, early = submit(core) + submit(core, deadline=8.0) + submit(core, deadline=5.0)
+        order = []
+        for batch_id in (1, 2, 3):
+            core.complete(batch_id, Verdict.SUCCEEDED, now=2.0)
+            order += [event.tickets[0] for event in dispatched(core)]
+        assert order == [early, late, patient]
+
+    def test_a_ticket_in_flight_is_answered_at_its_deadline_and_frees_its_place_when_its_batch_ends(self):
+        core = ready_core()
+        (ticket,) = submit(core, deadline=5.0)
+        (batch,) = dispatched(core)
+        assert core.next_wakeup() == 5.0
+        core.tick(now=5.0)
+        assert pull(core) == [Evict(ticket, Outcome.DEADLINE_EXPIRED, None), Abandon(batch.batch_id)]
+        assert core.snapshot().tenants[0].in_flight == 1
+        assert core.complete(batch.batch_id, Verdict.ABANDONED, now=5.0) == []
+        assert core.idle
+        assert core.snapshot().tenants == ()
+
+    def test_a_batch_in_which_one_deadline_passed_serves_the_others(self):
+        core = ready_core()
+        late, other = submit(core, deadline=5.0, merge_key="k") + submit(core, merge_key="k")
+        (batch,) = dispatched(core)
+        core.tick(now=5.0)
+        assert pull(core) == [Evict(late, Outcome.DEADLINE_EXPIRED, None)]
+        assert core.complete(batch.batch_id, Verdict.SUCCEEDED, now=6.0) == [other]
+
+    def test_a_deadline_survives_a_second_try(self):
+        core = ready_core()
+        pair = submit(core, 2, deadline=5.0, merge_key="k")
+        (batch,) = dispatched(core)
+        core.complete(batch.batch_id, Verdict.FAILED, now=2.0)
+        assert len(dispatched(core)) == 2
+        core.tick(now=5.0)
+        assert [event.ticket for event in pull(core) if isinstance(event, Evict)] == pair
+
+    def test_every_input_lets_time_pass(self):
+        core = ready_core()
+        submit(core, 2)
+        (batch, _) = dispatched(core)
+        inputs = (
+            lambda now: core.submit(make_ticket(), now=now),
+            lambda now: core.complete(batch.batch_id, Verdict.SUCCEEDED, now=now),
+            lambda now: core.cancel(0, now=now),
+            lambda now: core.set_backend(backend_state(), now=now),
+            lambda now: core.tick(now=now),
+            lambda now: core.drain(now=now),
+        )
+        for now, feed in enumerate(inputs, start=10):
+            (expiring,) = submit(core, deadline=now, now=now - 0.5)
+            feed(now)
+            assert expiring.state is TicketState.ENDED
+            pull(core)
+
+
+class TestLoss:
+    def test_tickets_of_a_lost_batch_are_sent_once_more_elsewhere_and_each_alone(self):
+        core = ready_core(backend_state("a"), backend_state("b"))
+        pair = submit(core, 2, merge_key="k")
+        (batch,) = dispatched(core)
+        assert core.complete(batch.batch_id, Verdict.LOST, now=2.0) == []
+        again = dispatched(core)
+        assert [(event.backend, *event.tickets) for event in again] == [("b", pair[0]), ("b", pair[1])]
+        assert [core.complete(event.batch_id, Verdict.SUCCEEDED, now=3.0) for event in again] == [[t] for t in pair]
+
+    def test_a_ticket_lost_twice_is_refused_with_pushback(self):
+        core = ready_core(backend_state("a"), backend_state("b"))
+        (ticket,) = submit(core)
+        for _ in range(2):
+            (batch,) = dispatched(core)
+            assert core.complete(batch.batch_id, Verdict.LOST, now=2.0) == []
+        (event,) = pull(core)
+        assert (type(event), event.ticket, event.outcome) == (Evict, ticket, Outcome.BACKEND_LOST)
+        assert event.pushback_s is not None
+        assert core.idle
+        assert core.snapshot().tenants == ()
+
+    def test_a_second_unavailable_is_the_backends_own_answer(self):
+        core = ready_core()
+        (ticket,) = submit(core)
+        (batch,) = dispatched(core)
+        assert core.complete(batch.batch_id, Verdict.UNAVAILABLE, now=2.0) == []
+        (batch,) = dispatched(core)
+        assert core.complete(batch.batch_id, Verdict.UNAVAILABLE, now=2.0) == [ticket]
+        assert core.snapshot().ended["FAILED"] == 1
+
+    def test_with_one_backend_tickets_wait_for_the_probe_and_then_all_are_served(self):
+        core = ready_core(classes=UNHURRIED)
+        submit(core, 4)
+        first, second = dispatched(core)
+        core.complete(first.batch_id, Verdict.LOST, now=2.0)
+        core.complete(second.batch_id, Verdict.LOST, now=2.0)
+        assert pull(core) == []
+        breaker = core.snapshot().backends[0].breakers["m"]
+        assert (breaker.state, breaker.why, breaker.since) == ("open", "lost", 2.0)
+        assert core.next_wakeup() == breaker.retry_at == 2.0 + FIRST_BACKOFF_S
+        core.tick(now=2.0 + FIRST_BACKOFF_S)
+        (probe,) = dispatched(core)
+        assert core.snapshot().backends[0].breakers["m"].state == "half_open"
+        core.complete(probe.batch_id, Verdict.SUCCEEDED, now=2.5)
+        assert core.snapshot().backends[0].breakers == {}
+        assert len(dispatched(core)) == 2
+
+    def test_while_the_breaker_is_open_arrivals_wait_until_their_deadlines(self):
+        core = ready_core()
+        submit(core)
+        core.complete(dispatched(core)[0].batch_id, Verdict.LOST, now=2.0)
+        (patient,) = submit(core, now=2.0, deadline=2.1)
+        assert pull(core) == []
+        core.tick(now=2.1)
+        assert pull(core) == [Evict(patient, Outcome.DEADLINE_EXPIRED, None)]
+
+    def test_an_open_breaker_of_one_model_leaves_the_others_alone(self):
+        core = ready_core(backend_state(models=("m", "n")))
+        submit(core, model="m")
+        core.complete(dispatched(core)[0].batch_id, Verdict.LOST, now=2.0)
+        submit(core, model="n", now=2.0)
+        assert [event.tickets[0].model for event in dispatched(core)] == ["n"]
+
+    def test_a_hung_batch_and_what_lies_behind_it_are_given_up_and_sent_elsewhere(self):
+        core = ready_core(backend_state("a"))
+        running, ready = submit(core, 2)
+        dispatched(core)
+        core.set_backend(backend_state("b"), now=2.0)
+        while core.next_wakeup() < 1.0 + COLD_HANG_S:
+            core.tick(now=core.next_wakeup())
+            assert pull(core) == []
+        core.tick(now=1.0 + COLD_HANG_S)
+        assert [event for event in pull(core) if isinstance(event, Abandon)] == [Abandon(1), Abandon(2)]
+        snapshot = core.snapshot()
+        assert [sum(backend.in_flight.values()) for backend in snapshot.backends] == [0, 2]
+        assert snapshot.backends[0].breakers["m"].why == "no answer in 60 s"
+        assert (running.resent, ready.resent) == (True, True)
+
+    def test_the_late_answer_of_a_batch_that_was_given_up_changes_nothing(self):
+        core = ready_core()
+        (ticket,) = submit(core)
+        dispatched(core)
+        core.tick(now=1.0 + COLD_HANG_S)
+        assert pull(core) == [Abandon(1)]
+        before = core.snapshot()
+        assert core.complete(1, Verdict.SUCCEEDED, now=1.0 + COLD_HANG_S) == []
+        assert core.snapshot() == before
+        assert ticket.state is TicketState.RETRYING
+        with pytest.raises(ValueError, match="batch 1 is not in flight"):
+            core.complete(1, Verdict.SUCCEEDED, now=100.0)
+
+    def test_a_batch_that_nobody_waits_for_hangs_without_a_second_try(self):
+        core = ready_core()
+        (ticket,) = submit(core)
+        dispatched(core)
+        core.cancel(ticket.ticket_id, now=2.0)
+        core.tick(now=1.0 + COLD_HANG_S)
+        core.complete(1, Verdict.ABANDONED, now=1.0 + COLD_HANG_S)
+        assert core.idle
+        assert core.snapshot().tenants == ()
+
+    def test_a_garbled_answer_is_tried_again_ticket_by_ticket_and_fails_alone(self):
+        core = ready_core(backend_state(instances=3))
+        pair = submit(core, 2, merge_key="k")
+        (batch,) = dispatched(core)
+        assert core.complete(batch.batch_id, Verdict.GARBLED, now=2.0) == []
+        ended = [core.complete(event.batch_id, Verdict.GARBLED, now=3.0) for event in dispatched(core)]
+        assert ended == [[ticket] for ticket in pair]
+        assert core.snapshot().ended["FAILED"] == 2
+
+
+class TestGone:
+    """Callers that have gone, places that others wait for, and steps."""
+
+    def test_a_waiting_ticket_frees_its_place_and_one_in_flight_its_batch(self):
+        core = ready_core()
+        first, _, waiting = submit(core, 3)
+        batches = dispatched(core)
+        core.cancel(waiting.ticket_id, now=2.0)
+        assert (core.snapshot().queued, pull(core)) == (0, [])
+        core.cancel(first.ticket_id, now=2.0)
+        assert pull(core) == [Abandon(batches[0].batch_id)]
+        assert core.complete(batches[0].batch_id, Verdict.ABANDONED, now=3.0) == []
+        assert core.snapshot().tenants[0].in_flight == 1
+
+    def test_a_hung_batch_that_was_withdrawn_is_abandoned_once(self):
+        core = ready_core()
+        (ticket,) = submit(core)
+        dispatched(core)
+        core.cancel(ticket.ticket_id, now=2.0)
+        core.tick(now=1.0 + COLD_HANG_S)
+        assert pull(core) == [Abandon(1)]
+
+    def test_a_freed_cap_lets_the_tenants_next_ticket_go(self):
+        core = ready_core(default=tenant_settings(max_in_flight=1))
+        submit(core, 2)
+        (batch,) = dispatched(core)
+        core.complete(batch.batch_id, Verdict.SUCCEEDED, now=2.0)
+        assert len(dispatched(core)) == 1
+
+    def test_a_ticket_that_leaves_what_is_held_has_the_lane_looked_at(self):
+        core = ready_core()
+        submit(core)
+        core.complete(dispatched(core)[0].batch_id, Verdict.SUCCEEDED, now=1.1)
+        held = submit(core, 2, now=2.0, priority_class="background")[1]
+        dispatched(core)
+        core.cancel(held.ticket_id, now=2.01)
+        assert dispatched(core) == []
+        assert not core._lanes.held
+
+    def test_a_refused_step_is_a_gap_and_takes_no_other_along(self):
+        core = ready_core(default=tenant_settings(max_queued=1))
+        steps = [Step("7", number == 0, False, 10.0, False) for number in range(4)]
+        submit(core, step=steps[0])
+        pull(core)
+        for step, outcome in ((steps[1], None), (steps[2], "TENANT_QUEUE_FULL"), (steps[3], "SEQUENCE_LOST")):
+            submit(core, step=step)
+            assert [event.outcome.name for event in pull(core)] == ([outcome] if outcome else [])
+
+    def test_a_lost_step_takes_those_behind_it_along(self):
+        core = ready_core()
+        first, second = (submit(core, step=Step("7", not n, False, 10.0, False))[0] for n in range(2))
+        pull(core)
+        core.complete(1, Verdict.LOST, now=2.0)
+        outcomes = [(event.ticket, event.outcome) for event in pull(core)]
+        assert outcomes == [(second, Outcome.SEQUENCE_LOST), (first, Outcome.BACKEND_LOST)]
+
+    def test_a_ticket_refused_for_its_rate_is_told_the_exact_time(self):
+        core = ready_core(default=tenant_settings(rate_per_s=2))
+        submit(core, 2)
+        assert [event.pushback_s for event in pull(core) if isinstance(event, Reject)] == [0.5]
