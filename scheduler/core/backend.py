@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from heapq import heapify, heapreplace
 from math import inf
 
 from scheduler.core.breaker import Breaker
@@ -134,6 +135,21 @@ class Backend:
             if batch.started_at is not None
         ]
         return min(ends, default=-inf)
+
+    def open_at(self, model: str, *, now: float) -> float:
+        """When an instance is expected to be free for a batch that is not here yet: behind those that lie ready."""
+        if self.has_idle_instance(model):
+            return now
+        ends, ready = [], []
+        for batch in self._in_flight[model].values():
+            if batch.started_at is None:
+                ready.append(batch.estimate_s)
+            else:
+                ends.append(max(now, batch.started_at + batch.estimate_s))
+        heapify(ends)
+        for estimate_s in ready:
+            heapreplace(ends, ends[0] + estimate_s)
+        return ends[0]
 
     def breaker(self, model: str) -> Breaker:
         """The model's breaker, made on first use; dropped again when an answer closes it."""

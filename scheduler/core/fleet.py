@@ -92,14 +92,8 @@ class Fleet:
     def outlook(self, model: str, *, now: float) -> Outlook:
         """What the ready backends offer of a model that is offered, and when the first instance is free."""
         backends, instances, max_batch_size = self._offers[model]
-        start_at = inf
-        for backend in backends:
-            if backend.has_idle_instance(model):
-                return Outlook(now, instances, max_batch_size)
-            free_at = backend.next_free_at(model)
-            if free_at < start_at:
-                start_at = free_at
-        return Outlook(now if start_at < now else start_at, instances, max_batch_size)
+        start_at = min([backend.open_at(model, now=now) for backend in backends])
+        return Outlook(start_at, instances, max_batch_size)
 
     def able(self, model: str) -> list[Backend]:
         """The backends that take another batch of the model."""
