@@ -1,12 +1,13 @@
 """`python -m simulate.belief`: how often feasibility is wrong on arrival, by what it believes of the wait.
 
 Three tenants in two classes ask for three times the capacity with a deadline of 250 ms (as the deadline storm does
-before its storm), on two latency lines and several seeds. A refusal is false where the ticket, let in alone into
+before its storm), on several latency lines and seeds: two where batches are full, and two where interactive's own
+`wait_s` keeps them short. A refusal is false where the ticket, let in alone into
 the same run, would have ended in time; that takes one more run each, so a sample is looked at. An acceptance is false
 where the ticket was let in and did not end in time.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 from unittest.mock import patch
@@ -32,7 +33,10 @@ from simulate.world import World
 
 BELIEFS: Final = (0.5, 0.65, 0.75, 0.85, 0.95, 1.0)
 # One where a batch is mostly its constant, one where it is mostly its rows.
-SERVICES: Final = (Service(0.005, 0.001, 1, 8, 0.1), Service(0.002, 0.004, 1, 8, 0.1))
+FULL: Final = (Service(0.005, 0.001, 1, 8, 0.1), Service(0.002, 0.004, 1, 8, 0.1))
+# Three rows of eight within the wait: at six tenths and nine tenths of what full batches serve.
+SHORT: Final = (Service(0.010, 0.002, 1, 8, 0.1), Service(0.002, 0.004, 1, 8, 0.1))
+SHORT_WAIT_S: Final = 0.022
 WARM_S: Final = 1.0
 UNTIL_S: Final = 2.5
 PATIENCE_S: Final = 0.25
@@ -41,7 +45,7 @@ WEIGHTS: Final = {"a": 1, "b": 1, "c": 3}
 
 @dataclass(slots=True)
 class Measured:
-    """Counts over all seeds and lines; `capacity` is the rows that could be served meanwhile."""
+    """Counts over all seeds and lines; `capacity` is the rows that could be served meanwhile in full batches."""
 
     sampled: int = 0
     refused_falsely: int = 0
@@ -51,13 +55,23 @@ class Measured:
     capacity: float = 0.0
 
 
-def run(service: Service, seed: int, belief: float, exempt: int | None = None) -> World:
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One run but for who is let in: a latency line, interactive's `wait_s`, and a seed."""
+
+    service: Service
+    wait_s: float | None
+    seed: int
+
+
+def run(case: Case, belief: float, exempt: int | None = None) -> World:
     """The world at its end; the ticket of the number `exempt` is let in whatever is believed."""
+    service = case.service
     settings = core_settings(
-        (class_settings("interactive", 16), class_settings("background", 1)),
+        (class_settings("interactive", 16, wait_s=case.wait_s), class_settings("background", 1)),
         {name: tenant_settings(weight) for name, weight in WEIGHTS.items()},
     )
-    world = World(settings, [BackendPlan("gpu0", {"m": service})], seed=seed)
+    world = World(settings, [BackendPlan("gpu0", {"m": service})], seed=case.seed)
     for name in WEIGHTS:
         for priority_class in ("interactive", "background"):
             load = Load(priority_class, name, patience_s=PATIENCE_S)
@@ -71,24 +85,24 @@ def run(service: Service, seed: int, belief: float, exempt: int | None = None) -
     return world
 
 
-def measure(service: Service, seed: int, belief: float, sample: int, into: Measured) -> None:
-    """Add one seed's counts."""
+def measure(case: Case, belief: float, sample: int, into: Measured) -> None:
+    """Add one case's counts."""
     seen = [
         record
-        for record in run(service, seed, belief).records
+        for record in run(case, belief).records
         if record.arrived_at > WARM_S and record.arrived_at + PATIENCE_S < UNTIL_S
     ]
     refused = [record for record in seen if _refused(record)]
     for record in refused[:: max(1, len(refused) // sample)][:sample]:
         number = record.ticket.ticket_id
         into.sampled += 1
-        into.refused_falsely += _in_time(run(service, seed, belief, number).records[number])
+        into.refused_falsely += _in_time(run(case, belief, number).records[number])
     accepted = [record for record in seen if not _refused(record)]
     in_time = sum(_in_time(record) for record in accepted)
     into.accepted += len(accepted)
     into.accepted_falsely += len(accepted) - in_time
     into.in_time += in_time
-    into.capacity += service.rows_per_s() * (UNTIL_S - PATIENCE_S - WARM_S)
+    into.capacity += case.service.rows_per_s() * (UNTIL_S - PATIENCE_S - WARM_S)
 
 
 def _refused(record: Record) -> bool:
@@ -102,26 +116,38 @@ def _in_time(record: Record) -> bool:
     return record.ended_at <= deadline
 
 
-def _work(seeds: int) -> Iterator[tuple[float, Service, int]]:
-    for belief in BELIEFS:
-        for service in SERVICES:
-            for seed in range(1, seeds + 1):
-                yield belief, service, seed
+def _work(seeds: int, beliefs: Sequence[float]) -> Iterator[tuple[str, float, Case]]:
+    for batches, services, wait_s in (("full", FULL, None), ("short", SHORT, SHORT_WAIT_S)):
+        for belief in beliefs:
+            for service in services:
+                for seed in range(1, seeds + 1):
+                    yield batches, belief, Case(service, wait_s, seed)
 
 
 @click.command()
 @click.option("--seeds", default=3, show_default=True, help="Of arrivals and service times.")
 @click.option("--sample", default=10, show_default=True, help="Refused tickets looked at for each seed and line.")
-def main(*, seeds: int, sample: int) -> None:
+@click.option("--believed", "beliefs", multiple=True, type=float, help="Of the wait; not given: from a half to all.")
+def main(*, seeds: int, sample: int, beliefs: tuple[float, ...]) -> None:
     """False refusals and false acceptances on arrival, by what is believed of the wait."""
-    found = {belief: Measured() for belief in BELIEFS}
-    for belief, service, seed in track(list(_work(seeds)), console=Console(stderr=True), transient=True):
-        measure(service, seed, belief, sample, found[belief])
+    found: dict[tuple[str, float], Measured] = {}
+    work = list(_work(seeds, beliefs or BELIEFS))
+    for batches, belief, case in track(work, console=Console(stderr=True), transient=True):
+        measure(case, belief, sample, found.setdefault((batches, belief), Measured()))
     table = Table(title="Threefold overload, deadlines of 250 ms", title_justify="left")
-    for heading in ("believed", "refused looked at", "refused falsely", "let in", "let in falsely", "in time/capacity"):
+    for heading in (
+        "batches",
+        "believed",
+        "refused looked at",
+        "refused falsely",
+        "let in",
+        "let in falsely",
+        "in time/capacity",
+    ):
         table.add_column(heading, justify="right")
-    for belief, one in found.items():
+    for (batches, belief), one in found.items():
         table.add_row(
+            batches,
             f"{belief:.2f}",
             f"{one.sampled}",
             f"{one.refused_falsely / max(1, one.sampled):.0%}",

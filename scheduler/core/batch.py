@@ -80,6 +80,7 @@ def form(
     if flow is None:
         return [queue.retries.popleft()]
     limit_rows = most_rows(queue, capacity, estimator, ticket.merge_key)
+    queue.usual = usual_batch(queue, max(1, capacity.max_batch_size), lane.estimator.line(None))
     queue.take(flow, ticket, cost_s, chosen=True)
     batch = _Filling(capacity, estimator, queue, queue, [ticket], ticket.rows, limit_rows)
     if ticket.merge_key is not None and batch.rows < limit_rows:
@@ -135,6 +136,21 @@ def most_rows(queue: ClassQueue, capacity: ModelCapacity, estimator: Estimator, 
     if above_s is not None:
         most = min(most, estimator.rows_within(merge_key, longest_batch_s(above_s)))
     return max(1, most)
+
+
+def usual_batch(queue: ClassQueue, max_batch_size: int, line: LatencyLine) -> tuple[int, float]:
+    """A batch of this class under a backlog: its rows, and the seconds each of them costs.
+
+    As `most_rows`, but for the growth to sizes that were not tried yet: under a backlog that is over in a few batches.
+    """
+    rows: float = max_batch_size
+    above_s, own_s = queue.above_wait_s, queue.own_wait_s
+    if own_s is not None:
+        rows = min(rows, max(line.rows_in(longest_batch_s(own_s)), _rows_for_half(line, max_batch_size)))
+    if above_s is not None:
+        rows = min(rows, line.rows_in(longest_batch_s(above_s)))
+    whole = max(1, int(rows))
+    return whole, min(line.row_s, line.predict(whole) / whole)
 
 
 def _rows_for_half(line: LatencyLine, most: int) -> int:

@@ -21,6 +21,7 @@ batches grow 1, 2, 4, ... and a wrong guess costs one batch of twice the usual s
 """
 
 from collections import OrderedDict
+from math import inf
 from typing import Final
 
 FORGET: Final = 0.97
@@ -121,13 +122,15 @@ class LatencyLine:
 
     def rows_within(self, bound_s: float) -> int:
         """The largest batch expected to end within the bound, no more than GROWTH times the largest seen."""
-        a, b = self.coefficients()
         grown = max(1, int(GROWTH * self.largest_rows))
+        return int(min(grown, self.rows_in(bound_s)))
+
+    def rows_in(self, bound_s: float) -> float:
+        """The rows of a batch that takes as long as the bound, be they ever so many more than were seen."""
+        a, b = self.coefficients()
         if bound_s <= a:
             return 0
-        if b == 0 or self._next_size_unknown(bound_s):
-            return grown
-        return min(grown, int((bound_s - a) / b))
+        return inf if b == 0 or self._next_size_unknown(bound_s) else (bound_s - a) / b
 
     def _next_size_unknown(self, bound_s: float) -> bool:
         return self._flat and not self._constant_part and self.samples > 0 and self._sy <= bound_s * self._n

@@ -7,13 +7,15 @@ its deadline is admitted; BentoML's CORK drops the head of the line that cannot 
 On arrival the time is a fluid bound. Until the ticket's turn its tenant has had r rows (what its own
 tickets before it hold) of the class, and start-time fair queuing has given every other tenant g that
 waits min(backlog_g, r * w_g / w) of it (share.py); the classes share in the same way above that. With the
-rows R that are served before, n instances, and c the seconds a row costs in a full batch,
+rows R that are served before, n instances, and c the seconds a row costs in a batch as large as the bounds of its
+class allow (batch.py: a class's own `wait_s` and that of those above may keep batches far below the model's largest),
 
-    end  =  first instance free  +  (R - the places beside it in its own batch) * c / n  +  that batch
+    end  =  first instance free  +  (sum of R * c over the classes - c * the places beside it in its own batch) / n
+            +  that batch
 
-of which only the part BELIEF of the wait counts. Every other doubt is settled for the ticket: batches are
-taken to be full, what arrives later and what lies ready at a backend is not counted, and where nothing
-was learned yet every ticket may try. What is let in falsely is caught on dispatch, whether it would open
+of which only the part BELIEF of the wait counts. Every other doubt is settled for the ticket: batches are taken to
+be as full as they may be, what arrives later and what lies ready at a backend is not counted, and where nothing was
+learned yet every ticket may try. What is let in falsely is caught on dispatch, whether it would open
 the batch or ride in it, where only the service of that batch is left to add. The batch is taken as large
 as those that wait beside it make it: to shrink it to what a late head can still make would cost the
 capacity that everyone behind it needs.
@@ -92,20 +94,24 @@ def feasible(lane: "Lane", queue: "ClassQueue", tenant: "Tenant", ticket: Ticket
     if ticket.deadline is None or line.samples < KNOWN_SAMPLES:
         return True
     start_at, instances, max_batch_size = outlook
-    usual = lane.estimator.line(None)
-    row_s = min(usual.row_s, usual.predict(max_batch_size) / max_batch_size)
-    places = max_batch_size - ticket.rows if ticket.merge_key is not None and ticket.rows < max_batch_size else 0
-    wait_s = BELIEF * row_s / instances
+    batch_rows, row_s = queue.usual or _full(lane, max_batch_size)
+    places = batch_rows - ticket.rows if ticket.merge_key is not None and ticket.rows < batch_rows else 0
+    believed = BELIEF / instances
     # Behind all that waits it would end no sooner, and that costs less to tell.
     before: float = 0
+    before_s = 0.0
     for each in lane.classes:
-        before += each.backlog.rows
+        if rows := each.backlog.rows:
+            before += rows
+            before_s += rows * (each.usual or _full(lane, max_batch_size))[1]
     beside = before if before < places else places
-    if start_at + (before - beside) * wait_s + line.predict(ticket.rows + int(beside)) <= ticket.deadline:
+    wait_s = (before_s - beside * row_s) * believed
+    if start_at + (wait_s if wait_s > 0 else 0.0) + line.predict(ticket.rows + int(beside)) <= ticket.deadline:
         return True
-    before = max(0.0, _rows_until(lane, queue, tenant, ticket) - ticket.rows)
+    before, before_s = _ahead(lane, queue, tenant, ticket, max_batch_size)
     beside = before if before < places else places
-    return start_at + (before - beside) * wait_s + line.predict(ticket.rows + int(beside)) <= ticket.deadline
+    wait_s = max(0.0, before_s - beside * row_s) * believed
+    return start_at + wait_s + line.predict(ticket.rows + int(beside)) <= ticket.deadline
 
 
 def in_time(line: LatencyLine, rows: int, deadline: float | None, start_at: float) -> bool:
@@ -113,13 +119,25 @@ def in_time(line: LatencyLine, rows: int, deadline: float | None, start_at: floa
     return deadline is None or line.samples < KNOWN_SAMPLES or start_at + line.predict(rows) <= deadline
 
 
-def _rows_until(lane: "Lane", queue: "ClassQueue", tenant: "Tenant", ticket: Ticket) -> float:
-    """Rows of the model that are served until the ticket is, its own included."""
+def _full(lane: "Lane", max_batch_size: int) -> tuple[int, float]:
+    """A full batch, for a class that has had none: its rows, and the seconds each of them costs."""
+    line = lane.estimator.line(None)
+    return max_batch_size, min(line.row_s, line.predict(max_batch_size) / max_batch_size)
+
+
+def _ahead(
+    lane: "Lane", queue: "ClassQueue", tenant: "Tenant", ticket: Ticket, max_batch_size: int
+) -> tuple[float, float]:
+    """Rows of the model that are served before the ticket is, and the seconds they take on one instance."""
     own = queue.rows_before(ticket, tenant) + ticket.rows
-    level = own / tenant.settings.weight
     mine = min(queue.rows_of(tenant), own)
-    of_class = own + max(0.0, queue.backlog.served(level) - mine)
-    return of_class + sum(_rows_of(other, queue, of_class) for other in lane.classes if other is not queue)
+    of_class = own + max(0.0, queue.backlog.served(own / tenant.settings.weight) - mine)
+    before, before_s = 0.0, 0.0
+    for each in lane.classes:
+        rows = max(0.0, of_class - ticket.rows) if each is queue else _rows_of(each, queue, of_class)
+        before += rows
+        before_s += rows * (each.usual or _full(lane, max_batch_size))[1]
+    return before, before_s
 
 
 def _rows_of(other: "ClassQueue", queue: "ClassQueue", of_class: float) -> float:

@@ -160,6 +160,8 @@ class ClassQueue(Account):
         queued: waiting tickets.
         backlog: their rows, and how they are spread over tenants.
         blocked: whether every tenant that waits here was last seen at its cap.
+        usual: rows of a batch of this class under a backlog, and seconds a row, as of its last batch (batch.py); None
+            before the first.
         retries: tickets of a batch that failed, each to be tried alone; they still count in flight.
     """
 
@@ -182,6 +184,7 @@ class ClassQueue(Account):
         "rank",
         "retries",
         "settings",
+        "usual",
         "virtual",
     )
 
@@ -196,6 +199,7 @@ class ClassQueue(Account):
         self.rank = rank
         self.queued = 0
         self.retries: deque[Ticket] = deque()
+        self.usual: tuple[int, float] | None = None
         self.virtual = VirtualTime()
         self._last_tenant = ""
         self._alone_batches = ALONE_BATCHES

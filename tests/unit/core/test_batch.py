@@ -277,3 +277,31 @@ class TestRidersOfAnotherKey:
         lane.classes[0]._flows["ahead"].start = 100.0
         push(lane, small, "interactive", 1)
         assert sizes(lane, ONE) == [8, 8, 8, 7]
+
+
+def test_what_a_class_has_in_a_batch_under_a_backlog_is_what_its_waits_allow(lane, acme):
+    other = Tenant("other", tenant_settings())
+    push(lane, acme, "interactive", 1)
+    push(lane, other, "interactive", 1)
+    push(lane, acme, "background", 1)
+    assert [queue.usual for queue in lane.classes] == [None, None]
+    form(lane, ONE)
+    form(lane, ONE)
+    # 35 ms is six rows, also where one alone was in the batch; they cost 5 ms each, and a sixth of the constant.
+    push(lane, acme, "background", 1)
+    form(lane, ONE)
+    assert [queue.usual for queue in lane.classes] == [(6, pytest.approx(0.035 / 6))] * 2
+
+
+def test_without_a_wait_or_with_sizes_that_were_never_tried_it_is_a_full_batch(acme):
+    for lane in (learned_lane(0.005, 0.005, wait_s=None), learned_lane(0.001, 0.001)):
+        push(lane, acme, "background", 1)
+        form(lane, ModelCapacity(1, 32))
+        assert lane.classes[1].usual[0] == 32
+
+
+def test_a_batch_that_takes_longer_than_every_wait_is_usually_one_row(acme):
+    lane = learned_lane(0.2, 0.001)
+    push(lane, acme, "background", 1)
+    form(lane, ONE)
+    assert lane.classes[1].usual[0] == 1

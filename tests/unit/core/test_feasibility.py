@@ -128,6 +128,26 @@ def test_what_rides_beside_it_in_its_own_batch_lengthens_that_and_is_no_wait(lan
     assert ends_after_s(lane, acme, Outlook(NOW, 1, 8), merge_key=None) == pytest.approx(0.09)
 
 
+def test_a_class_whose_bounds_keep_its_batches_short_waits_longer_behind_itself_and_others_behind_it(lane):
+    """Rows of interactive cost 30 ms in batches of two, those of the others 10 ms in full ones."""
+    acme = tenant()
+    push(lane, acme, 8)
+    lane.classes[1].usual = (2, 0.03)
+    assert ends_after_s(lane, acme, Outlook(NOW, 1, 8)) == pytest.approx(7 * 0.03 + 0.02)
+    assert ends_after_s(lane, acme, Outlook(NOW, 1, 8), merge_key=None) == pytest.approx(8 * 0.03 + 0.01)
+    # Eight rows for background's two, and seven of background beside one of its own.
+    push(lane, acme, 1, "background")
+    assert ends_after_s(lane, acme, Outlook(NOW, 1, 8), priority_class="background", merge_key=None) == pytest.approx(
+        8 * 0.03 + 0.01 + 0.01
+    )
+
+
+def test_more_beside_it_than_what_that_costs_elsewhere_is_no_wait(lane):
+    push(lane, tenant(), 4, "background")
+    lane.classes[1].usual, lane.classes[2].usual = (8, 0.01), (8, 0.001)
+    assert ends_after_s(lane, tenant("other"), Outlook(NOW, 1, 8)) <= 0.05
+
+
 def test_without_a_deadline_or_before_anything_was_learned_it_is_feasible(lane):
     assert feasible(lane, lane.classes[1], tenant(), make_ticket(), ONE)
     cold = Lane("m", CLASSES)
