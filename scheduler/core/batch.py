@@ -27,12 +27,11 @@ it by no more than FREE of what it takes without them. On a GPU that is most pla
 Nothing waits for a batch to fill: a batch is what is there when a place in flight is free.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from math import ceil
 from typing import Final
 
 from scheduler.core.backend import ModelCapacity
+from scheduler.core.departure import Departure
 from scheduler.core.estimate import Estimator, LatencyLine
 from scheduler.core.flows import ClassQueue
 from scheduler.core.lane import Lane, Turn
@@ -41,6 +40,8 @@ from scheduler.core.ticket import Ticket
 
 # What a person who waits 20 ms does not notice is 5 ms more.
 FREE: Final = 0.25
+# Of the rate in its largest batches, what a class's own wait_s may not cost.
+HALF: Final = 0.5
 
 
 @dataclass(slots=True)
@@ -61,7 +62,7 @@ def form(
     turn: Turn,
     capacity: ModelCapacity,
     estimator: Estimator,
-    late: Callable[[Ticket], bool],
+    departure: Departure | None,
 ) -> list[Ticket]:
     """Take the next batch's tickets out of the lane; at least the one whose turn it is.
 
@@ -71,8 +72,8 @@ def form(
         capacity: what the chosen backend offers of the model.
         estimator: how long the model's batches take there. What tickets cost their tenants and classes does not
             depend on where they happen to go: that is told by the lane's own estimator, of all backends together.
-        late: takes a ticket out of the lane that would end after its deadline, and tells whether it did. The one whose
-            turn it is has been looked at.
+        departure: when the batch would start, and who would be late then; None where nobody has a deadline. The ticket
+            whose turn it is has been looked at.
     """
     queue, flow, ticket = turn
     cost_s = _cost_s(lane, ticket)
@@ -80,16 +81,18 @@ def form(
     if flow is None:
         return [queue.retries.popleft()]
     limit_rows = most_rows(queue, capacity, estimator, ticket.merge_key)
+    if departure is not None:
+        limit_rows = departure.rows_for(ticket, limit_rows)
     queue.usual = usual_batch(queue, max(1, capacity.max_batch_size), lane.estimator.line(None))
     queue.take(flow, ticket, cost_s, chosen=True)
     batch = _Filling(capacity, estimator, queue, queue, [ticket], ticket.rows, limit_rows)
     if ticket.merge_key is not None and batch.rows < limit_rows:
         for rider_queue in lane.classes:
-            _fill(lane, rider_queue, ticket.merge_key, batch, late)
+            _fill(lane, rider_queue, ticket.merge_key, batch, departure)
     return batch.tickets
 
 
-def _fill(lane: Lane, queue: ClassQueue, merge_key: str, batch: _Filling, late: Callable[[Ticket], bool]) -> None:
+def _fill(lane: Lane, queue: ClassQueue, merge_key: str, batch: _Filling, departure: Departure | None) -> None:
     """Add this class's tickets of the key while they fit."""
     found = queue.first_of(merge_key)
     if found is None:
@@ -105,9 +108,11 @@ def _fill(lane: Lane, queue: ClassQueue, merge_key: str, batch: _Filling, late: 
         flow, ticket = found
         if queue is opened_by and queue.leads(flow, merge_key, full_batch_s):
             return
-        if ticket.deadline is not None and late(ticket):
-            found = queue.first_of(merge_key)
-            continue
+        if departure is not None and ticket.deadline is not None:
+            if departure.misses(ticket, batch.rows):
+                found = queue.first_of(merge_key)
+                continue
+            limit_rows = departure.rows_for(ticket, limit_rows)
         cost_s = ticket.rows * row_s
         queue.take(flow, ticket, cost_s, chosen=False)
         if queue is opened_by:
@@ -132,7 +137,7 @@ def most_rows(queue: ClassQueue, capacity: ModelCapacity, estimator: Estimator, 
     most = capacity.max_batch_size
     above_s, own_s = queue.above_wait_s, queue.own_wait_s
     if own_s is not None and (line := estimator.line(merge_key)).samples:
-        most = min(most, max(line.rows_within(longest_batch_s(own_s)), _rows_for_half(line, most)))
+        most = min(most, max(line.rows_within(longest_batch_s(own_s)), line.rows_for_rate(HALF, most)))
     if above_s is not None:
         most = min(most, estimator.rows_within(merge_key, longest_batch_s(above_s)))
     return max(1, most)
@@ -146,14 +151,8 @@ def usual_batch(queue: ClassQueue, max_batch_size: int, line: LatencyLine) -> tu
     rows: float = max_batch_size
     above_s, own_s = queue.above_wait_s, queue.own_wait_s
     if own_s is not None:
-        rows = min(rows, max(line.rows_in(longest_batch_s(own_s)), _rows_for_half(line, max_batch_size)))
+        rows = min(rows, max(line.rows_in(longest_batch_s(own_s)), line.rows_for_rate(HALF, max_batch_size)))
     if above_s is not None:
         rows = min(rows, line.rows_in(longest_batch_s(above_s)))
     whole = max(1, int(rows))
     return whole, min(line.row_s, line.predict(whole) / whole)
-
-
-def _rows_for_half(line: LatencyLine, most: int) -> int:
-    """The smallest batch at which a model serves at least half as many rows a second as in its largest."""
-    a, b = line.coefficients()
-    return ceil(most * a / (2 * a + b * most)) if a else 1

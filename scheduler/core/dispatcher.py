@@ -5,14 +5,12 @@ that could be overtaken is kept back where it would only lie ready at the backen
 important model (concurrency.py).
 """
 
-from collections.abc import Callable
-
 from scheduler.core import batch as batching
 from scheduler.core.admission import Admission
 from scheduler.core.backend import Backend
+from scheduler.core.departure import Departure
 from scheduler.core.endings import Endings
 from scheduler.core.events import Dispatch
-from scheduler.core.feasibility import in_time
 from scheduler.core.fleet import Fleet
 from scheduler.core.lane import Lane, Turn
 from scheduler.core.lanes import Lanes
@@ -47,14 +45,16 @@ class Dispatcher:
             backend = able[0] if lane.backend else self._fleet.place(able, lane, turn.ticket)
             if backend is None:
                 return None
-            late = self._late(lane, backend, turn.ticket.merge_key, now) if self._endings.deadlines.watches else _never
-            if not late(turn.ticket):
-                return None if self._keep_back(lane, turn, backend, now) else self._send(lane, turn, backend, late, now)
+            departure = self._departure(lane, backend, turn.ticket.merge_key, now)
+            if departure is None or not departure.misses(turn.ticket):
+                if self._keep_back(lane, turn, backend, now):
+                    return None
+                return self._send(lane, turn, backend, departure, now)
         return None
 
-    def _send(self, lane: Lane, turn: Turn, backend: Backend, late: Callable[[Ticket], bool], now: float) -> Dispatch:
+    def _send(self, lane: Lane, turn: Turn, backend: Backend, departure: Departure | None, now: float) -> Dispatch:
         estimator = backend.estimator(lane.model, lane.estimator)
-        tickets = tuple(batching.form(lane, turn, backend.state.models[lane.model], estimator, late))
+        tickets = tuple(batching.form(lane, turn, backend.state.models[lane.model], estimator, departure))
         release, ranks = self._admission.release, self._ranks
         for ticket in tickets:
             if ticket.state is RETRYING:  # holds no place in admission
@@ -64,31 +64,25 @@ class Dispatcher:
         batch = self._fleet.start(lane, backend, tickets, turn.queue, now=now)
         return Dispatch(batch.batch_id, backend.name, tickets)
 
-    def _late(self, lane: Lane, backend: Backend, merge_key: str | None, now: float) -> Callable[[Ticket], bool]:
-        """What evicts a ticket of this key, and tells so, where it would end late if it went there next."""
+    def _departure(self, lane: Lane, backend: Backend, merge_key: str | None, now: float) -> Departure | None:
+        """When the next batch of this key would start there; None where nobody has a deadline."""
+        if not self._endings.deadlines.watches:
+            return None
         start_at = now
         if not backend.has_idle_instance(lane.model):
             start_at = max(start_at, backend.next_free_at(lane.model))
         capacity = backend.state.models[lane.model]
         estimator = backend.estimator(lane.model, lane.estimator)
-        max_batch_size = max(1, capacity.max_batch_size)
-        line = estimator.line(merge_key)
-        # By then even a full batch has ended.
-        full_at = start_at + line.predict(max_batch_size)
 
-        def late(ticket: Ticket) -> bool:
-            if ticket.deadline is None or (ticket.deadline >= full_at and ticket.rows <= max_batch_size):
-                return False
-            alone = ticket.state is RETRYING
-            beside = 0 if alone else sum(queue.waiting_of(merge_key) for queue in lane.classes)
+        def waiting(ticket: Ticket) -> int:
+            beside = sum(queue.waiting_of(merge_key) for queue in lane.classes)
             queue = lane.classes[self._ranks[ticket.priority_class]]
-            rows = max(ticket.rows, min(batching.most_rows(queue, capacity, estimator, merge_key), beside))
-            if in_time(line, rows, ticket.deadline, start_at):
-                return False
-            self._endings.evict(ticket, Outcome.DEADLINE_INFEASIBLE, now=now)
-            return True
+            return max(ticket.rows, min(batching.most_rows(queue, capacity, estimator, merge_key), beside))
 
-        return late
+        def evict(ticket: Ticket) -> None:
+            self._endings.evict(ticket, Outcome.DEADLINE_INFEASIBLE, now=now)
+
+        return Departure(start_at, estimator.line(merge_key), max(1, capacity.max_batch_size), waiting, evict)
 
     def _keep_back(self, lane: Lane, turn: Turn, backend: Backend, now: float) -> bool:
         """Whether the next batch could be overtaken, and is therefore kept back."""
@@ -107,8 +101,3 @@ class Dispatcher:
             return False
         self._lanes.held[lane.name] = leave_at
         return True
-
-
-def _never(ticket: Ticket) -> bool:
-    """No ticket can be late where none has a deadline."""
-    return False

@@ -21,7 +21,7 @@ batches grow 1, 2, 4, ... and a wrong guess costs one batch of twice the usual s
 """
 
 from collections import OrderedDict
-from math import inf
+from math import ceil, inf
 from typing import Final
 
 FORGET: Final = 0.97
@@ -119,6 +119,11 @@ class LatencyLine:
     def row_s(self) -> float:
         """Seconds a row has cost on average, its part of the batch's constant included."""
         return self._sy / self._sx if self.samples else FIRST_ROW_S
+
+    def rows_for_rate(self, part: float, most: int) -> int:
+        """The smallest batch at which the model serves this part of the rows a second that it does in one of `most`."""
+        a, b = self.coefficients()
+        return ceil(part * most * a / (a + (1 - part) * b * most)) if a else 1
 
     def rows_within(self, bound_s: float) -> int:
         """The largest batch expected to end within the bound, no more than GROWTH times the largest seen."""

@@ -10,15 +10,12 @@ waits min(backlog_g, r * w_g / w) of it (share.py); the classes share in the sam
 rows R that are served before, n instances, and c the seconds a row costs in a batch as large as the bounds of its
 class allow (batch.py: a class's own `wait_s` and that of those above may keep batches far below the model's largest),
 
-    end  =  first instance free  +  (sum of R * c over the classes - c * the places beside it in its own batch) / n
-            +  that batch
+    end  =  first instance free for a further batch
+            +  DOUBT * (whole batches of R * c / n  +  the rows beside it in its own batch)  +  its own rows
 
-of which only the part BELIEF of the wait counts. Every other doubt is settled for the ticket: batches are taken to
-be as full as they may be, what arrives later and what lies ready at a backend is not counted, and where nothing was
-learned yet every ticket may try. What is let in falsely is caught on dispatch, whether it would open
-the batch or ride in it, where only the service of that batch is left to add. The batch is taken as large
-as those that wait beside it make it: to shrink it to what a late head can still make would cost the
-capacity that everyone behind it needs.
+What arrives later is not counted, but for DOUBT; where nothing was learned yet every ticket may try. What is let in
+falsely is caught on dispatch (departure.py), whether it would open the batch or ride in it, where only the service of
+that batch is left to add.
 
 The sum over tenants would be a walk over all of them. `Backlog` keeps them in classes of backlog per
 weight that double from one to the next, so the sum is right but for those in the ticket's own class.
@@ -35,9 +32,9 @@ if TYPE_CHECKING:
     from scheduler.core.flows import ClassQueue
     from scheduler.core.lane import Lane
 
-# The part of the wait that is believed. Under a steady overload what waits settles where the bound lies: with one
-# that is too high by little, all that is refused would have made it; one that is too low costs places in the queue.
-BELIEF: Final = 0.75
+# How many times as long as it looks the wait is taken to be. Under a steady overload what waits settles where the bound
+# lies: with one that is too low, most of what is let in is let in in vain, and told so late.
+DOUBT: Final = 1.5
 # Steps for 2**-16 to 2**31 rows a unit of weight; what lies beyond counts as the last one.
 STEPS: Final = 48
 LEAST_STEP: Final = -16
@@ -94,9 +91,9 @@ def feasible(lane: "Lane", queue: "ClassQueue", tenant: "Tenant", ticket: Ticket
     if ticket.deadline is None or line.samples < KNOWN_SAMPLES:
         return True
     start_at, instances, max_batch_size = outlook
-    batch_rows, row_s = queue.usual or _full(lane, max_batch_size)
+    batch_rows, _ = queue.usual or _full(lane, max_batch_size)
     places = batch_rows - ticket.rows if ticket.merge_key is not None and ticket.rows < batch_rows else 0
-    believed = BELIEF / instances
+    left_s = ticket.deadline - start_at - line.predict(ticket.rows)
     # Behind all that waits it would end no sooner, and that costs less to tell.
     before: float = 0
     before_s = 0.0
@@ -104,14 +101,18 @@ def feasible(lane: "Lane", queue: "ClassQueue", tenant: "Tenant", ticket: Ticket
         if rows := each.backlog.rows:
             before += rows
             before_s += rows * (each.usual or _full(lane, max_batch_size))[1]
-    beside = before if before < places else places
-    wait_s = (before_s - beside * row_s) * believed
-    if start_at + (wait_s if wait_s > 0 else 0.0) + line.predict(ticket.rows + int(beside)) <= ticket.deadline:
+    if DOUBT * _wait_s(line, before, before_s / instances, places, batch_rows) <= left_s:
         return True
     before, before_s = _ahead(lane, queue, tenant, ticket, max_batch_size)
-    beside = before if before < places else places
-    wait_s = max(0.0, before_s - beside * row_s) * believed
-    return start_at + wait_s + line.predict(ticket.rows + int(beside)) <= ticket.deadline
+    return DOUBT * _wait_s(line, before, before_s / instances, places, batch_rows) <= left_s
+
+
+def _wait_s(line: LatencyLine, before: float, before_s: float, places: int, batch_rows: int) -> float:
+    """Seconds that the rows before a ticket take: those in whole batches before it, and those beside it in its own."""
+    if not places or not before:
+        return before_s
+    beside = before % batch_rows
+    return before_s * (before - beside) / before + line.predict(int(beside)) - line.predict(0)
 
 
 def in_time(line: LatencyLine, rows: int, deadline: float | None, start_at: float) -> bool:

@@ -1,10 +1,9 @@
-from collections.abc import Callable
-
 import pytest
 
 from scheduler.core import batch as batching
 from scheduler.core.backend import ModelCapacity
 from scheduler.core.caps import Tenant
+from scheduler.core.departure import Departure
 from scheduler.core.lane import Lane
 from scheduler.core.ticket import Ticket
 from tests.unit.core.build import class_settings, make_ticket, tenant_settings
@@ -26,10 +25,10 @@ def flat_lane() -> Lane:
     return learned_lane(0.020, 0.001)
 
 
-def form(lane: Lane, capacity: ModelCapacity, late: Callable[[Ticket], bool] = lambda _: False) -> list[Ticket]:
+def form(lane: Lane, capacity: ModelCapacity, departure: Departure | None = None) -> list[Ticket]:
     """The next batch, on a backend of which the lane's own estimates hold."""
     turn = lane.next_turn()
-    return [] if turn is None else batching.form(lane, turn, capacity, lane.estimator, late)
+    return [] if turn is None else batching.form(lane, turn, capacity, lane.estimator, departure)
 
 
 @pytest.fixture
@@ -233,17 +232,26 @@ def test_tenants_that_cannot_ride_are_served_though_others_of_their_class_ride_i
     assert before_background[0] <= 200
 
 
+def departs_at(start_at: float, lane: Lane) -> Departure:
+    """A batch of up to eight that starts then; whoever is late leaves the lane."""
+    line = lane.estimator.line("k")
+    return Departure(start_at, line, 8, lambda ticket: lane.classes[0].queued, lane.classes[0].remove)
+
+
 def test_who_would_end_too_late_does_not_ride_and_the_next_one_does(lane, acme):
     first, late, next_one = push(lane, acme, "interactive", 3)
     late.deadline = 1.0
-
-    def takes_out(ticket: Ticket) -> bool:
-        if ticket is late:
-            lane.classes[0].remove(ticket)
-        return ticket is late
-
-    assert form(lane, ONE, takes_out) == [first, next_one]
+    assert form(lane, ONE, departs_at(0.99, lane)) == [first, next_one]
     assert not lane.classes[0].queued
+
+
+def test_a_batch_grows_no_longer_than_those_in_it_can_bear(acme):
+    """5 ms a row and hardly anything a batch: small ones cost nothing."""
+    lane = learned_lane(0.0001, 0.005, wait_s=None)
+    first, second, *others = push(lane, acme, "interactive", 8)
+    first.deadline, second.deadline = 1.035, 1.024
+    assert form(lane, ONE, departs_at(1.0, lane)) == [first, second, *others[:2]]
+    assert lane.classes[0].queued == 4
 
 
 class TestRidersOfAnotherKey:

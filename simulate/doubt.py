@@ -1,4 +1,4 @@
-"""`python -m simulate.belief`: how often feasibility is wrong on arrival, by what it believes of the wait.
+"""`python -m simulate.doubt`: how often feasibility is wrong on arrival, by how much it doubts the wait.
 
 Three tenants in two classes ask for three times the capacity with a deadline of 250 ms (as the deadline storm does
 before its storm), on several latency lines and seeds: two where batches are full, and two where interactive's own
@@ -31,7 +31,7 @@ from simulate.record import Record
 from simulate.scenario import class_settings, core_settings, tenant_settings
 from simulate.world import World
 
-BELIEFS: Final = (0.5, 0.65, 0.75, 0.85, 0.95, 1.0)
+DOUBTS: Final = (0.75, 1.0, 1.25, 1.5, 2.0)
 # One where a batch is mostly its constant, one where it is mostly its rows.
 FULL: Final = (Service(0.005, 0.001, 1, 8, 0.1), Service(0.002, 0.004, 1, 8, 0.1))
 # Three rows of eight within the wait: at six tenths and nine tenths of what full batches serve.
@@ -64,8 +64,8 @@ class Case:
     seed: int
 
 
-def run(case: Case, belief: float, exempt: int | None = None) -> World:
-    """The world at its end; the ticket of the number `exempt` is let in whatever is believed."""
+def run(case: Case, doubt: float, exempt: int | None = None) -> World:
+    """The world at its end; the ticket of the number `exempt` is let in whatever the wait."""
     service = case.service
     settings = core_settings(
         (class_settings("interactive", 16, wait_s=case.wait_s), class_settings("background", 1)),
@@ -80,23 +80,23 @@ def run(case: Case, belief: float, exempt: int | None = None) -> World:
     def check(lane: Lane, queue: ClassQueue, tenant: Tenant, ticket: Ticket, outlook: Outlook) -> bool:
         return ticket.ticket_id == exempt or feasible(lane, queue, tenant, ticket, outlook)
 
-    with patch.object(arrivals, "feasible", check), patch.object(feasibility, "BELIEF", belief):
+    with patch.object(arrivals, "feasible", check), patch.object(feasibility, "DOUBT", doubt):
         world.run(UNTIL_S)
     return world
 
 
-def measure(case: Case, belief: float, sample: int, into: Measured) -> None:
+def measure(case: Case, doubt: float, sample: int, into: Measured) -> None:
     """Add one case's counts."""
     seen = [
         record
-        for record in run(case, belief).records
+        for record in run(case, doubt).records
         if record.arrived_at > WARM_S and record.arrived_at + PATIENCE_S < UNTIL_S
     ]
     refused = [record for record in seen if _refused(record)]
     for record in refused[:: max(1, len(refused) // sample)][:sample]:
         number = record.ticket.ticket_id
         into.sampled += 1
-        into.refused_falsely += _in_time(run(case, belief, number).records[number])
+        into.refused_falsely += _in_time(run(case, doubt, number).records[number])
     accepted = [record for record in seen if not _refused(record)]
     in_time = sum(_in_time(record) for record in accepted)
     into.accepted += len(accepted)
@@ -116,28 +116,28 @@ def _in_time(record: Record) -> bool:
     return record.ended_at <= deadline
 
 
-def _work(seeds: int, beliefs: Sequence[float]) -> Iterator[tuple[str, float, Case]]:
+def _work(seeds: int, doubts: Sequence[float]) -> Iterator[tuple[str, float, Case]]:
     for batches, services, wait_s in (("full", FULL, None), ("short", SHORT, SHORT_WAIT_S)):
-        for belief in beliefs:
+        for doubt in doubts:
             for service in services:
                 for seed in range(1, seeds + 1):
-                    yield batches, belief, Case(service, wait_s, seed)
+                    yield batches, doubt, Case(service, wait_s, seed)
 
 
 @click.command()
 @click.option("--seeds", default=3, show_default=True, help="Of arrivals and service times.")
 @click.option("--sample", default=10, show_default=True, help="Refused tickets looked at for each seed and line.")
-@click.option("--believed", "beliefs", multiple=True, type=float, help="Of the wait; not given: from a half to all.")
-def main(*, seeds: int, sample: int, beliefs: tuple[float, ...]) -> None:
-    """False refusals and false acceptances on arrival, by what is believed of the wait."""
+@click.option("--doubt", "doubts", multiple=True, type=float, help="Times the wait; not given: from 0.75 to 2.")
+def main(*, seeds: int, sample: int, doubts: tuple[float, ...]) -> None:
+    """False refusals and false acceptances on arrival, by the doubt."""
     found: dict[tuple[str, float], Measured] = {}
-    work = list(_work(seeds, beliefs or BELIEFS))
-    for batches, belief, case in track(work, console=Console(stderr=True), transient=True):
-        measure(case, belief, sample, found.setdefault((batches, belief), Measured()))
+    work = list(_work(seeds, doubts or DOUBTS))
+    for batches, doubt, case in track(work, console=Console(stderr=True), transient=True):
+        measure(case, doubt, sample, found.setdefault((batches, doubt), Measured()))
     table = Table(title="Threefold overload, deadlines of 250 ms", title_justify="left")
     for heading in (
         "batches",
-        "believed",
+        "doubt",
         "refused looked at",
         "refused falsely",
         "let in",
@@ -145,10 +145,10 @@ def main(*, seeds: int, sample: int, beliefs: tuple[float, ...]) -> None:
         "in time/capacity",
     ):
         table.add_column(heading, justify="right")
-    for (batches, belief), one in found.items():
+    for (batches, doubt), one in found.items():
         table.add_row(
             batches,
-            f"{belief:.2f}",
+            f"{doubt:.2f}",
             f"{one.sampled}",
             f"{one.refused_falsely / max(1, one.sampled):.0%}",
             f"{one.accepted:,}",
