@@ -13,8 +13,14 @@ again.
 A sequence starts on the ready backend with the fewest sequences for each instance of the model, then the least work in
 flight: what a sequence will ask for is not known, only that it stays. It is forgotten when its end is answered, or when
 nothing of it was under way for `idle_s`, the time after which Triton forgets it. That is looked at when it is asked for
-and when room is short, so it needs no timer. Every operation is O(log sequences) amortised, but for the loss of a
-backend, which looks at all.
+and when room is short; only while a start waits for a slot does it need a timer.
+
+A backend keeps the state of each sequence in a slot, and has so many. A start that it has no slot for would wait there
+in one of the model's few places in flight, and as many of them as there are places would stop the sequences that have
+slots. So a start that finds no slot on any backend waits here with others of its kind, in queues of their own, where
+shares, caps and deadlines hold as anywhere (steps.py), and where it keeps nobody else waiting.
+
+Every operation is O(log sequences) amortised, but for the loss of a backend, which looks at all.
 
 At most `max_sequences` are known, and a tenant may start one while it has fewer than there is room left for (the
 dynamic threshold of A. Choudhury, E. Hahne, "Dynamic Queue Length Thresholds for Shared-Memory Packet Switches",
@@ -26,6 +32,7 @@ import heapq
 from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from math import inf
 from typing import Final
 
 from scheduler.core.admission import Refusal
@@ -47,7 +54,7 @@ class Sequence:
         key: tenant, model, and the client's id.
         number: what the backends know it by; no two sequences of a scheduler have the same.
         idle_s: seconds without a step after which it is forgotten.
-        backend: where its state is; empty before its start, after its end, and when that backend is lost.
+        backend: where its state is; empty until its start is sent, after its end, and when that backend is lost.
         current: the step that waits for a place at the backend, or is there, its caller gone or not.
         waiting: the steps behind it, in order.
         open: whether a step that is no start may follow the last that was accepted.
@@ -139,7 +146,7 @@ class Sequences:
                 return Refusal(Outcome.SEQUENCE_LOST, detail=detail)
             return None
         if sequence is None and self._of_tenant(ticket) >= most - len(self):
-            self._sweep(now)
+            self.forget_idle(now=now)
             own, room = self._of_tenant(ticket), most - len(self)
             if own >= room:
                 detail = f"tenant {ticket.tenant!r} has {own} open, and limits.max_sequences ({most}) leaves {room}"
@@ -215,6 +222,10 @@ class Sequences:
             return None
         return sequence
 
+    def next_idle(self) -> float:
+        """When `forget_idle` may next find one to forget, monotonic seconds; infinite where there is none."""
+        return self._idle[0][0] if self._idle else inf
+
     def _forget(self, sequence: Sequence) -> None:
         self.bind(sequence, "")
         del self._by_key[sequence.key]
@@ -223,7 +234,7 @@ class Sequences:
         if not self._by_tenant[tenant]:
             del self._by_tenant[tenant]
 
-    def _sweep(self, now: float) -> None:
+    def forget_idle(self, *, now: float) -> None:
         """Forget those that were idle for too long."""
         while self._idle and self._idle[0][0] <= now:
             _, number, sequence = self._idle[0]

@@ -1,5 +1,6 @@
 """Stateful sequences: one backend, in order, one at a time, and nothing computed behind a gap."""
 
+from math import inf
 from typing import Any
 
 import pytest
@@ -374,3 +375,10 @@ def test_evicts_are_told_with_no_pushback() -> None:
     (event,) = bench.backend(0, ready=False)
     assert isinstance(event, Evict)
     assert event.pushback_s is None
+
+
+def test_the_next_to_be_forgotten_is_told_while_there_is_one() -> None:
+    bench = Bench()
+    assert bench.core._steps.sequences.next_idle() == inf
+    bench.submit(step(1, start=True))
+    assert bench.core._steps.sequences.next_idle() == IDLE_S
