@@ -40,11 +40,11 @@ class Steps:
         """Go on with this bound; what is known stays."""
         self._most = settings.max_sequences
 
-    def gap(self, ticket: Ticket, *, now: float) -> Refusal | None:
+    def gap(self, ticket: Ticket, tenant: Tenant, *, now: float) -> Refusal | None:
         """Why a step may not come now; None for any other ticket."""
         if ticket.step is None:
             return None
-        refusal = self.sequences.refusal(ticket, self._most, now=now)
+        refusal = self.sequences.refusal(ticket, tenant.name, self._most, now=now)
         self._wake_starts()  # it may have found one that was idle for too long
         return refusal
 

@@ -230,8 +230,19 @@ class TestSlots:
 
     def test_an_arrival_in_the_place_of_another_that_is_no_step_leaves_no_gap(self):
         core = ready_core(max_queued=1)
-        submit(core, 2)
-        dispatched(core)
+        for _ in range(2):
+            submit(core)
+            dispatched(core)
         submit(core, priority_class="background")
         submit(core)
         assert [event.outcome for event in pull(core)] == [Outcome.DISPLACED]
+
+    def test_invented_names_share_what_one_tenant_may_have(self):
+        core = ready_core(max_sequences=4, max_tenants=1)
+        for tenant in ("known", "invented1", "invented2", "invented3"):
+            submit(core, tenant=tenant, step=Step("7", True, False, 10.0, False))
+        refused = [event for event in pull(core) if isinstance(event, Reject)]
+        assert [(event.ticket.tenant, event.outcome) for event in refused] == [
+            ("invented3", Outcome.TOO_MANY_SEQUENCES)
+        ]
+        assert "tenant '(others)' has 2 open" in refused[0].detail
