@@ -57,11 +57,15 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One run but for who is let in: a latency line, interactive's `wait_s`, and a seed."""
+    """One run but for who is let in: a latency line, interactive's `wait_s`, a seed, and whether bounds are seen.
+
+    Where they are not, all batches are believed to be full.
+    """
 
     service: Service
     wait_s: float | None
     seed: int
+    bounds_seen: bool = True
 
 
 def run(case: Case, doubt: float, exempt: int | None = None) -> World:
@@ -78,6 +82,9 @@ def run(case: Case, doubt: float, exempt: int | None = None) -> World:
             world.add(Poisson(load=load, per_s=service.rows_per_s() / 2))
 
     def check(lane: Lane, queue: ClassQueue, tenant: Tenant, ticket: Ticket, outlook: Outlook) -> bool:
+        if not case.bounds_seen:
+            for each in lane.classes:
+                each.usual = None
         return ticket.ticket_id == exempt or feasible(lane, queue, tenant, ticket, outlook)
 
     with patch.object(arrivals, "feasible", check), patch.object(feasibility, "DOUBT", doubt):
@@ -117,11 +124,12 @@ def _in_time(record: Record) -> bool:
 
 
 def _work(seeds: int, doubts: Sequence[float]) -> Iterator[tuple[str, float, Case]]:
-    for batches, services, wait_s in (("full", FULL, None), ("short", SHORT, SHORT_WAIT_S)):
+    kinds = (("full", FULL, None), ("short", SHORT, SHORT_WAIT_S), ("short, taken for full", SHORT, SHORT_WAIT_S))
+    for batches, services, wait_s in kinds:
         for doubt in doubts:
             for service in services:
                 for seed in range(1, seeds + 1):
-                    yield batches, doubt, Case(service, wait_s, seed)
+                    yield batches, doubt, Case(service, wait_s, seed, bounds_seen="taken" not in batches)
 
 
 @click.command()

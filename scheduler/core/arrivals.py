@@ -43,8 +43,8 @@ class Arrivals:
         if refusal is None and not self._admission.fits(ticket):
             self._displace(ticket, rank, now)
             # What was displaced may have been a step before this one, or all that its tenant had.
-            refusal = self._steps.gap(ticket, now=now)
             tenant = self._tenants.find(ticket.tenant, now=now)
+            refusal = self._steps.gap(ticket, tenant, now=now)
         if refusal is None:
             self._enqueue(ticket, rank, tenant, now)
             return
@@ -58,7 +58,7 @@ class Arrivals:
             return Refusal(Outcome.DEADLINE_EXPIRED)
         if not self._fleet.offered(ticket.model):
             return Refusal(Outcome.NO_BACKEND)
-        refusal = None if ticket.step is None else self._steps.gap(ticket, now=now)
+        refusal = None if ticket.step is None else self._steps.gap(ticket, tenant, now=now)
         if refusal is None:
             refusal = self._admission.refusal(ticket, rank, tenant, now=now)
         if refusal is None and ticket.deadline is not None and not self._feasible(ticket, rank, tenant, now):

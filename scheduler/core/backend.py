@@ -20,10 +20,12 @@ class ModelCapacity:
     Attributes:
         instances: execution slots.
         max_batch_size: rows of one batch, at most; 0: the model has no batch dimension.
+        sequence_slots: stateful sequences that it keeps at a time; None: any number.
     """
 
     instances: int
     max_batch_size: int
+    sequence_slots: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,21 +17,23 @@ from scheduler.core.lanes import Lanes
 from scheduler.core.limit import lead_s
 from scheduler.core.outcome import Outcome
 from scheduler.core.settings import CoreSettings
+from scheduler.core.steps import Steps
 from scheduler.core.ticket import IN_FLIGHT, RETRYING, Ticket
 
 
 class Dispatcher:
     """Forms batches where a backend has a place. `now` is in monotonic seconds."""
 
-    __slots__ = ("_admission", "_endings", "_fleet", "_lanes", "_ranks")
+    __slots__ = ("_admission", "_endings", "_fleet", "_lanes", "_ranks", "_steps")
 
     def __init__(
-        self, settings: CoreSettings, lanes: Lanes, fleet: Fleet, admission: Admission, endings: Endings
+        self, settings: CoreSettings, lanes: Lanes, fleet: Fleet, admission: Admission, steps: Steps, endings: Endings
     ) -> None:
         self._ranks = settings.ranks()
         self._lanes = lanes
         self._fleet = fleet
         self._admission = admission
+        self._steps = steps
         self._endings = endings
 
     def dispatch(self, name: str, *, now: float) -> Dispatch | None:
@@ -39,10 +41,10 @@ class Dispatcher:
         lane = self._lanes.look_at(name)
         if lane is None or not (able := self._fleet.able(lane.model)):
             return None
-        if lane.backend and not (able := [each for each in able if each.name == lane.backend]):
+        if lane.backend is not None and not (able := self._steps.able(lane, able)):
             return None
         while (turn := lane.next_turn()) is not None:
-            backend = able[0] if lane.backend else self._fleet.place(able, lane, turn.ticket)
+            backend = able[0] if lane.backend is not None else self._fleet.place(able, lane, turn.ticket)
             if backend is None:
                 return None
             departure = self._departure(lane, backend, turn.ticket.merge_key, now)
@@ -61,6 +63,8 @@ class Dispatcher:
                 ticket.state = IN_FLIGHT
             else:
                 release(ticket, ranks[ticket.priority_class])
+        if lane.backend == "":
+            self._steps.bind(turn.ticket, backend.name)
         batch = self._fleet.start(lane, backend, tickets, turn.queue, now=now)
         return Dispatch(batch.batch_id, backend.name, tickets)
 

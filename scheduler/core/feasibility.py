@@ -38,6 +38,8 @@ DOUBT: Final = 1.5
 # Steps for 2**-16 to 2**31 rows a unit of weight; what lies beyond counts as the last one.
 STEPS: Final = 48
 LEAST_STEP: Final = -16
+# Of a tenant that has nothing waiting.
+NO_STEP: Final = -1
 
 
 class Outlook(NamedTuple):
@@ -67,8 +69,9 @@ class Backlog:
     def change(self, before: int, after: int, weight: float) -> None:
         """A tenant of this weight has so many rows waiting in place of as many."""
         self.rows += after - before
-        old, new = _step(before / weight), _step(after / weight)
-        if old == new and before and after:
+        old = _step(before / weight) if before else NO_STEP
+        new = _step(after / weight) if after else NO_STEP
+        if old == new:
             self._rows[old] += after - before
             return
         if before:

@@ -17,7 +17,7 @@ from scheduler.core.feasibility import Outlook
 from scheduler.core.flows import ClassQueue
 from scheduler.core.lane import Lane
 from scheduler.core.outcome import Verdict
-from scheduler.core.placement import home, place
+from scheduler.core.placement import place
 from scheduler.core.snapshot import BackendSnapshot, BreakerSnapshot, ConcurrencySnapshot
 from scheduler.core.ticket import IN_FLIGHT, Ticket
 
@@ -108,11 +108,6 @@ class Fleet:
         for backend in able:
             backend.estimator(lane.model, lane.estimator)
         return place(able, backends, ticket)
-
-    def home(self, model: str, sequences: Mapping[str, int]) -> str:
-        """Where a new sequence of the model goes (placement.py); a ready backend must offer it."""
-        offering = [each for each in self._backends.values() if each.state.ready and model in each.state.models]
-        return home(offering, model, sequences).name
 
     def batch(self, batch_id: int) -> Batch | None:
         """The batch of that number; None where it is not out any more."""

@@ -18,9 +18,9 @@ from scheduler.core.share import VirtualTime
 from scheduler.core.ticket import RETRYING, Ticket
 
 
-def lane_name(model: str, backend: str) -> str:
+def lane_name(model: str, backend: str | None) -> str:
     """The name of a model's lane, or of its sequences' on one backend; no model's name has a line feed."""
-    return f"{model}\n{backend}" if backend else model
+    return model if backend is None else f"{model}\n{backend}"
 
 
 class Turn(NamedTuple):
@@ -32,20 +32,20 @@ class Turn(NamedTuple):
 
 
 class Lane:
-    """The queues of one model, or of its sequences on one backend.
+    """The queues of one model, of its sequences on one backend, or of those that have no backend yet.
 
     Classes share the service by weighted virtual time (share.py).
 
     Attributes:
         classes: queues, most important class first.
         estimator: what the model's batches cost.
-        backend: where its tickets have to go; empty: anywhere.
+        backend: where its tickets have to go; None: anywhere; empty: where there is a slot for a new sequence.
         name: tells it from the model's other lanes.
     """
 
     __slots__ = ("backend", "classes", "estimator", "model", "name", "virtual")
 
-    def __init__(self, model: str, classes: Sequence[ClassSettings], backend: str = "") -> None:
+    def __init__(self, model: str, classes: Sequence[ClassSettings], backend: str | None = None) -> None:
         self.model = model
         self.backend = backend
         self.name = lane_name(model, backend)

@@ -13,7 +13,7 @@ from scheduler.core.settings import ClassSettings
 
 
 class Lanes:
-    """Lanes by name; a model has one, and one more for each backend that has had stateful sequences of it.
+    """Lanes by name; a stateful model has one for its sequences on each backend, and one for those that have none yet.
 
     Attributes:
         by_name: all of them.
@@ -36,13 +36,13 @@ class Lanes:
     def __iter__(self) -> Iterator[Lane]:
         return iter(self.by_name.values())
 
-    def of(self, model: str, backend: str = "") -> Lane:
+    def of(self, model: str, backend: str | None = None) -> Lane:
         """The model's lane, or that of its sequences on a backend; made where there is none yet."""
-        name = lane_name(model, backend) if backend else model
+        name = model if backend is None else lane_name(model, backend)
         lane = self.by_name.get(name)
         if lane is None:
             lane = self.by_name[name] = Lane(model, self._classes, backend)
-            if backend:
+            if backend is not None:
                 self._bound.setdefault(model, []).append(name)
         return lane
 

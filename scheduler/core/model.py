@@ -45,5 +45,5 @@ def _model_snapshot(
         retrying=sum(1 for queue in queues for ticket in queue.retries if ticket.state is RETRYING),
         batch_s=batch_s,
         row_s=row_s,
-        sequences=dict(Counter(sequence.backend for sequence in bound)),
+        sequences=dict(Counter(sequence.backend for sequence in bound if sequence.backend)),
     )

@@ -42,7 +42,7 @@ def home(backends: Sequence[Backend], model: str, sequences: Mapping[str, int]) 
     One whose breaker is closed, with the fewest sequences for each instance, then the least work in flight.
 
     Args:
-        backends: those that offer the model; at least one.
+        backends: those that take a batch of the model and have a slot for a sequence; at least one.
         model: the model.
         sequences: of the model, by backend, as many as each has.
     """

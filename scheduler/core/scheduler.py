@@ -39,7 +39,7 @@ class Scheduler:
         parts = self._lanes, self._fleet, self._admission
         self._endings = Endings(settings, *parts, self._tenants, self._steps)
         self._arrivals = Arrivals(*parts, self._tenants, self._steps, self._endings)
-        self._dispatcher = Dispatcher(settings, *parts, self._endings)
+        self._dispatcher = Dispatcher(settings, *parts, self._steps, self._endings)
         self._now = 0.0
 
     # ---- inputs
@@ -162,6 +162,8 @@ class Scheduler:
         deadline, at = self._endings.deadlines.next_deadline(), self._fleet.next_wakeup()
         if deadline is not None and deadline < at:
             at = deadline
+        if self._steps.short:
+            at = min(at, self._steps.next_wakeup())
         if held := self._lanes.held:
             at = min(at, *held.values())
         return None if at == inf else at
@@ -205,6 +207,8 @@ class Scheduler:
             self._lanes.wake_held(now=now)
         while (ticket := self._endings.deadlines.pop_due(now=now)) is not None:
             self._endings.expire(ticket, now=now)
+        if self._steps.short:
+            self._steps.look_for_slots(now=now)
         for model in self._fleet.tick(now=now):
             self._lanes.wake(model)
         for batch in self._fleet.give_up_hanging(now=now):

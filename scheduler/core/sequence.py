@@ -13,24 +13,32 @@ again.
 A sequence starts on the ready backend with the fewest sequences for each instance of the model, then the least work in
 flight: what a sequence will ask for is not known, only that it stays. It is forgotten when its end is answered, or when
 nothing of it was under way for `idle_s`, the time after which Triton forgets it. That is looked at when it is asked for
-and when room is short, so it needs no timer. Every operation is O(log sequences) amortised, but for the loss of a
-backend, which looks at all.
+and when room is short; only while a start waits for a slot does it need a timer.
+
+A backend keeps the state of each sequence in a slot, and has so many. A start that it has no slot for would wait there
+in one of the model's few places in flight, and as many of them as there are places would stop the sequences that have
+slots. So a start that finds no slot on any backend waits here with others of its kind, in queues of their own, where
+shares, caps and deadlines hold as anywhere (steps.py), and where it keeps nobody else waiting.
+
+Every operation is O(log sequences) amortised, but for the loss of a backend, which looks at all.
 
 At most `max_sequences` are known, and a tenant may start one while it has fewer than there is room left for (the
 dynamic threshold of A. Choudhury, E. Hahne, "Dynamic Queue Length Thresholds for Shared-Memory Packet Switches",
 IEEE/ACM ToN 1998, with its factor at 1). So k tenants that take all they can have max_sequences / (k + 1) each, one
-alone half of them, and whoever comes next finds room for as many.
+alone half of them, and whoever comes next finds room for as many. Counted is whom a ticket counts for (caps.py), or
+inventing names would gain a threshold each; their number is bounded there, over a minute.
 """
 
 import heapq
 from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from math import inf
 from typing import Final
 
 from scheduler.core.admission import Refusal
 from scheduler.core.outcome import Outcome
-from scheduler.core.ticket import Step, Ticket
+from scheduler.core.ticket import Step, Ticket, holder_of
 
 # One that is under way is looked at again later than now, also where the backend forgets at once.
 LEAST_IDLE_S: Final = 0.001
@@ -45,9 +53,10 @@ class Sequence:
 
     Attributes:
         key: tenant, model, and the client's id.
+        owner: name of whom it counts for (caps.py): the tenant, or the place that unknown names share.
         number: what the backends know it by; no two sequences of a scheduler have the same.
         idle_s: seconds without a step after which it is forgotten.
-        backend: where its state is; empty before its start, after its end, and when that backend is lost.
+        backend: where its state is; empty until its start is sent, after its end, and when that backend is lost.
         current: the step that waits for a place at the backend, or is there, its caller gone or not.
         waiting: the steps behind it, in order.
         open: whether a step that is no start may follow the last that was accepted.
@@ -55,6 +64,7 @@ class Sequence:
     """
 
     key: Key
+    owner: str
     number: int
     idle_s: float
     idle_since: float
@@ -97,13 +107,13 @@ class Sequence:
 class Sequences:
     """Every sequence that is known; `len()` counts those whose idle time has passed unnoticed, too."""
 
-    __slots__ = ("_by_backend", "_by_key", "_by_tenant", "_idle", "_last_number")
+    __slots__ = ("_by_backend", "_by_key", "_by_owner", "_idle", "_last_number")
 
     def __init__(self) -> None:
         self._by_key: dict[Key, Sequence] = {}
         # By model and backend: how many are bound there.
         self._by_backend: dict[str, dict[str, int]] = {}
-        self._by_tenant: dict[str, int] = {}
+        self._by_owner: dict[str, int] = {}
         # One entry for each sequence, by when it may be forgotten, as it was last looked at.
         self._idle: list[tuple[float, int, Sequence]] = []
         self._last_number = 0
@@ -130,7 +140,7 @@ class Sequences:
         """The sequence that the ticket is, or would be, a step of."""
         return self._by_key.get(_key(ticket))
 
-    def refusal(self, ticket: Ticket, most: int, *, now: float) -> Refusal | None:
+    def refusal(self, ticket: Ticket, owner: str, most: int, *, now: float) -> Refusal | None:
         """Why the step may not queue: there is no such sequence, or too many; None: it may."""
         sequence = self._living(ticket, now=now)
         if not _step(ticket).start:
@@ -138,16 +148,13 @@ class Sequences:
                 detail = "there is no such sequence, or a step of it is missing; begin anew with sequence_start"
                 return Refusal(Outcome.SEQUENCE_LOST, detail=detail)
             return None
-        if sequence is None and self._of_tenant(ticket) >= most - len(self):
-            self._sweep(now)
-            own, room = self._of_tenant(ticket), most - len(self)
+        if sequence is None and self._by_owner.get(owner, 0) >= most - len(self):
+            self.forget_idle(now=now)
+            own, room = self._by_owner.get(owner, 0), most - len(self)
             if own >= room:
-                detail = f"tenant {ticket.tenant!r} has {own} open, and limits.max_sequences ({most}) leaves {room}"
+                detail = f"tenant {owner!r} has {own} open, and limits.max_sequences ({most}) leaves {room}"
                 return Refusal(Outcome.TOO_MANY_SEQUENCES, detail=detail)
         return None
-
-    def _of_tenant(self, ticket: Ticket) -> int:
-        return self._by_tenant.get(ticket.tenant, 0)
 
     def join(self, ticket: Ticket, *, now: float) -> bool:
         """Take in a step that `refusal` has let pass; tells whether it is the sequence's current one from now on."""
@@ -197,10 +204,10 @@ class Sequences:
 
     def _add(self, ticket: Ticket, now: float) -> Sequence:
         self._last_number += 1
-        key = _key(ticket)
-        sequence = Sequence(key, self._last_number, _step(ticket).idle_s, now, "", None, deque(), open=True)
+        key, owner = _key(ticket), holder_of(ticket).name
+        sequence = Sequence(key, owner, self._last_number, _step(ticket).idle_s, now, "", None, deque(), open=True)
         self._by_key[key] = sequence
-        self._by_tenant[ticket.tenant] = self._of_tenant(ticket) + 1
+        self._by_owner[owner] = self._by_owner.get(owner, 0) + 1
         if len(self._idle) > 2 * len(self._by_key):
             self._idle = [entry for entry in self._idle if self._by_key.get(entry[2].key) is entry[2]]
             heapq.heapify(self._idle)
@@ -215,15 +222,19 @@ class Sequences:
             return None
         return sequence
 
+    def next_idle(self) -> float:
+        """When `forget_idle` may next find one to forget, monotonic seconds; infinite where there is none."""
+        return self._idle[0][0] if self._idle else inf
+
     def _forget(self, sequence: Sequence) -> None:
         self.bind(sequence, "")
         del self._by_key[sequence.key]
-        tenant = sequence.key[0]
-        self._by_tenant[tenant] -= 1
-        if not self._by_tenant[tenant]:
-            del self._by_tenant[tenant]
+        owner = sequence.owner
+        self._by_owner[owner] -= 1
+        if not self._by_owner[owner]:
+            del self._by_owner[owner]
 
-    def _sweep(self, now: float) -> None:
+    def forget_idle(self, *, now: float) -> None:
         """Forget those that were idle for too long."""
         while self._idle and self._idle[0][0] <= now:
             _, number, sequence = self._idle[0]

@@ -1,16 +1,18 @@
 """Steps of stateful sequences on their way through the queues (sequence.py has the order within a sequence).
 
-The current step of a sequence stands in the lane of its model on its backend; those behind it stand in no lane, and
-count for their tenant all the same. What is lost with a step is handed back, to be evicted: nothing ends here.
+The current step of a sequence stands in the lane of its model on its backend, or, as a start that has no backend yet,
+in that of all such starts: it is given one when its turn comes and there is a slot for it. Those behind it stand in no
+lane, and count for their tenant all the same. What is lost with a step is handed back, to be evicted: none ends here.
 """
 
 from scheduler.core.admission import Refusal
-from scheduler.core.backend import BackendState
+from scheduler.core.backend import Backend, BackendState, ModelCapacity
 from scheduler.core.caps import Tenant
 from scheduler.core.fleet import Fleet
-from scheduler.core.lane import lane_name
+from scheduler.core.lane import Lane, lane_name
 from scheduler.core.lanes import Lanes
 from scheduler.core.outcome import Outcome
+from scheduler.core.placement import home
 from scheduler.core.sequence import Sequence, Sequences
 from scheduler.core.settings import CoreSettings
 from scheduler.core.ticket import QUEUED, Ticket, holder_of
@@ -21,29 +23,68 @@ class Steps:
 
     Attributes:
         sequences: those that are known.
+        short: models of which a start was kept waiting because no backend had a slot.
     """
 
-    __slots__ = ("_fleet", "_lanes", "_most", "_ranks", "sequences")
+    __slots__ = ("_fleet", "_lanes", "_most", "_ranks", "sequences", "short")
 
     def __init__(self, settings: CoreSettings, lanes: Lanes, fleet: Fleet) -> None:
         self._ranks = settings.ranks()
         self._lanes = lanes
         self._fleet = fleet
         self.sequences = Sequences()
+        self.short: dict[str, None] = {}
         self.reconfigure(settings)
 
     def reconfigure(self, settings: CoreSettings) -> None:
         """Go on with this bound; what is known stays."""
         self._most = settings.max_sequences
 
-    def gap(self, ticket: Ticket, *, now: float) -> Refusal | None:
+    def gap(self, ticket: Ticket, tenant: Tenant, *, now: float) -> Refusal | None:
         """Why a step may not come now; None for any other ticket."""
-        return None if ticket.step is None else self.sequences.refusal(ticket, self._most, now=now)
+        if ticket.step is None:
+            return None
+        refusal = self.sequences.refusal(ticket, tenant.name, self._most, now=now)
+        self._wake_starts()  # it may have found one that was idle for too long
+        return refusal
 
     def lane_name(self, ticket: Ticket) -> str:
         """The lane in which a step that arrives now would wait."""
         sequence = self.sequences.of(ticket)
         return lane_name(ticket.model, "" if sequence is None else sequence.backend)
+
+    def able(self, lane: Lane, able: list[Backend]) -> list[Backend]:
+        """Of the backends that take a batch of the lane's model, those that take the lane's next step, best first."""
+        if lane.backend:
+            return [each for each in able if each.name == lane.backend]
+        bound = self.sequences.by_backend(lane.model)
+        free = [each for each in able if _has_slot(each.state.models[lane.model], bound.get(each.name, 0))]
+        if free:
+            return [home(free, lane.model, bound)]
+        if any(queue.queued for queue in lane.classes):
+            self.short[lane.model] = None
+        return []
+
+    def bind(self, ticket: Ticket, backend: str) -> None:
+        """A start is sent to this backend: its sequence has a slot there from now on."""
+        sequence = self.sequences.of(ticket)
+        assert sequence is not None
+        self.sequences.bind(sequence, backend)
+
+    def next_wakeup(self) -> float:
+        """When `look_for_slots` may next find one, monotonic seconds; to be asked while some are `short`."""
+        return self.sequences.next_idle()
+
+    def look_for_slots(self, *, now: float) -> None:
+        """Forget what was idle for too long, as the backends have, and let the starts that wait for a slot try."""
+        if self.sequences.next_idle() <= now:
+            self.sequences.forget_idle(now=now)
+            self._wake_starts()
+
+    def _wake_starts(self) -> None:
+        for model in self.short:
+            self._lanes.runnable[lane_name(model, "")] = None
+        self.short.clear()
 
     def is_current(self, ticket: Ticket) -> bool:
         """Whether a step stands in its lane, and not behind another step."""
@@ -85,8 +126,9 @@ class Steps:
         lost: list[Ticket] = []
         for sequence in self.sequences:
             model = sequence.model
-            if sequence.backend in ("", state.name) and not (state.ready and model in state.models):
-                lost += self._lose(sequence, everything=not self._fleet.offered(model))
+            offered = self._fleet.offered(model)
+            if not offered or (sequence.backend == state.name and not (state.ready and model in state.models)):
+                lost += self._lose(sequence, everything=not offered)
         return lost
 
     def _lose(self, sequence: Sequence, *, everything: bool) -> list[Ticket]:
@@ -97,15 +139,17 @@ class Steps:
         return lost
 
     def _enter_lane(self, ticket: Ticket) -> None:
-        """Queue a step whose turn has come in its sequence; a start is given its backend here."""
+        """Queue a step whose turn has come in its sequence."""
         sequence = self.sequences.of(ticket)
         assert sequence is not None
-        if not sequence.backend:
-            self.sequences.bind(sequence, self._fleet.home(ticket.model, self.sequences.by_backend(ticket.model)))
         lane = self._lanes.of(ticket.model, sequence.backend)
         ticket.lane = lane.name
         lane.push(ticket, self._ranks[ticket.priority_class], holder_of(ticket))
         self._lanes.runnable[lane.name] = None
+
+
+def _has_slot(capacity: ModelCapacity, bound: int) -> bool:
+    return capacity.sequence_slots is None or bound < capacity.sequence_slots
 
 
 def count_behind(ticket: Ticket, sign: int) -> None:

@@ -72,6 +72,7 @@ class ModelSpec:
         decoupled: whether a request may have any number of responses.
         sequence_idle_s: seconds without a request after which Triton forgets the state of a sequence; None: the model
             keeps none.
+        sequence_slots: sequences whose state Triton keeps at a time; None: it keeps none.
         batch_invariant: whether the model's config says that answers do not depend on what else is in the batch.
     """
 
@@ -84,12 +85,13 @@ class ModelSpec:
     outputs: frozenset[str] = frozenset()
     decoupled: bool = False
     sequence_idle_s: float | None = None
+    sequence_slots: int | None = None
     batch_invariant: bool = False
 
     @property
     def capacity(self) -> ModelCapacity:
         """What the core needs to know."""
-        return ModelCapacity(self.instances, self.max_batch_size)
+        return ModelCapacity(self.instances, self.max_batch_size, self.sequence_slots)
 
 
 def spec_from_config(config: Any, versions: tuple[str, ...]) -> ModelSpec:
@@ -104,6 +106,7 @@ def spec_from_config(config: Any, versions: tuple[str, ...]) -> ModelSpec:
         outputs=frozenset(tensor.name for tensor in config.output),
         decoupled=config.model_transaction_policy.decoupled,
         sequence_idle_s=_sequence_idle_s(config),
+        sequence_slots=_sequence_slots(config),
         batch_invariant=_parameter(config, BATCH_INVARIANT) == "true",
     )
 
@@ -122,6 +125,16 @@ def _sequence_idle_s(config: Any) -> float | None:
     if config.WhichOneof("scheduling_choice") != "sequence_batching":
         return None
     return (config.sequence_batching.max_sequence_idle_microseconds or SEQUENCE_IDLE_US) / 1e6
+
+
+def _sequence_slots(config: Any) -> int | None:
+    """Triton gives each instance as many slots as a batch has rows, or as the oldest strategy has candidates."""
+    if config.WhichOneof("scheduling_choice") != "sequence_batching":
+        return None
+    batcher = config.sequence_batching
+    oldest = batcher.WhichOneof("strategy_choice") == "oldest"
+    each: int = batcher.oldest.max_candidate_sequences if oldest else config.max_batch_size
+    return _instances(config) * max(1, each)
 
 
 def _instances(config: Any) -> int:

@@ -15,7 +15,8 @@ from tests.unit.core.build import core_settings
 
 MOST = 4
 IDLE_S = 1.0
-MODELS = {"m": ModelCapacity(instances=1, max_batch_size=4)}
+SLOTS = 1
+MODELS = {"m": ModelCapacity(instances=1, max_batch_size=4, sequence_slots=SLOTS)}
 ANSWERED = {Verdict.SUCCEEDED, Verdict.FAILED}
 
 
@@ -125,12 +126,19 @@ class SequenceMachine(RuleBasedStateMachine):
         waiting = [ticket for ticket in self.live.values() if ticket.state is TicketState.QUEUED]
         assert snapshot.queued == len(waiting) == sum(tenant.queued for tenant in snapshot.tenants)
         assert snapshot.queued == sum(sum(model.queued.values()) for model in snapshot.models)
+        assert all(bound <= SLOTS for bound in self.core._steps.sequences.by_backend("m").values())
         bound = defaultdict(int)
         for sequence in self.core._steps.sequences:
             bound[sequence.backend] += bool(sequence.backend)
         assert {k: v for k, v in bound.items() if v} == {
             k: v for k, v in self.core._steps.sequences.by_backend("m").items() if v
         }
+
+    @invariant()
+    def a_start_waits_for_a_slot_or_a_place_and_is_woken(self):
+        """Work conservation, and no lost wake-up: a call, or a time, tells of the next slot."""
+        waiting = any(ticket.state is TicketState.QUEUED for ticket in self.live.values())
+        assert not waiting or self.out or self.core.next_wakeup() is not None
 
     def teardown(self):
         for name in "xy":

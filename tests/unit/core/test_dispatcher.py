@@ -287,10 +287,16 @@ class TestLate:
         core = ready_core(backend_state("a"), backend_state("b"), classes=UNHURRIED)
         for sequence in "12345":
             submit(core, step=Step(sequence, True, False, 10.0, False))
-        out = {event.tickets[0].step.sequence_id: event for event in dispatched(core)}
-        core.complete(out["2"].batch_id, Verdict.SUCCEEDED, now=2.0)
-        assert dispatched(core) == []
-        core.complete(out["1"].batch_id, Verdict.SUCCEEDED, now=3.0)
+            (batch,) = dispatched(core)
+            core.complete(batch.batch_id, Verdict.SUCCEEDED, now=1.0)
+        # 1, 3 and 5 are at a, which has two places.
+        for sequence in "135":
+            submit(core, step=Step(sequence, False, False, 10.0, False))
+        out = dispatched(core)
+        assert [event.backend for event in out] == ["a", "a"]
+        submit(core, step=Step("2", False, False, 10.0, False))
+        assert [event.backend for event in dispatched(core)] == ["b"]
+        core.complete(out[0].batch_id, Verdict.SUCCEEDED, now=3.0)
         assert [event.backend for event in dispatched(core)] == ["a"]
 
     def test_a_deadline_that_a_full_batch_would_miss_is_looked_at_for_the_batch_as_it_is(self):

@@ -217,18 +217,6 @@ def test_a_breaker_that_lets_a_probe_out_needs_no_wakeup():
     assert fleet.next_wakeup() == inf
 
 
-def test_a_sequence_begins_at_a_ready_backend_that_offers_its_model():
-    fleet = fleet_of(
-        backend_state("down", ready=False),
-        backend_state("other", models=("n",)),
-        backend_state("a"),
-        backend_state("b"),
-    )
-    assert fleet.home("m", {}) == "a"
-    assert fleet.home("m", {"a": 1}) == "b"
-    assert fleet.home("n", {"other": 9}) == "other"
-
-
 def test_a_lost_step_of_a_sequence_is_not_sent_again():
     ticket = make_ticket(step=Step("7", start=True, end=False, idle_s=1.0, pipelined=False))
     batch = make_batch(tickets=(ticket,))

@@ -4,12 +4,12 @@ from tests.unit.core.build import BACKGROUND, INTERACTIVE, class_settings
 CLASSES = (INTERACTIVE, BACKGROUND)
 
 
-def test_a_model_has_one_lane_and_one_more_for_each_backend_of_its_sequences():
+def test_a_model_has_one_lane_and_more_for_its_sequences_those_without_a_backend_and_on_each():
     lanes = Lanes(CLASSES)
-    plain, bound = lanes.of("m"), lanes.of("m", "gpu0")
-    assert (lanes.of("m"), lanes.of("m", "gpu0")) == (plain, bound)
-    assert (plain.backend, bound.backend) == ("", "gpu0")
-    assert [lane.model for lane in lanes] == ["m", "m"]
+    plain, unbound, bound = lanes.of("m"), lanes.of("m", ""), lanes.of("m", "gpu0")
+    assert (lanes.of("m"), lanes.of("m", ""), lanes.of("m", "gpu0")) == (plain, unbound, bound)
+    assert (plain.backend, unbound.backend, bound.backend) == (None, "", "gpu0")
+    assert [lane.model for lane in lanes] == ["m", "m", "m"]
 
 
 def test_waking_a_model_wakes_the_lanes_of_its_sequences_too_and_no_others():

@@ -15,6 +15,7 @@ def test_a_model_is_the_sum_of_its_lanes_and_of_the_steps_behind_others():
     plain.push(make_ticket(), 0, owner)
     plain.retry(make_ticket(), 0)
     first, second = (make_ticket(step=Step("7", start, False, 1.0, False)) for start in (True, False))
+    first.holder = second.holder = owner
     assert sequences.join(first, now=0.0)
     sequences.bind(sequences.of(first), "gpu0")
     bound.push(first, 0, owner)

@@ -1,5 +1,6 @@
 import pytest
 
+from scheduler.core.backend import BackendState, ModelCapacity
 from scheduler.core.breaker import COLD_HANG_S, FIRST_BACKOFF_S
 from scheduler.core.events import Abandon, Evict, Reject
 from scheduler.core.outcome import Outcome, Verdict
@@ -223,6 +224,17 @@ class TestInputs:
         (late,) = submit(core, now=100.0, deadline=100.5)
         core.complete(first.batch_id, Verdict.SUCCEEDED, now=100.45)
         assert [event.ticket for event in pull(core)] == [late]
+
+    def test_a_start_that_waits_for_a_slot_wakes_up_when_one_may_be_forgotten(self):
+        core = ready_core(BackendState("a", True, {"m": ModelCapacity(4, 1, sequence_slots=1)}))
+        for sequence in "12":
+            submit(core, step=Step(sequence, True, False, idle_s=3.0, pipelined=False))
+        (batch,) = dispatched(core)
+        core.complete(batch.batch_id, Verdict.SUCCEEDED, now=2.0)
+        assert dispatched(core) == []
+        while not (sent := dispatched(core)):
+            core.tick(now=core.next_wakeup())
+        assert (len(sent), core._now) == (1, 5.0)
 
     def test_a_probe_is_due_when_a_breaker_says_so(self):
         core = ready_core()

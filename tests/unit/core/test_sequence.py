@@ -1,10 +1,12 @@
 """Stateful sequences: one backend, in order, one at a time, and nothing computed behind a gap."""
 
+from math import inf
 from typing import Any
 
 import pytest
 
 from scheduler.core.backend import BackendState, ModelCapacity
+from scheduler.core.caps import Tenant
 from scheduler.core.events import Abandon, Dispatch, Event, Evict, Reject
 from scheduler.core.outcome import Outcome, Verdict
 from scheduler.core.scheduler import Scheduler
@@ -274,6 +276,7 @@ def test_sequences_that_ended_take_no_memory() -> None:
 
 def test_a_step_of_a_sequence_that_is_forgotten_takes_none_with_it() -> None:
     sequences, first, second = Sequences(), step(1, start=True, end=True), step(2, start=True)
+    first.holder = second.holder = Tenant("a", tenant_settings())
     assert sequences.join(first, now=0.0)
     assert sequences.leave(first, answered=True, now=0.1) is None
     assert sequences.unanswered(first) == []
@@ -304,7 +307,7 @@ def test_a_tenant_starts_sequences_while_it_has_fewer_than_there_is_room_left_fo
     others = [step(number, str(number), start=True, tenant="b") for number in range(11, 14)]
     refused = [event.ticket.ticket_id for event in bench.submit(*others) if isinstance(event, Reject)]
     assert refused == [13]
-    assert bench.core._steps.sequences._by_tenant == {"a": 4, "b": 2}
+    assert bench.core._steps.sequences._by_owner == {"a": 4, "b": 2}
     assert bench.core.idle is False
 
 
@@ -316,7 +319,7 @@ def test_a_sequence_under_way_is_not_forgotten_though_its_backend_forgets_at_onc
     assert told(bench.complete(1, now=3.0)) == [(3, "b0")]
     bench.complete(3, now=4.0)
     assert told(bench.submit(step(4, idle_s=0.0), now=4.0)) == [(4, "SEQUENCE_LOST")]
-    assert bench.core._steps.sequences._by_tenant == {}
+    assert bench.core._steps.sequences._by_owner == {}
 
 
 def refusing(tenant: TenantSettings) -> Bench:
@@ -374,3 +377,10 @@ def test_evicts_are_told_with_no_pushback() -> None:
     (event,) = bench.backend(0, ready=False)
     assert isinstance(event, Evict)
     assert event.pushback_s is None
+
+
+def test_the_next_to_be_forgotten_is_told_while_there_is_one() -> None:
+    bench = Bench()
+    assert bench.core._steps.sequences.next_idle() == inf
+    bench.submit(step(1, start=True))
+    assert bench.core._steps.sequences.next_idle() == IDLE_S
