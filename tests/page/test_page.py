@@ -32,14 +32,14 @@ async def test_a_flood_is_seen_while_it_lasts(serve: Any, open_page: Any, reques
     await served.triton.until(lambda triton: len(triton.in_flight) == 2)
     flood += [send(served, request_of([[n]]), "loud") for n in range(48)]
     background = page.locator("#lanes li").nth(1)
-    await expect(background.locator(".road output")).to_have_text("30 of 20,000 waiting")
+    await expect(background.locator(".road output")).to_have_text(["30 of 20,000 waiting, 1.2 KiB", "2 in flight"])
     await expect(background.locator("dl .alarm")).to_be_visible()
     loud = page.locator("#tenants tr", has_text="loud")
     await expect(loud).to_contain_text("2 / 64")
     await expect(page.locator("#happenings")).to_contain_text("background is being refused")
     served.triton.release()
     await asyncio.gather(*flood, return_exceptions=True)
-    await expect(background.locator(".road output")).to_have_text("0 of 20,000 waiting")
+    await expect(background.locator(".road output")).to_have_text(["0 of 20,000 waiting, 0 B", "0 in flight"])
     await expect(loud).to_contain_text("100 %")
     assert complaints == []
 

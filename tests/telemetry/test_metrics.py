@@ -68,6 +68,11 @@ async def test_what_waits_and_what_is_refused_is_seen(serve: Any, request_of: An
     await eventually(lambda: served.app.snapshot().ended["TENANT_QUEUE_FULL"] == 1)
     _, text = await get(served, "/metrics")
     assert value(text, "fairlane_queue_depth", **{"class": "interactive", "model": "identity"}) == 1
+    assert value(text, "fairlane_in_flight", **{"class": "interactive", "model": "identity"}) == 2
+    assert value(text, "fairlane_in_flight", **{"class": "background", "model": "identity"}) == 0
+    waiting_bytes = request_of([[3]]).ByteSize()
+    assert 0 < value(text, "fairlane_queue_bytes", **{"class": "interactive"}) <= waiting_bytes
+    assert value(text, "fairlane_queue_bytes", **{"class": "background"}) == 0
     assert value(text, "fairlane_tenant_in_flight", tenant="default") == 2
     refused = {"class": "interactive", "model": "identity", "tenant": "default", "outcome": "tenant_queue_full"}
     assert value(text, "fairlane_requests_total", **refused) == 1
