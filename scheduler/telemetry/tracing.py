@@ -8,6 +8,9 @@ With tracing off nothing of OpenTelemetry is imported.
       fairlane.batch      child of the first traced rider; every traced rider's request span links to it
         fairlane.upstream the call to the backend, whose context goes along as `traceparent`
 
+Of what callers say of a trace its id alone goes on. A batch is of several callers: the `tracestate` of one stays on its
+own spans, and `baggage` is not read (docs/decisions/0023).
+
 A request without a `traceparent` is traced by chance; one with it is traced where its sender decided so. Admission and
 queue are written at the end, from the journey's times: an untraced request costs one look at its headers.
 """
@@ -115,7 +118,7 @@ class OtlpTracer:
         self._upstream[batch_id] = span
         carrier: dict[str, str] = {}
         self._propagator.inject(carrier, set_span_in_context(span, Context()))
-        return tuple(carrier.items())
+        return (("traceparent", carrier["traceparent"]),)
 
     def completed(self, batch: Batch, verdict: Verdict) -> None:
         """End the spans of the call and of the batch."""

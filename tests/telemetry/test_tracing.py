@@ -104,6 +104,45 @@ async def test_every_rider_links_to_the_batch_that_it_shared(
     assert {batch: riders.count(batch) for batch in batches} == batches
 
 
+@pytest.mark.parametrize("tracing", [{}, {"sample": 1}])
+async def test_of_what_callers_send_along_the_traces_id_alone_reaches_the_backend(
+    serve: Any, request_of: Any, receiver: Any, upstream: Any, eventually: Any, tracing: Any
+) -> None:
+    spans, address = receiver
+    telemetry = {"tracing": tracing | {"otlp": address} if tracing else {}}
+    served = await serve(telemetry=telemetry, models={"identity": {"batch_invariant": True}})
+    served.triton.hold()
+    names = ("ada", "bob", "cyd", "dee", "eve", "fay")
+    calls = [
+        asyncio.ensure_future(
+            served.infer(
+                request_of([[n]], id=f"id-{name}"),
+                metadata=(
+                    ("traceparent", SAMPLED),
+                    ("tracestate", f"vendor=state-{name}"),
+                    ("baggage", f"user=baggage-{name}"),
+                    ("cookie", f"cookie-{name}"),
+                    ("x-tenant-id", f"tenant-{name}"),
+                    ("x-request-id", f"asked-{name}"),
+                ),
+            )
+        )
+        for n, name in enumerate(names)
+    ]
+    await served.triton.until(lambda triton: len(triton.in_flight) == 2)
+    await eventually(lambda: served.app.snapshot().queued + served.app.snapshot().in_flight == len(names))
+    served.triton.release()
+    await asyncio.gather(*calls)
+    assert await served.app.stop()
+    assert len(upstream) < len(names)  # some shared a batch
+    for told in upstream:
+        assert told.keys() == {"user-agent", "traceparent"} if tracing else {"user-agent"}
+        assert not any(name in value for name in names for value in told.values())
+    states = [span.trace_state for span in spans.named("fairlane.request")]
+    assert sorted(states) == ([f"vendor=state-{name}" for name in names] if tracing else [])
+    assert "baggage" not in str(spans.spans)
+
+
 async def test_trace_that_its_sender_does_not_sample_is_not_written(
     serve: Any, request_of: Any, receiver: Any, upstream: Any
 ) -> None:
