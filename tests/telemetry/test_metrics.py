@@ -1,6 +1,7 @@
 """/metrics of a whole service, and its table."""
 
 import asyncio
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,21 @@ async def test_every_metric_is_there_after_a_request(serve: Any, request_of: Any
     assert value(text, "fairlane_batches_total", backend="fake", model="identity", verdict="succeeded") == 1
     assert value(text, "fairlane_instances", backend="fake", model="two_instances") == 2
     assert value(text, "fairlane_backend_ready", backend="fake") == 1
+
+
+async def test_durations_have_buckets_from_a_tenth_of_a_millisecond_to_a_minute(
+    serve: Any, request_of: Any, get: Any
+) -> None:
+    served = await serve()
+    await served.infer(request_of([[1]]))
+    _, text = await get(served, "/metrics")
+    for name in ("fairlane_request_duration_seconds", "fairlane_queue_duration_seconds"):
+        buckets = [dict(labels)["le"] for metric, labels in samples(text) if metric == f"{name}_bucket"]
+        assert buckets.pop() == "+Inf"
+        bounds = [float(bound) for bound in buckets]
+        assert (bounds[0], len(bounds)) == (0.0001, 30)
+        assert bounds[-1] >= 60
+        assert max(after / before for before, after in pairwise(bounds)) <= 1.61
 
 
 async def test_what_waits_and_what_is_refused_is_seen(serve: Any, request_of: Any, get: Any, eventually: Any) -> None:
