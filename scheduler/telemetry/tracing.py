@@ -16,6 +16,7 @@ queue are written at the end, from the journey's times: an untraced request cost
 """
 
 import random
+import threading
 import time
 from collections.abc import Callable, Iterable
 from typing import Final
@@ -49,8 +50,8 @@ class OtlpTracer:
         self._provider = TracerProvider(
             sampler=ParentBased(ALWAYS_ON), resource=Resource.create({"service.name": "fairlane"})
         )
-        exporter = OTLPSpanExporter(endpoint=otlp, insecure=True, timeout=EXPORT_TIMEOUT_S)
-        self._provider.add_span_processor(BatchSpanProcessor(exporter))
+        self._exporter = OTLPSpanExporter(endpoint=otlp, insecure=True, timeout=EXPORT_TIMEOUT_S)
+        self._provider.add_span_processor(BatchSpanProcessor(self._exporter))
         self._tracer = self._provider.get_tracer("fairlane")
         self._propagator = TraceContextTextMapPropagator()
         self._now = now
@@ -163,7 +164,11 @@ class OtlpTracer:
 
     def close(self) -> None:
         """Deliver what is left; blocks for up to EXPORT_TIMEOUT_S."""
+        # The provider would wait that long for each of its batches.
+        enough = threading.Timer(EXPORT_TIMEOUT_S, self._exporter.shutdown)
+        enough.start()
         self._provider.shutdown()
+        enough.cancel()
 
     def _ns(self, at: float) -> int:
         return self._offset_ns + int(at * NANOSECONDS)
