@@ -1,6 +1,7 @@
 """The servers under test. Each is started fresh for a visit and stopped after it: never two at once."""
 
 import asyncio
+import os
 import shutil
 import signal
 import socket
@@ -101,9 +102,9 @@ async def proxy(model_repository: Path, *, log: Path) -> AsyncIterator[Target]:
             yield Target(grpc=await _wait(process, listens, hop_log), hop_pid=process.pid)
 
 
-def nginx_is_installed() -> bool:
-    """Whether there is an nginx to run."""
-    return shutil.which(NGINX) is not None
+def nginx_path() -> str | None:
+    """Where nginx is: in PATH, in /usr/sbin, which not everybody has there, or beside this Python; None: nowhere."""
+    return shutil.which(NGINX) or shutil.which(NGINX, path=f"/usr/sbin{os.pathsep}{Path(sys.executable).parent}")
 
 
 @asynccontextmanager
@@ -120,7 +121,7 @@ async def nginx(model_repository: Path, *, log: Path) -> AsyncIterator[Target]:
         config = scratch / "nginx.conf"
         config.write_text(NGINX_CONFIG.format(scratch=scratch, upstream=behind.grpc, listen=listen))
         hop_log = log.with_suffix(".nginx.log")
-        command = (shutil.which(NGINX) or NGINX, "-c", str(config), "-e", "stderr")
+        command = (nginx_path() or NGINX, "-c", str(config), "-e", "stderr")
         async with _process(command, hop_log, STOP_TIMEOUT_S) as process:
             await _wait(process, lambda: _connects(listen), hop_log)
             (worker,) = psutil.Process(process.pid).children()
