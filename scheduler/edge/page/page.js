@@ -315,7 +315,7 @@ function updateLimit({ told, picture }, backend) {
   const { limit, lesser, ratio, why, moved_ago_s: ago } = backend.concurrency;
   setText(told, `${number(lesser)} lesser batches; beside a more important model at most ${number(Math.floor(limit))}` +
     (ago == null ? `: ${why}` : `, moved at ${clock(view.state.at - ago)}: ${why}`) +
-    (ratio > 1.005 ? ` (${number(ratio, 2)} times as long as alone)` : ""));
+    (ratio > 1.005 ? ` (now ${number(ratio, 2)} times as long as alone)` : ""));
   const values = view.history.map((point) => (point.limits || {})[backend.name]);
   const known = values.filter((value) => value != null);
   const highest = Math.max(2, ...known);
