@@ -13,7 +13,7 @@ REFRESH_PER_S: Final = 2
 
 
 class RunProgress:
-    """A rich progress display, one line that changes from step to step; in a log file a line a step. Use as a context."""
+    """A rich progress display, one line that changes with each step; a line a step in a log file. Use as a context."""
 
     def __init__(self, console: Console, title: str, total_s: float) -> None:
         self._progress = Progress(

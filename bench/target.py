@@ -31,13 +31,15 @@ STOP_TIMEOUT_S: Final = 5.0
 CHILDREN_TIMEOUT_S: Final = 10.0
 
 NGINX: Final = "nginx"
-# One worker and long-lived upstream connections: as cheap as it gets.
+# One worker and long-lived upstream connections: as cheap as it gets. Each request at Triton takes a connection of its
+# own, for nginx puts no two onto one; a flood has thousands.
 NGINX_CONFIG: Final = """
 daemon off;
 worker_processes 1;
+worker_rlimit_nofile 16384;
 error_log stderr warn;
 pid {scratch}/nginx.pid;
-events {{ worker_connections 1024; }}
+events {{ worker_connections 16384; }}
 http {{
     access_log off;
     client_body_temp_path {scratch}/body;
@@ -47,7 +49,7 @@ http {{
     scgi_temp_path {scratch}/scgi;
     client_max_body_size 0;
     keepalive_requests 100000000;
-    upstream triton {{ server {upstream}; keepalive 128; keepalive_requests 100000000; }}
+    upstream triton {{ server {upstream}; keepalive 4096; keepalive_requests 100000000; }}
     server {{
         listen {listen} http2;
         http2_max_concurrent_streams 4096;
