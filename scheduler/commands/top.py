@@ -149,7 +149,7 @@ def _backends(backends: Any) -> Group:
             Text.assemble(
                 ("● ", "green") if each["ready"] else ("■ ", "red"),
                 (each["name"], "bold"),
-                f"  {'ready' if each['ready'] else 'not ready'}, {sum(each['in_flight'].values())} batches, "
+                f"  {'ready' if each['ready'] else 'not ready'}, {_batches(sum(each['in_flight'].values()))}, "
                 f"{duration(each['work_s'])} of work",
                 (_breakers(each["breakers"]), "red"),
                 (_limit(each), "dim"),
@@ -157,6 +157,10 @@ def _backends(backends: Any) -> Group:
             for each in backends
         )
     )
+
+
+def _batches(count: int) -> str:
+    return "1 batch" if count == 1 else f"{count} batches"
 
 
 def _limit(backend: Any) -> str:

@@ -50,7 +50,7 @@ async def test_explain_tells_a_requests_story(serve: Any, request_of: Any) -> No
     result = await run("explain", "r/1", "--http", served.addresses.http)
     assert result.exit_code == 0, result.output
     assert "r/1  completed in" in result.output
-    assert "left for fake in batch 1: alone, 1 rows" in result.output
+    assert "left for fake in batch 1: alone, 1 row" in result.output
     assert "Fair order" in result.output
     machine = await run("explain", "r/1", "--json", "--http", served.addresses.http)
     assert json.loads(machine.output)["tenant"] == "acme"
