@@ -159,8 +159,8 @@ def _backends(backends: Any) -> Group:
     )
 
 
-def _batches(count: int) -> str:
-    return "1 batch" if count == 1 else f"{count} batches"
+def _batches(count: int, kind: str = "") -> str:
+    return f"{count} {kind}{'batch' if count == 1 else 'batches'}"
 
 
 def _limit(backend: Any) -> str:
@@ -171,7 +171,7 @@ def _limit(backend: Any) -> str:
     ago_s = about["moved_ago_s"]
     moved = "" if ago_s is None else f", moved {ago_s:.0f} s ago"
     return (
-        f"\n  {about['lesser']} lesser batches; beside a more important model at most {int(about['limit'])}"
+        f"\n  {_batches(about['lesser'], 'lesser ')}; beside a more important model at most {int(about['limit'])}"
         f"{moved}: {about['why']}"
     )
 

@@ -313,7 +313,7 @@ function updateBackend(item, backend) {
 /** What the adaptive limit is, what it did in the last minutes, and why it moved last. */
 function updateLimit({ told, picture }, backend) {
   const { limit, lesser, ratio, why, moved_ago_s: ago } = backend.concurrency;
-  setText(told, `${number(lesser)} lesser batches; beside a more important model at most ${number(Math.floor(limit))}` +
+  setText(told, `${number(lesser)} lesser ${lesser === 1 ? "batch" : "batches"}; beside a more important model at most ${number(Math.floor(limit))}` +
     (ago == null ? `: ${why}` : `, moved at ${clock(view.state.at - ago)}: ${why}`) +
     (ratio > 1.005 ? ` (now ${number(ratio, 2)} times as long as alone)` : ""));
   const values = view.history.map((point) => (point.limits || {})[backend.name]);
