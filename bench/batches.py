@@ -8,6 +8,7 @@ import grpc.aio
 from tritonclient.grpc import service_pb2
 
 from bench.sender import SERVICE
+from bench.target import TargetError
 
 TIMEOUT_S = 10.0
 
@@ -29,7 +30,7 @@ async def batches_of(address: str, models: list[str]) -> dict[str, Batches]:
     """The batches of each model so far, at a server on HOST:PORT.
 
     Raises:
-        grpc.aio.AioRpcError: the server does not answer.
+        TargetError: the server does not answer.
     """
     async with grpc.aio.insecure_channel(address) as channel:
         ask: Any = channel.unary_unary(
@@ -39,7 +40,11 @@ async def batches_of(address: str, models: list[str]) -> dict[str, Batches]:
         )
         found = {}
         for model in models:
-            answer = await ask(service_pb2.ModelStatisticsRequest(name=model), timeout=TIMEOUT_S)
+            try:
+                answer = await ask(service_pb2.ModelStatisticsRequest(name=model), timeout=TIMEOUT_S)
+            except grpc.aio.AioRpcError as error:
+                why = f"{error.code().name}: {error.details()}"
+                raise TargetError(f"{address} does not tell its statistics of {model}: {why}") from None
             rows = sum(version.inference_count for version in answer.model_stats)
             runs = sum(version.execution_count for version in answer.model_stats)
             sizes: Counter[int] = Counter()

@@ -102,11 +102,13 @@ def capacity(objective: Objective, *, target: str, seconds: float, out: Path) ->
     best = knee(trials, p99_ms)
     facts = _facts(model, target, p99_ms, best, trials)
     write_json(facts, out / f"capacity-{model}.json")
-    write_plot(trials, p99_ms, f"{model} on {target}", out / f"capacity-{model}.png")
+    picture = out / f"capacity-{model}.png"
+    write_plot(trials, p99_ms, f"{model} on {target}", picture)
     if objective.as_json:
         click.echo(json.dumps(facts))
     else:
         _print(trials, p99_ms, best)
+        wide_console().print(f"plot: {picture}", soft_wrap=True)
     if not all(trial.valid for trial in trials):
         sys.exit(INVALID)
 

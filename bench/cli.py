@@ -19,7 +19,7 @@ from bench.result import Result, write_json
 from bench.runner import CalibrationError, Settings, expected_s, run_scenario
 from bench.scenario import Kind, Scenario, ScenarioError, built_in, load_scenario
 from bench.table import result_tables, validity_lines, verdict_line
-from bench.target import TargetError, nginx_is_installed
+from bench.target import TargetError, nginx_path
 from scheduler.triton.launcher import TritonStartError
 
 ROOT: Final = Path(__file__).parent.parent
@@ -117,9 +117,11 @@ def compare(before: Path, after: Path, *, as_json: bool) -> None:
 
 def _changed(scenario: Scenario, rounds: int | None, scale: float) -> Scenario:
     """The scenario with the flags applied, and without nginx where there is none."""
-    if Kind.NGINX in scenario.targets and not nginx_is_installed():
+    if Kind.NGINX in scenario.targets and nginx_path() is None:
         Console(stderr=True).print("nginx is not installed: run without it")
         scenario = scenario.without(Kind.NGINX)
+        if not scenario.phases:
+            raise click.ClickException("the scenario has no other target")
     phases = {
         name: phase.model_copy(update={"seconds": phase.seconds * scale}) for name, phase in scenario.phases.items()
     }

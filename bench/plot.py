@@ -1,7 +1,7 @@
 """A result's pictures: latency as a distribution and over time, goodput against offered load, shares of tenants."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,31 +27,46 @@ COLOURS: Final = {
 LINES: Final = ("--", "-", ":", "-.")
 SHARES: Final = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
 
+# A smaller part of a bar has no room for its number.
+LEAST_TOLD_SHARE: Final = 0.05
+
 Cell = tuple[Kind, str, StreamPool]
 
 
 def write_png(result: Result, path: Path) -> None:
     """The first stream's latency, as a distribution and over time, as PNG of 1650 x 780 pixels."""
     stream = next(iter(result.scenario.streams))
-    figure = latency_figure(result, stream)
+    figure = latency_figure(result, [stream])
     figure.suptitle(f"{result.scenario.title}: latency of {stream}", fontsize=11)
     figure.savefig(path, dpi=150)
 
 
 def figures(result: Result) -> dict[str, Figure]:
     """Every picture of the report, by its caption."""
-    pictures = {f"Latency of {stream}": latency_figure(result, stream) for stream in result.scenario.streams}
+    pictures: dict[str, Figure] = {}
+    for traffic_class, streams in streams_by_class(result).items():
+        pictures[f"Latency of class {traffic_class}"] = latency_figure(result, streams)
+        if len(streams) > 1:
+            pictures |= {f"Latency of {name}, {traffic_class}": latency_figure(result, [name]) for name in streams}
     pictures["Answers in time against offered load, second by second"] = _goodput_figure(result)
-    pictures["Answers per second by tenant"] = _share_figure(result)
+    pictures["Answers per second by tenant, and its share"] = _share_figure(result)
     pictures["Rows that Triton ran at a time"] = _batch_figure(result)
     return pictures
 
 
-def latency_figure(result: Result, stream: str) -> Figure:
-    """Left the distribution; right the median (thin) and the 99th percentile by the second, all rounds pooled."""
+def streams_by_class(result: Result) -> dict[str, list[str]]:
+    """Names of the streams of each class, in the scenario's order."""
+    found: dict[str, list[str]] = {}
+    for name, stream in result.scenario.streams.items():
+        found.setdefault(stream.traffic_class, []).append(name)
+    return found
+
+
+def latency_figure(result: Result, streams: Sequence[str]) -> Figure:
+    """Of all requests of some streams: left the distribution; right median (thin) and 99th percentile by the second."""
     figure = _figure(2)
     left, right = figure.axes
-    for number, (target, phase, pool) in enumerate(_cells(result, stream)):
+    for number, (target, phase, pool) in enumerate(_cells(result, streams)):
         style: dict[str, Any] = {
             "color": COLOURS[target],
             "linestyle": _line(result, phase),
@@ -102,17 +117,20 @@ def _goodput_figure(result: Result) -> Figure:
 
 
 def _share_figure(result: Result) -> Figure:
+    """Answers per second of each tenant, and as parts of all where there is room to write it."""
     figure = _figure(1)
     (axes,) = figure.axes
     cells = list(result.pools)
-    bottom = np.zeros(len(cells))
     tenants = list(dict.fromkeys(stream.tenant for stream in result.scenario.streams.values()))
-    for colour, tenant in enumerate(tenants):
-        rates = np.array([_tenant_per_s(result, cell, tenant) for cell in cells])
-        axes.barh(cells, rates, left=bottom, label=tenant, color=SHARES[colour % len(SHARES)], height=0.6)
-        bottom += rates
+    rates = np.array([[_tenant_per_s(result, cell, tenant) for cell in cells] for tenant in tenants])
+    shares = rates / np.maximum(rates.sum(axis=0), 1e-9)
+    for place, tenant in enumerate(tenants):
+        left, colour = rates[:place].sum(axis=0), SHARES[place % len(SHARES)]
+        bars = axes.barh(cells, rates[place], left=left, label=tenant, color=colour, height=0.6)
+        told = [f"{share:.0%}" if share >= LEAST_TOLD_SHARE else "" for share in shares[place]]
+        axes.bar_label(bars, told, label_type="center", fontsize=8)
     axes.invert_yaxis()
-    _label(axes, "answers per second", "")
+    _label(axes, "answers per second, and each tenant's share", "")
     axes.legend(fontsize=9, frameon=False)
     return figure
 
@@ -145,11 +163,13 @@ def _tenant_per_s(result: Result, cell: str, tenant: str) -> float:
     return sum(result.value(f"{cell}.{name}.ok_per_s") for name in streams)
 
 
-def _cells(result: Result, stream: str) -> Iterator[Cell]:
+def _cells(result: Result, streams: Sequence[str]) -> Iterator[Cell]:
+    """The targets and phases in which any of the streams ran, with the rounds of those that did."""
     for cell, pool in result.pools.items():
-        if stream in pool.streams:
+        rounds = [one for name in streams if name in pool.streams for one in pool.streams[name].rounds]
+        if rounds:
             target, _, phase = cell.partition(".")
-            yield Kind(target), phase, pool.streams[stream]
+            yield Kind(target), phase, StreamPool(rounds, math.nan)
 
 
 def _line(result: Result, phase: str) -> str:

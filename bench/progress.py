@@ -13,7 +13,7 @@ REFRESH_PER_S: Final = 2
 
 
 class RunProgress:
-    """A rich progress display, one line that changes from step to step. Use as a context."""
+    """A rich progress display, one line that changes with each step; a line a step in a log file. Use as a context."""
 
     def __init__(self, console: Console, title: str, total_s: float) -> None:
         self._progress = Progress(
@@ -24,10 +24,12 @@ class RunProgress:
             console=console,
             refresh_per_second=REFRESH_PER_S,
         )
+        self._title = title
         self._task = self._progress.add_task("", total=total_s, title=title)
 
     def __enter__(self) -> Self:
-        self._progress.start()
+        if self._progress.console.is_terminal:
+            self._progress.start()
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -36,6 +38,8 @@ class RunProgress:
     @asynccontextmanager
     async def step(self, name: str, duration_s: float) -> AsyncIterator[None]:
         """Name what runs while the body runs, and count it as done after it."""
+        if not self._progress.console.is_terminal:
+            self._progress.console.print(f"{self._title}: {name}, {duration_s:.0f} s", soft_wrap=True)
         ticker = asyncio.create_task(self._tick(name, duration_s))
         try:
             yield

@@ -125,9 +125,9 @@ class Scenario(_Strict):
 
     def without(self, target: Kind) -> "Scenario":
         """The scenario without a target that cannot run here, and without the verdicts that need it."""
+        kept = {name: [each for each in self.targets_of(name) if each != target] for name in self.phases}
         phases = {
-            name: phase.model_copy(update={"targets": [each for each in self.targets_of(name) if each != target]})
-            for name, phase in self.phases.items()
+            name: phase.model_copy(update={"targets": kept[name]}) for name, phase in self.phases.items() if kept[name]
         }
         verdicts = {
             name: claim

@@ -1,6 +1,7 @@
 """The servers under test. Each is started fresh for a visit and stopped after it: never two at once."""
 
 import asyncio
+import os
 import shutil
 import signal
 import socket
@@ -30,13 +31,15 @@ STOP_TIMEOUT_S: Final = 5.0
 CHILDREN_TIMEOUT_S: Final = 10.0
 
 NGINX: Final = "nginx"
-# One worker and long-lived upstream connections: as cheap as it gets.
+# One worker and long-lived upstream connections: as cheap as it gets. Each request at Triton takes a connection of its
+# own, for nginx puts no two onto one; a flood has thousands.
 NGINX_CONFIG: Final = """
 daemon off;
 worker_processes 1;
+worker_rlimit_nofile 16384;
 error_log stderr warn;
 pid {scratch}/nginx.pid;
-events {{ worker_connections 1024; }}
+events {{ worker_connections 16384; }}
 http {{
     access_log off;
     client_body_temp_path {scratch}/body;
@@ -46,7 +49,7 @@ http {{
     scgi_temp_path {scratch}/scgi;
     client_max_body_size 0;
     keepalive_requests 100000000;
-    upstream triton {{ server {upstream}; keepalive 128; keepalive_requests 100000000; }}
+    upstream triton {{ server {upstream}; keepalive 4096; keepalive_requests 100000000; }}
     server {{
         listen {listen} http2;
         http2_max_concurrent_streams 4096;
@@ -101,9 +104,9 @@ async def proxy(model_repository: Path, *, log: Path) -> AsyncIterator[Target]:
             yield Target(grpc=await _wait(process, listens, hop_log), hop_pid=process.pid)
 
 
-def nginx_is_installed() -> bool:
-    """Whether there is an nginx to run."""
-    return shutil.which(NGINX) is not None
+def nginx_path() -> str | None:
+    """Where nginx is: in PATH, in /usr/sbin, which not everybody has there, or beside this Python; None: nowhere."""
+    return shutil.which(NGINX) or shutil.which(NGINX, path=f"/usr/sbin{os.pathsep}{Path(sys.executable).parent}")
 
 
 @asynccontextmanager
@@ -120,7 +123,7 @@ async def nginx(model_repository: Path, *, log: Path) -> AsyncIterator[Target]:
         config = scratch / "nginx.conf"
         config.write_text(NGINX_CONFIG.format(scratch=scratch, upstream=behind.grpc, listen=listen))
         hop_log = log.with_suffix(".nginx.log")
-        command = (shutil.which(NGINX) or NGINX, "-c", str(config), "-e", "stderr")
+        command = (nginx_path() or NGINX, "-c", str(config), "-e", "stderr")
         async with _process(command, hop_log, STOP_TIMEOUT_S) as process:
             await _wait(process, lambda: _connects(listen), hop_log)
             (worker,) = psutil.Process(process.pid).children()

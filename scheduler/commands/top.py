@@ -16,7 +16,7 @@ from scheduler.commands.page import page_options, states
 
 BARS: Final = " ▁▂▃▄▅▆▇█"
 # The last minutes, one character a few seconds.
-PLOT_WIDTH: Final = 40
+PLOT_WIDTH: Final = 24
 HISTORY: Final = 300
 SHARE_WIDTH: Final = 24
 
@@ -67,7 +67,7 @@ def _head(state: Any) -> Text:
         ("Fairlane  ", "bold"),
         ready,
         f"   waiting {state['queued']:,}   in flight {state['in_flight']:,}",
-        f"   queue {state['queue_bytes'] / 2**20:,.1f} of {state['queue_bytes_limit'] / 2**20:,.0f} MiB",
+        f"   queue {binary(state['queue_bytes'])} of {binary(state['queue_bytes_limit'])}",
         (
             f"   scheduler {process['cpu']:.0%} of a core, {duration(process['cpu_per_request_s'])} a request, "
             f"loop late {duration(process['loop_lag_p99_s'])}",
@@ -78,13 +78,24 @@ def _head(state: Any) -> Text:
 
 def _classes(classes: Any, points: list[Any]) -> Table:
     table = _table(
-        "class", "waiting", "median", "99 %", "99 % wait", "answered/s", "refused/s", "waiting, last minutes"
+        "class",
+        "waiting",
+        "bytes",
+        "in flight",
+        "median",
+        "99 %",
+        "99 % wait",
+        "answered/s",
+        "refused/s",
+        "waiting, last minutes",
     )
     table.columns[-1].justify = "left"
     for each in classes:
         table.add_row(
             Text(each["name"], "bold"),
             f"{each['queued']:,} of {each['max_queued']:,}",
+            binary(each["queue_bytes"]),
+            f"{each['in_flight']:,}",
             duration(each["p50_s"]),
             duration(each["p99_s"]),
             duration(each["wait_p99_s"]),
@@ -138,7 +149,7 @@ def _backends(backends: Any) -> Group:
             Text.assemble(
                 ("● ", "green") if each["ready"] else ("■ ", "red"),
                 (each["name"], "bold"),
-                f"  {'ready' if each['ready'] else 'not ready'}, {sum(each['in_flight'].values())} batches, "
+                f"  {'ready' if each['ready'] else 'not ready'}, {_batches(sum(each['in_flight'].values()))}, "
                 f"{duration(each['work_s'])} of work",
                 (_breakers(each["breakers"]), "red"),
                 (_limit(each), "dim"),
@@ -146,6 +157,10 @@ def _backends(backends: Any) -> Group:
             for each in backends
         )
     )
+
+
+def _batches(count: int, kind: str = "") -> str:
+    return f"{count} {kind}{'batch' if count == 1 else 'batches'}"
 
 
 def _limit(backend: Any) -> str:
@@ -156,7 +171,7 @@ def _limit(backend: Any) -> str:
     ago_s = about["moved_ago_s"]
     moved = "" if ago_s is None else f", moved {ago_s:.0f} s ago"
     return (
-        f"\n  {about['lesser']} lesser batches; beside a more important model at most {int(about['limit'])}"
+        f"\n  {_batches(about['lesser'], 'lesser ')}; beside a more important model at most {int(about['limit'])}"
         f"{moved}: {about['why']}"
     )
 
@@ -212,3 +227,12 @@ def duration(seconds: float | None) -> str:
     if seconds < 1:
         return f"{seconds * 1e3:.1f} ms" if seconds < 0.01 else f"{seconds * 1e3:.0f} ms"
     return f"{seconds:.1f} s"
+
+
+def binary(count_bytes: float) -> str:
+    """Bytes in the unit that a person would use."""
+    for unit in ("B", "KiB", "MiB"):
+        if count_bytes < 1024:
+            return f"{count_bytes:,.{0 if unit == 'B' else 1}f} {unit}"
+        count_bytes /= 1024
+    return f"{count_bytes:,.1f} GiB"

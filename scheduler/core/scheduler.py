@@ -186,14 +186,22 @@ class Scheduler:
             in_flight=self._fleet.riders,
             classes=tuple(
                 ClassSnapshot(
-                    settings.name, self._admission.by_class[rank], self._endings.pushbacks[rank].base_s(now=at)
+                    settings.name,
+                    self._admission.by_class[rank],
+                    self._admission.bytes_by_class[rank],
+                    self._endings.pushbacks[rank].base_s(now=at),
                 )
                 for rank, settings in enumerate(self._settings.classes)
             ),
             tenants=tuple(
                 TenantSnapshot(t.name, t.queued, t.in_flight, t.queue_bytes, t.held.rows) for t in self._tenants.all()
             ),
-            models=model_snapshots(self._lanes, self._steps.sequences, [each.name for each in self._settings.classes]),
+            models=model_snapshots(
+                self._lanes,
+                self._steps.sequences,
+                self._fleet.held(),
+                [each.name for each in self._settings.classes],
+            ),
             backends=self._fleet.snapshot(),
             ended={outcome.name: count for outcome, count in self._endings.ended.items()},
         )

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class ClassSnapshot:
-    """A class over all models."""
+    """A class over all models: what waits, and its tensors' bytes."""
 
     name: str
     queued: int
+    queue_bytes: int
     pushback_s: float
 
 
@@ -31,6 +32,7 @@ class ModelSnapshot:
     Attributes:
         name: of the model.
         queued: waiting tickets by class.
+        in_flight: tickets at the backends by class.
         retrying: tickets of failed batches that wait to be tried alone.
         batch_s: seconds a batch.
         row_s: seconds a row.
@@ -39,6 +41,7 @@ class ModelSnapshot:
 
     name: str
     queued: Mapping[str, int]
+    in_flight: Mapping[str, int]
     retrying: int
     batch_s: float
     row_s: float

@@ -140,23 +140,28 @@ def _against_estimate(journey: Journey, took_s: float) -> str:
     batch = journey.batch
     if batch is None:
         return ""
-    return f"Expected were {_ms(batch.estimate_s)} for {batch.rows} rows; it took {_ms(took_s)}."
+    return f"Expected were {_ms(batch.estimate_s)} for {_rows(batch.rows)}; it took {_ms(took_s)}."
 
 
 def _who(journey: Journey) -> str:
     ticket = journey.ticket
-    return f"{ticket.priority_class}, tenant {ticket.tenant}, {ticket.rows} rows for {ticket.model}"
+    return f"{ticket.priority_class}, tenant {ticket.tenant}, {_rows(ticket.rows)} for {ticket.model}"
 
 
 def _riders(journey: Journey) -> str:
     batch = journey.batch
     assert batch is not None
-    alone = "alone" if len(batch.tickets) == 1 else f"with {len(batch.tickets) - 1} other requests"
-    return f"{alone}, {batch.rows} rows, expected to take {_ms(batch.estimate_s)}"
+    others = len(batch.tickets) - 1
+    company = f"with {others} other request{'s' if others > 1 else ''}" if others else "alone"
+    return f"{company}, {_rows(batch.rows)}, expected to take {_ms(batch.estimate_s)}"
 
 
 def _words(outcome: Outcome | None) -> str:
     return "" if outcome is None else outcome.value.replace("_", " ")
+
+
+def _rows(count: int) -> str:
+    return "1 row" if count == 1 else f"{count} rows"
 
 
 def _ms(seconds: float) -> str:

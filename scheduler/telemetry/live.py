@@ -19,7 +19,7 @@ from scheduler.telemetry.window import Window
 log = logging.getLogger(__name__)
 
 # Changes with the shape of what /debug/snapshot and /events give: a reader refuses what it does not know.
-SCHEMA: Final = 1
+SCHEMA: Final = 2
 INTERVAL_S: Final = 1.0
 # Points of the plots: the last five minutes.
 HISTORY: Final = 300
@@ -153,6 +153,7 @@ class Live:
                     "weight": about.weight,
                     "wait_s": about.wait_s,
                     "max_queued": about.max_queued,
+                    "in_flight": sum(model.in_flight[each.name] for model in self._snapshot.models),
                     "by_model": {model.name: model.queued.get(each.name, 0) for model in self._snapshot.models},
                 }
                 | _rounded(asdict(rates))

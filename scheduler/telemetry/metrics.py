@@ -44,7 +44,8 @@ INTRODUCTION: Final = """# Metrics
 `GET /metrics` on the HTTP side, in Prometheus' text format. This page is written by
 `python -m scheduler.telemetry.metrics`.
 
-Durations have buckets from 0.1 ms to 63 s, five a decade (Renard's R5 series: 1, 1.6, 2.5, 4, 6.3). Besides these
+Durations have buckets from 0.1 ms to 63 s, five a decade (Renard's R5 series: 1, 1.6, 2.5, 4, 6.3); Prometheus 3 can
+store them as native histograms (decisions/0009-classic-buckets-that-prometheus-may-make-native.md). Besides these
 metrics there are prometheus_client's `process_*`: CPU, memory, file descriptors. Scheduler CPU a request is
 `rate(process_cpu_seconds_total[1m]) / sum(rate(fairlane_requests_total[1m]))`.
 

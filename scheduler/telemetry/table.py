@@ -106,11 +106,26 @@ QUEUES: Final[tuple[Family, ...]] = (
         "Requests of the class that may wait.",
         lambda s: (((each.name,), each.max_queued) for each in s.settings.classes),
     ),
-    Gauge("fairlane_queue_bytes", (), "Bytes of waiting tensors.", _single(lambda s: s.snapshot.queue_bytes)),
     Gauge(
-        "fairlane_queue_bytes_limit", (), "Bytes of tensors that may wait.", _single(lambda s: s.settings.queue_bytes)
+        "fairlane_queue_bytes",
+        ("class",),
+        "Bytes of waiting tensors.",
+        lambda s: (((each.name,), each.queue_bytes) for each in s.snapshot.classes),
     ),
-    Gauge("fairlane_in_flight", (), "Requests at the backends.", _single(lambda s: s.snapshot.in_flight)),
+    Gauge(
+        "fairlane_queue_bytes_limit",
+        (),
+        "Bytes of tensors that may wait, of all classes together.",
+        _single(lambda s: s.settings.queue_bytes),
+    ),
+    Gauge(
+        "fairlane_in_flight",
+        ("class", "model"),
+        "Requests at the backends.",
+        lambda s: (
+            ((name, model.name), count) for model in s.snapshot.models for name, count in model.in_flight.items()
+        ),
+    ),
     Gauge("fairlane_tenant_queued", ("tenant",), "Requests that wait.", _tenants(lambda tenant: tenant.queued)),
     Gauge(
         "fairlane_tenant_queue_bytes",

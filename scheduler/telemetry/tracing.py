@@ -8,11 +8,15 @@ With tracing off nothing of OpenTelemetry is imported.
       fairlane.batch      child of the first traced rider; every traced rider's request span links to it
         fairlane.upstream the call to the backend, whose context goes along as `traceparent`
 
+Of what callers say of a trace its id alone goes on. A batch is of several callers: the `tracestate` of one stays on its
+own spans, and `baggage` is not read (docs/decisions/0023).
+
 A request without a `traceparent` is traced by chance; one with it is traced where its sender decided so. Admission and
 queue are written at the end, from the journey's times: an untraced request costs one look at its headers.
 """
 
 import random
+import threading
 import time
 from collections.abc import Callable, Iterable
 from typing import Final
@@ -46,8 +50,8 @@ class OtlpTracer:
         self._provider = TracerProvider(
             sampler=ParentBased(ALWAYS_ON), resource=Resource.create({"service.name": "fairlane"})
         )
-        exporter = OTLPSpanExporter(endpoint=otlp, insecure=True, timeout=EXPORT_TIMEOUT_S)
-        self._provider.add_span_processor(BatchSpanProcessor(exporter))
+        self._exporter = OTLPSpanExporter(endpoint=otlp, insecure=True, timeout=EXPORT_TIMEOUT_S)
+        self._provider.add_span_processor(BatchSpanProcessor(self._exporter))
         self._tracer = self._provider.get_tracer("fairlane")
         self._propagator = TraceContextTextMapPropagator()
         self._now = now
@@ -115,7 +119,7 @@ class OtlpTracer:
         self._upstream[batch_id] = span
         carrier: dict[str, str] = {}
         self._propagator.inject(carrier, set_span_in_context(span, Context()))
-        return tuple(carrier.items())
+        return (("traceparent", carrier["traceparent"]),)
 
     def completed(self, batch: Batch, verdict: Verdict) -> None:
         """End the spans of the call and of the batch."""
@@ -160,7 +164,11 @@ class OtlpTracer:
 
     def close(self) -> None:
         """Deliver what is left; blocks for up to EXPORT_TIMEOUT_S."""
+        # The provider would wait that long for each of its batches.
+        enough = threading.Timer(EXPORT_TIMEOUT_S, self._exporter.shutdown)
+        enough.start()
         self._provider.shutdown()
+        enough.cancel()
 
     def _ns(self, at: float) -> int:
         return self._offset_ns + int(at * NANOSECONDS)

@@ -4,6 +4,7 @@ import io
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,37 @@ def test_the_page_is_self_contained(made_result: MakeResult, tmp_path: Path) -> 
     assert "p99 &lt;= 3 x alone" in page
     assert "<td>  p99 ms</td><td>5.00</td>" in page
     assert (tmp_path / "made.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_latency_is_drawn_by_class_over_all_its_streams_and_by_stream_where_there_are_several(
+    made_result: MakeResult, made_recording: Make
+) -> None:
+    result = made_result({"fairlane.flood.flood": [made_recording([200.0] * 300)] * 2})
+    assert [caption for caption in figures(result) if "Latency" in caption] == [
+        "Latency of class interactive",
+        "Latency of class background",
+    ]
+    both = result.scenario.streams | {
+        "flood": result.scenario.streams["flood"].model_copy(update={"traffic_class": "interactive"})
+    }
+    result = replace(result, scenario=result.scenario.model_copy(update={"streams": both}))
+    pictures = figures(result)
+    assert [caption for caption in pictures if "Latency" in caption] == [
+        "Latency of class interactive",
+        "Latency of interactive, interactive",
+        "Latency of flood, interactive",
+    ]
+    line = pictures["Latency of class interactive"].axes[0].lines[3]
+    assert line.get_label() == "fairlane, flood: p99 200 ms"
+    values_ms, share = line.get_data()
+    assert dict(zip([round(value) for value in values_ms], share, strict=True)) == {20: 0.25, 200: 1.0}
+
+
+def test_a_tenants_share_is_written_into_its_bar(made_result: MakeResult, made_recording: Make) -> None:
+    result = made_result({"fairlane.flood.flood": [made_recording([1.0] * 300)] * 2})
+    (axes,) = figures(result)["Answers per second by tenant, and its share"].axes
+    told = {text.get_text() for text in axes.texts}
+    assert told == {"100%", "50%", "25%", "75%", ""}
 
 
 def test_sizes_of_batches_are_drawn_for_each_target_and_phase(made_result: MakeResult) -> None:

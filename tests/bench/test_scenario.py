@@ -74,6 +74,12 @@ def test_a_target_that_cannot_run_leaves_with_its_phases_and_verdicts(definition
     assert set(scenario.verdicts) == {"p99", "answered", "memory"}
 
 
+def test_a_phase_of_a_target_alone_that_cannot_run_is_left_out(definition: dict[str, Any]) -> None:
+    definition["phases"]["flood"]["targets"] = ["triton"]
+    definition["verdicts"] = {}
+    assert list(parse(definition, FILE).without(Kind.TRITON).phases) == ["alone"]
+
+
 def test_the_documentation_names_every_scenario_target_and_metric() -> None:
     text = (BUILT_IN.parents[1] / "docs" / "bench.md").read_text()
     for name in (*built_in(), *Kind, *STREAM_METRICS, *PHASE_METRICS):

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import resource
 import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -14,10 +15,15 @@ import grpc.aio
 import psutil
 import pytest
 
+from bench.batches import batches_of
 from bench.load import run_jobs
 from bench.stream import Job, Stream
-from bench.target import Target, TargetError, fairlane, nginx, nginx_is_installed, proxy
+from bench.target import Target, TargetError, fairlane, nginx, nginx_path, proxy
 from bench.tie import tied
+
+needs_nginx = pytest.mark.skipif(
+    nginx_path() is None, reason="no nginx on this machine: it is in Debian's package nginx (make test fetches it)"
+)
 
 
 @pytest.fixture
@@ -75,12 +81,43 @@ async def test_the_proxy_passes_errors_through(behind: Any, tmp_path: Path) -> N
     assert recording.first_error == "RESOURCE_EXHAUSTED: queue full"
 
 
-@pytest.mark.skipif(not nginx_is_installed(), reason="nginx is not installed")
+@needs_nginx
 async def test_nginx_passes_requests_and_answers_through(behind: Any, at_once: Any, tmp_path: Path) -> None:
     servers = behind(at_once)
     async with nginx(tmp_path, log=tmp_path / "log") as target:
         recording = (await run_jobs([job(target, tmp_path)]))["one"]
     assert recording.counts["ok"].sum() == recording.counts["arrived"].sum() == len(servers[0].seen) > 0
+
+
+@needs_nginx
+async def test_nginx_has_more_requests_at_triton_than_a_default_nginx_has_connections(
+    behind: Any, tmp_path: Path
+) -> None:
+    at_once = 1500
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # the server here has a connection for each
+    there = 0
+    all_there = asyncio.Event()
+
+    async def answer(context: grpc.aio.ServicerContext) -> None:
+        nonlocal there
+        there += 1
+        if there == at_once:
+            all_there.set()
+        await all_there.wait()
+
+    behind(answer)
+    async with nginx(tmp_path, log=tmp_path / "log") as target:
+        flood = job(target, tmp_path)
+        stream = flood.stream.model_copy(update={"rate_per_s": None, "outstanding": at_once})
+        recording = (await run_jobs([flood.model_copy(update={"stream": stream, "duration_s": 3.0})]))["one"]
+    assert recording.errors == {}
+    assert recording.counts["ok"].sum() >= at_once
+
+
+async def test_a_server_that_tells_no_statistics_is_named() -> None:
+    with pytest.raises(TargetError, match=r"127\.0\.0\.1:1 does not tell its statistics of digits: UNAVAILABLE"):
+        await batches_of("127.0.0.1:1", ["digits"])
 
 
 async def test_a_tied_process_ends_with_the_one_that_started_it(

@@ -93,6 +93,12 @@ def test_every_alert_says_what_to_make_of_it() -> None:
     assert all(alert["annotations"]["summary"] and alert["labels"]["severity"] for alert in alerts)
 
 
+def test_every_alert_is_made_to_fire() -> None:
+    groups = yaml.safe_load((FOLDER / "alerts.test.yml").read_text())["tests"]
+    fired = {each["alertname"] for group in groups for each in group.get("alert_rule_test", ()) if each["exp_alerts"]}
+    assert fired == {rule["alert"] for rule in rules() if "alert" in rule}
+
+
 def test_panels_do_not_overlap_and_have_ids_of_their_own() -> None:
     placed = json.loads((FOLDER / "dashboard.json").read_text())["panels"]
     assert len({panel["id"] for panel in placed}) == len(placed)

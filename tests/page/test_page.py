@@ -1,10 +1,13 @@
 """The live page in a real browser, in front of a whole service."""
 
 import asyncio
+import contextlib
+import itertools
 import re
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 from playwright.async_api import expect
 
@@ -32,14 +35,14 @@ async def test_a_flood_is_seen_while_it_lasts(serve: Any, open_page: Any, reques
     await served.triton.until(lambda triton: len(triton.in_flight) == 2)
     flood += [send(served, request_of([[n]]), "loud") for n in range(48)]
     background = page.locator("#lanes li").nth(1)
-    await expect(background.locator(".road output")).to_have_text("30 of 20,000 waiting")
+    await expect(background.locator(".road output")).to_have_text(["30 of 20,000 waiting, 1.2 KiB", "2 in flight"])
     await expect(background.locator("dl .alarm")).to_be_visible()
     loud = page.locator("#tenants tr", has_text="loud")
     await expect(loud).to_contain_text("2 / 64")
     await expect(page.locator("#happenings")).to_contain_text("background is being refused")
     served.triton.release()
     await asyncio.gather(*flood, return_exceptions=True)
-    await expect(background.locator(".road output")).to_have_text("0 of 20,000 waiting")
+    await expect(background.locator(".road output")).to_have_text(["0 of 20,000 waiting, 0 B", "0 in flight"])
     await expect(loud).to_contain_text("100 %")
     assert complaints == []
 
@@ -85,6 +88,46 @@ async def test_many_tenants_are_cut_to_the_busiest_and_can_be_searched(
     await page.get_by_label("Filter").fill("TENANT-077")
     await expect(page.locator("#tenants tr")).to_have_count(10)
     await expect(page.locator("#tenants-count")).to_contain_text("10 that match, 1,000 known")
+    assert complaints == []
+
+
+# Sizes of the next three states as the browser gets them, from a listener of its own.
+THREE_STATES = """() => new Promise((done) => {
+  const sizes = [];
+  const source = new EventSource("/events");
+  source.addEventListener("state", (event) => {
+    sizes.push(event.data.length);
+    if (sizes.length === 3) { source.close(); done(sizes); }
+  });
+})"""
+
+
+async def test_thousand_tenants_under_load_leave_page_and_events_small_and_the_page_usable(
+    serve: Any, open_page: Any, request_of: Any
+) -> None:
+    served = await serve()
+    names = [f"tenant-{number:04d}-{'x' * 115}" for number in range(1000)]  # no name may be longer
+
+    async def ask(mine: list[str]) -> None:
+        for number, name in enumerate(itertools.cycle(mine)):
+            with contextlib.suppress(grpc.aio.AioRpcError):  # the load counts, not the answers
+                await send(served, request_of([[number]]), name, ("background", "interactive")[number % 2])
+
+    page, complaints = await open_page(served)
+    askers = [asyncio.create_task(ask(names[place::20])) for place in range(20)]
+    await expect(page.locator("#tenants-count")).to_contain_text("the busiest 25 of 1,000", timeout=90_000)
+    elements = await page.locator("*").count()
+    assert max(await page.evaluate(THREE_STATES)) < 32 * 1024
+    await expect(page.locator("#tenants tr")).to_have_count(25)
+    assert await page.locator("*").count() < elements + 100
+    await page.get_by_label("Filter").fill("tenant-0777")
+    await expect(page.locator("#tenants tr")).to_have_count(1)
+    await page.get_by_role("button", name="Pause").click()
+    await expect(page.locator("#status")).to_have_text("paused")
+    assert not any(asker.done() for asker in askers)  # all the while
+    for asker in askers:
+        asker.cancel()
+    await asyncio.gather(*askers, return_exceptions=True)
     assert complaints == []
 
 

@@ -37,8 +37,8 @@ async def test_every_plot_is_drawn_and_nothing_is_fetched(open_report: Any) -> N
     page, complaints = await open_report()
     await expect(page.get_by_role("heading", level=1)).to_have_text("Two streams")
     captions = [
-        "Latency of interactive",
-        "Latency of flood",
+        "Latency of class interactive",
+        "Latency of class background",
         "Answers in time against offered load",
         "Answers per second by tenant",
         "Rows that Triton ran at a time",

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from scheduler.cli import main
-from scheduler.commands.top import _limit, duration, share_bar, sparkline
+from scheduler.commands.top import _limit, binary, duration, share_bar, sparkline
 from tests.edge.test_access import hashed
 
 
@@ -50,7 +50,7 @@ async def test_explain_tells_a_requests_story(serve: Any, request_of: Any) -> No
     result = await run("explain", "r/1", "--http", served.addresses.http)
     assert result.exit_code == 0, result.output
     assert "r/1  completed in" in result.output
-    assert "left for fake in batch 1: alone, 1 rows" in result.output
+    assert "left for fake in batch 1: alone, 1 row" in result.output
     assert "Fair order" in result.output
     machine = await run("explain", "r/1", "--json", "--http", served.addresses.http)
     assert json.loads(machine.output)["tenant"] == "acme"
@@ -101,7 +101,7 @@ def test_sparkline_keeps_the_highest_of_each_step_and_ends_with_now() -> None:
     assert sparkline([0, 4, 8]).plain == " ▄█"
     many = [0] * 100 + [9]
     assert sparkline(many).plain.endswith("█")
-    assert len(sparkline(many).plain) <= 40
+    assert len(sparkline(many).plain) <= 24
 
 
 def test_share_bar_marks_what_is_due() -> None:
@@ -111,3 +111,13 @@ def test_share_bar_marks_what_is_due() -> None:
 
 def test_durations_are_readable() -> None:
     assert [duration(s) for s in (None, 0.0002, 0.0042, 0.25, 3.25)] == ["-", "200 us", "4.2 ms", "250 ms", "3.2 s"]
+
+
+def test_bytes_are_readable() -> None:
+    assert [binary(count) for count in (0, 840, 5000, 2**28, 3 * 2**30)] == [
+        "0 B",
+        "840 B",
+        "4.9 KiB",
+        "256.0 MiB",
+        "3.0 GiB",
+    ]

@@ -68,5 +68,5 @@ def test_timeline_is_in_order_and_names_the_riders(told: Told) -> None:
     told.end(1.0, told.send(0.1, slow, told.arrive(0.0, tenant="other")))
     steps = said(told)["timeline"]
     assert [step["after_s"] for step in steps] == sorted(step["after_s"] for step in steps)
-    assert "with 1 other requests, 2 rows" in steps[2]["what"]
+    assert "with 1 other request, 2 rows" in steps[2]["what"]
     assert said(told)["batch"]["mates"] == [{"class": "interactive", "tenant": "other", "requests": 1}]

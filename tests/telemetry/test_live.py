@@ -51,7 +51,8 @@ async def test_a_flood_is_seen_with_its_class_tenant_and_refusals(serve: Any, re
     history, states = await read_states(served, "", 2)
     state = states[-1]
     background = next(each for each in state["classes"] if each["name"] == "background")
-    assert (background["queued"], background["by_model"]) == (5, {"identity": 5})
+    assert (background["queued"], background["by_model"], background["in_flight"]) == (5, {"identity": 5}, 2)
+    assert background["queue_bytes"] == state["queue_bytes"] > 0
     (loud,) = state["tenants"]["rows"]
     assert (loud["name"], loud["weight"], loud["queued"], loud["in_flight"]) == ("loud", 2, 5, 2)
     assert loud["refused_per_s"] > 0

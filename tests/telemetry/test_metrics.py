@@ -1,6 +1,7 @@
 """/metrics of a whole service, and its table."""
 
 import asyncio
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,21 @@ async def test_every_metric_is_there_after_a_request(serve: Any, request_of: Any
     assert value(text, "fairlane_backend_ready", backend="fake") == 1
 
 
+async def test_durations_have_buckets_from_a_tenth_of_a_millisecond_to_a_minute(
+    serve: Any, request_of: Any, get: Any
+) -> None:
+    served = await serve()
+    await served.infer(request_of([[1]]))
+    _, text = await get(served, "/metrics")
+    for name in ("fairlane_request_duration_seconds", "fairlane_queue_duration_seconds"):
+        buckets = [dict(labels)["le"] for metric, labels in samples(text) if metric == f"{name}_bucket"]
+        assert buckets.pop() == "+Inf"
+        bounds = [float(bound) for bound in buckets]
+        assert (bounds[0], len(bounds)) == (0.0001, 30)
+        assert bounds[-1] >= 60
+        assert max(after / before for before, after in pairwise(bounds)) <= 1.61
+
+
 async def test_what_waits_and_what_is_refused_is_seen(serve: Any, request_of: Any, get: Any, eventually: Any) -> None:
     served = await serve(tenants={"default": {"max_queued": 1}}, models={"identity": {"merge": False}})
     served.triton.hold()
@@ -68,6 +84,11 @@ async def test_what_waits_and_what_is_refused_is_seen(serve: Any, request_of: An
     await eventually(lambda: served.app.snapshot().ended["TENANT_QUEUE_FULL"] == 1)
     _, text = await get(served, "/metrics")
     assert value(text, "fairlane_queue_depth", **{"class": "interactive", "model": "identity"}) == 1
+    assert value(text, "fairlane_in_flight", **{"class": "interactive", "model": "identity"}) == 2
+    assert value(text, "fairlane_in_flight", **{"class": "background", "model": "identity"}) == 0
+    waiting_bytes = request_of([[3]]).ByteSize()
+    assert 0 < value(text, "fairlane_queue_bytes", **{"class": "interactive"}) <= waiting_bytes
+    assert value(text, "fairlane_queue_bytes", **{"class": "background"}) == 0
     assert value(text, "fairlane_tenant_in_flight", tenant="default") == 2
     refused = {"class": "interactive", "model": "identity", "tenant": "default", "outcome": "tenant_queue_full"}
     assert value(text, "fairlane_requests_total", **refused) == 1

@@ -10,6 +10,7 @@ import grpc
 import pytest
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
 
+from scheduler.telemetry import tracing
 from scheduler.triton.fake import FakeTriton
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
@@ -20,8 +21,13 @@ SAMPLED = f"00-{TRACE}-{PARENT}-01"
 class Receiver(trace_service_pb2_grpc.TraceServiceServicer):
     def __init__(self) -> None:
         self.spans: list[Any] = []
+        self.asked = 0
+        self.hangs = False
 
     async def Export(self, request: Any, context: Any) -> Any:  # noqa: N802
+        self.asked += 1
+        if self.hangs:
+            await asyncio.Event().wait()
         for resource in request.resource_spans:
             for scope in resource.scope_spans:
                 self.spans.extend(scope.spans)
@@ -104,6 +110,45 @@ async def test_every_rider_links_to_the_batch_that_it_shared(
     assert {batch: riders.count(batch) for batch in batches} == batches
 
 
+@pytest.mark.parametrize("settings", [{}, {"sample": 1}])
+async def test_of_what_callers_send_along_the_traces_id_alone_reaches_the_backend(
+    serve: Any, request_of: Any, receiver: Any, upstream: Any, eventually: Any, settings: Any
+) -> None:
+    spans, address = receiver
+    telemetry = {"tracing": settings | {"otlp": address} if settings else {}}
+    served = await serve(telemetry=telemetry, models={"identity": {"batch_invariant": True}})
+    served.triton.hold()
+    names = ("ada", "bob", "cyd", "dee", "eve", "fay")
+    calls = [
+        asyncio.ensure_future(
+            served.infer(
+                request_of([[n]], id=f"id-{name}"),
+                metadata=(
+                    ("traceparent", SAMPLED),
+                    ("tracestate", f"vendor=state-{name}"),
+                    ("baggage", f"user=baggage-{name}"),
+                    ("cookie", f"cookie-{name}"),
+                    ("x-tenant-id", f"tenant-{name}"),
+                    ("x-request-id", f"asked-{name}"),
+                ),
+            )
+        )
+        for n, name in enumerate(names)
+    ]
+    await served.triton.until(lambda triton: len(triton.in_flight) == 2)
+    await eventually(lambda: served.app.snapshot().queued + served.app.snapshot().in_flight == len(names))
+    served.triton.release()
+    await asyncio.gather(*calls)
+    assert await served.app.stop()
+    assert len(upstream) < len(names)  # some shared a batch
+    for told in upstream:
+        assert told.keys() == {"user-agent", "traceparent"} if settings else {"user-agent"}
+        assert not any(name in value for name in names for value in told.values())
+    states = [span.trace_state for span in spans.named("fairlane.request")]
+    assert sorted(states) == ([f"vendor=state-{name}" for name in names] if settings else [])
+    assert "baggage" not in str(spans.spans)
+
+
 async def test_trace_that_its_sender_does_not_sample_is_not_written(
     serve: Any, request_of: Any, receiver: Any, upstream: Any
 ) -> None:
@@ -123,6 +168,21 @@ async def test_refused_request_is_an_error_with_its_outcome(serve: Any, request_
     await served.app.stop()
     (request,) = spans.named("fairlane.request")
     assert (request.status.code, request.status.message) == (2, "too_large")
+
+
+async def test_collector_that_hangs_is_waited_for_once_at_the_end(
+    told: Any, receiver: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    collector, address = receiver
+    collector.hangs = True
+    monkeypatch.setattr(tracing, "EXPORT_TIMEOUT_S", 1)
+    tracer = tracing.OtlpTracer(address, 1.0, lambda: 0.0)
+    for number in range(1000):  # of three spans each: more than the exporter keeps, four batches
+        told.refuse(0.0, told.arrive(0.0, request_id=str(number)))
+        tracer.received(told.journey(str(number)), ())
+        tracer.ended(told.journey(str(number)))
+    await asyncio.to_thread(tracer.close)
+    assert 1 <= collector.asked <= 3  # one that was under way, one at the end, and one cut short
 
 
 def test_service_without_tracing_imports_nothing_of_it() -> None:

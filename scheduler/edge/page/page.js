@@ -2,7 +2,7 @@
 // The live page: listens to /events, and draws what comes once a second. Everything that comes from outside is set as
 // text, never as markup. Rows are kept and updated in place, so that a reader's focus and selection stay.
 
-const SCHEMA = 1;
+const SCHEMA = 2;
 const HISTORY = 300; // points of the plots, one a second
 const STALE_MS = 5000;
 const LANE_COLOURS = 5;
@@ -192,8 +192,8 @@ function makeLane() {
   latencyLabels.ariaHidden = queueLabels.ariaHidden = "true";
   const fill = element("div", "fill");
   const flow = element("div", "flow");
-  const output = element("output");
-  output.ariaLive = "off"; // it changes every second
+  const [output, leaving] = [element("output"), element("output", "leaving")];
+  output.ariaLive = leaving.ariaLive = "off"; // they change every second
   const track = element("div", "track", flow, fill);
   track.ariaHidden = "true";
   item.append(
@@ -202,14 +202,14 @@ function makeLane() {
       element("div", "plotted", latency, latencyLabels)),
     element("figure", "", element("figcaption", "", element("span", "", "waiting, and refused in red")),
       element("div", "plotted", queue, queueLabels)),
-    element("div", "road", output, track),
+    element("div", "road", output, track, leaving),
   );
-  item.parts = { heading, about, values, latency, queue, latencyLabels, queueLabels, fill, flow, output };
+  item.parts = { heading, about, values, latency, queue, latencyLabels, queueLabels, fill, flow, output, leaving };
   return item;
 }
 
 function updateLane(item, about, place) {
-  const { heading, values, fill, flow, output } = item.parts;
+  const { heading, values, fill, flow, output, leaving } = item.parts;
   item.style.setProperty("--colour", `var(--lane-${place % LANE_COLOURS})`);
   setText(heading, about.name);
   setText(item.parts.about, `weight ${number(about.weight, 2)}` +
@@ -227,7 +227,8 @@ function updateLane(item, about, place) {
   // A quicker pace for more answers a second, in steps, so that the animation does not start anew every second.
   const pace = 2 ** -Math.round(Math.log2(Math.max(1, about.completed_per_s)) / 2) * 8;
   flow.style.setProperty("--pace", `${Math.max(0.25, pace)}s`);
-  setText(output, `${number(about.queued)} of ${number(about.max_queued)} waiting`);
+  setText(output, `${number(about.queued)} of ${number(about.max_queued)} waiting, ${bytes(about.queue_bytes)}`);
+  setText(leaving, `${number(about.in_flight)} in flight`);
   drawLatency(item.parts, about.name, about);
   drawQueue(item.parts, about.name);
 }
@@ -304,7 +305,7 @@ function updateBackend(item, backend) {
     .map(([model, breaker]) => `, breaker of ${model} ${breaker.state.replace("_", " ")}: ${breaker.why}`).join("");
   mark.dataset.level = !backend.ready ? "bad" : broken ? "note" : "good";
   setText(mark, MARKS[mark.dataset.level]);
-  setText(about, `${backend.ready ? "ready" : "not ready"}, ${number(batches)} batches, ${duration(backend.work_s)} of work${broken}`);
+  setText(about, `${backend.ready ? "ready" : "not ready"}, ${number(batches)} ${batches === 1 ? "batch" : "batches"}, ${duration(backend.work_s)} of work${broken}`);
   limit.hidden = backend.models < 2; // with one model there is nothing to be limited beside
   if (!limit.hidden) updateLimit(item.parts, backend);
 }
@@ -312,9 +313,9 @@ function updateBackend(item, backend) {
 /** What the adaptive limit is, what it did in the last minutes, and why it moved last. */
 function updateLimit({ told, picture }, backend) {
   const { limit, lesser, ratio, why, moved_ago_s: ago } = backend.concurrency;
-  setText(told, `${number(lesser)} lesser batches; beside a more important model at most ${number(Math.floor(limit))}` +
+  setText(told, `${number(lesser)} lesser ${lesser === 1 ? "batch" : "batches"}; beside a more important model at most ${number(Math.floor(limit))}` +
     (ago == null ? `: ${why}` : `, moved at ${clock(view.state.at - ago)}: ${why}`) +
-    (ratio > 1.005 ? ` (${number(ratio, 2)} times as long as alone)` : ""));
+    (ratio > 1.005 ? ` (now ${number(ratio, 2)} times as long as alone)` : ""));
   const values = view.history.map((point) => (point.limits || {})[backend.name]);
   const known = values.filter((value) => value != null);
   const highest = Math.max(2, ...known);

@@ -22,7 +22,8 @@ def test_a_model_is_the_sum_of_its_lanes_and_of_the_steps_behind_others():
     assert not sequences.join(second, now=0.0)
     bound.estimator.learn(None, 1, 3.0)
     plain.estimator.learn(None, 1, 2.0)
-    assert model_snapshots([plain, bound, other], sequences, NAMES) == (
-        ModelSnapshot("m", {"interactive": 3}, 1, 0.0, 2.0, {"gpu0": 1}),
-        ModelSnapshot("other", {"interactive": 0}, 0, 0.0, 0.005, {}),
+    held = [make_ticket(model="other"), make_ticket(model="other")]
+    assert model_snapshots([plain, bound, other], sequences, held, NAMES) == (
+        ModelSnapshot("m", {"interactive": 3}, {"interactive": 0}, 1, 0.0, 2.0, {"gpu0": 1}),
+        ModelSnapshot("other", {"interactive": 0}, {"interactive": 2}, 0, 0.0, 0.005, {}),
     )

@@ -29,9 +29,13 @@ def test_a_snapshot_tells_all_of_the_state():
         queued=2,
         queue_bytes=5,
         in_flight=1,
-        classes=(ClassSnapshot("interactive", 1, 1), ClassSnapshot("background", 1, 1)),
+        classes=(ClassSnapshot("interactive", 1, 0, 1), ClassSnapshot("background", 1, 5, 1)),
         tenants=(TenantSnapshot("a", 1, 1, 5, 1), TenantSnapshot("b", 1, 0, 0, 0)),
-        models=(ModelSnapshot("m", {"interactive": 1, "background": 1}, 0, 0.0, 0.5, {}),),
+        models=(
+            ModelSnapshot(
+                "m", {"interactive": 1, "background": 1}, {"interactive": 0, "background": 1}, 0, 0.0, 0.5, {}
+            ),
+        ),
         backends=(BackendSnapshot("gpu0", True, {"m": 1}, 0.005, {}, limit),),
         ended={outcome.name: int(outcome is Outcome.COMPLETED) for outcome in Outcome},
     )
