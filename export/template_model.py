@@ -64,7 +64,7 @@ def calibration() -> Iterator[Feed]:
 def evaluate(predict: Predict) -> Scores:
     """Scores on rows that calibration does not use; higher is better. Here: whether it agrees with PyTorch, row by row.
 
-    One number for each row gives their mean as the score, with a confidence interval; a single number is taken as it is.
+    The mean of one number for each row is the score, with a confidence interval; a single number is taken as it is.
     """
     feed = rows(500, seed=3)
     with torch.inference_mode():
