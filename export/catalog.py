@@ -76,6 +76,19 @@ def load_definition(name: str) -> Definition:
     return _definition_of(_run_file(path), str(path))
 
 
+def blame(error: Exception, typed: Sequence[str]) -> DefinitionFileError | None:
+    """The error as one of a definition's file, where it came from code in one; None where it did not.
+
+    Args:
+        error: what a definition's function raised, or what was raised by something that it called.
+        typed: the names and paths of a command.
+    """
+    for path in (Path(one) for one in typed if one.endswith(".py")):
+        if line := _line(error, path):
+            return DefinitionFileError(f"{path}{line}: {type(error).__name__}: {error}")
+    return None
+
+
 def _definition_of(module: ModuleType, where: str) -> Definition:
     definition = getattr(module, "DEFINITION", None)
     if not isinstance(definition, Definition):

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from export.card import ModelCard, read_card
-from export.catalog import chosen, is_path, load_definition
+from export.catalog import blame, chosen, is_path, load_definition
 from export.config import TARGETS, Target
 from export.errors import ExportError
 from export.repository import DEFAULT_BUILD, DEFAULT_REPOSITORY, FP32_FILE, Repository, built_folder, is_built
@@ -67,8 +67,13 @@ def export(names: tuple[str, ...], missing: bool, as_json: bool, **options: Any)
         todo = [name for name in names if is_path(name)]
         todo += chosen([name for name in names if not is_path(name)]) if len(todo) < len(names) or not names else ()
         rows = [run.one(name, missing, console) for name in todo]
-    except (ExportError, OSError) as error:
+    except ExportError as error:
         raise click.ClickException(str(error)) from error
+    except Exception as error:
+        told = blame(error, names) or (error if isinstance(error, OSError) else None)
+        if told is None:
+            raise
+        raise click.ClickException(str(told)) from error
     if as_json:
         click.echo(json.dumps(rows, indent=2))
     elif any(row["exported"] for row in rows):

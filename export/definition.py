@@ -25,6 +25,8 @@ FloatArray = npt.NDArray[np.float32]
 Feed = Mapping[str, Array]
 # A loaded model, FP32 or INT8: a feed in, all outputs by name out.
 Predict = Callable[[Feed], Mapping[str, Array]]
+# Scores by name: a figure, or what each sample came to [samples], whose mean is the score and has an interval.
+Scores = Mapping[str, float | npt.ArrayLike]
 
 BATCH: Final = "batch"
 # Triton's names of the datatypes that a numpy array can hold, without TYPE_.
@@ -132,6 +134,11 @@ class Serving:
                 raise DefinitionError(f"serving.{name}: expected 1 or more, got {getattr(self, name)}")
 
 
+def _no_scores(predict: Predict) -> Scores:
+    del predict
+    return {}
+
+
 def _no_assets(folder: Path) -> None:
     del folder
 
@@ -156,7 +163,8 @@ class Definition:
         serving: how Triton serves it.
         assets: writes files that callers need, such as a tokenizer, into the version's folder.
         calibration: inputs from which INT8 takes the ranges of activations; not those that `evaluate` uses.
-        evaluate: the scores of a loaded model on its task, by name; higher is better.
+        evaluate: the scores of a loaded model on its task, by name; higher is better. A score is a figure, or an array
+            of what each sample came to: of that the mean is the score, and it has a confidence interval.
         gates: what INT8 must still reach; else FP32 stays.
         recipe: how to quantize, as the fields of a recipe of `quantize.recipe`: {"method": "static", "calibrate":
             "entropy"}. None: by what the graph is made of.
@@ -174,7 +182,7 @@ class Definition:
     serving: Serving = Serving()
     assets: Callable[[Path], None] = _no_assets
     calibration: Callable[[], Iterable[Feed]] | None = None
-    evaluate: Callable[[Predict], Mapping[str, float]] | None = None
+    evaluate: Callable[[Predict], Scores] | None = None
     gates: tuple[Gate, ...] = ()
     recipe: Mapping[str, Any] | None = None
 
@@ -194,6 +202,26 @@ class Definition:
         unknown = (self.serving.warm_up or {}).keys() - self.axes()
         if unknown:
             raise DefinitionError(f"serving.warm_up: {sorted(unknown)} are no axes; expected some of {self.axes()}")
+
+    def evaluated(self, predict: Predict) -> dict[str, float | FloatArray]:
+        """What `evaluate` says of a loaded model: figures as they are, what samples came to as FP32 [samples].
+
+        Raises:
+            DefinitionError: a score is neither. Names the model and the score.
+        """
+        return {name: self._score(name, value) for name, value in (self.evaluate or _no_scores)(predict).items()}
+
+    def _score(self, name: str, value: float | npt.ArrayLike) -> float | FloatArray:
+        try:
+            values = np.asarray(value, dtype=np.float32)
+        except (TypeError, ValueError):
+            values = np.array([])
+        if values.ndim > 1 or not values.size or not np.isfinite(values).all():
+            got = repr(value) if np.ndim(values) != 1 or not values.size else f"{values.size} values, not all finite"
+            raise DefinitionError(
+                f"{self.name}: evaluate: {name!r}: expected a number, or one for each sample; got {got:.80}"
+            )
+        return values if values.ndim else float(values)
 
     @property
     def batched(self) -> bool:

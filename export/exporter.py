@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
 import onnx
 import torch
 from torch.export import Dim
@@ -150,7 +151,9 @@ def _provenance(source: Source, tools: Mapping[str, str]) -> dict[str, str]:
 
 
 def _scores(definition: Definition, path: Path) -> dict[str, float]:
-    return dict(definition.evaluate(open_session(path).predict)) if definition.evaluate else {}
+    if definition.evaluate is None:
+        return {}
+    return {name: float(np.mean(score)) for name, score in definition.evaluated(open_session(path).predict).items()}
 
 
 @contextlib.contextmanager

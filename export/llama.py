@@ -105,8 +105,8 @@ class Block(nn.Module):
         query = rotate(_heads(normed @ self.attn_q, shape.heads), rotation)
         key = torch.cat((past[0], rotate(_heads(normed @ self.attn_k, shape.kv_heads), rotation)), dim=2)
         value = torch.cat((past[1], _heads(normed @ self.attn_v, shape.kv_heads)), dim=2)
-        # Each key and value head serves a group of query heads; they are not copied, the group lies in the rows.
-        grouped = torch.stack(query.chunk(shape.kv_heads, dim=1), dim=1) * shape.head_size**-0.5
+        # Each key and value head serves a group of query heads; they are not copied, the group has an axis of its own.
+        grouped = torch.unflatten(query, 1, (shape.kv_heads, -1)) * shape.head_size**-0.5
         scores = grouped @ key.unsqueeze(2).transpose(-1, -2) + mask
         seen = (torch.softmax(scores, dim=-1) @ value.unsqueeze(2)).flatten(1, 2)
         hidden = hidden + seen.transpose(1, 2).flatten(2) @ self.attn_output
@@ -167,8 +167,11 @@ class Llama(nn.Module):
 
 
 def rms_norm(hidden: torch.Tensor, weight: torch.Tensor, epsilon: float) -> torch.Tensor:
-    """Zhang and Sennrich, "Root Mean Square Layer Normalization" (2019)."""
-    return hidden * torch.rsqrt(hidden.pow(2).mean(dim=-1, keepdim=True) + epsilon) * weight
+    """Zhang and Sennrich, "Root Mean Square Layer Normalization" (2019).
+
+    Divided by the root, and not multiplied by what rsqrt gives: ONNX Runtime fuses that to one kernel when it loads it.
+    """
+    return hidden / torch.sqrt(hidden.pow(2).mean(dim=-1, keepdim=True) + epsilon) * weight
 
 
 def rotate(heads: torch.Tensor, rotation: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:

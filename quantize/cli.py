@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from export.card import CardError, ModelCard, read_card
-from export.catalog import chosen, is_path, load_definition
+from export.catalog import blame, chosen, is_path, load_definition
 from export.errors import ExportError
 from export.repository import DEFAULT_BUILD, DEFAULT_REPOSITORY, FP32_FILE, Repository, built_folder, is_built
 from export.server import bring_into_service
@@ -76,6 +76,11 @@ def quantize(names: tuple[str, ...], missing: bool, as_json: bool, **options: An
         served = {name: run.repository.card(name) for name in models}
     except ExportError as error:
         raise click.ClickException(str(error)) from error
+    except Exception as error:
+        told = blame(error, names)
+        if told is None:
+            raise
+        raise click.ClickException(str(told)) from error
     _print(cards, served, todo, as_json)
     refused = [card for card in served.values() if card and card.quantization and not card.quantization.passed]
     for card in refused:

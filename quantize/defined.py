@@ -1,8 +1,8 @@
 """The task of a model that has a definition and no file in `quantize/models`: what the definition says, as a task.
 
-`evaluate` gives means, not what each sample came to, so its scores have no confidence interval. Beside them stands the
-cosine of the first output to FP32's on the definition's samples, which has one. There is one set to judge on: a search
-chooses on what the gate judges on, and its best is a little flattered.
+Where `evaluate` gives what each sample came to, its score has a confidence interval; where it gives a figure, none.
+Beside them stands the cosine of the first output to FP32's on the definition's samples, which has one. There is one set
+to judge on: a search chooses on what the gate judges on, and its best is a little flattered.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -22,7 +22,7 @@ from quantize.gate import AtLeast, Limit, MayFall
 from quantize.invariance import cosine
 from quantize.quantizer import named_graph
 from quantize.recipe import PerToken, Recipe, Static
-from quantize.task import Company, NoTaskError, Outcomes, Peer, Runner, Split
+from quantize.task import Company, Figures, NoTaskError, Outcomes, Peer, Runner, Split
 
 RECIPE: Final[TypeAdapter[Recipe]] = TypeAdapter(Recipe)
 # Where the definition has no gates of its own.
@@ -99,15 +99,14 @@ class DefinedTask:
         del built, split
         return {"cosine": cosine(answers, fp32)}
 
-    def figures(self, model: Runner) -> Mapping[str, float]:
+    def figures(self, model: Runner) -> Figures:
         """What `evaluate` says.
 
         Raises:
-            DefinitionError: a gate is about a score that `evaluate` does not give.
+            DefinitionError: `evaluate` gives what is no score, or a gate is about a score that it does not give.
         """
         assert isinstance(model, Session), "a definition has no peers"
-        evaluate = self._definition.evaluate
-        found = {name: float(score) for name, score in evaluate(model.predict).items()} if evaluate else {}
+        found = self._definition.evaluated(model.predict)
         for limit in self.limits:
             if limit.score not in (*found, COSINE.score):
                 raise DefinitionError(

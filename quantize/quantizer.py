@@ -21,6 +21,7 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from export.definition import Feed
 from export.graph import GraphError, read_graph, write_graph
+from quantize.fuse import fuse
 from quantize.grid import INT8_ACCURACY, on_grid, quantize_on_grid
 from quantize.layers import layers, quantized
 from quantize.observe import observe
@@ -67,8 +68,9 @@ def quantize_graph(recipe: Recipe, calibration: Calibration, fp32: Path, int8: P
         GraphError: `fp32` is not a readable graph, or the result is not a valid one. Names the file.
         UnknownLayerError: the recipe leaves out a layer that is not there.
         CalibrationError: the calibration inputs give no ranges.
+        FusionError: the recipe fuses, and there is nothing to fuse.
     """
-    model = named_graph(fp32)
+    model = prepared_graph(recipe, fp32)
     names = quantized(recipe, model.graph)
     if not names:
         # ONNX Runtime's quantizers take an empty list for all nodes.
@@ -83,6 +85,17 @@ def quantize_graph(recipe: Recipe, calibration: Calibration, fp32: Path, int8: P
     else:
         model = _weight_only(recipe, model, names)
     write_graph(model, int8)
+
+
+def prepared_graph(recipe: Recipe, path: Path) -> onnx.ModelProto:
+    """The graph whose layers a recipe is about: as it is on disk, or fused.
+
+    Raises:
+        GraphError: as `named_graph`.
+        FusionError: the recipe fuses, and there is nothing to fuse.
+    """
+    model = named_graph(path)
+    return fuse(model) if isinstance(recipe, WeightOnly) and recipe.fuse else model
 
 
 def named_graph(path: Path) -> onnx.ModelProto:

@@ -65,19 +65,25 @@ class WeightOnly(_Recipe):
     """FP32 activations, weights of `bits` bits with a scale for each `block` of them (MatMulNBits).
 
     `keep_grid`: a matrix whose weights were quantized to 4 bits before, in blocks with a least value each, stays on
-    that grid, in 4 bits; see `quantize.grid`.
+    that grid, in 4 bits; see `quantize.grid`. `fuse`: a decoder's layers become ONNX Runtime's own kernels first, and
+    `exclude` names layers of that graph; see `quantize.fuse`.
     """
 
     method: Literal["weight_only"] = "weight_only"
     bits: Literal[4, 8] = 8
     block: Literal[16, 32, 64, 128] = 32
     keep_grid: bool = False
+    fuse: bool = False
 
     @property
     def summary(self) -> str:
         """The recipe in one line."""
         grid = ", 4 bits where they are on such a grid" if self.keep_grid else ""
-        return f"weights only, {self.bits} bits, blocks of {self.block}{grid}; MatMul, and s8 tables{self._left_out()}"
+        fused = "fused layers, " if self.fuse else ""
+        return (
+            f"{fused}weights only, {self.bits} bits, blocks of {self.block}{grid}; "
+            f"MatMul, and s8 tables{self._left_out()}"
+        )
 
 
 class PerToken(_Recipe):

@@ -10,12 +10,18 @@ import numpy as np
 
 from export.definition import FloatArray
 from quantize.interval import Interval, interval
-from quantize.task import Outcomes
+from quantize.task import Figures, Outcomes
 
 LOG_LIKELIHOOD: Final = "log_likelihood"
 PERPLEXITY: Final = "perplexity"
 # Kullback-Leibler divergence from FP32's distribution, in nats. Of all other outcomes higher is better.
 KL: Final = "kl"
+
+
+def told_apart(figures: Figures) -> tuple[dict[str, float], dict[str, FloatArray]]:
+    """Scores that are single figures, and the outcomes of samples among them."""
+    single = {name: float(value) for name, value in figures.items() if not np.ndim(value)}
+    return single, {name: np.asarray(value) for name, value in figures.items() if np.ndim(value)}
 
 
 def scores(outcomes: Outcomes) -> dict[str, float]:

@@ -22,7 +22,7 @@ from quantize.interval import Interval
 from quantize.invariance import BATCH_COSINE, BATCH_LIMIT, batch_cosine_min
 from quantize.latency import medians_ms
 from quantize.quantizer import quantize_graph
-from quantize.score import intervals, scores
+from quantize.score import intervals, scores, told_apart
 from quantize.task import Runner, Task
 
 FP32: Final = "FP32"
@@ -108,13 +108,14 @@ def _trials(
         answers = task.answers(runner, built, "choose")
         # FP32 is the first. Only its answers are kept: a language model's are gigabytes.
         reference = answers if reference is None else reference
-        outcomes = task.outcomes(answers, reference, built, "choose")
+        figures, samples = told_apart(task.figures(runner))
+        outcomes = {**task.outcomes(answers, reference, built, "choose"), **samples}
         measure = Measure(
             size_bytes=sizes[name],
             latency_ms=latency[name],
             scores={
                 **scores(outcomes),
-                **task.figures(runner),
+                **figures,
                 BATCH_COSINE: batch_cosine_min(runner, task.companies(built)),
             },
             intervals=intervals(outcomes),

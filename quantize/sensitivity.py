@@ -11,7 +11,7 @@ from export.repository import FP32_FILE
 from export.session import open_session
 from quantize.invariance import cosine
 from quantize.layers import Layer, layers, quantized
-from quantize.quantizer import named_graph, quantize_graph
+from quantize.quantizer import prepared_graph, quantize_graph
 from quantize.recipe import Recipe
 from quantize.task import Task
 
@@ -36,7 +36,7 @@ class Sensitivity(BaseModel):
 
 def quantized_layers(recipe: Recipe, built: Path) -> tuple[Layer, ...]:
     """The layers of an export that a recipe quantizes."""
-    graph = named_graph(built / FP32_FILE).graph
+    graph = prepared_graph(recipe, built / FP32_FILE).graph
     names = quantized(recipe, graph)
     return tuple(layer for layer in layers(graph) if layer.name in names)
 
@@ -52,7 +52,7 @@ def sensitivities(task: Task, recipe: Recipe, built: Path, step: Step) -> tuple[
     """
     reference = task.answers(open_session(built / FP32_FILE, threads=1), built, "choose")
     feeds = list(task.calibration(built))[::CALIBRATION_STRIDE]
-    every = [layer.name for layer in layers(named_graph(built / FP32_FILE).graph)]
+    every = [layer.name for layer in layers(prepared_graph(recipe, built / FP32_FILE).graph)]
     found = []
     for layer in quantized_layers(recipe, built):
         step(layer.name)

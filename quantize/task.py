@@ -17,6 +17,8 @@ from quantize.recipe import Recipe
 Split = Literal["choose", "judge"]
 # What each sample came to, by score: a score is the mean over samples. Higher is better.
 Outcomes = Mapping[str, FloatArray]
+# Scores that need a model itself: figures, or what samples came to.
+Figures = Mapping[str, float | FloatArray]
 # The feeds of rows alone, and one feed with all of them, in the same order.
 Company = tuple[Sequence[Feed], Feed]
 
@@ -71,8 +73,8 @@ class Task(Protocol):
     def outcomes(self, answers: FloatArray, fp32: FloatArray, built: Path, split: Split) -> Outcomes:
         """What a model's answers are worth; `fp32` are those of the FP32 export on the same samples."""
 
-    def figures(self, model: Runner) -> Mapping[str, float]:
-        """Further scores, which come as one figure each and so without an interval. Mostly none."""
+    def figures(self, model: Runner) -> Figures:
+        """Further scores: one figure each, and so without an interval, or what samples came to. Mostly none."""
 
     def companies(self, built: Path) -> Iterable[Company]:
         """Rows that must get the same answer alone and together, of varied lengths."""

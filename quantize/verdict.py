@@ -12,7 +12,7 @@ from quantize.invariance import BATCH_COSINE, BATCH_LIMIT, batch_cosine_min
 from quantize.latency import medians_ms
 from quantize.quantizer import quantize_graph
 from quantize.recipe import Recipe
-from quantize.score import intervals, losses, scores
+from quantize.score import intervals, losses, scores, told_apart
 from quantize.task import Outcomes, Task
 
 Step = Callable[[str], None]
@@ -73,8 +73,10 @@ def judged(task: Task, recipe: Recipe, built: Path, int8: Path, step: Step) -> Q
     sessions = open_session(paths[0], threads=1), open_session(paths[1], threads=1)
     step("comparing accuracy")
     answers = [task.answers(session, built, "judge") for session in sessions]
-    outcomes = [task.outcomes(one, answers[0], built, "judge") for one in answers]
-    figures = [task.figures(session) for session in sessions]
+    figures, samples = zip(*(told_apart(task.figures(session)) for session in sessions), strict=True)
+    outcomes = [
+        {**task.outcomes(one, answers[0], built, "judge"), **more} for one, more in zip(answers, samples, strict=True)
+    ]
     step("measuring latency")
     latency = {shape: medians_ms(sessions, feed) for shape, feed in task.latency_feeds(built).items()}
     step("comparing rows alone and in company")

@@ -163,5 +163,18 @@ def test_new_writes_a_definition_that_works_as_it_is(tmp_path: Path) -> None:
     assert (again.returncode, again.stderr) == (1, "Error: mymodel.py is there already; it stays as it is\n")
 
 
+@pytest.mark.parametrize("error", ["OSError('no weights here')", "ValueError('no weights here')"])
+def test_exception_in_a_definitions_function_names_file_line_and_reason(tmp_path: Path, error: str) -> None:
+    assert in_folder(tmp_path, "new", "mymodel").returncode == 0
+    file = tmp_path / "mymodel.py"
+    text = file.read_text().replace("torch.manual_seed(0)", f"raise {error}")
+    file.write_text(text)
+    line = text[: text.index("raise ")].count("\n") + 1
+    done = in_folder(tmp_path, "./mymodel.py")
+    kind = error.partition("(")[0]
+    assert (done.returncode, done.stderr) == (1, f"Error: mymodel.py, line {line}: {kind}: no weights here\n")
+    assert not (tmp_path / "model_repository").exists()
+
+
 def test_new_without_a_name_says_what_it_expects(run: Run) -> None:
     assert "new: expected one NAME of letters, digits, '_', '-' and '.'; got none" in run("new").stderr

@@ -1,5 +1,6 @@
 """A definition as a task: what it says is what is calibrated on, judged and published."""
 
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -82,8 +83,13 @@ def quantize_file(build: Path, tmp_path: Path) -> Any:
     """Run `fairlane quantize FILE.py` on the tiny model, whose definition has this gate."""
     file = tmp_path / "mine.py"
 
-    def invoke(may_fall: float, *args: str) -> Result:
-        file.write_text(FILE.replace("BOUND", str(may_fall)))
+    def invoke(may_fall: float, *args: str, by_sample: bool = False, raising: bool = False) -> Result:
+        text = FILE.replace("BOUND", str(may_fall))
+        if by_sample:
+            text = text.replace('float(np.abs(predict({"x": x})["y"]).max())', 'predict({"x": x})["y"].max(axis=1)')
+        if raising:
+            text = text.replace('["y"]', '["z"]')
+        file.write_text(text)
         places = ["--build-dir", str(build), "--model-repository", str(tmp_path / "repository")]
         return CliRunner().invoke(command, [*places, *args, str(file)])
 
@@ -98,7 +104,7 @@ def test_file_is_quantized_by_its_recipe_and_judged_by_its_gates(quantize_file: 
     assert card.quantization is not None
     assert card.quantization.recipe.endswith("minmax; MatMul")
     assert set(card.quantization.int8.scores) == {"cosine", "size", "batch_cosine_min"}
-    # A mean has no interval; what each sample came to has one.
+    # A figure has no interval; what each sample came to has one.
     assert set(card.quantization.int8.intervals) == {"cosine"}
     assert card.batch_invariant
 
@@ -108,6 +114,39 @@ def test_gate_of_a_file_that_refuses_keeps_fp32_and_says_by_how_much(quantize_fi
     assert result.exit_code == 1
     assert "size: fell by" in result.stderr
     assert Repository(tmp_path / "repository").serves("digits")
+
+
+def test_score_of_every_sample_is_a_mean_with_an_interval_and_what_was_lost_has_one(
+    quantize_file: Any, tmp_path: Path
+) -> None:
+    result = quantize_file(0.05, by_sample=True)
+    assert result.exit_code == 0, repr(result.exception) + result.output
+    card = Repository(tmp_path / "repository").card("digits")
+    assert card is not None
+    assert card.quantization is not None
+    for measure in (card.quantization.fp32, card.quantization.int8):
+        low, high = measure.intervals["size"]
+        assert low <= measure.scores["size"] <= high
+        assert low < high
+    assert set(card.quantization.falls) == {"cosine", "size"}
+    assert f"{card.quantization.fp32.scores['size']:.4f} [" in " ".join(result.stdout.split())
+
+
+@pytest.mark.parametrize(
+    ("score", "got"), [("good", "'good'"), ([], "[]"), ([1.0, float("nan")], "2 values, not all finite"), (None, "nan")]
+)
+def test_score_that_is_none_is_an_error_that_names_it(tmp_path: Path, score: Any, got: str) -> None:
+    said = definition(evaluate=lambda predict: {"recall": score})
+    with pytest.raises(DefinitionError, match=re.escape("digits: evaluate: 'recall': expected a number")) as raised:
+        said.evaluated(lambda feed: feed)
+    assert got in str(raised.value) or score is None
+
+
+def test_exception_in_a_definitions_function_names_file_line_and_reason(quantize_file: Any) -> None:
+    result = quantize_file(0.05, raising=True)
+    assert result.exit_code == 1
+    assert "mine.py, line 12: KeyError: 'z'" in " ".join(result.stderr.split())
+    assert "Traceback" not in result.stderr
 
 
 def test_search_of_a_file_tries_its_recipe_and_the_usual_ones(quantize_file: Any) -> None:
