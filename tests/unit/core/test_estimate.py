@@ -213,3 +213,16 @@ def test_what_was_clipped_counts_as_clipped_for_all():
     assert all_of_them.line("k").row_s < 0.02
     all_of_them.add(None, 1, 0.01)
     assert len(all_of_them) == 1
+
+
+def test_a_part_of_the_full_rate_takes_the_smallest_batch_that_reaches_it():
+    line = LatencyLine()
+    for rows in (1, 8) * 10:
+        line.learn(rows, 0.060 + 0.001 * rows)
+    # Eight rows in 68 ms; three in 63 ms are less than half as fast, and four in 64 ms are more.
+    assert line.rows_for_rate(0.5, 8) == 4
+    assert line.rows_for_rate(1.0, 8) == 8
+
+
+def test_where_a_batch_has_no_constant_one_row_is_as_good_as_many():
+    assert LatencyLine().rows_for_rate(0.5, 8) == 1
