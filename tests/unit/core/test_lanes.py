@@ -20,6 +20,8 @@ def test_waking_a_model_wakes_the_lanes_of_its_sequences_too_and_no_others():
     lanes.of("n", "gpu0")
     lanes.wake("m")
     assert list(lanes.runnable) == ["m", bound.name]
+    lanes.wake("without sequences")
+    assert list(lanes.runnable) == ["m", bound.name, "without sequences"]
 
 
 def test_what_yields_is_looked_at_when_a_batch_has_ended():

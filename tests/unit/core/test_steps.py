@@ -246,3 +246,55 @@ class TestSlots:
             ("invented3", Outcome.TOO_MANY_SEQUENCES)
         ]
         assert "tenant '(others)' has 2 open" in refused[0].detail
+
+
+class TestLeaving:
+    """A step that leaves its queue, or whose backend goes, leaves nothing behind and takes only its own along."""
+
+    step = staticmethod(TestSequences.step)
+    ends = staticmethod(TestSequences.ends)
+
+    def test_a_current_step_that_is_cancelled_in_its_queue_is_not_counted_there_any_more(self):
+        core = ready_core(default=tenant_settings(max_in_flight=1))
+        self.step(core, sequence="1", start=True)
+        pull(core)
+        waiting = self.step(core, sequence="2", start=True)
+        core.cancel(waiting.ticket_id, now=1.0)
+        assert (core.snapshot().queued, core.snapshot().models[0].queued["interactive"]) == (0, 0)
+
+    def test_every_sequence_of_a_backend_that_goes_is_lost(self):
+        core = ready_core(backend_state("a"), backend_state("b"), default=tenant_settings(max_in_flight=4))
+        for sequence in "1234":
+            self.step(core, sequence=sequence, start=True)
+        pull(core)
+        behind = [self.step(core, sequence=sequence) for sequence in "1234"]
+        core.set_backend(backend_state("a", models=("n",)), now=2.0)
+        assert self.ends(core) == [(behind[0], Outcome.SEQUENCE_LOST), (behind[2], Outcome.SEQUENCE_LOST)]
+
+    def test_a_backend_that_changes_otherwise_keeps_its_sequences(self):
+        core = ready_core()
+        self.step(core, start=True)
+        pull(core)
+        self.step(core)
+        core.set_backend(backend_state(instances=3), now=2.0)
+        assert pull(core) == []
+
+    def test_a_sequence_that_was_lost_begins_anew_where_starts_wait(self):
+        core = ready_core(backend_state("a"), backend_state("b"))
+        self.step(core, start=True)
+        (batch,) = dispatched(core)
+        again = self.step(core, start=True)
+        core.set_backend(backend_state("a", ready=False), now=2.0)
+        core.complete(batch.batch_id, Verdict.LOST, now=3.0)
+        assert [(event.backend, event.tickets) for event in pull(core) if isinstance(event, Dispatch)] == [
+            ("b", (again,))
+        ]
+        assert core.snapshot().models[-1].sequences == {"b": 1}
+
+    def test_a_start_that_cannot_end_in_time_behind_other_starts_is_refused(self):
+        core = ready_core(classes=UNHURRIED)
+        for number in range(20):
+            self.step(core, sequence=str(number), start=True, now=float(number))
+            core.complete(dispatched(core)[0].batch_id, Verdict.SUCCEEDED, now=number + 0.1)
+        late = self.step(core, sequence="late", start=True, now=50.0, deadline=50.05)
+        assert self.ends(core) == [(late, Outcome.DEADLINE_INFEASIBLE)]
