@@ -33,6 +33,9 @@ SOAK_S = float(os.environ.get("FAIRLANE_SOAK_S", str(SHORT_S)))
 KILL_EVERY_S = max(20.0, SOAK_S / 20)
 SAMPLE_S = 1.0
 WORKERS = 24
+# Every fourth second nobody pauses: requests wait, and are cancelled while they do. In between queues run empty.
+RUSH_EVERY_S = 4
+PAUSE_S = 0.05
 # What the page's and the tenants' histories take on while their minutes fill, and the allocator's arenas with them.
 GROWTH_BYTES = 4 * 1024 * 1024
 PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -70,6 +73,8 @@ class Traffic:
                 (self._plain, self._hurried, self._cancelled, self._bad, self._stream), (12, 2, 2, 1, 1)
             )[0]
             await kind(metadata)
+            if int(asyncio.get_running_loop().time()) % RUSH_EVERY_S:
+                await asyncio.sleep(self._random.expovariate(1 / PAUSE_S))
 
     async def _plain(self, metadata: Any) -> None:
         value, rows = self._offer()
