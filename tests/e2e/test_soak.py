@@ -112,7 +112,11 @@ class Traffic:
                     self._answered(answer, values[got])
                 got += 1
         except grpc.aio.AioRpcError as error:
-            self.ended[f"STREAM_{error.code().name}"] += len(values) - got
+            # The whole stream: a deadline is the client's own, whatever else is told by what it said.
+            told = error.code().name
+            self.ended[told if told == "DEADLINE_EXCEEDED" else f"STREAM_{told}: {error.details()}"] += (
+                len(values) - got
+            )
         else:
             assert got == len(values)
 
