@@ -26,7 +26,7 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from scheduler.edge.status import CODES
 from tests.real_triton import ModelRepository
-from tests.serving import serve_process
+from tests.serving import resident_bytes, serve_process
 
 SHORT_S = 60.0
 SOAK_S = float(os.environ.get("FAIRLANE_SOAK_S", str(SHORT_S)))
@@ -38,7 +38,6 @@ RUSH_EVERY_S = 4
 PAUSE_S = 0.05
 # What the page's and the tenants' histories take on while their minutes fill, and the allocator's arenas with them.
 GROWTH_BYTES = 4 * 1024 * 1024
-PAGE = os.sysconf("SC_PAGE_SIZE")
 # docs/protocol.md, how a request ends; a ticket that the caller left or the backend answered has a code of its own.
 CODE_OF = {outcome.name: code.name for outcome, code in CODES.items()} | {
     "COMPLETED": "OK",
@@ -144,10 +143,6 @@ class Traffic:
     def _answered(self, answer: Any, value: int) -> None:
         assert np.frombuffer(answer.raw_output_contents[0], dtype=np.int64)[0] == value
         self.ended["OK"] += 1
-
-
-def resident_bytes(pid: int) -> int:
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE
 
 
 def tritonserver_under(pid: int) -> int | None:
