@@ -55,6 +55,11 @@ def request_of(value: int, rows: int = 1) -> Any:
     return request
 
 
+# What the clients ended themselves. The last is grpc.aio's own word on a stream whose deadline passed before it had
+# left, as when the whole machine stood still (grpc/grpc#36066).
+GIVEN_UP = {"CANCELLED", "DEADLINE_EXCEEDED", "STREAM_INTERNAL: Internal error from Core"}
+
+
 class Traffic:
     """The clients: each request is counted once when it is offered and once when it ends."""
 
@@ -173,8 +178,10 @@ async def test_soak_loses_no_request_and_no_memory(models: ModelRepository, tmp_
     models.add_identity("identity", "INT64")
     async with serve_process(tmp_path / "serve.err", "--model-repository", str(models.path)) as served_by:
         sizes, traffic, served = await soak(served_by.process.pid, served_by.grpc, served_by.http)
+    print(f"\noffered {traffic.offered}\nclients   {dict(traffic.ended)}\nscheduler {dict(+served)}")
+    growth = growth_bytes(sizes, sum(served.values()))
     check_counts(traffic, served)
-    check_memory(sizes, sum(served.values()))
+    assert growth < GROWTH_BYTES
 
 
 async def soak(pid: int, address: str, http: str) -> tuple[list[int], Traffic, Counter[str]]:
@@ -219,17 +226,16 @@ def served_by_code(ended: dict[str, int], metrics: str) -> Counter[str]:
 
 def check_counts(traffic: Traffic, served: Counter[str]) -> None:
     """Offered = answered + refused + cancelled, by the clients' count and by the scheduler's."""
-    print(f"\noffered {traffic.offered}\nclients   {dict(traffic.ended)}\nscheduler {dict(+served)}")
     assert traffic.ended.total() == traffic.offered
     # Calls that the clients gave up themselves: the scheduler never saw them, or ended them in whatever way.
-    given_up = traffic.ended["CANCELLED"] + traffic.ended["DEADLINE_EXCEEDED"]
+    given_up = sum(traffic.ended[code] for code in GIVEN_UP)
     assert traffic.offered - given_up <= served.total() <= traffic.offered
-    for code in (traffic.ended | served).keys() - {"CANCELLED", "DEADLINE_EXCEEDED"}:
+    for code in (traffic.ended | served).keys() - GIVEN_UP:
         assert traffic.ended[code] <= served[code] <= traffic.ended[code] + given_up, code
 
 
-def check_memory(sizes: list[int], requests: int) -> None:
-    """The slope over the second half is zero, but for GROWTH_BYTES."""
+def growth_bytes(sizes: list[int], requests: int) -> float:
+    """What the slope over the second half makes of it."""
     settled = np.array(sizes[len(sizes) // 2 :], np.float64)
     earlier, later = np.triu_indices(len(settled), 1)
     slope = float(np.median((settled[later] - settled[earlier]) / (later - earlier)))
@@ -239,4 +245,4 @@ def check_memory(sizes: list[int], requests: int) -> None:
         f"at the end; slope over the second half {slope / SAMPLE_S / 1024:+.2f} KiB/s: {growth / 2**20:+.2f} MiB in "
         f"{len(settled) * SAMPLE_S:.0f} s, {2 * growth / requests:+.1f} bytes a request"
     )
-    assert growth < GROWTH_BYTES
+    return growth
