@@ -44,11 +44,18 @@ def configure(style: str, level: str) -> None:
                     "foreign_pre_chain": shared,
                 }
             },
+            "filters": {"peer": {"()": lambda: _of_a_peer_that_is_there}},
             "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "structured"}},
             "root": {"handlers": ["stderr"], "level": "WARNING" if level == "warning" else "INFO"},
-            "loggers": {name: {"level": level.upper()} for name in ("fairlane", "scheduler")},
+            "loggers": {name: {"level": level.upper()} for name in ("fairlane", "scheduler")}
+            | {"grpc._cython.cygrpc": {"filters": ["peer"]}},
         }
     )
+
+
+def _of_a_peer_that_is_there(record: logging.LogRecord) -> bool:
+    """False for gRPC's traceback of an answer to a peer that has just gone: no error, and as many as a peer likes."""
+    return "raised in core by servicer method" not in record.getMessage()
 
 
 def _printable(logger: Any, method: str, line: dict[str, Any]) -> dict[str, Any]:
