@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 import grpc
+import numpy as np
 import pytest
 from google.protobuf.message import DecodeError
 from hypothesis import given
@@ -220,3 +221,16 @@ async def test_garbage_on_a_decoupled_models_stream_ends_it_with_an_error() -> N
     with pytest.raises(grpc.aio.AioRpcError, match="no message of the protocol"):
         await relay_responses(upstream, service_pb2.ModelInferRequest(), Responses(take, ends_at_error=False), None)
     assert (taken, upstream.cancelled) == ([], True)
+
+
+async def test_answer_that_is_larger_than_a_message_may_be_ends_its_request_alone(
+    serve: Any, request_of: Any, rows_of: Any
+) -> None:
+    served = await serve(limits={"message_bytes": 1024 * 1024, "drain_s": 1})
+    served.triton.models["long"] = FakeModel(
+        "long", compute=lambda tensors: {"OUTPUT": np.repeat(tensors["INPUT"], 2**18, axis=1)}
+    )
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await served.infer(request_of([[1]], model="long"))
+    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert rows_of(await served.infer(request_of([[1]]))) == [[1]]
