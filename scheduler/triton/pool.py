@@ -11,6 +11,7 @@ from scheduler.core.outcome import Verdict
 from scheduler.core.ticket import Ticket
 from scheduler.driver import BatchError
 from scheduler.telemetry.hooks import NULL, Telemetry
+from scheduler.triton.answer import parsed
 from scheduler.triton.decoupled import ResponseStream, relay_responses
 from scheduler.triton.merge import SplitError, merge, split
 from scheduler.triton.security import PLAIN, BackendSecurity
@@ -176,7 +177,7 @@ class Pool:
             details = f"backend {backend} is not connected"
             raise BackendFailure(model, grpc.StatusCode.UNAVAILABLE, details, Verdict.LOST)
         try:
-            return await stub.ModelInfer(request, timeout=timeout_s, metadata=self._telemetry.headers(ticket))
+            return parsed(await stub.ModelInfer(request, timeout=timeout_s, metadata=self._telemetry.headers(ticket)))
         except grpc.aio.AioRpcError as error:
             raise await self._failure(backend, model, error) from error
         except asyncio.CancelledError:

@@ -24,6 +24,12 @@ ELEMENT_BYTES: Final[dict[str, int]] = {
     "FP32": 4,
     "FP64": 8,
 }
+# KServe datatype by the number that a model's config has for it; 0 is TYPE_INVALID.
+DATATYPES: Final[dict[int, str]] = {
+    number: "BYTES" if name == "TYPE_STRING" else name.removeprefix("TYPE_")
+    for name, number in model_config_pb2.DataType.items()
+    if number
+}
 # Parameter of config.pbtxt by which a model says that its answers do not depend on what else is in the batch.
 BATCH_INVARIANT: Final = "batch_invariant"
 # What Triton takes where sequence_batching.max_sequence_idle_microseconds is not set.
@@ -95,7 +101,13 @@ class ModelSpec:
 
 
 def spec_from_config(config: Any, versions: tuple[str, ...]) -> ModelSpec:
-    """Read a `inference.ModelConfig` message."""
+    """Read a `inference.ModelConfig` message.
+
+    Raises:
+        ValueError: it makes no sense; the message names what was expected and what came.
+    """
+    if config.max_batch_size < 0:
+        raise ValueError(f"max_batch_size: expected 0 or more, got {config.max_batch_size}")
     return ModelSpec(
         name=config.name,
         max_batch_size=config.max_batch_size,
@@ -117,8 +129,10 @@ def _parameter(config: Any, name: str) -> str:
 
 
 def _tensor(tensor: Any) -> TensorSpec:
-    kind = model_config_pb2.DataType.Name(tensor.data_type).removeprefix("TYPE_")
-    return TensorSpec(tensor.name, "BYTES" if kind == "STRING" else kind, tuple(tensor.dims), tensor.optional)
+    datatype = DATATYPES.get(tensor.data_type)
+    if datatype is None:
+        raise ValueError(f"input {tensor.name!r}: expected a data_type of Triton's, got {tensor.data_type}")
+    return TensorSpec(tensor.name, datatype, tuple(tensor.dims), tensor.optional)
 
 
 def _sequence_idle_s(config: Any) -> float | None:

@@ -1,12 +1,10 @@
 """Connections that are held, and peers that are gone without a word: others are served, and what they held is freed."""
 
 import asyncio
-import os
 import resource
 import socket
 import struct
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +15,8 @@ from tritonclient.grpc import service_pb2_grpc
 
 from bench.wire import ACK, DATA, END_HEADERS, END_STREAM, HEADERS, PING, PREFACE, SETTINGS, frame
 from scheduler.edge import server
-from scheduler.triton.fake import FakeModel, FakeTriton
-from tests.serving import serve_process
+from tests.serving import resident_bytes, serve_before_a_fake
 
-PAGE = os.sysconf("SC_PAGE_SIZE")
 MANY = 10_000
 # Of the process that connects: its own files, channels, and the fake Triton.
 OTHER_FILES = 200
@@ -66,22 +62,6 @@ async def closed_by_the_server(peer: socket.socket) -> None:
     peer.close()
 
 
-@asynccontextmanager
-async def served(tmp_path: Path) -> AsyncIterator[tuple[int, str]]:
-    """`fairlane serve` as a process of its own, in front of a fake: its process id and address."""
-    triton = FakeTriton((FakeModel("identity"),))
-    address = await triton.start()
-    try:
-        async with serve_process(tmp_path / "serve.err", "--backend", address) as serving:
-            yield serving.process.pid, serving.grpc
-    finally:
-        await triton.stop()
-
-
-def resident_bytes(pid: int) -> int:
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE
-
-
 @pytest.fixture
 def many() -> Any:
     """As many connections as this process may have, MANY at most."""
@@ -95,7 +75,7 @@ async def test_ten_thousand_idle_connections_are_held_while_a_tenant_is_served(
     many: int, tmp_path: Path, request_of: Callable[..., Any], rows_of: Callable[..., Any]
 ) -> None:
     held: list[socket.socket] = []
-    async with served(tmp_path) as (pid, address), grpc.aio.insecure_channel(address) as channel:
+    async with serve_before_a_fake(tmp_path) as (pid, address), grpc.aio.insecure_channel(address) as channel:
         stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
 
         async def ask(value: int) -> None:

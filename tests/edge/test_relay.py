@@ -1,11 +1,14 @@
 """The RPCs beside ModelInfer, and the HTTP side."""
 
+from contextlib import AsyncExitStack
 from typing import Any
 
 import aiohttp
 import grpc
 import pytest
 from tritonclient.grpc import service_pb2
+
+from scheduler.triton.fake import FakeModel, FakeTriton
 
 
 async def test_health_and_metadata(serve: Any) -> None:
@@ -44,3 +47,33 @@ async def test_http_side_tells_health_readiness_and_state(serve: Any) -> None:
                 assert reply.status == 200
         async with session.get("/readyz") as reply:
             assert reply.status == 503
+
+
+SHARED_MEMORY = {
+    "SystemSharedMemoryStatus": service_pb2.SystemSharedMemoryStatusRequest(),
+    "SystemSharedMemoryRegister": service_pb2.SystemSharedMemoryRegisterRequest(name="region", key="/k", byte_size=8),
+    "SystemSharedMemoryUnregister": service_pb2.SystemSharedMemoryUnregisterRequest(name="region"),
+    "CudaSharedMemoryStatus": service_pb2.CudaSharedMemoryStatusRequest(),
+    "CudaSharedMemoryRegister": service_pb2.CudaSharedMemoryRegisterRequest(
+        name="region", raw_handle=b"\0" * 64, device_id=0, byte_size=8
+    ),
+    "CudaSharedMemoryUnregister": service_pb2.CudaSharedMemoryUnregisterRequest(name="region"),
+}
+
+
+@pytest.mark.parametrize("method", SHARED_MEMORY)
+async def test_shared_memory_with_several_backends_is_refused_and_says_why(serve: Any, method: str) -> None:
+    async with AsyncExitStack() as stack:
+        backends = []
+        for name in ("left", "right"):
+            triton = FakeTriton((FakeModel("identity"),))
+            backends.append({"name": name, "grpc": await triton.start()})
+            stack.push_async_callback(triton.stop)
+        served = await serve(backends=backends, tenants={"default": {"admin": True}})
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await getattr(served.stub, method)(SHARED_MEMORY[method], timeout=30)
+        assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+        assert dict(tuple(caught.value.trailing_metadata() or ()))["fairlane-reason"] == "UNSUPPORTED"
+        details = str(caught.value.details())
+        for word in (method, "2 backends", "left, right", "shared memory needs exactly one"):
+            assert word in details

@@ -84,7 +84,8 @@ async def test_cap_on_a_model_that_comes_with_a_reload_counts_what_is_there_alre
     # The three that were there before have been given back exactly: one may run now, and no more.
     served.triton.hold()
     calls = [asyncio.ensure_future(served.infer(request_of([[n]], model="two_instances"))) for n in range(3)]
-    await eventually(lambda: served.app.snapshot().queued == 2)
+    await served.triton.until(lambda triton: len(triton.in_flight) > 0)
+    await eventually(lambda: served.app.snapshot().queued + served.app.snapshot().in_flight == 3)
     assert served.app.snapshot().in_flight == 1
     served.triton.release()
     await asyncio.gather(*calls)

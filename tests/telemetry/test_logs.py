@@ -92,3 +92,11 @@ def test_lines_for_people_carry_the_same_and_other_loggers_look_alike(capsys: py
     written = capsys.readouterr().err
     assert "careful with this" in written
     assert "somebody.else" in written
+
+
+def test_peers_that_go_while_they_are_answered_fill_no_disk(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure("json", "info")
+    grpcs = logging.getLogger("grpc._cython.cygrpc")
+    grpcs.error("ExecuteBatchError raised in core by servicer method [/inference.GRPCInferenceService/ModelInfer]")
+    grpcs.error("Unexpected [KeyError] raised by servicer method [/inference.GRPCInferenceService/ModelInfer]")
+    assert [str(line["event"])[:10] for line in lines(capsys)] == ["Unexpected"]

@@ -1,0 +1,111 @@
+"""Forms of ModelInfer that are easily forgotten: each ends through Fairlane as it ends at the real Triton."""
+
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+from tritonclient.grpc import service_pb2, service_pb2_grpc
+
+from scheduler.app import App
+from scheduler.config import Config
+from tests.real_triton import ModelRepository, TritonFactory
+
+MAYBE = """
+import numpy as np
+import triton_python_backend_utils as pb_utils
+
+class TritonPythonModel:
+    '''OUT is IN plus MORE, where MORE came.'''
+
+    def execute(self, requests):
+        answers = []
+        for request in requests:
+            total = pb_utils.get_input_tensor_by_name(request, "IN").as_numpy()
+            more = pb_utils.get_input_tensor_by_name(request, "MORE")
+            if more is not None:
+                total = total + more.as_numpy()
+            answers.append(pb_utils.InferenceResponse([pb_utils.Tensor("OUT", total)]))
+        return answers
+"""
+MAYBE_CONFIG = """
+name: "maybe" backend: "python" max_batch_size: 8
+input [{ name: "IN" data_type: TYPE_INT32 dims: [2] }, { name: "MORE" data_type: TYPE_INT32 dims: [2] optional: true }]
+output [{ name: "OUT" data_type: TYPE_INT32 dims: [2] }]
+instance_group [{ count: 1 kind: KIND_CPU }]
+"""
+
+
+@pytest.fixture(scope="module")
+def triton(triton_factory: TritonFactory, new_repository: Callable[[], ModelRepository]) -> str:
+    repository = new_repository()
+    repository.add_identity("numbers", "INT32")
+    folder = repository.path / "maybe"
+    (folder / "1").mkdir(parents=True)
+    (folder / "1" / "model.py").write_text(MAYBE)
+    (folder / "config.pbtxt").write_text(MAYBE_CONFIG)
+    address: str = triton_factory(repository).address.grpc
+    return address
+
+
+@pytest.fixture
+async def both(triton: str) -> AsyncIterator[tuple[Any, Any]]:
+    """A stub at Triton, and one at Fairlane in front of it."""
+    listen = {"grpc": "127.0.0.1:0", "http": "127.0.0.1:0"}
+    app = App(Config.model_validate({"listen": listen, "backends": [{"name": "real", "grpc": triton}]}))
+    ours = (await app.start()).grpc
+    async with grpc.aio.insecure_channel(triton) as direct, grpc.aio.insecure_channel(ours) as through:
+        yield tuple(service_pb2_grpc.GRPCInferenceServiceStub(each) for each in (direct, through))
+    await app.stop()
+
+
+def message(model: str = "numbers", columns: int = 2, rows: int = 1, **more: int) -> Any:
+    request = service_pb2.ModelInferRequest(model_name=model)
+    for name, value in ({"IN": 3} | more).items():
+        array = np.full((rows, columns), value, dtype=np.int32)
+        request.inputs.add(name=name, datatype="INT32", shape=array.shape)
+        request.raw_input_contents.append(array.tobytes())
+    return request
+
+
+def with_parameter(name: str, kind: str, value: Any) -> Any:
+    request = message()
+    setattr(request.parameters[name], kind, value)
+    return request
+
+
+def asking_for(binary: bool) -> Any:
+    request = message()
+    request.outputs.add(name="OUT").parameters["binary_data"].bool_param = binary
+    request.inputs[0].parameters["binary_data_size"].int64_param = 8
+    return request
+
+
+FORMS = {
+    "optional input left out": message("maybe"),
+    "optional input given": message("maybe", MORE=4),
+    "priority as int64": with_parameter("priority", "int64_param", 2),
+    "priority as uint64": with_parameter("priority", "uint64_param", 2),
+    "timeout as int64": with_parameter("timeout", "int64_param", 10**7),
+    "timeout as uint64": with_parameter("timeout", "uint64_param", 10**7),
+    "a parameter of one's own": with_parameter("colour", "string_param", "blue"),
+    "binary_data true": asking_for(True),
+    "binary_data false": asking_for(False),
+    "no columns": message(columns=0),
+    "no rows": message(rows=0),
+}
+
+
+async def ended(stub: Any, request: Any) -> Any:
+    """The answer, or the code."""
+    try:
+        return await stub.ModelInfer(request, timeout=60)
+    except grpc.aio.AioRpcError as error:
+        return error.code()
+
+
+@pytest.mark.parametrize("form", FORMS)
+async def test_form_ends_as_at_triton(both: tuple[Any, Any], form: str) -> None:
+    direct, ours = both
+    assert await ended(ours, FORMS[form]) == await ended(direct, FORMS[form])
