@@ -38,14 +38,17 @@ class TrialServer:
         config: the model's ModelConfig message.
         stream: what a request is.
         seed: of arrivals and request values.
+        cpus: of the server, by number; None: all that this process may use.
     """
 
-    def __init__(self, models: Path, config: Any, stream: Stream, seed: int) -> None:
+    def __init__(
+        self, models: Path, config: Any, stream: Stream, seed: int, cpus: frozenset[int] | None = None
+    ) -> None:
         self._config = config
         self._stream = stream
         self._seed = seed
         self._recording = models.with_name("recording.json")
-        self._triton = EmbeddedTriton(models)
+        self._triton = EmbeddedTriton(models, cpus=cpus)
         self._address = ""
         self._channel: grpc.aio.Channel | None = None
 

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from quantize.recipe import Recipe
     from quantize.task import Task
 
+# By default, of the report on layers and of --budget-mb. A large graph takes many seconds a layer.
+LAYERS_TRIED: Final = 64
 DEFAULT_REPORT: Final = DEFAULT_BUILD / "quantize" / "report.html"
 
 Step = Callable[[str], None]
@@ -39,6 +41,13 @@ _build_option = click.option(
     show_default=True,
     help="Where `fairlane export` left its exports.",
 )
+_layers_option = click.option(
+    "--layers",
+    type=click.IntRange(min=1),
+    default=LAYERS_TRIED,
+    show_default=True,
+    help="How many layers to quantize alone, those with most weights; each is a quantization of the whole graph.",
+)
 
 
 @click.command()
@@ -56,6 +65,7 @@ _build_option = click.option(
     type=click.FloatRange(min=0, min_open=True),
     help="Leave the layers in FP32 that cost the most accuracy, as far as the file stays within this size.",
 )
+@_layers_option
 @_repository_option
 @_build_option
 @click.option("--server", metavar="HOST:PORT", help="A running Triton on this repository: load the version there.")
@@ -98,9 +108,10 @@ def quantize(names: tuple[str, ...], missing: bool, as_json: bool, **options: An
     show_default=True,
     help="The HTML file; its plots are written beside it as PNG.",
 )
+@_layers_option
 @_repository_option
 @_build_option
-def quantize_report(names: tuple[str, ...], output: Path, model_repository: Path, build_dir: Path) -> None:
+def quantize_report(names: tuple[str, ...], output: Path, layers: int, model_repository: Path, build_dir: Path) -> None:
     """Write one HTML file about quantized models: size, latency, accuracy, layers, and the search if there was one."""
     console = Console(stderr=True)
     try:
@@ -110,7 +121,7 @@ def quantize_report(names: tuple[str, ...], output: Path, model_repository: Path
             from quantize.task import load_task  # noqa: PLC0415
 
             tasks = {name: load_task(typed, build_dir) for name, typed in named(names).items()}
-            written = write_report(tasks, build_dir, Repository(model_repository), output, status.update)
+            written = write_report(tasks, build_dir, Repository(model_repository), output, status.update, layers)
     except ExportError as error:
         raise click.ClickException(str(error)) from error
     for path in written:
@@ -157,6 +168,7 @@ class _Quantize:
     search: bool
     exclude: tuple[str, ...]
     budget_mb: float | None
+    layers: int
     server: str | None
 
     @property
@@ -197,7 +209,7 @@ class _Quantize:
         recipe = recipe.model_copy(update={"exclude": (*recipe.exclude, *self.exclude)})
         if self.budget_mb is None:
             return recipe, choice
-        return _spend(name, task, recipe, self.build_dir, console, self.budget_mb)
+        return _spend(name, task, recipe, self.build_dir, console, self.budget_mb, self.layers)
 
 
 def _search(name: str, task: "Task", build: Path, console: Console) -> tuple["Recipe", str]:
@@ -221,16 +233,16 @@ def _search(name: str, task: "Task", build: Path, console: Console) -> tuple["Re
 
 
 def _spend(
-    name: str, task: "Task", recipe: "Recipe", build: Path, console: Console, budget_mb: float
+    name: str, task: "Task", recipe: "Recipe", build: Path, console: Console, budget_mb: float, most: int
 ) -> tuple["Recipe", str]:
-    from quantize.sensitivity import quantized_layers, sensitivities, within_budget  # noqa: PLC0415  (as above)
+    from quantize.sensitivity import sensitivities, tried_layers, within_budget  # noqa: PLC0415  (as above)
     from quantize.table import sensitivity_table  # noqa: PLC0415
     from quantize.verdict import quantized_bytes  # noqa: PLC0415
 
     built = built_folder(build, name)
     spare = budget_mb * 1e6 - quantized_bytes(task, recipe, built)
-    with _progress(console, len(quantized_layers(recipe, built))) as step:
-        found = sensitivities(task, recipe, built, step)
+    with _progress(console, len(tried_layers(recipe, built, most))) as step:
+        found = sensitivities(task, recipe, built, step, most)
     kept = within_budget(found, spare)
     console.print(sensitivity_table(name, found, kept))
     choice = f"{len(kept)} of {len(found)} layers in FP32, those that cost the most accuracy, within {budget_mb:g} MB"

@@ -1,6 +1,7 @@
 """The report: one HTML file about the published models, with its plots inside, and each plot as PNG beside it."""
 
 import base64
+import itertools
 from collections.abc import Callable, Iterator, Mapping
 from html import escape
 from pathlib import Path
@@ -15,7 +16,7 @@ from export.session import open_session
 from quantize import plot
 from quantize.invariance import cosine
 from quantize.search import TRIALS, headline
-from quantize.sensitivity import sensitivities
+from quantize.sensitivity import sensitivities, tried_layers
 from quantize.table import speed_up
 from quantize.task import Runner, Task
 
@@ -36,7 +37,7 @@ def search_file(build: Path, name: str) -> Path:
 
 
 def write_report(
-    tasks: Mapping[str, Task], build: Path, repository: Repository, output: Path, step: Step
+    tasks: Mapping[str, Task], build: Path, repository: Repository, output: Path, step: Step, most: int
 ) -> tuple[Path, ...]:
     """Write the report, and its plots as `NAME-PLOT.png` beside it.
 
@@ -46,6 +47,7 @@ def write_report(
         repository: where models are published.
         output: the HTML file.
         step: told what is being measured.
+        most: layers of each to quantize alone, those with most weights.
 
     Returns:
         All files written, the report first.
@@ -61,7 +63,7 @@ def write_report(
             raise CardError(f"{name} has not been quantized: run `fairlane quantize {name}` first")
         figures = {
             title: plot.png(figure)
-            for title, figure in _figures(task, card, card.quantization, build, repository, step)
+            for title, figure in _figures(task, card, card.quantization, build, repository, step, most)
         }
         for title, image in figures.items():
             written.append(output.with_name(f"{name}-{title.replace(' ', '-')}.png"))
@@ -72,7 +74,7 @@ def write_report(
 
 
 def _figures(
-    task: Task, card: ModelCard, verdict: Quantization, build: Path, repository: Repository, step: Step
+    task: Task, card: ModelCard, verdict: Quantization, build: Path, repository: Repository, step: Step, most: int
 ) -> Iterator[tuple[str, Figure]]:
     built = built_folder(build, card.name)
     yield "size", plot.sizes(verdict)
@@ -83,7 +85,15 @@ def _figures(
     if search_file(build, card.name).is_file():
         trials = TRIALS.validate_json(search_file(build, card.name).read_bytes())
         yield "search", plot.pareto(card.name, trials, headline(task))
-    found = sensitivities(task, task.recipe, built, lambda layer: step(f"{card.name}: {layer} alone"))
+    tried = len(tried_layers(task.recipe, built, most))
+    count = itertools.count(1)
+    found = sensitivities(
+        task,
+        task.recipe,
+        built,
+        lambda layer: step(f"{card.name}: layer {next(count)} of {tried} alone, {layer}"),
+        most,
+    )
     yield "layers", plot.layer_losses(found)
 
 

@@ -3,16 +3,17 @@
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict
 
+from export.graph import write_graph
 from export.repository import FP32_FILE
 from export.session import open_session
 from quantize.invariance import cosine
 from quantize.layers import Layer, layers, quantized
 from quantize.quantizer import prepared_graph, quantize_graph
-from quantize.recipe import Recipe
+from quantize.recipe import Recipe, WeightOnly
 from quantize.task import Task
 
 # A ranking needs no more of the calibration inputs, and a graph is calibrated for each layer.
@@ -34,36 +35,49 @@ class Sensitivity(BaseModel):
     loss: float
 
 
-def quantized_layers(recipe: Recipe, built: Path) -> tuple[Layer, ...]:
-    """The layers of an export that a recipe quantizes."""
+def tried_layers(recipe: Recipe, built: Path, most: int) -> tuple[Layer, ...]:
+    """The layers of an export that a recipe quantizes, in their order; if more than `most`, those with most weights."""
     graph = prepared_graph(recipe, built / FP32_FILE).graph
     names = quantized(recipe, graph)
-    return tuple(layer for layer in layers(graph) if layer.name in names)
+    every = [layer for layer in layers(graph) if layer.name in names]
+    largest = sorted(every, key=lambda layer: layer.weights, reverse=True)[:most]
+    return tuple(layer for layer in every if layer in largest)
 
 
-def sensitivities(task: Task, recipe: Recipe, built: Path, step: Step) -> tuple[Sensitivity, ...]:
+def sensitivities(task: Task, recipe: Recipe, built: Path, step: Step, most: int) -> tuple[Sensitivity, ...]:
     """The cost of each layer that a recipe quantizes, the dearest first.
 
     Args:
         task: the model's; its samples to choose on are compared.
-        recipe: how layers are quantized.
+        recipe: how layers are quantized. Where it fuses, the layers are those of the fused graph.
         built: the folder of the export.
         step: told each layer's name before it is tried.
+        most: layers to try, those with most weights: each takes a quantization of the whole graph and a run of all
+            samples.
     """
     reference = task.answers(open_session(built / FP32_FILE, threads=1), built, "choose")
     feeds = list(task.calibration(built))[::CALIBRATION_STRIDE]
-    every = [layer.name for layer in layers(prepared_graph(recipe, built / FP32_FILE).graph)]
     found = []
-    for layer in quantized_layers(recipe, built):
-        step(layer.name)
-        alone = recipe.model_copy(update={"exclude": tuple(name for name in every if name != layer.name)})
-        with tempfile.TemporaryDirectory(prefix="fairlane-sensitivity-") as scratch:
-            path = Path(scratch, "one.onnx")
-            quantize_graph(alone, lambda: feeds, built / FP32_FILE, path)
-            answers = task.answers(open_session(path, threads=1), built, "choose")
-        loss = float(1 - cosine(answers, reference).mean())
-        found.append(Sensitivity(layer=layer.name, operator=layer.operator, weights=layer.weights, loss=loss))
+    with tempfile.TemporaryDirectory(prefix="fairlane-sensitivity-") as scratch:
+        plain, one_layer = Path(scratch, "plain.onnx"), Path(scratch, "one.onnx")
+        graph = prepared_graph(recipe, built / FP32_FILE)
+        every = [layer.name for layer in layers(graph.graph)]
+        write_graph(graph, plain)
+        for layer in tried_layers(recipe, built, most):
+            step(layer.name)
+            quantize_graph(_alone(recipe, layer.name, every), lambda: feeds, plain, one_layer)
+            answers = task.answers(open_session(one_layer, threads=1), built, "choose")
+            loss = float(1 - cosine(answers, reference).mean())
+            found.append(Sensitivity(layer=layer.name, operator=layer.operator, weights=layer.weights, loss=loss))
     return tuple(sorted(found, key=lambda one: one.loss, reverse=True))
+
+
+def _alone(recipe: Recipe, name: str, every: Sequence[str]) -> Recipe:
+    """The recipe for one layer of a graph that is prepared."""
+    changes: dict[str, Any] = {"exclude": tuple(other for other in every if other != name)}
+    if isinstance(recipe, WeightOnly):
+        changes["fuse"] = False
+    return recipe.model_copy(update=changes)
 
 
 def within_budget(found: Sequence[Sensitivity], spare_bytes: float) -> tuple[str, ...]:

@@ -1,14 +1,17 @@
 """`fairlane tune` on the real tritonserver, with a model that computes nothing and runs of a fifth of a second."""
 
 import json
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
-from bench.setting import Setting
-from bench.tune import tune
+from bench.setting import Setting, candidates
+from bench.tune import triton_cpus, tune
 from export.config import parse_config
+from scheduler.triton.launcher import EmbeddedTriton, TritonAddress, TritonStartError
 from tests.real_triton import ModelRepository
 
 QUICK = ["--p99-ms", "1000", "--seconds", "0.2", "--rounds", "1", "--cores", "1"]
@@ -32,6 +35,41 @@ def test_a_real_server_is_measured_with_several_settings_and_a_dry_run_writes_no
     assert len(default["capacity_per_s"]) == 1
     assert not facts["written"]
     assert (folder / "config.pbtxt").read_text() == before
+
+
+def test_triton_gets_the_cpus_that_serve_leaves_to_it() -> None:
+    assert triton_cpus({2, 5, 7}) == {5, 7}
+    assert triton_cpus({3}) == {3}
+
+
+@pytest.mark.parametrize(("flags", "expected"), [((), triton_cpus), (("--all-cpus",), frozenset)])
+def test_server_is_started_on_those_cpus_and_cores_are_as_many(
+    models: ModelRepository,
+    monkeypatch: pytest.MonkeyPatch,
+    flags: tuple[str, ...],
+    expected: Callable[[set[int]], frozenset[int]],
+) -> None:
+    models.add_identity("digits", "FP32", dims=[4])
+    allowed = os.sched_getaffinity(0)
+    seen: dict[str, object] = {}
+
+    class Recorded(EmbeddedTriton):
+        def __init__(self, models: Path, *, cpus: frozenset[int] | None) -> None:
+            super().__init__(models, cpus=cpus)
+            seen["cpus"] = cpus
+
+        async def start(self) -> TritonAddress:
+            raise TritonStartError("far enough")
+
+    def recorded(default: Setting, cores: int, rows: int) -> list[Setting]:
+        seen["cores"] = cores
+        return candidates(default, cores, rows)
+
+    monkeypatch.setattr("bench.trial_server.EmbeddedTriton", Recorded)
+    monkeypatch.setattr("bench.tune.candidates", recorded)
+    done = CliRunner().invoke(tune, ["digits", "--p99-ms", "5", "--model-repository", str(models.path), *flags])
+    assert "far enough" in done.stderr
+    assert seen == {"cpus": expected(allowed), "cores": len(expected(allowed))}
 
 
 def test_an_unbuilt_model_is_said_in_one_line(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Fusing a decoder: the same answers, with a cache and padding, in few nodes; and what cannot be fused says so."""
 
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,17 +11,20 @@ import torch
 
 pytest.importorskip("gguf", reason="an optional package: requirements/weights-large.txt")
 
-from export.definition import BATCH, Definition, Feed, Tensor
+from export.definition import BATCH, Definition, Feed, FloatArray, Tensor
 from export.exporter import trace
 from export.graph import write_graph
 from export.llama import Llama, Shape
 from export.models.smollm2 import WithCache
+from export.repository import FP32_FILE
 from export.session import open_session
 from quantize.fuse import FusionError, fuse
 from quantize.layers import layers
-from quantize.quantizer import quantize_graph
+from quantize.quantizer import prepared_graph, quantize_graph
 from quantize.recipe import WeightOnly
-from tests.quantize.conftest import tiny_graph
+from quantize.sensitivity import sensitivities
+from quantize.task import Runner, Split
+from tests.quantize.conftest import TinyTask, tiny_graph
 
 SHAPE = Shape(blocks=2, heads=6, kv_heads=2, head_size=32, rope_base=1e4, norm_epsilon=1e-5)
 WIDTH, GATED, WORDS = SHAPE.heads * SHAPE.head_size, 320, 50
@@ -136,6 +140,32 @@ def test_layer_of_the_fused_graph_is_left_out_by_name(exported: Path, tmp_path: 
     quantize_graph(WeightOnly(bits=8, fuse=True, exclude=("*by_group",)), lambda: (), exported, path)
     kept = [node.input[1] for node in onnx.load(path).graph.node if node.op_type == "MatMul"]
     assert kept == [f"llama.blocks.{block}.attn_output/by_group" for block in range(SHAPE.blocks)]
+
+
+def test_layers_of_the_fused_graph_are_tried_alone(exported: Path, tmp_path: Path) -> None:
+    (tmp_path / FP32_FILE).write_bytes(exported.read_bytes())
+    recipe, steps = WeightOnly(fuse=True), list[str]()
+    found = sensitivities(DecoderTask(), recipe, tmp_path, steps.append, 3)
+    fused = {layer.name for layer in layers(prepared_graph(recipe, exported).graph)}
+    assert {one.layer for one in found} == set(steps) <= fused
+    assert len(found) == 3
+    assert all(0 < one.loss < 1e-3 for one in found)
+    assert [one.loss for one in found] == sorted((one.loss for one in found), reverse=True)
+
+
+class DecoderTask(TinyTask):
+    """Compares the logits of a few tokens behind a cache."""
+
+    def __init__(self) -> None:
+        super().__init__(at_least=0)
+
+    def calibration(self, built: Path) -> Iterator[Feed]:
+        del built
+        return iter(())
+
+    def answers(self, model: Runner, built: Path, split: Split) -> FloatArray:
+        del built, split
+        return model.run(feed(3, 5, 4))
 
 
 def test_graph_without_such_a_layer_is_refused() -> None:

@@ -1,8 +1,15 @@
+import itertools
 from pathlib import Path
 from typing import Any
 
-from quantize.recipe import PerToken
-from quantize.sensitivity import Sensitivity, sensitivities, within_budget
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from export.graph import IR_VERSION, OPSET, write_graph
+from export.repository import FP32_FILE
+from quantize.recipe import PerToken, WeightOnly
+from quantize.sensitivity import Sensitivity, sensitivities, tried_layers, within_budget
 
 
 def found(layer: str, weights: int, loss: float) -> Sensitivity:
@@ -25,7 +32,38 @@ def test_layer_that_costs_nothing_gets_nothing() -> None:
 
 def test_each_quantized_layer_is_tried_alone(lenient: Any, build: Path) -> None:
     steps: list[str] = []
-    (one,) = sensitivities(lenient, PerToken(), build / "models" / "digits", steps.append)
+    (one,) = sensitivities(lenient, PerToken(), build / "models" / "digits", steps.append, 9)
     assert (one.layer, one.operator, one.weights) == ("product", "MatMul", 64)
     assert steps == ["product"]
     assert 0 < one.loss < 1e-3
+
+
+def test_layers_with_most_weights_are_tried_in_the_graphs_order(tmp_path: Path) -> None:
+    graph = chain(4, 8, 2, 8, 4)  # products of 32, 16, 16 and 32 weights
+    write_graph(graph, tmp_path / FP32_FILE)
+
+    def names(most: int) -> list[str]:
+        return [layer.name for layer in tried_layers(WeightOnly(), tmp_path, most)]
+
+    assert names(9) == ["product_0", "product_1", "product_2", "product_3"]
+    assert names(3) == ["product_0", "product_1", "product_3"]
+    assert names(1) == ["product_0"]
+
+
+def chain(*widths: int) -> onnx.ModelProto:
+    """Matrix products one after the other, y = x @ w0 @ w1 ..."""
+    weights = [
+        numpy_helper.from_array(np.ones(shape, np.float32), f"w{place}")
+        for place, shape in enumerate(itertools.pairwise(widths))
+    ]
+    ends = ["x", *(f"h{place}" for place in range(len(weights) - 1)), "y"]
+    nodes = [
+        helper.make_node("MatMul", [ends[place], f"w{place}"], [ends[place + 1]], f"product_{place}")
+        for place in range(len(weights))
+    ]
+    x, y = (
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", width])
+        for name, width in (("x", widths[0]), ("y", widths[-1]))
+    )
+    graph = helper.make_graph(nodes, "chain", [x], [y], weights)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
