@@ -159,7 +159,7 @@ class _Export:
 
 
 def _table(rows: list[dict[str, Any]]) -> Table:
-    table = Table(title="ONNX exports, checked against PyTorch")
+    table = Table(title="ONNX exports, checked")
     for column in ("model", "size MB", "opset", "shapes", "max abs diff", "tolerance", "seconds"):
         table.add_column(column, justify="left" if column == "model" else "right")
     for row in rows:

@@ -196,6 +196,9 @@ class Definition:
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice or not self.inputs or not self.outputs:
             raise DefinitionError(f"expected inputs and outputs, each name once, got {names}")
+        scalars = [tensor.name for tensor in (*self.inputs, *self.outputs) if not tensor.dims]
+        if scalars:
+            raise DefinitionError(f"{scalars}: dims: expected at least one axis, got none; Triton serves no scalars")
         unknown = self.serving.labels.keys() - {tensor.name for tensor in self.outputs}
         if unknown:
             raise DefinitionError(f"serving.labels: {sorted(unknown)} are no outputs")

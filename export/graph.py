@@ -121,8 +121,12 @@ def check_tensors(model: onnx.ModelProto, inputs: tuple[Tensor, ...], outputs: t
 def _tensor(value: Any) -> Tensor:
     kind = value.type.tensor_type
     names = {element: name for name, element in ELEMENT_TYPES.items()}
-    if kind.elem_type not in names or not kind.HasField("shape"):
-        raise GraphError(f"{value.name}: expected a tensor of known rank, of a type that Triton's clients can send")
+    if kind.elem_type not in names:
+        # Also a sequence, a map, or an optional: they are no tensors at all.
+        got = onnx.TensorProto.DataType.Name(kind.elem_type) if kind.elem_type else "no tensor"
+        raise GraphError(f"{value.name!r}: expected a tensor of one of {', '.join(ELEMENT_TYPES)}; got {got}")
+    if not kind.HasField("shape"):
+        raise GraphError(f"{value.name!r}: expected a tensor of known rank, got one without a shape")
     dims: list[int | str] = []
     for axis, dim in enumerate(kind.shape.dim):
         free = dim.dim_param if dim.dim_param.isidentifier() else f"axis{axis}"

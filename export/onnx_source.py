@@ -9,7 +9,8 @@ import numpy as np
 from export.card import Source
 from export.checksum import sha256_of
 from export.definition import BATCH, NUMPY_TYPES, Definition, Feed, Serving, Tensor
-from export.graph import declared_tensors, read_graph
+from export.errors import ExportError
+from export.graph import GraphError, declared_tensors, read_graph
 
 # Sizes of a varying axis in the feeds that the graph is tried with: no example data come with an ONNX file.
 SIZES: Final = (1, 2, 16)
@@ -21,9 +22,16 @@ def define_onnx(path: Path) -> Definition:
     Where the first axis of every input and output varies, it is taken for the batch.
 
     Raises:
-        GraphError: the file is no ONNX file, or has tensors that Triton's clients cannot send.
+        GraphError: the file is no ONNX file, or has tensors that Triton cannot serve. Names the file.
     """
-    inputs, outputs = declared_tensors(read_graph(path))
+    model = read_graph(path)
+    try:
+        return _definition(path, *declared_tensors(model))
+    except ExportError as error:
+        raise GraphError(f"{path}: {error}") from error
+
+
+def _definition(path: Path, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...]) -> Definition:
     if all(tensor.dims and isinstance(tensor.dims[0], str) for tensor in (*inputs, *outputs)):
         inputs, outputs = tuple(map(_batched, inputs)), tuple(map(_batched, outputs))
     # What a graph does not name alike may still have to be alike: only the sizes that are the same for all are tried.

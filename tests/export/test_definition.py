@@ -15,6 +15,7 @@ from export.definition import Definition, DefinitionError, Gate, Serving, Tensor
         ({"module": None}, "expected either module or onnx_file, got neither"),
         ({"onnx_file": Path("m.onnx")}, "expected either module or onnx_file, got both"),
         ({"outputs": (Tensor("x", "FP32", (1,)),)}, r"each name once, got \['x', 'x'\]"),
+        ({"outputs": (Tensor("loss", "FP32", ()),)}, r"\['loss'\]: dims: expected at least one axis, got none"),
         ({"outputs": ()}, r"expected inputs and outputs, each name once, got \['x'\]"),
         ({"serving": Serving(labels={"z": ("a",)})}, r"serving.labels: \['z'\] are no outputs"),
         ({"serving": Serving(warm_up={"seq": 3})}, r"warm_up: \['seq'\] are no axes; expected some of \['batch'\]"),
