@@ -123,8 +123,8 @@ async def test_garbage_for_an_answer_ends_each_request_alone_and_the_service_goe
             assert not isinstance(ended, BaseException), ended
             own = number.to_bytes(8, "little")
             assert all(raw in {b"1234", own, own[:-3]} for raw in ended.raw_output_contents)
-    # Those that came together were asked again one by one: a first batch alone, one of five, and these five.
-    assert len(behind.triton.requests) > before
+    # Those that came together were asked again one by one, but where no outputs is what each of them can be given.
+    assert len(behind.triton.requests) > before or garbage == "nothing at all"
     behind.garbled.clear()
     assert rows_of(await behind.infer(request_of([[7]]))) == [[7]]
     state = behind.app.snapshot()
