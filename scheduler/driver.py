@@ -196,7 +196,8 @@ class Driver(Generic[Request, Response]):
     def _pump_when_quiet(self) -> None:
         """Drain events when arrivals pause, or after a few turns: larger batches where requests come one a turn.
 
-        Only while a batch is out, as in Nagle's algorithm (RFC 896): a backend with nothing to do waits for nobody.
+        Only while a batch is out, as in Nagle's algorithm (RFC 896): where all is idle nobody waits. Whose batch it is
+        is not asked: an idle model beside a busy one waits a few turns too, PATIENT_TURNS at most.
         """
         if self._look is None and not self._pump_due:
             self._look = self._loop.call_soon(self._look_again, self._arrivals, PATIENT_TURNS, QUIET_TURNS)

@@ -46,7 +46,7 @@ class Outlook(NamedTuple):
     """What the ready backends offer of a model.
 
     Attributes:
-        start_at: when the first instance is expected to be free, monotonic seconds.
+        start_at: when an instance is expected to be free for a further batch, monotonic seconds.
         instances: over all backends.
         max_batch_size: the largest of any; at least 1.
     """

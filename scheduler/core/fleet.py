@@ -90,7 +90,7 @@ class Fleet:
         return model in self._offers
 
     def outlook(self, model: str, *, now: float) -> Outlook:
-        """What the ready backends offer of a model that is offered, and when the first instance is free."""
+        """What the ready backends offer of a model that is offered, and when a further batch could start."""
         backends, instances, max_batch_size = self._offers[model]
         start_at = min([backend.open_at(model, now=now) for backend in backends])
         return Outlook(start_at, instances, max_batch_size)

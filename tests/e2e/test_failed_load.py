@@ -6,22 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 import grpc
-import numpy as np
 import pytest
-from tritonclient.grpc import service_pb2, service_pb2_grpc
+from tritonclient.grpc import service_pb2
 
-from scheduler.app import App
-from scheduler.config import Config
 from tests.real_triton import ModelRepository, TritonFactory
 
 TRUNCATED = b"\x08\x0a no graph"
-
-
-def request_of(model: str) -> Any:
-    request = service_pb2.ModelInferRequest(model_name=model)
-    request.inputs.add(name="IN", datatype="INT64", shape=[1, 1])
-    request.raw_input_contents.append(np.array([7], dtype=np.int64).tobytes())
-    return request
 
 
 async def refusal(call: Any) -> grpc.aio.AioRpcError:
@@ -31,59 +21,50 @@ async def refusal(call: Any) -> grpc.aio.AioRpcError:
 
 
 async def test_model_that_fails_to_load_is_told_of_and_others_are_served_meanwhile(
-    models: ModelRepository, start_triton: TritonFactory, eventually: Callable[..., Any]
+    models: ModelRepository,
+    start_triton: TritonFactory,
+    administered: Callable[..., Any],
+    seven: Callable[[str], Any],
+    eventually: Callable[..., Any],
 ) -> None:
     models.add_identity("stays", "INT64")
-    backend = start_triton(models).address.grpc
-    app = App(
-        Config.model_validate(
-            {
-                "listen": {"grpc": "127.0.0.1:0", "http": "127.0.0.1:0"},
-                "backends": [{"name": "real", "grpc": backend}],
-                "tenants": {"default": {"admin": True}},
-            }
-        )
-    )
-    address = (await app.start()).grpc
+    stub = await administered(start_triton(models).address.grpc)
     ended: Counter[str] = Counter()
     over = asyncio.Event()
-    async with grpc.aio.insecure_channel(address) as channel:
-        stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
 
-        async def worker() -> None:
-            while not over.is_set():
-                answer = await stub.ModelInfer(request_of("stays"), timeout=60)
-                ended["OK"] += answer.raw_output_contents == request_of("stays").raw_input_contents
+    async def worker() -> None:
+        while not over.is_set():
+            answer = await stub.ModelInfer(seven("stays"), timeout=60)
+            ended["OK"] += answer.raw_output_contents == seven("stays").raw_input_contents
 
-        async def load(model: str) -> None:
-            await stub.RepositoryModelLoad(service_pb2.RepositoryModelLoadRequest(model_name=model), timeout=60)
+    async def load(model: str) -> None:
+        await stub.RepositoryModelLoad(service_pb2.RepositoryModelLoadRequest(model_name=model), timeout=60)
 
-        async def served_on() -> None:
-            count = ended["OK"] + 20
-            await eventually(lambda: ended["OK"] >= count)
+    async def served_on() -> None:
+        count = ended["OK"] + 20
+        await eventually(lambda: ended["OK"] >= count)
 
-        workers = [asyncio.ensure_future(worker()) for _ in range(4)]
-        await served_on()
-        # One that never was there.
-        broken = models.add_identity("broken", "INT64") / "1" / "model.onnx"
-        whole = broken.read_bytes()
-        broken.write_bytes(TRUNCATED)
-        error = await refusal(load("broken"))
-        assert error.code() is not grpc.StatusCode.UNKNOWN
-        assert "broken" in str(error.details())
-        await served_on()
-        refused = await refusal(stub.ModelInfer(request_of("broken"), timeout=60))
-        assert refused.code() is grpc.StatusCode.NOT_FOUND
-        # The one that is served: Triton keeps what it has.
-        served = models.path / "stays" / "1" / "model.onnx"
-        served.write_bytes(TRUNCATED)
-        assert "stays" in str((await refusal(load("stays"))).details())
-        await served_on()
-        # Repaired, it is served without a restart.
-        broken.write_bytes(whole)
-        await load("broken")
-        answer = await stub.ModelInfer(request_of("broken"), timeout=60)
-        assert answer.raw_output_contents == request_of("broken").raw_input_contents
-        over.set()
-        await asyncio.gather(*workers)
-    await app.stop()
+    workers = [asyncio.ensure_future(worker()) for _ in range(4)]
+    await served_on()
+    # One that never was there.
+    broken = models.add_identity("broken", "INT64") / "1" / "model.onnx"
+    whole = broken.read_bytes()
+    broken.write_bytes(TRUNCATED)
+    error = await refusal(load("broken"))
+    assert error.code() is not grpc.StatusCode.UNKNOWN
+    assert "broken" in str(error.details())
+    await served_on()
+    refused = await refusal(stub.ModelInfer(seven("broken"), timeout=60))
+    assert refused.code() is grpc.StatusCode.NOT_FOUND
+    # The one that is served: Triton keeps what it has.
+    served = models.path / "stays" / "1" / "model.onnx"
+    served.write_bytes(TRUNCATED)
+    assert "stays" in str((await refusal(load("stays"))).details())
+    await served_on()
+    # Repaired, it is served without a restart.
+    broken.write_bytes(whole)
+    await load("broken")
+    answer = await stub.ModelInfer(seven("broken"), timeout=60)
+    assert answer.raw_output_contents == seven("broken").raw_input_contents
+    over.set()
+    await asyncio.gather(*workers)
