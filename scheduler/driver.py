@@ -23,10 +23,6 @@ Response = TypeVar("Response")
 Request_contra = TypeVar("Request_contra", contravariant=True)
 Response_co = TypeVar("Response_co", covariant=True)
 
-# Turns of the event loop. gRPC takes two from one call that it accepts to the next; past the second number, what has
-# arrived goes.
-QUIET_TURNS: Final = 2
-PATIENT_TURNS: Final = 8
 # Another scheduler, or the next life of this one, is there by then.
 CLOSED_PUSHBACK_S: Final = 1.0
 
@@ -86,8 +82,6 @@ class Driver(Generic[Request, Response]):
         self._runs: dict[int, asyncio.Task[None]] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._pump_due = False
-        self._arrivals = 0
-        self._look: asyncio.Handle | None = None
         self._last_ticket_id = 0
         self._became_idle = asyncio.Event()
 
@@ -119,11 +113,7 @@ class Driver(Generic[Request, Response]):
             raise self._rejected(ticket)
         future: asyncio.Future[Response] = self._loop.create_future()
         self._pending[ticket.ticket_id] = _Pending(ticket, request, future)
-        self._arrivals += 1
-        if self._runs:
-            self._pump_when_quiet()
-        else:
-            self._pump_soon()
+        self._pump_soon()
         try:
             return await future
         except asyncio.CancelledError:
@@ -193,27 +183,8 @@ class Driver(Generic[Request, Response]):
             self._pump_due = True
             self._loop.call_soon(self._pump)
 
-    def _pump_when_quiet(self) -> None:
-        """Drain events when arrivals pause, or after a few turns: larger batches where requests come one a turn.
-
-        Only while a batch is out, as in Nagle's algorithm (RFC 896): where all is idle nobody waits. Whose batch it is
-        is not asked: an idle model beside a busy one waits a few turns too, PATIENT_TURNS at most.
-        """
-        if self._look is None and not self._pump_due:
-            self._look = self._loop.call_soon(self._look_again, self._arrivals, PATIENT_TURNS, QUIET_TURNS)
-
-    def _look_again(self, seen: int, turns: int, quiet_turns: int) -> None:
-        quiet_turns = quiet_turns - 1 if self._arrivals == seen else QUIET_TURNS
-        if turns == 0 or quiet_turns == 0:
-            self._pump()
-        else:
-            self._look = self._loop.call_soon(self._look_again, self._arrivals, turns - 1, quiet_turns)
-
     def _pump(self) -> None:
         self._pump_due = False
-        if self._look is not None:
-            self._look.cancel()
-            self._look = None
         while (event := self._core.next_event()) is not None:
             self._carry_out(event)
         self._arm_timer()
@@ -283,10 +254,7 @@ class Driver(Generic[Request, Response]):
             self._answer(ended, answers)
         else:
             self._fail(ended, error)
-        if len(self._runs) > 1:
-            self._pump_when_quiet()
-        else:
-            self._pump_soon()
+        self._pump_soon()
         if isinstance(error, asyncio.CancelledError):
             raise error
 

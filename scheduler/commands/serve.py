@@ -17,6 +17,7 @@ from scheduler.app import Addresses, App
 from scheduler.config import Config, load
 from scheduler.cpus import divide
 from scheduler.errors import StartError
+from scheduler.poller import give_way
 from scheduler.telemetry import logs
 
 DEFAULT_FILE: Final = Path("fairlane.yaml")
@@ -74,7 +75,9 @@ async def _run(config: Config, read: Callable[[], Config]) -> bool:
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
     _allow_many_connections()
-    app = App(config, _own_cpu(config))
+    triton_cpus = _own_cpu(config)
+    give_way()
+    app = App(config, triton_cpus)
     loop.add_signal_handler(signal.SIGHUP, app.reload, read)
     starting = asyncio.create_task(_start(app))
     stopping = asyncio.create_task(stop.wait())

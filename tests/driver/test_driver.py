@@ -13,7 +13,7 @@ from scheduler.core.outcome import Outcome, Verdict
 from scheduler.core.scheduler import Scheduler
 from scheduler.core.settings import CoreSettings
 from scheduler.core.ticket import Ticket
-from scheduler.driver import PATIENT_TURNS, BatchError, Driver, Refused
+from scheduler.driver import BatchError, Driver, Refused
 from tests.unit.core.build import core_settings, tenant_settings
 
 
@@ -76,58 +76,6 @@ async def test_requests_of_one_loop_turn_ride_together_and_get_their_own_answers
     assert batch.requests == ["a", "b", "c"]
     runner.answer(batch)
     assert await asyncio.gather(*calls) == ["A", "B", "C"]
-
-
-async def arrive(driver: Driver[str, str], requests: str) -> list[asyncio.Task[str]]:
-    """Submit each request in a turn of the loop of its own."""
-    calls = []
-    for request in requests:
-        calls.append(asyncio.create_task(driver.submit(ticket(driver), request)))
-        await asyncio.sleep(0)
-    return calls
-
-
-async def test_requests_that_come_one_a_turn_ride_together_while_a_batch_is_out() -> None:
-    runner = HeldRunner()
-    driver = make(runner)
-    calls = await arrive(driver, "a")
-    first = await runner.next_batch(0)
-    calls += await arrive(driver, "bcd")
-    second = await runner.next_batch(1)
-    assert [first.requests, second.requests] == [["a"], ["b", "c", "d"]]
-    for batch in (first, second):
-        runner.answer(batch)
-    assert await asyncio.gather(*calls) == ["A", "B", "C", "D"]
-
-
-async def test_a_batch_that_ends_beside_another_waits_for_those_who_are_arriving() -> None:
-    runner = HeldRunner()
-    driver = make(runner)
-    calls = await arrive(driver, "a")
-    await runner.next_batch(0)
-    calls += await arrive(driver, "b")
-    await runner.next_batch(1)
-    calls += await arrive(driver, "c")  # waits: the backend has one batch to run, and one that lies ready
-    runner.answer(runner.batches[0])
-    calls += await arrive(driver, "de")
-    assert (await runner.next_batch(2)).requests == ["c", "d", "e"]
-    for batch in runner.batches[1:]:
-        runner.answer(batch)
-    assert await asyncio.gather(*calls) == ["A", "B", "C", "D", "E"]
-
-
-async def test_arrivals_without_end_hold_a_batch_back_for_a_few_turns_only() -> None:
-    runner = HeldRunner()
-    driver = make(runner, core_settings(default=tenant_settings(max_queued=100), max_queued=100))
-    calls = await arrive(driver, "a")
-    await runner.next_batch(0)
-    turns = 0
-    while len(runner.batches) < 2:
-        calls += await arrive(driver, "b")
-        turns += 1
-        assert turns <= PATIENT_TURNS + 3  # and one each for: its submit, the first look, its task's begin
-    await driver.close()
-    await asyncio.gather(*calls, return_exceptions=True)
 
 
 async def test_full_queue_refuses_with_pushback() -> None:
