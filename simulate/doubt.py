@@ -19,8 +19,8 @@ from rich.table import Table
 
 from scheduler.core import arrivals, feasibility
 from scheduler.core.caps import Tenant
+from scheduler.core.class_queue import ClassQueue
 from scheduler.core.feasibility import Outlook, feasible
-from scheduler.core.flows import ClassQueue
 from scheduler.core.lane import Lane
 from scheduler.core.outcome import Outcome
 from scheduler.core.ticket import Ticket

@@ -11,10 +11,10 @@ bound by itself still goes, alone: it cannot be split.
 
 The price of a class's own wait_s is throughput where a full batch of N rows takes longer than T: n = (T - a) / b rows
 then go at a time, at n / (a + b * n) rows a second and instance in place of N / (a + b * N). It is paid while tenants
-share the class (flows.py); one by itself has nobody to wait for it. It is never more than half: the batch keeps the
-n >= N * a / (2 * a + b * N) that half of the full rate takes, and where these take longer than T (a is large), that is
-how long a tenant of the same class may have to wait for them. Before the first answer nothing is known and the batch is
-full. For a more important class T holds at any price, and from the first batch.
+share the class (class_queue.py); one by itself has nobody to wait for it. It is never more than half: the batch keeps
+the n >= N * a / (2 * a + b * N) that half of the full rate takes, and where these take longer than T (a is large), that
+is how long a tenant of the same class may have to wait for them. Before the first answer nothing is known and the batch
+is full. For a more important class T holds at any price, and from the first batch.
 
 Riders of one merge key must not take the turns of tenants that wait with another. Whoever rides in a batch of its own
 class may be ahead of the least tag that waits there by one full batch, by its weight, and the ticket in which it gets
@@ -31,9 +31,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from scheduler.core.backend import ModelCapacity
+from scheduler.core.class_queue import ClassQueue
 from scheduler.core.departure import Departure
 from scheduler.core.estimate import Estimator, LatencyLine
-from scheduler.core.flows import ClassQueue
 from scheduler.core.lane import Lane, Turn
 from scheduler.core.limit import longest_batch_s
 from scheduler.core.ticket import Ticket

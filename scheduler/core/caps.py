@@ -1,6 +1,6 @@
 """Who a ticket counts for, and how much of a tenant is at the backends: caps that block nobody else.
 
-A tenant at a cap leaves the queues of flows (flows.py) as soon as it is met there, so it costs the
+A tenant at a cap leaves the heaps of flows (flow_heap.py) as soon as it is met there, so it costs the
 others nothing; it comes back when one of its tickets ends. The bounds are exact: a ticket's place and
 its rows are taken before it is handed out and given back when its batch has ended, so neither ever
 exceeds its cap. A ticket with more rows than a cap by itself could never run: it is refused on arrival
@@ -25,7 +25,7 @@ from scheduler.core.settings import Cap, CoreSettings, TenantSettings
 from scheduler.core.ticket import Ticket
 
 if TYPE_CHECKING:
-    from scheduler.core.flows import Flow
+    from scheduler.core.flow import Flow
 
 # Who shares a place is called this; a tenant that calls itself so is one of them.
 OTHERS: Final = "(others)"

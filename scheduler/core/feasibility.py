@@ -29,7 +29,7 @@ from scheduler.core.ticket import Ticket
 
 if TYPE_CHECKING:
     from scheduler.core.caps import Tenant
-    from scheduler.core.flows import ClassQueue
+    from scheduler.core.class_queue import ClassQueue
     from scheduler.core.lane import Lane
 
 # How many times as long as it looks the wait is taken to be. Under a steady overload what waits settles where the bound

@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 from scheduler.core.backend import Backend, BackendState, Batch
 from scheduler.core.breaker import BreakerState, hangs_after_s
+from scheduler.core.class_queue import ClassQueue
 from scheduler.core.feasibility import Outlook
-from scheduler.core.flows import ClassQueue
 from scheduler.core.lane import Lane
 from scheduler.core.outcome import Verdict
 from scheduler.core.placement import place

@@ -11,8 +11,9 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from scheduler.core.caps import Tenant
+from scheduler.core.class_queue import ClassQueue
 from scheduler.core.estimate import Estimator
-from scheduler.core.flows import ClassQueue, Flow
+from scheduler.core.flow import Flow
 from scheduler.core.settings import ClassSettings
 from scheduler.core.share import VirtualTime
 from scheduler.core.ticket import RETRYING, Ticket

@@ -9,8 +9,8 @@ The ready batch is bound late as well. Handed over as soon as its place is free 
 backend for as long as a batch runs, and a more important arrival would wait for two batches instead
 of one. It only has to be there when an instance becomes free, so where it could be overtaken it is
 held until a lead before the earliest expected end of a running batch. Within a class it could be as well: a tenant
-that was served less than the others comes first when it arrives (flows.py), and its wait is bounded by the class's own
-wait_s. So what is held is every batch of a class that has a wait_s, or stands below one that has.
+that was served less than the others comes first when it arrives (class_queue.py), and its wait is bounded by the
+class's own wait_s. So what is held is every batch of a class that has a wait_s, or stands below one that has.
 
 With T the longest that such a batch may last, an arrival that comes before its tickets waits for
 the rest of a running batch, at most T; or, where the ready batch has just left, for the lead and then T.

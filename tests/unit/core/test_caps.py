@@ -3,7 +3,7 @@ from math import inf
 import pytest
 
 from scheduler.core.caps import MEMORY_S, OTHERS, Tenant, Tenants
-from scheduler.core.flows import ClassQueue
+from scheduler.core.class_queue import ClassQueue
 from scheduler.core.settings import Cap
 from tests.unit.core.build import BACKGROUND, core_settings, make_ticket, tenant_settings
 

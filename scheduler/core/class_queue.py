@@ -1,25 +1,15 @@
-"""One class's waiting tickets for one model: a flow per tenant, ordered by start tag (share.py).
+"""One class's waiting tickets for one model: a flow per tenant (flow.py), served in the order of start tags (share.py).
 
-`heads` orders all flows; one more heap per merge key orders the flows that hold a ticket of that
+`heads` orders all flows (flow_heap.py); one more heap per merge key orders the flows that hold a ticket of that
 key, so that a batch is filled in fair order without a scan. While all that wait have one key, `heads` is
-that heap; when a second key comes, the first one's heap is a copy of `heads`. Start tags only grow, so an entry whose
-tag is out of date is corrected when it comes to the top; a flow whose tenant is at its cap is taken
-out when met and put back when the cap frees (caps.py). Every operation is O(log tenants) amortised.
-
-Memory is bounded by what waits, whoever comes and goes under however many names: a heap sweeps out
-flows without tickets as it doubles, and no more than MAX_RESTING idle flows keep the tag that their
-last service earned them. Beyond that number the one nearest to V is forgotten while V has not passed its tag. If it
-could come back at V, so would the next, and the next: somebody new would always wait at V, V would stand still, and
-those with a backlog, ahead of V by what they were served, would starve. So the largest tag that was forgotten early is
-a floor: no flow starts below it. Nobody gains by being forgotten, and V follows the floor. Whoever comes for the first
-time pays for it: it starts ahead of V by as much as the least that MAX_RESTING tenants were served last, by weight.
+that heap; when a second key comes, the first one's heap is a copy of `heads`. Every operation is O(log tenants)
+amortised, and idle tenants are forgotten (resting.py).
 
 A tenant whose tickets ride is charged without V moving (share.py). Before a flow joins, V catches up as far as it can
 without passing anybody: to the tag last taken, or the least that waits. Otherwise each newcomer would start as far
 behind those that wait as the rides have brought them ahead, and whoever cannot ride would wait for all of them.
 """
 
-import heapq
 from collections import deque
 from collections.abc import Iterator
 from math import inf
@@ -27,126 +17,16 @@ from typing import Final
 
 from scheduler.core.caps import Tenant
 from scheduler.core.feasibility import Backlog
-from scheduler.core.order import TicketQueue
+from scheduler.core.flow import Flow
+from scheduler.core.flow_heap import FlowHeap
+from scheduler.core.resting import RestingFlows
 from scheduler.core.settings import ClassSettings
 from scheduler.core.share import Account, VirtualTime
 from scheduler.core.ticket import ENDED, IN_FLIGHT, QUEUED, RETRYING, Ticket, TicketState
 
-# Below this many entries sweeping a heap costs more than it frees.
-SLACK_ENTRIES: Final = 64
-# Idle flows remembered while V has not passed their tags.
-MAX_RESTING: Final = 4096
 # A class counts as shared until so many of its batches have gone without a second tenant. A model whose batches are so
 # short that these pass within seconds delays nobody by one of them.
 ALONE_BATCHES: Final = 1000
-
-
-class Flow(Account):
-    """One tenant's tickets in one class of one model.
-
-    Attributes:
-        serial: makes the order of equal tags that of first appearance.
-        absent_from: heaps that met the flow while its tenant was capped, and dropped it.
-        resting_tag: tag under which the flow was last lined up to be forgotten.
-    """
-
-    __slots__ = ("absent_from", "owner", "resting_tag", "serial", "tenant", "tickets")
-
-    def __init__(self, tenant: Tenant, owner: "ClassQueue", serial: int) -> None:
-        super().__init__(tenant.settings.weight)
-        self.tenant = tenant
-        self.owner = owner
-        self.serial = serial
-        self.tickets = TicketQueue()
-        self.absent_from: dict[FlowHeap, None] = {}
-        self.resting_tag: float | None = None
-
-    def blocks(self, ticket: Ticket) -> bool:
-        """Whether a cap of the tenant keeps this ticket, or one that comes before it here, from running now."""
-        tenant = self.tenant
-        if tenant.blocks(ticket):
-            return True
-        if not tenant.counts_rows:  # then what holds for one ticket holds for all
-            return False
-        head = self.tickets.head()
-        return head is not None and tenant.blocks(head)
-
-    def park(self, heap: "FlowHeap") -> None:
-        """Leave a heap until a cap of the tenant has room again."""
-        self.absent_from[heap] = None
-        self.tenant.parked[self] = None
-
-    def unpark(self) -> None:
-        """Come back, with no credit for the time at the cap."""
-        self.owner.join(self)
-        heaps = self.absent_from
-        self.absent_from = {}
-        for heap in heaps:
-            heap.add(self)
-
-
-class FlowHeap:
-    """Flows by start tag, those with a ticket of `merge_key` (None: those with any ticket)."""
-
-    __slots__ = ("_entries", "_members", "_merge_key", "_sweep_at")
-
-    def __init__(self, merge_key: str | None = None) -> None:
-        self._merge_key = merge_key
-        self._entries: list[tuple[float, int, Flow]] = []
-        self._members: set[int] = set()
-        self._sweep_at = SLACK_ENTRIES
-
-    def __len__(self) -> int:
-        return len(self._entries)
-
-    def copy_for(self, merge_key: str) -> "FlowHeap":
-        """A heap of those of these flows that have a ticket of this key; the others leave it when they are met."""
-        copy = FlowHeap(merge_key)
-        copy._entries = self._entries.copy()
-        copy._members = self._members.copy()
-        copy._sweep_at = self._sweep_at
-        return copy
-
-    def add(self, flow: Flow) -> None:
-        """Add the flow unless it is here."""
-        serial = flow.serial
-        if serial in self._members:
-            return
-        if len(self._entries) >= self._sweep_at:
-            self._sweep()
-        self._members.add(serial)
-        heapq.heappush(self._entries, (flow.start, serial, flow))
-
-    def first(self) -> tuple[Flow, Ticket] | None:
-        """The flow with the least start tag that may run, and its oldest ticket; None: there is none."""
-        entries, merge_key = self._entries, self._merge_key
-        while entries:
-            start, serial, flow = entries[0]
-            ticket = flow.tickets.head() if merge_key is None else flow.tickets.head_of(merge_key)
-            if ticket is None:
-                heapq.heappop(entries)
-                self._members.discard(serial)
-            elif flow.blocks(ticket):
-                heapq.heappop(entries)
-                self._members.discard(serial)
-                flow.park(self)
-            elif start != flow.start:
-                heapq.heapreplace(entries, (flow.start, serial, flow))
-            else:
-                return flow, ticket
-        return None
-
-    def _head(self, flow: Flow) -> Ticket | None:
-        return flow.tickets.head() if self._merge_key is None else flow.tickets.head_of(self._merge_key)
-
-    def _sweep(self) -> None:
-        """Drop flows without a ticket, wherever they stand."""
-        self._entries = [
-            (flow.start, serial, flow) for _, serial, flow in self._entries if self._head(flow) is not None
-        ]
-        heapq.heapify(self._entries)
-        self._members = {serial for _, serial, _ in self._entries}
-        self._sweep_at = SLACK_ENTRIES + 2 * len(self._entries)
 
 
 class ClassQueue(Account):
@@ -168,7 +48,6 @@ class ClassQueue(Account):
     __slots__ = (
         "_alone_batches",
         "_by_key",
-        "_floor",
         "_flows",
         "_heads",
         "_key",
@@ -209,8 +88,7 @@ class ClassQueue(Account):
         self._key: str | None = None
         self._by_key: dict[str, FlowHeap] | None = None
         self._key_counts: dict[str, int] = {}
-        self._resting: list[tuple[float, int, Flow]] = []
-        self._floor = 0.0
+        self._resting = RestingFlows(self._flows)
         self._serial = 0
 
     def reconfigure(self, settings: ClassSettings) -> None:
@@ -347,7 +225,7 @@ class ClassQueue(Account):
         flow = self._flows.get(tenant.name)
         if flow is None or flow.tenant is not tenant:
             self._serial += 1
-            start = self._floor if flow is None else flow.start
+            start = self._resting.floor if flow is None else flow.start
             flow = self._flows[tenant.name] = Flow(tenant, self, self._serial)
             flow.start = start
         return flow
@@ -383,32 +261,12 @@ class ClassQueue(Account):
         if self._by_key is not None and ticket.merge_key is not None:
             self._unindex(self._by_key, ticket.merge_key)
         if not tickets.size:
-            self._rest(flow)
+            if not self.queued:
+                self.virtual.rest()
+            self._resting.add(flow, self.virtual.now)
 
     def _unindex(self, by_key: dict[str, FlowHeap], merge_key: str) -> None:
         self._key_counts[merge_key] -= 1
         if not self._key_counts[merge_key]:
             del self._key_counts[merge_key]
             del by_key[merge_key]
-
-    def _rest(self, flow: Flow) -> None:
-        """Forget idle flows whose tag V has passed: joining anew would give them the same tag."""
-        if flow.resting_tag != flow.start:
-            flow.resting_tag = flow.start
-            heapq.heappush(self._resting, (flow.start, flow.serial, flow))
-        if not self.queued:
-            self.virtual.rest()
-        resting, passed = self._resting, self.virtual.now
-        while resting and (resting[0][0] <= passed or len(resting) > MAX_RESTING):
-            tag, _, idle = heapq.heappop(resting)
-            if idle.resting_tag == tag:
-                idle.resting_tag = None
-            if not idle.tickets.size and (idle.start <= tag or idle.start <= passed):
-                if idle.start > self._floor:
-                    self._floor = idle.start
-                self._forget(idle)
-
-    def _forget(self, flow: Flow) -> None:
-        flow.tenant.parked.pop(flow, None)
-        if self._flows.get(flow.tenant.name) is flow:
-            del self._flows[flow.tenant.name]
