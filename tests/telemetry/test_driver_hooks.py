@@ -16,7 +16,7 @@ from scheduler.telemetry.journey import Journal
 from scheduler.telemetry.measures import Measures
 from scheduler.telemetry.recorder import Recorder
 from scheduler.telemetry.tenants import TenantTable
-from tests.driver.test_driver import HeldRunner, settings
+from tests.driver.held_runner import HeldRunner, settings
 
 
 class Watched:
