@@ -74,7 +74,7 @@ quantize-report: models ## one HTML file with plots: size, latency, accuracy, la
 serve: models ## the main job: embedded Triton on model_repository/ and the scheduler in front of it
 	@exec $(BIN)/fairlane serve
 
-# About 25 minutes: isolation, and what else is claimed of Fairlane. One alone: make bench SCENARIO=overload
+# About 30 minutes: isolation, and what else is claimed of Fairlane. One alone: make bench SCENARIO=overload
 SCENARIO := isolation noisy-neighbour overload cross-model efficiency
 
 bench: models ## load scenarios side by side with Triton (SCENARIO=name for one): tables, reports, JSON in build/bench/

@@ -17,7 +17,7 @@ from typing import Final
 
 from scheduler.core.caps import Tenant
 from scheduler.core.feasibility import Backlog
-from scheduler.core.flow import Flow
+from scheduler.core.flow import TIE, Flow
 from scheduler.core.flow_heap import FlowHeap
 from scheduler.core.resting import RestingFlows
 from scheduler.core.settings import ClassSettings
@@ -129,6 +129,7 @@ class ClassQueue(Account):
         rows = tickets.rows
         if not tickets.size:
             self.join(flow)
+            flow.fresh = True
         if not self.queued:
             self._key, self._by_key = merge_key, None
         elif self._by_key is None and merge_key != self._key:
@@ -148,8 +149,9 @@ class ClassQueue(Account):
     def join(self, flow: Flow) -> None:
         """The flow becomes backlogged, or may run again: it gets no credit for the time before."""
         first = self._heads.first()
-        self.virtual.catch_up(inf if first is None else first[0].start)
+        self.virtual.catch_up(inf if first is None else first[0].place)
         self.virtual.join(flow)
+        flow.place = flow.start
 
     def leads(self, flow: Flow, merge_key: str, cost_s: float) -> bool:
         """Whether the flow is ahead of one that waits with another merge key by more than this service."""
@@ -202,6 +204,11 @@ class ClassQueue(Account):
             self.virtual.serve(flow, cost_s)
         else:
             self.virtual.charge(flow, cost_s)
+        if flow.fresh:
+            flow.fresh = False
+            flow.place = flow.start - TIE * cost_s / flow.weight
+        else:
+            flow.place = flow.start
         flow.tenant.take(ticket)
         self._leave(flow, ticket, IN_FLIGHT)
 

@@ -2,9 +2,14 @@
 
 A flow whose tenant is at its cap leaves a heap when it is met there, and comes back when the cap frees (caps.py): it
 costs the others nothing meanwhile, and it starts no earlier than V then.
+
+Theorem 1 of SFQ leaves ties to whoever implements it, and between tenants they are the rule: the second of two requests
+that come at once to somebody else's backlog starts at V plus one cost, as does the next of the backlog, and what was
+learned of the cost in between decides. It decides for the second request here: until its second turn a flow takes its
+place TIE of a cost before its tag. What it is charged stays the same, so coming and going earns nothing.
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from scheduler.core.caps import Tenant
 from scheduler.core.order import TicketQueue
@@ -15,22 +20,28 @@ if TYPE_CHECKING:
     from scheduler.core.class_queue import ClassQueue
     from scheduler.core.flow_heap import FlowHeap
 
+# More than estimates of one cost differ from batch to batch, and little beside the cost, one of which is SFQ's bound.
+TIE: Final = 0.1
+
 
 class Flow(Account):
     """One tenant's tickets in one class of one model.
 
     Attributes:
         serial: makes the order of equal tags that of first appearance.
+        place: the start tag, or a little less while ties are settled in the flow's favour: what the heaps order by.
         absent_from: heaps that met the flow while its tenant was capped, and dropped it.
         resting_tag: tag under which the flow was last lined up to be forgotten.
     """
 
-    __slots__ = ("absent_from", "owner", "resting_tag", "serial", "tenant", "tickets")
+    __slots__ = ("absent_from", "fresh", "owner", "place", "resting_tag", "serial", "tenant", "tickets")
 
     def __init__(self, tenant: Tenant, owner: "ClassQueue", serial: int) -> None:
         super().__init__(tenant.settings.weight)
         self.tenant = tenant
         self.owner = owner
+        self.place = 0.0
+        self.fresh = False
         self.serial = serial
         self.tickets = TicketQueue()
         self.absent_from: dict[FlowHeap, None] = {}

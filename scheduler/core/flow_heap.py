@@ -1,6 +1,6 @@
-"""Flows by start tag: who is next.
+"""Flows by their place, which is the start tag or a little less (flow.py): who is next.
 
-Start tags only grow (share.py), so an entry whose tag is out of date is corrected when it comes to the top, and one
+Places only grow, as start tags do (share.py), so an entry whose place is out of date is corrected when it comes to the top, and one
 whose flow has nothing to give, or may not give it now, leaves when it is met there. Every operation is O(log tenants)
 amortised.
 
@@ -20,7 +20,7 @@ SLACK_ENTRIES: Final = 64
 
 
 class FlowHeap:
-    """Flows by start tag, those with a ticket of `merge_key` (None: those with any ticket)."""
+    """Flows by place, those with a ticket of `merge_key` (None: those with any ticket)."""
 
     __slots__ = ("_entries", "_members", "_merge_key", "_sweep_at")
 
@@ -49,13 +49,13 @@ class FlowHeap:
         if len(self._entries) >= self._sweep_at:
             self._sweep()
         self._members.add(serial)
-        heapq.heappush(self._entries, (flow.start, serial, flow))
+        heapq.heappush(self._entries, (flow.place, serial, flow))
 
     def first(self) -> tuple[Flow, Ticket] | None:
-        """The flow with the least start tag that may run, and its oldest ticket; None: there is none."""
+        """The first flow by place that may run, and its oldest ticket; None: there is none."""
         entries, merge_key = self._entries, self._merge_key
         while entries:
-            start, serial, flow = entries[0]
+            place, serial, flow = entries[0]
             ticket = flow.tickets.head() if merge_key is None else flow.tickets.head_of(merge_key)
             if ticket is None:
                 heapq.heappop(entries)
@@ -64,8 +64,8 @@ class FlowHeap:
                 heapq.heappop(entries)
                 self._members.discard(serial)
                 flow.park(self)
-            elif start != flow.start:
-                heapq.heapreplace(entries, (flow.start, serial, flow))
+            elif place != flow.place:
+                heapq.heapreplace(entries, (flow.place, serial, flow))
             else:
                 return flow, ticket
         return None
@@ -76,7 +76,7 @@ class FlowHeap:
     def _sweep(self) -> None:
         """Drop flows without a ticket, wherever they stand."""
         self._entries = [
-            (flow.start, serial, flow) for _, serial, flow in self._entries if self._head(flow) is not None
+            (flow.place, serial, flow) for _, serial, flow in self._entries if self._head(flow) is not None
         ]
         heapq.heapify(self._entries)
         self._members = {serial for _, serial, _ in self._entries}

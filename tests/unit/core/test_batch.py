@@ -267,7 +267,7 @@ class TestRidersOfAnotherKey:
         assert {ticket.tenant for ticket in form(lane, ONE)} == {"rider"}
         lane.classes[0]._flows["rider"].start += lane.estimator.line("k").row_s
         first = push(lane, small, "interactive", 1)
-        lane.classes[0]._flows["other"].start += 1e-6  # the small one opens
+        lane.classes[0]._flows["other"].place += 1e-6  # the small one opens
         assert form(lane, ONE) == first
         assert {ticket.tenant for ticket in form(lane, ONE)} == {"other"}
 

@@ -26,6 +26,37 @@ def test_a_tenant_gets_no_credit_for_its_time_at_the_cap(queue):
     assert taken.count("capped") in (5, 6)
 
 
+@pytest.mark.parametrize(
+    ("cost_s", "order"),
+    [
+        (1.05, ["pair", "pair", "crowd"]),  # the cost of before, but for what was learned in between
+        (1.2, ["pair", "crowd", "pair"]),  # another cost
+    ],
+)
+def test_a_tie_goes_to_the_second_request_of_who_has_just_come(queue, cost_s, order):
+    crowd, pair = tenant("crowd"), tenant("pair")
+    for _ in range(4):
+        push(queue, crowd)
+    for _ in range(2):
+        take_first(queue, 1.0)
+    for _ in range(2):
+        push(queue, pair)
+    assert [take_first(queue, cost_s).tenant for _ in range(3)] == order
+
+
+def test_ties_earn_nothing_to_who_comes_and_goes_in_pairs(queue):
+    crowd, pairs = tenant("crowd"), tenant("pairs")
+    for _ in range(200):
+        push(queue, crowd)
+    taken = []
+    for turn in range(200):
+        if turn % 4 == 0:
+            push(queue, pairs)
+            push(queue, pairs)
+        taken.append(take_first(queue, 1.0).tenant)
+    assert taken.count("pairs") == 100
+
+
 def test_a_capped_tenant_that_cancels_and_returns_is_parked_once(queue):
     capped = tenant("capped", max_in_flight=0)
     for _ in range(1000):
