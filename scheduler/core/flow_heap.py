@@ -1,8 +1,8 @@
 """Flows by their place, which is the start tag or a little less (flow.py): who is next.
 
-Places only grow, as start tags do (share.py), so an entry whose place is out of date is corrected when it comes to the top, and one
-whose flow has nothing to give, or may not give it now, leaves when it is met there. Every operation is O(log tenants)
-amortised.
+Places only grow, as start tags do (share.py), so an entry whose place is out of date is corrected when it comes to the
+top, and one whose flow has nothing to give, or may not give it now, leaves when it is met there. Every operation is
+O(log tenants) amortised.
 
 A flow that loses its last ticket stays as a dead entry until it is met. Before a heap would grow beyond twice the flows
 with tickets that its last sweep found, and SLACK_ENTRIES, it is swept again: who comes and goes, under however many

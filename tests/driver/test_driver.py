@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from scheduler.core.outcome import Outcome
-from scheduler.driver import Driver, Refused
+from scheduler.driver import Refused
 from tests.driver.held_runner import HeldRunner, make, settings, ticket
 from tests.unit.core.build import core_settings, tenant_settings
 
