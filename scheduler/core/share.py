@@ -9,7 +9,8 @@ and the ticket with the least start tag is served; V, the virtual time, is the s
 ticket last chosen. The tags of a backlogged account form a chain, so one number per account is
 enough: the start tag of its next ticket. An account that was idle joins at V: it gets no credit for
 its idleness. Two backlogged accounts differ in normalised service by at most the sum of their
-largest c / w (theorem 1 of the paper), whatever the sizes of the requests.
+largest c / w (theorem 1 of the paper), whatever the sizes of the requests. Ties between tenants go to
+who has just come (flow.py), which adds a tenth of one to it.
 
 A ticket that rides in another's batch is charged, but does not move V: it was not chosen for its
 tag, and V would otherwise run ahead of accounts that still wait. Without V moving, rides could put an
