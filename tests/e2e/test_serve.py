@@ -110,7 +110,9 @@ def test_infer_commands_answer_from_the_int8_models(serve: Callable[..., Serving
     table = serving.run("infer", "minilm", *flags, "--priority", "interactive", "--tenant", "demo")
     assert table.returncode == 0, table.stderr
     assert "quarterly" in table.stdout
-    answer = json.loads(serving.run("infer", "minilm", *flags, "--json").stdout)
+    printed = serving.run("infer", "minilm", *flags, "--json")
+    assert printed.returncode == 0, printed.stderr
+    answer = json.loads(printed.stdout)
     cosine = np.array(answer["similarity"])
     assert cosine[0, 1] > 0.6
     assert cosine[0, 2] < 0.3
