@@ -20,7 +20,16 @@ Riders of one merge key must not take the turns of tenants that wait with anothe
 class may be ahead of the least tag that waits there by one full batch, by its weight, and the ticket in which it gets
 there; then the batch goes as it is. A tenant fills a batch that it opens all the same, and two that cannot ride
 together differ in normalised service by at most a full batch of each, divided by their weights, as if each batch were
-one ticket of SFQ (share.py). Where only one key waits nothing is held back.
+one ticket of SFQ (share.py). Where only one key waits, and all fit, nothing is held back.
+
+A more important class rides in the batch of a lesser one until it is a full batch ahead of it, by its weight, and pays
+for all that rides: what is left of the batch is the lesser one's turn. If it rode without a bound it would take all but
+a row of each turn of the others, and if it did not pay it would have more than its share. So with every class
+backlogged two differ in normalised service by at most a full batch of each, divided by their weights.
+
+A ticket that does not fit is passed over, once in a batch, and keeps its turn: smaller ones take the places until they
+are a full batch ahead of it, as if they waited with another key. Otherwise whoever sends large tickets would keep
+everybody's batches small.
 
 Lesser tickets fill the free places of a more important batch where those are free: where they lengthen
 it by no more than FREE of what it takes without them. On a GPU that is most places, on a CPU few.
@@ -28,12 +37,14 @@ Nothing waits for a batch to fill: a batch is what is there when a place in flig
 """
 
 from dataclasses import dataclass
+from math import inf
 from typing import Final
 
 from scheduler.core.backend import ModelCapacity
 from scheduler.core.class_queue import ClassQueue
 from scheduler.core.departure import Departure
 from scheduler.core.estimate import Estimator, LatencyLine
+from scheduler.core.flow import Flow
 from scheduler.core.lane import Lane, Turn
 from scheduler.core.limit import longest_batch_s
 from scheduler.core.ticket import Ticket
@@ -97,17 +108,24 @@ def _fill(lane: Lane, queue: ClassQueue, merge_key: str, batch: _Filling, depart
     found = queue.first_of(merge_key)
     if found is None:
         return
-    limit_rows, opened_by = batch.limit_rows, batch.opened_by
-    if queue is not opened_by:
-        limit_rows = min(limit_rows, most_rows(queue, batch.capacity, batch.estimator, merge_key))
-    if queue.rank > batch.top.rank and batch.top.settings.wait_s is not None:
-        limit_rows = min(limit_rows, batch.estimator.rows_for_free(merge_key, batch.rows, FREE))
-    row_s, virtual = lane.estimator.line(merge_key).row_s, lane.virtual
-    full_batch_s = batch.capacity.max_batch_size * row_s
-    while found is not None and batch.rows + found[1].rows <= limit_rows:
+    opened_by, virtual, row_s = batch.opened_by, lane.virtual, lane.estimator.line(merge_key).row_s
+    limit_rows, full_batch_s = _limit_rows(queue, merge_key, batch), batch.capacity.max_batch_size * row_s
+    own, lesser = queue is opened_by, queue.rank > opened_by.rank
+    most_start = inf if own or lesser else opened_by.start + full_batch_s / queue.weight
+    aside: Flow | None = None
+    while found is not None and batch.rows < limit_rows:
         flow, ticket = found
-        if queue is opened_by and queue.leads(flow, merge_key, full_batch_s):
-            return
+        if batch.rows + ticket.rows > limit_rows:
+            if aside is not None:
+                break
+            aside, found = flow, queue.set_aside(flow, merge_key)
+            continue
+        if (
+            queue.start > most_start
+            or (own and queue.leads(flow, merge_key, full_batch_s))
+            or (aside is not None and flow.start - aside.start > full_batch_s / flow.weight)
+        ):
+            break
         if departure is not None and ticket.deadline is not None:
             if departure.misses(ticket, batch.rows):
                 found = queue.first_of(merge_key)
@@ -115,15 +133,27 @@ def _fill(lane: Lane, queue: ClassQueue, merge_key: str, batch: _Filling, depart
             limit_rows = departure.rows_for(ticket, limit_rows)
         cost_s = ticket.rows * row_s
         queue.take(flow, ticket, cost_s, chosen=False)
-        if queue is opened_by:
-            virtual.charge(queue, cost_s)
-        else:
+        if lesser:
             virtual.ride(queue, cost_s, most_s=full_batch_s)
+        else:
+            virtual.charge(queue, cost_s)
         batch.tickets.append(ticket)
         batch.rows += ticket.rows
         batch.top = batch.top if batch.top.rank <= queue.rank else queue
         batch.limit_rows = limit_rows
         found = queue.first_of(merge_key)
+    if aside is not None:
+        queue.put_back(aside, merge_key)
+
+
+def _limit_rows(queue: ClassQueue, merge_key: str, batch: _Filling) -> int:
+    """Rows that the batch may have with tickets of this class in it."""
+    limit_rows, estimator = batch.limit_rows, batch.estimator
+    if queue is not batch.opened_by:
+        limit_rows = min(limit_rows, most_rows(queue, batch.capacity, estimator, merge_key))
+    if queue.rank > batch.opened_by.rank and batch.top.settings.wait_s is not None:
+        limit_rows = min(limit_rows, estimator.rows_for_free(merge_key, batch.rows, FREE))
+    return limit_rows
 
 
 def _cost_s(lane: Lane, ticket: Ticket) -> float:

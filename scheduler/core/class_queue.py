@@ -189,6 +189,15 @@ class ClassQueue(Account):
         heap = self._by_key.get(merge_key)
         return None if heap is None else heap.first()
 
+    def set_aside(self, flow: Flow, merge_key: str) -> tuple[Flow, Ticket] | None:
+        """Pass over the flow that `first_of` gave until it is put back; who is next among the others of its key."""
+        self._heap_of(merge_key).drop_first(flow)
+        return self.first_of(merge_key)
+
+    def put_back(self, flow: Flow, merge_key: str) -> None:
+        """The flow that was set aside is in its place again."""
+        self._heap_of(merge_key).add(flow)
+
     def take(self, flow: Flow, ticket: Ticket, cost_s: float, *, chosen: bool) -> None:
         """Move a ticket that `first` or `first_of` gave into flight, and charge its flow.
 
@@ -248,6 +257,9 @@ class ClassQueue(Account):
         for flow in self._flows.values():
             if self._heads in flow.absent_from:
                 flow.absent_from[heap] = None
+
+    def _heap_of(self, merge_key: str) -> FlowHeap:
+        return self._heads if self._by_key is None else self._by_key[merge_key]
 
     def _index(self, by_key: dict[str, FlowHeap], merge_key: str, flow: Flow) -> None:
         heap = by_key.get(merge_key)

@@ -70,6 +70,11 @@ class FlowHeap:
                 return flow, ticket
         return None
 
+    def drop_first(self, flow: Flow) -> None:
+        """Take out the flow that `first` has just given."""
+        heapq.heappop(self._entries)
+        self._members.discard(flow.serial)
+
     def _head(self, flow: Flow) -> Ticket | None:
         return flow.tickets.head() if self._merge_key is None else flow.tickets.head_of(self._merge_key)
 

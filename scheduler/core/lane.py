@@ -3,8 +3,9 @@
 A ticket to be tried once more goes first within its class, and its class pays for the second try: a
 failed background batch of many tickets does not stand in the way of a more important arrival.
 
-A class that rides in another's batches pays for no more than one full batch between two turns of its
-own (share.py): it may take every free place, and its tenants that cannot ride still get its turns.
+A class that rides in a more important one's batches pays for no more than one full batch between two turns of its
+own (share.py): it may take every free place, and its tenants that cannot ride still get its turns. One that rides in a
+lesser one's batches pays for all of it, and is never far ahead of it (batch.py).
 """
 
 from collections.abc import Iterator, Sequence

@@ -165,16 +165,74 @@ def test_a_full_interactive_batch_carries_no_background(lane, acme):
     assert {ticket.priority_class for ticket in form(lane, ONE)} == {"interactive"}
 
 
-def test_a_background_batch_takes_interactive_tickets_of_its_key_first(acme):
+def turn_of_background(lane: Lane) -> None:
+    """Interactive has just had a little more than its share."""
+    lane.classes[0].start = 1e-6
+
+
+def test_a_background_batch_takes_interactive_tickets_of_its_key_first_and_then_all_it_may(acme):
     lane = flat_lane()
-    capped = Tenant("capped", tenant_settings())
     background = push(lane, acme, "background", 9)
-    interactive = push(lane, capped, "interactive", 1)
-    lane.classes[0].start = 9.0  # it is background's turn
-    assert form(lane, ONE) == [background[0], interactive[0], *background[1:6]]
+    interactive = push(lane, acme, "interactive", 1)
+    turn_of_background(lane)
+    assert form(lane, ONE) == [background[0], interactive[0], *background[1:7]]
 
 
-def test_a_rider_that_does_not_fit_ends_the_filling(acme):
+def test_what_rides_in_a_lesser_batch_pays_for_all_of_it(acme):
+    lane = learned_lane(0.005, 0.005, wait_s=None)
+    row_s = lane.estimator.line("k").row_s
+    for turn in range(3):
+        push(lane, acme, "background", 1)
+        push(lane, acme, "interactive", 6)
+        lane.classes[1].start = 0.0
+        lane.classes[0].start = before = 1e-6 * (turn + 1)
+        assert len(form(lane, ONE)) == 7
+        assert lane.classes[0].start - before == pytest.approx(6 * row_s / 16)
+
+
+def test_a_class_that_is_a_full_batch_ahead_leaves_a_lesser_one_its_turn(acme):
+    lane = learned_lane(0.005, 0.005, wait_s=None)
+    full_batch_s = 8 * lane.estimator.line("k").row_s
+    background = push(lane, acme, "background", 20)
+    push(lane, acme, "interactive", 20)
+    lane.classes[0].start = full_batch_s / 8 + full_batch_s / 16 * 1.01  # a row of background is paid already
+    assert form(lane, ONE) == background[:8]
+
+
+def test_a_rider_that_does_not_fit_keeps_its_turn_while_a_smaller_one_takes_the_place(acme):
+    lane = learned_lane(0.005, 0.005, wait_s=None)
+    first, large, small, last = (Tenant(name, tenant_settings()) for name in "abcd")
+    opens = push(lane, first, "interactive", 1, rows=5)
+    waits = push(lane, large, "interactive", 1, rows=4)
+    rides = push(lane, small, "interactive", 1, rows=3)
+    later = push(lane, last, "interactive", 1, rows=1)
+    assert form(lane, ONE) == opens + rides
+    assert form(lane, ONE) == waits + later
+
+
+def test_the_second_that_does_not_fit_ends_the_filling():
+    lane = learned_lane(0.005, 0.005, wait_s=None)
+    tenants = [Tenant(name, tenant_settings()) for name in "abcd"]
+    (a,), (b,), (c,), (d,) = (
+        push(lane, tenant, "interactive", 1, rows=rows) for tenant, rows in zip(tenants, (5, 4, 4, 1), strict=True)
+    )
+    assert form(lane, ONE) == [a]
+    assert form(lane, ONE) == [b, c]
+    assert form(lane, ONE) == [d]
+
+
+@pytest.mark.parametrize(("ahead_rows", "riders"), [(6.5, 2), (8.5, 1)])
+def test_smaller_ones_pass_one_that_does_not_fit_by_no_more_than_a_full_batch(ahead_rows, riders):
+    lane = learned_lane(0.005, 0.005, wait_s=None)
+    opens, large, small = (Tenant(name, tenant_settings()) for name in ("opens", "large", "small"))
+    push(lane, opens, "interactive", 1)
+    push(lane, large, "interactive", 1, rows=8)
+    push(lane, small, "interactive", 1)
+    lane.classes[0]._flows["small"].start = ahead_rows * lane.estimator.line("k").row_s
+    assert len(form(lane, ONE)) == riders
+
+
+def test_a_tenants_own_tickets_keep_their_order_though_one_does_not_fit(acme):
     lane = learned_lane(0.005, 0.005, wait_s=None)
     push(lane, acme, "interactive", 1, rows=5)
     push(lane, acme, "interactive", 1, rows=4)

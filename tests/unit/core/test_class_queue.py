@@ -256,3 +256,20 @@ def test_when_a_ticket_too_large_for_its_cap_leaves_the_small_one_behind_it_may_
     assert queue.first() is None
     queue.remove(large)
     assert take_first(queue) is small
+
+
+@pytest.mark.parametrize("second_key", [False, True])
+def test_a_flow_that_was_set_aside_lets_the_next_go_first_and_comes_back_to_its_place(queue, second_key):
+    first, second = tenant("first"), tenant("second")
+    passed, next_one = push(queue, first, "k"), push(queue, second, "k")
+    if second_key:
+        push(queue, first, "other")
+    flow, _ = queue.first_of("k")
+    assert queue.set_aside(flow, "k")[1] is next_one
+    queue.put_back(flow, "k")
+    assert queue.first_of("k")[1] is passed
+    queue.set_aside(flow, "k")
+    take_rider(queue, "k")
+    assert queue.first_of("k") is None
+    queue.put_back(flow, "k")
+    assert take_rider(queue, "k") is passed

@@ -1,7 +1,7 @@
 import pytest
 
 from scheduler.core.departure import Departure
-from scheduler.core.estimate import LatencyLine
+from scheduler.core.estimate import KNOWN_SAMPLES, LatencyLine
 from scheduler.core.ticket import RETRYING, Ticket
 from tests.unit.core.build import queued_ticket
 
@@ -79,3 +79,15 @@ def test_of_a_model_of_which_little_is_known_nobody_misses_anything():
     lobby = Lobby(line=learned(samples=2))
     assert not lobby.departure.misses(due(0.001))
     assert lobby.departure.rows_for(due(0.001), 32) == 32
+
+
+def test_from_the_least_that_is_known_on_a_batch_shrinks():
+    assert Lobby(line=learned(samples=KNOWN_SAMPLES)).departure.rows_for(due(0.221), 32) == 20
+
+
+def test_who_waits_is_asked_for_the_ticket_that_may_be_late():
+    asked = []
+    departure = Departure(START, learned(), 32, lambda ticket: asked.append(ticket) or 1, asked.append)
+    ticket = due(0.031)
+    departure.misses(ticket)
+    assert asked == [ticket]

@@ -75,3 +75,14 @@ def test_a_tag_that_has_grown_is_corrected_when_it_comes_to_the_top(queue):
     push(queue, other)
     assert [take_first(queue, cost_s=5.0).tenant, take_first(queue).tenant] == ["served", "other"]
     assert queue.first()[0].start == 5.0
+
+
+def test_the_first_may_be_dropped_and_added_again(queue):
+    for name in ("a", "b"):
+        push(queue, tenant(name))
+    heap = queue._heads
+    flow, _ = heap.first()
+    heap.drop_first(flow)
+    assert (len(heap), heap.first()[1].tenant) == (1, "b")
+    heap.add(flow)
+    assert (len(heap), heap.first()[0]) == (2, flow)
