@@ -17,6 +17,7 @@ from scheduler.app import Addresses, App
 from scheduler.config import Config, load
 from scheduler.cpus import divide
 from scheduler.errors import StartError
+from scheduler.grpc_operations import free_operations
 from scheduler.poller import give_way
 from scheduler.telemetry import logs
 
@@ -77,6 +78,7 @@ async def _run(config: Config, read: Callable[[], Config]) -> bool:
     _allow_many_connections()
     triton_cpus = _own_cpu(config)
     give_way()
+    free_operations()
     app = App(config, triton_cpus)
     loop.add_signal_handler(signal.SIGHUP, app.reload, read)
     starting = asyncio.create_task(_start(app))
