@@ -6,6 +6,7 @@ and Triton tells it only where it may send an empty one; where the client did no
 Triton's header `triton_grpc_error` is not passed on either: with it a model's error crashes that release as well.
 """
 
+import contextlib
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
@@ -15,6 +16,8 @@ from scheduler.triton.answer import parsed
 
 EMPTY_FINAL: Final = "triton_enable_empty_final_response"
 FINAL: Final = "triton_final_response"
+# grpc.aio's word for a call that had ended when something was to be sent on it, however it ended (grpc/grpc#36066).
+BROKEN_OFF: Final = (grpc.StatusCode.INTERNAL, "Internal error from Core")
 
 
 class ResponseStream(Protocol):
@@ -57,7 +60,7 @@ async def relay_responses(
     upstream = stub.ModelStreamInfer(timeout=timeout_s, metadata=metadata)
     stream.on_close(upstream.cancel)
     try:
-        await upstream.write(request)
+        await _write(upstream, request)
         while (response := await upstream.read()) is not grpc.aio.EOF:
             response = parsed(response)
             if stream.ends_at_error and response.error_message:
@@ -66,10 +69,24 @@ async def relay_responses(
             if not final or wants_empty or response.error_message or response.infer_response.outputs:
                 await stream.put(response)
             if final:
-                await upstream.done_writing()
+                # All is here; a call that has ended by now needs no end.
+                with contextlib.suppress(grpc.aio.InternalError):
+                    await upstream.done_writing()
         return ""
     finally:
         upstream.cancel()
+
+
+async def _write(upstream: Any, request: Any) -> None:
+    """Send the request; where the call has ended by then, that is a lost backend or a deadline that has passed."""
+    try:
+        await upstream.write(request)
+    except grpc.aio.AioRpcError as error:
+        if (error.code(), error.details()) != BROKEN_OFF:
+            raise
+        code = grpc.StatusCode.DEADLINE_EXCEEDED if upstream.time_remaining() == 0 else grpc.StatusCode.UNAVAILABLE
+        nothing = grpc.aio.Metadata()
+        raise grpc.aio.AioRpcError(code, nothing, nothing, "the call to the backend broke off") from error
 
 
 def _is_final(response: Any) -> bool:
