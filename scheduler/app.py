@@ -17,6 +17,7 @@ from scheduler.edge.http import HttpSide
 from scheduler.edge.server import EdgeServer
 from scheduler.edge.service import InferenceService
 from scheduler.errors import StartError
+from scheduler.freed_memory import give_back
 from scheduler.telemetry.hooks import NULL
 from scheduler.telemetry.observatory import Observatory, recorder_of
 from scheduler.triton.catalog import Catalog
@@ -89,6 +90,7 @@ class App:
             stack.push_async_callback(self._driver.close)
             triton = await self._start_backends(stack)
             await stack.enter_async_context(_background(self._catalog.watch()))
+            await stack.enter_async_context(_background(give_back()))
             address = await self._start_grpc(stack)
             self._listening = True
             self._stack = stack.pop_all()

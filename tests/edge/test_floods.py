@@ -20,7 +20,7 @@ from tests.serving import resident_bytes, serve_before_a_fake
 MIB = 1024 * 1024
 # As often as each is done, and what the service may have grown by when it has been done twice. Calls that are taken
 # back (100 on each connection) pile up in gRPC before the service sees any of them: some 16 KiB each, given back to the
-# allocator, not to the system.
+# allocator, and once a minute to the system.
 PASSING = {"drops": (2000, 16 * MIB), "headers": (300, 16 * MIB), "resets": (100, 128 * MIB)}
 AT_ONCE = 50
 STREAMS = 40
