@@ -64,7 +64,7 @@ class Ticket:
         start_tag: its tenant's place in its class's virtual time (share.py) when it was taken; virtual seconds.
         queued_tag: where that virtual time stood when it was queued.
         batch_id: of the batch that it rode in last; 0 before the first.
-        resent: whether a backend that was lost had it already.
+        resent: whether it is not sent again: a backend that was lost had it already, or gave part of its answer.
         due: its place in its tenant's order, monotonic seconds (order.py); set when it is queued.
         holder: whom it counts for; set when it is queued.
         lane: the queues that it stands in; its model's name but for a step, whose backend has queues of its own.

@@ -12,6 +12,7 @@ from typing import Any, Final, Protocol
 
 import grpc
 
+from scheduler.core.ticket import Ticket
 from scheduler.triton.answer import parsed
 
 EMPTY_FINAL: Final = "triton_enable_empty_final_response"
@@ -34,6 +35,21 @@ class ResponseStream(Protocol):
 
     def on_close(self, close: Callable[[], object]) -> None:
         """Call `close` when nobody waits for responses any longer."""
+
+
+class BegunStream:
+    """Responses that cannot be taken back: from the first on, their request is not sent to another backend."""
+
+    def __init__(self, stream: ResponseStream, ticket: Ticket) -> None:
+        self._stream = stream
+        self._ticket = ticket
+        self.ends_at_error = stream.ends_at_error
+        self.on_close = stream.on_close
+
+    async def put(self, response: Any) -> None:
+        """Take one `ModelStreamInferResponse`."""
+        self._ticket.resent = True
+        await self._stream.put(response)
 
 
 async def relay_responses(

@@ -12,7 +12,7 @@ from scheduler.core.ticket import Ticket
 from scheduler.driver import BatchError
 from scheduler.telemetry.hooks import NULL, Telemetry
 from scheduler.triton.answer import parsed
-from scheduler.triton.decoupled import ResponseStream, relay_responses
+from scheduler.triton.decoupled import BegunStream, ResponseStream, relay_responses
 from scheduler.triton.merge import SplitError, merge, split
 from scheduler.triton.security import PLAIN, BackendSecurity
 from scheduler.triton.sequence_id import RestoringStream, SequenceIds, restore
@@ -156,8 +156,9 @@ class Pool:
             details = f"backend {backend} is not connected"
             raise BackendFailure(model, grpc.StatusCode.UNAVAILABLE, details, Verdict.LOST)
         headers = self._telemetry.headers(call.ticket)
+        begun = BegunStream(stream, call.ticket)
         try:
-            error_message = await relay_responses(stub, call.request, stream, timeout_s, headers)
+            error_message = await relay_responses(stub, call.request, begun, timeout_s, headers)
         except grpc.aio.AioRpcError as error:
             raise await self._failure(backend, model, error) from error
         except asyncio.CancelledError:

@@ -5,7 +5,7 @@ import contextlib
 import os
 import signal
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,11 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from scheduler.app import App
 from scheduler.config import Config
+from tests.e2e.test_protocol import REPEAT, REPEAT_CONFIG, add_python, message, value_of
 from tests.real_triton import ModelRepository, TritonFactory
+
+# Responses of one request: more than are made before its server is killed.
+ENDLESS = 10_000_000
 
 
 def server_pid(grpc_address: str) -> int:
@@ -126,6 +130,35 @@ async def test_killed_triton_answers_everybody(two: Any, eventually: Any) -> Non
     await eventually(lambda: load.ended["UNAVAILABLE"] > 16)
     await load.stop()
     assert app.snapshot().in_flight == 0
+
+
+async def test_killed_triton_in_the_middle_of_a_stream_ends_it_and_nothing_comes_twice(
+    start_triton: TritonFactory, new_repository: Callable[[], ModelRepository], eventually: Any
+) -> None:
+    backends = []
+    for name in ("first", "second"):
+        repository = new_repository()
+        add_python(repository, "repeat", REPEAT, REPEAT_CONFIG)
+        backends.append({"name": name, "grpc": start_triton(repository).address.grpc})
+    listen = {"grpc": "127.0.0.1:0", "http": "127.0.0.1:0"}
+    app = App(Config.model_validate({"listen": listen, "backends": backends, "limits": {"drain_s": 1}}))
+    address = (await app.start()).grpc
+    async with grpc.aio.insecure_channel(address) as channel:
+        call = service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelStreamInfer(
+            iter([message("repeat", ENDLESS, (1,))])
+        )
+        responses = [await call.read() for _ in range(10)]
+        (serving,) = [each.name for each in app.snapshot().backends if each.in_flight.get("repeat")]
+        (killed,) = [each["grpc"] for each in backends if each["name"] == serving]
+        os.kill(server_pid(killed), signal.SIGKILL)
+        while (response := await call.read()) is not grpc.aio.EOF:
+            responses.append(response)
+    await app.stop()
+    *answers, last = responses
+    assert [value_of(each) for each in answers] == list(range(len(answers)))
+    told = last.infer_response.parameters
+    assert told["fairlane_code"].string_param == "UNAVAILABLE", last.error_message
+    assert told["fairlane_reason"].string_param == "BACKEND_LOST"
 
 
 async def test_killed_embedded_triton_is_restarted_and_service_resumes_under_load(
