@@ -25,6 +25,8 @@ def free_operations() -> None:
     if execute is None:
         log.warning("this grpcio runs its calls in a way unknown here: whether cancelled ones are freed is not known")
         return
+    if execute.__module__ == __name__:
+        return  # done before in this process
 
     def execute_batch(call: Any, operations: tuple[Any, ...], loop: asyncio.AbstractEventLoop) -> asyncio.Future[None]:
         return _Batch(loop, execute, call, operations).ended

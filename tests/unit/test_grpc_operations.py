@@ -48,6 +48,7 @@ def freeing(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(cygrpc, EXECUTE_BATCH, getattr(cygrpc, EXECUTE_BATCH))
     if request.param:
         free_operations()
+        free_operations()  # twice is once
 
 
 @asynccontextmanager
