@@ -12,7 +12,7 @@ from rich.table import Table
 
 from export.card import ModelCard, read_card
 from export.catalog import blame, chosen, is_path, load_definition
-from export.config import TARGETS, Target
+from export.config import TARGETS, ConfigError, Target
 from export.errors import ExportError
 from export.repository import DEFAULT_BUILD, DEFAULT_REPOSITORY, FP32_FILE, Repository, built_folder, is_built
 from export.server import bring_into_service
@@ -103,7 +103,6 @@ class _Export:
         skip = missing and is_built(self.build_dir, name)
         started = time.monotonic()
         card = read_card(folder) if skip else self._export(typed, folder, console)
-        self._configure(card, folder, console)
         self._serve(card, folder, console)
         return {
             "model": name,
@@ -132,30 +131,50 @@ class _Export:
         console.print(f"{card.name}: {told}", soft_wrap=True)
         return card
 
-    def _configure(self, card: ModelCard, folder: Path, console: Console) -> None:
-        if self._repository.has_config_of(card.name, folder):
-            return
-        if self.overwrite_config:
+    def _serve(self, card: ModelCard, folder: Path, console: Console) -> None:
+        before, configure = self._repository.versions(card.name), self._configures(card, folder, console)
+        version = before[-1] if before and self._stays(card, console) else None
+        if version is None:
+            if not configure:
+                self._check_fit(card, folder)
+            published = self._repository.publish(card, folder / FP32_FILE, folder, configure=configure)
+            version = int(published.name)
+        elif configure:
             self._repository.configure(card.name, folder)
-            return
+        bring_into_service(self._repository, self.server, card.name, version, new=version not in before)
+
+    def _configures(self, card: ModelCard, folder: Path, console: Console) -> bool:
+        """Whether the configuration that is there is to be replaced; says so where another one stays."""
+        if self._repository.has_config_of(card.name, folder):
+            return False
+        if not self.overwrite_config:
+            console.print(
+                f"{card.name}: its config.pbtxt is not the one made here and stays; --overwrite-config replaces it",
+                soft_wrap=True,
+            )
+        return self.overwrite_config
+
+    def _check_fit(self, card: ModelCard, folder: Path) -> None:
+        # Imported late: onnx takes a second.
+        from export.fit import check_fit  # noqa: PLC0415
+
+        try:
+            check_fit(self._repository, card.name, folder / FP32_FILE)
+        except ConfigError as error:
+            raise ConfigError(f"{error}; --overwrite-config replaces it") from error
+
+    def _stays(self, card: ModelCard, console: Console) -> bool:
+        """Whether what is served stays: somebody else's, the same export, or the INT8 form of an earlier one."""
+        served = self._repository.card(card.name)
+        if served is None or served.fp32_sha256 == card.fp32_sha256:
+            return True
+        if served.quantization is None or not served.quantization.passed:
+            return False
         console.print(
-            f"{card.name}: its config.pbtxt is not the one made here and stays; --overwrite-config replaces it",
+            f"{card.name}: an earlier export is being served as INT8; run `fairlane quantize {card.name}`",
             soft_wrap=True,
         )
-
-    def _serve(self, card: ModelCard, folder: Path, console: Console) -> None:
-        if self._repository.serves(card.name):
-            served = self._repository.card(card.name)
-            if served is None or served.fp32_sha256 == card.fp32_sha256:
-                return
-            if served.quantization is not None and served.quantization.passed:
-                console.print(
-                    f"{card.name}: an earlier export is being served as INT8; run `fairlane quantize {card.name}`",
-                    soft_wrap=True,
-                )
-                return
-        version = int(self._repository.publish(card, folder / FP32_FILE, folder).name)
-        bring_into_service(self._repository, self.server, card.name, version)
+        return True
 
 
 def _table(rows: list[dict[str, Any]]) -> Table:

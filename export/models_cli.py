@@ -1,6 +1,7 @@
 """The command `fairlane models`: the versions in a model repository, and which of them is served."""
 
 import json
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -37,11 +38,15 @@ def models() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for machines.")
 def list_(name: str | None, model_repository: Path, as_json: bool) -> None:
     """List the versions of NAME, or of every model, and which one is served."""
+    if not model_repository.is_dir():
+        raise click.ClickException(f"{model_repository}: expected a model repository, got no such folder")
     repository = Repository(model_repository)
     names = repository.names() if name is None else (name,)
     rows = [_row(repository, one, version) for one in names for version in repository.versions(one)]
     if name is not None and not rows:
-        raise click.ClickException(f"{name}: no version in {model_repository}; known: {', '.join(repository.names())}")
+        raise click.ClickException(
+            f"{name}: no version in {model_repository}; known: {', '.join(repository.names()) or 'none'}"
+        )
     if as_json:
         click.echo(json.dumps(rows, indent=2))
     else:
@@ -55,7 +60,7 @@ def list_(name: str | None, model_repository: Path, as_json: bool) -> None:
 @SERVER
 def promote(name: str, version: int, model_repository: Path, server: str | None) -> None:
     """Serve the content of an older VERSION of NAME again, as a new version."""
-    _change(name, model_repository, server, lambda repository: repository.promote(name, version))
+    _promote(name, model_repository, server, lambda repository: version)
 
 
 @models.command()
@@ -64,7 +69,7 @@ def promote(name: str, version: int, model_repository: Path, server: str | None)
 @SERVER
 def rollback(name: str, model_repository: Path, server: str | None) -> None:
     """Serve what was served before the present content of NAME. Repeated, it goes further back."""
-    _change(name, model_repository, server, lambda repository: repository.rollback(name))
+    _promote(name, model_repository, server, lambda repository: repository.earlier(name))
 
 
 @models.command()
@@ -80,11 +85,17 @@ def remove(name: str, version: int, model_repository: Path) -> None:
     click.echo(f"{name}: version {version} removed")
 
 
-def _change(name: str, folder: Path, server: str | None, change: Any) -> None:
+def _promote(name: str, folder: Path, server: str | None, which: Callable[[Repository], int]) -> None:
+    # Imported late: onnx takes a second.
+    from export.fit import check_fit  # noqa: PLC0415
+
     repository = Repository(folder)
     try:
-        version = change(repository)
-        bring_into_service(repository, server, name, version)
+        before, older = repository.versions(name), which(repository)
+        repository.expect(name, older)
+        check_fit(repository, name, repository.version_folder(name, older) / MODEL_FILE)
+        version = repository.promote(name, older)
+        bring_into_service(repository, server, name, version, new=version not in before)
     except (ExportError, OSError) as error:
         raise click.ClickException(str(error)) from error
     where = "by the next server that starts, or loads it" if server is None else f"by {server}"

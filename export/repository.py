@@ -86,7 +86,7 @@ class Repository:
         folder = self.version_folder(name, version)
         return read_card(folder) if (folder / CARD_FILE).is_file() else None
 
-    def publish(self, card: ModelCard, onnx_path: Path, assets: Path) -> Path:
+    def publish(self, card: ModelCard, onnx_path: Path, assets: Path, *, configure: bool = False) -> Path:
         """Serve this graph from now on, as a new version.
 
         Where the served version has the same graph and assets already, only its card is replaced. Of older versions
@@ -97,6 +97,7 @@ class Repository:
             onnx_path: the graph.
             assets: a built folder. Its configuration and labels become the model's where it has none; the other
                 files but the graph and the card go along with the version.
+            configure: replace the model's configuration and labels too, when the version is there.
 
         Returns:
             The version folder.
@@ -115,12 +116,16 @@ class Repository:
             served = self.version_folder(card.name)
             if _holds(served, files):
                 card.write(served)
+                if configure:
+                    self._write_config(card.name, assets)
                 return served
             target = self._next(card.name)
             with appearing(target) as new:
                 for name, file in files.items():
                     shutil.copyfile(file, new / name)
                 card.write(new)
+            if configure:
+                self._configure_or_undo(card.name, assets, target)
             self._forget_oldest(card.name)
         return target
 
@@ -158,7 +163,7 @@ class Repository:
         Raises:
             VersionError: there is no such version, or the model is not served by its newest version.
         """
-        self._expect(name, version)
+        self.expect(name, version)
         with locked(self.folder / name):
             if version == self.versions(name)[-1]:
                 return version
@@ -169,17 +174,14 @@ class Repository:
             self._forget_oldest(name)
         return int(target.name)
 
-    def rollback(self, name: str) -> int:
-        """Serve what was served before the content that is served now. Repeated, it goes further back.
-
-        Returns:
-            The new version's number.
+    def earlier(self, name: str) -> int:
+        """The version to roll back to: the newest from before the content that is served now.
 
         Raises:
             VersionError: there is nothing earlier.
         """
         versions = self.versions(name)
-        self._expect(name, max(versions, default=FIRST_VERSION))
+        self.expect(name, max(versions, default=FIRST_VERSION))
         served = self.version_folder(name) / MODEL_FILE
         alike = [
             each
@@ -192,7 +194,7 @@ class Repository:
                 f"{name}: there is nothing earlier than version {versions[-1]}, which has the content of {alike[0]}; "
                 f"there are {list(versions)}"
             )
-        return self.promote(name, earlier[-1])
+        return earlier[-1]
 
     def remove(self, name: str, version: int) -> None:
         """Delete a version that is not served.
@@ -200,7 +202,7 @@ class Repository:
         Raises:
             VersionError: there is no such version, or it is the one that is served.
         """
-        self._expect(name, version)
+        self.expect(name, version)
         with locked(self.folder / name):
             if version == self.versions(name)[-1]:
                 raise VersionError(f"{name}: version {version} is being served; promote another, or roll back, first")
@@ -212,13 +214,18 @@ class Repository:
         Raises:
             VersionError: it is the only one.
         """
-        self._expect(name, version)
+        self.expect(name, version)
         with locked(self.folder / name):
             if self.versions(name) == (version,):
                 raise VersionError(f"{name}: version {version} is the only one")
             discard(self.version_folder(name, version))
 
-    def _expect(self, name: str, version: int) -> None:
+    def expect(self, name: str, version: int) -> None:
+        """Refuse a version that cannot be gone back to.
+
+        Raises:
+            VersionError: there is no such version, or the model is not served by its newest one.
+        """
         versions = self.versions(name)
         if version not in versions:
             known = f"there are {list(versions)}" if versions else f"known models: {', '.join(self.names()) or 'none'}"
@@ -246,6 +253,14 @@ class Repository:
     def _provide_config(self, name: str, assets: Path) -> None:
         if not (self.folder / name / CONFIG_FILE).exists():
             self._write_config(name, assets if (assets / CONFIG_FILE).exists() else COMMITTED / name)
+
+    def _configure_or_undo(self, name: str, assets: Path, version: Path) -> None:
+        # The old version with the new configuration might not load, nor the new version with the old one.
+        try:
+            self._write_config(name, assets)
+        except OSError:
+            discard(version)
+            raise
 
     def _write_config(self, name: str, source: Path) -> None:
         # Labels first: a configuration that names a file that is not there does not load.

@@ -16,8 +16,16 @@ from export.repository import Repository
 LOAD_TIMEOUT_S: Final = 120.0
 
 
+# A server that answers so did not try: nobody is there, or no answer came in time.
+NO_VERDICT: Final = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+
+
 class ServerError(ExportError):
     """A server does not serve what it was told to load."""
+
+
+class LoadRefusedError(ServerError):
+    """A server has tried to load a version, and could not."""
 
 
 def load_on_server(address: str, name: str, version: int) -> None:
@@ -29,7 +37,8 @@ def load_on_server(address: str, name: str, version: int) -> None:
         version: the version that must be the one served afterwards.
 
     Raises:
-        ServerError: the server is not there, cannot load it, or serves another version. Carries its reason.
+        LoadRefusedError: the server cannot load it. Carries its reason.
+        ServerError: the server is not there, does not answer in time, or serves another version.
     """
     with grpc.insecure_channel(address) as channel:
         stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
@@ -39,7 +48,8 @@ def load_on_server(address: str, name: str, version: int) -> None:
             )
             index = stub.RepositoryIndex(service_pb2.RepositoryIndexRequest(ready=True), timeout=LOAD_TIMEOUT_S)
         except grpc.RpcError as error:
-            raise ServerError(f"{address}: {name} version {version} was not loaded: {error.details()}") from error
+            kind = ServerError if error.code() in NO_VERDICT else LoadRefusedError
+            raise kind(f"{address}: {name} version {version} was not loaded: {error.details()}") from error
     ready = sorted(int(one.version) for one in index.models if one.name == name and one.version.isdecimal())
     if version not in ready:
         raise ServerError(
@@ -47,17 +57,27 @@ def load_on_server(address: str, name: str, version: int) -> None:
         )
 
 
-def bring_into_service(repository: Repository, address: str | None, name: str, version: int) -> None:
-    """Load a version that was just published on a server, if there is one; withdraw it where it does not load.
+def bring_into_service(repository: Repository, address: str | None, name: str, version: int, *, new: bool) -> None:
+    """Load the newest version on a server, if there is one; withdraw a new one that the server cannot load.
+
+    Args:
+        repository: where the version lies.
+        address: HOST:PORT of a Triton in explicit model control; None: there is none.
+        name: the model.
+        version: its newest.
+        new: whether the caller has just published it. Any other may be in service elsewhere, and stays.
 
     Raises:
-        ServerError: as `load_on_server`. The version before is then the newest again, as it is on the server.
+        ServerError: as `load_on_server`; says what became of a new version.
     """
     if address is None:
         return
     try:
         load_on_server(address, name, version)
-    except ServerError:
-        if len(repository.versions(name)) > 1 and repository.versions(name)[-1] == version:
+    except ServerError as error:
+        if not new:
+            raise
+        if isinstance(error, LoadRefusedError) and len(repository.versions(name)) > 1:
             repository.withdraw(name, version)
-        raise
+            raise LoadRefusedError(f"{error}; it is withdrawn") from error
+        raise type(error)(f"{error}; it is published all the same") from error

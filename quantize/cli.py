@@ -1,6 +1,7 @@
 """The commands `fairlane quantize` and `fairlane quantize-report`."""
 
 import json
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -50,6 +51,13 @@ _layers_option = click.option(
 )
 
 
+def _refuse_nan(_context: click.Context, option: click.Parameter, value: float | None) -> float | None:
+    # A comparison with it is false, so that click's range lets it through.
+    if value is not None and math.isnan(value):
+        raise click.BadParameter("nan is not in the range x>0.", param=option)
+    return value
+
+
 @click.command()
 @click.argument("names", nargs=-1, metavar="[NAME | FILE.py]...")
 @click.option("--missing", is_flag=True, help="Skip models that were judged before; a refusal is then not an error.")
@@ -63,6 +71,7 @@ _layers_option = click.option(
 @click.option(
     "--budget-mb",
     type=click.FloatRange(min=0, min_open=True),
+    callback=_refuse_nan,
     help="Leave the layers in FP32 that cost the most accuracy, as far as the file stays within this size.",
 )
 @_layers_option
@@ -87,7 +96,7 @@ def quantize(names: tuple[str, ...], missing: bool, as_json: bool, **options: An
     except ExportError as error:
         raise click.ClickException(str(error)) from error
     except Exception as error:
-        told = blame(error, names)
+        told = blame(error, names) or (error if isinstance(error, OSError) else None)
         if told is None:
             raise
         raise click.ClickException(str(told)) from error
@@ -122,7 +131,7 @@ def quantize_report(names: tuple[str, ...], output: Path, layers: int, model_rep
 
             tasks = {name: load_task(typed, build_dir) for name, typed in named(names).items()}
             written = write_report(tasks, build_dir, Repository(model_repository), output, status.update, layers)
-    except ExportError as error:
+    except (ExportError, OSError) as error:
         raise click.ClickException(str(error)) from error
     for path in written:
         click.echo(path)
@@ -179,11 +188,14 @@ class _Quantize:
         """Quantize one model, publish what the gate lets through, and see that it is served."""
         with console.status(f"{name}: importing ONNX Runtime"):
             # Imported late, as `--missing` mostly has nothing to do.
+            from export.fit import check_fit  # noqa: PLC0415
             from quantize.task import load_task  # noqa: PLC0415
             from quantize.verdict import quantize_model  # noqa: PLC0415
 
             task = load_task(typed, self.build_dir)
-        read_card(built_folder(self.build_dir, name))
+        built, before = built_folder(self.build_dir, name), self.repository.versions(name)
+        read_card(built)
+        check_fit(self.repository, name, built / FP32_FILE)
         recipe, choice = self._recipe(name, task, console)
         with console.status(name) as status:
             card = quantize_model(
@@ -195,7 +207,8 @@ class _Quantize:
                 lambda text: status.update(f"{name}: {text}"),
                 choice,
             )
-        bring_into_service(self.repository, self.server, name, self.repository.versions(name)[-1])
+        version = self.repository.versions(name)[-1]
+        bring_into_service(self.repository, self.server, name, version, new=version not in before)
         return card
 
     def _recipe(self, name: str, task: "Task", console: Console) -> tuple["Recipe", str]:
@@ -240,13 +253,22 @@ def _spend(
     from quantize.verdict import quantized_bytes  # noqa: PLC0415
 
     built = built_folder(build, name)
-    spare = budget_mb * 1e6 - quantized_bytes(task, recipe, built)
+    bare = quantized_bytes(task, recipe, built)
+    if bare > budget_mb * 1e6:
+        raise BudgetError(
+            f"--budget-mb: expected {bare / 1e6:.3g} or more, as all of {name} in INT8 takes, got {budget_mb:g}"
+        )
+    spare = budget_mb * 1e6 - bare
     with _progress(console, len(tried_layers(recipe, built, most))) as step:
         found = sensitivities(task, recipe, built, step, most)
     kept = within_budget(found, spare)
     console.print(sensitivity_table(name, found, kept))
     choice = f"{len(kept)} of {len(found)} layers in FP32, those that cost the most accuracy, within {budget_mb:g} MB"
     return recipe.model_copy(update={"exclude": (*recipe.exclude, *kept)}), choice
+
+
+class BudgetError(ExportError):
+    """A size that the model has not even with every layer in INT8."""
 
 
 @contextmanager

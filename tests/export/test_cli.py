@@ -7,14 +7,17 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner, Result
 
 import export.cli
+import export.repository
 from export.card import Measure, Quantization
 from export.cli import export as command
-from export.definition import Definition
+from export.definition import Definition, Tensor
+from export.models_cli import models
 from export.repository import Repository
 
 Run = Callable[..., Result]
@@ -120,6 +123,76 @@ def test_configuration_of_ones_own_stays_until_it_is_to_be_replaced(run: Run, tm
     assert "max_batch_size: 8" in config.read_text()
     run("digits", "--overwrite-config")
     assert config.read_text() == generated
+
+
+@pytest.fixture
+def wider(definition: list[Definition], run: Run, tmp_path: Path) -> Path:
+    """The model is published with three columns, and its definition now has four. The model's folder."""
+    assert run("digits").exit_code == 0
+    four = ("batch", 4)
+    definition[0] = replace(
+        definition[0],
+        inputs=(Tensor("x", "FP32", four),),
+        outputs=(Tensor("y", "FP32", four),),
+        samples=lambda: [{"x": np.ones((2, 4), np.float32)}],
+    )
+    return tmp_path / "repository" / "digits"
+
+
+def test_export_that_the_configuration_does_not_fit_is_not_published(run: Run, wider: Path) -> None:
+    result = run("digits")
+    assert result.exit_code == 1
+    told = " ".join(result.stderr.split())
+    assert re.search(
+        r"config.pbtxt does not fit \S+fp32.onnx: input 'x': it says dims \[3\], the graph has \[4\]", told
+    )
+    assert "--overwrite-config replaces it" in told
+    assert Repository(wider.parent).versions("digits") == (1,)
+
+
+def test_version_and_the_configuration_that_it_needs_come_together(run: Run, wider: Path) -> None:
+    assert run("digits", "--overwrite-config").exit_code == 0
+    assert Repository(wider.parent).versions("digits") == (1, 2)
+    assert "dims: [4]" in (wider / "config.pbtxt").read_text()
+
+
+def test_version_whose_configuration_cannot_be_written_is_taken_back(
+    run: Run, wider: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, _content: bytes) -> None:
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr(export.repository, "write_file", full)
+    result = run("digits", "--overwrite-config")
+    assert (result.exit_code, "No space left on device" in result.stderr) == (1, True)
+    assert Repository(wider.parent).versions("digits") == (1,)
+    assert "dims: [3]" in (wider / "config.pbtxt").read_text()
+
+
+def test_older_version_that_the_configuration_does_not_fit_is_not_promoted(run: Run, wider: Path) -> None:
+    run("digits", "--overwrite-config")
+    for change in (["promote", "digits", "1"], ["rollback", "digits"]):
+        result = CliRunner().invoke(models, [*change, "--model-repository", str(wider.parent)])
+        assert result.exit_code == 1
+        assert "input 'x': it says dims [4], the graph has [3]" in " ".join(result.stderr.split())
+    assert Repository(wider.parent).versions("digits") == (1, 2)
+
+
+def test_older_version_that_is_cut_off_is_not_promoted(run: Run, definition: list[Definition], tmp_path: Path) -> None:
+    run("digits")
+    definition[0] = replace(definition[0], module=lambda: Shifted().eval())
+    run("digits")
+    graph = tmp_path / "repository/digits/1/model.onnx"
+    graph.write_bytes(graph.read_bytes()[:100])
+    result = CliRunner().invoke(models, ["promote", "digits", "1", "--model-repository", str(tmp_path / "repository")])
+    assert result.exit_code == 1
+    assert "digits/1/model.onnx: not an ONNX file, or cut off" in " ".join(result.stderr.split())
+
+
+def test_repository_that_is_not_there_is_named(tmp_path: Path) -> None:
+    result = CliRunner().invoke(models, ["list", "--model-repository", str(tmp_path / "nowhere")])
+    assert result.exit_code == 1
+    assert "nowhere: expected a model repository, got no such folder" in " ".join(result.stderr.split())
 
 
 def test_configuration_that_triton_could_not_read_is_named_with_the_line(run: Run, tmp_path: Path) -> None:

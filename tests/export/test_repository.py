@@ -98,16 +98,16 @@ def test_promoting_what_is_served_changes_nothing(repository: Repository, publis
 def test_rollback_goes_back_step_by_step_and_not_to_and_fro(repository: Repository, publish: Publish) -> None:
     for each in ("first", "second", "third"):
         publish(each)
-    assert repository.rollback("digits") == 4
+    assert repository.promote("digits", repository.earlier("digits")) == 4
     assert content(repository) == "second"
-    assert repository.rollback("digits") == 5
+    assert repository.promote("digits", repository.earlier("digits")) == 5
     assert content(repository) == "first"
 
 
 def test_rollback_without_anything_earlier_is_refused(repository: Repository, publish: Publish) -> None:
     publish("first")
     with pytest.raises(VersionError, match=r"nothing earlier than version 1.*there are \[1\]"):
-        repository.rollback("digits")
+        repository.promote("digits", repository.earlier("digits"))
     assert content(repository) == "first"
 
 

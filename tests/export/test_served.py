@@ -13,6 +13,7 @@ import tritonclient.grpc as grpcclient
 from click.testing import CliRunner
 from tritonclient.utils import InferenceServerException
 
+import export.cli
 from export.card import read_card
 from export.config import config_text
 from export.definition import Definition, Serving, Tensor
@@ -95,7 +96,7 @@ def test_running_server_takes_a_new_version_and_the_old_one_again_without_an_err
     server = start_triton(repository.folder)
     with Load(server.address.grpc) as load, grpcclient.InferenceServerClient(server.address.grpc) as client:
         poll(lambda: load.seen == {2.0})
-        bring_into_service(repository, server.address.grpc, "digits", publish(1))
+        bring_into_service(repository, server.address.grpc, "digits", publish(1), new=True)
         assert factor_of(client) == 3.0
         place = ["--model-repository", str(repository.folder), "--server", server.address.grpc]
         done = CliRunner().invoke(command, ["rollback", "digits", *place])
@@ -114,14 +115,20 @@ def test_version_that_does_not_load_is_withdrawn_and_the_old_one_serves_on(
     publish(0)
     server = start_triton(repository.folder)
     graph = folders[1] / FP32_FILE
+    shutil.copyfile(graph, folders[1].parent / "spare.onnx")
     graph.write_bytes(graph.read_bytes()[:150])
     with Load(server.address.grpc) as load:
         version = publish(1)
         with pytest.raises(ServerError, match=r"digits version 2 was not loaded: .*digits/2/model.onnx: .*"):
-            bring_into_service(repository, server.address.grpc, "digits", version)
+            bring_into_service(repository, server.address.grpc, "digits", version, new=True)
     assert load.errors == []
     assert load.seen == {2.0}
     assert repository.versions("digits") == (1,)
+    # The number is free again, and what comes under it next is loaded anew.
+    shutil.copyfile(folders[1].parent / "spare.onnx", graph)
+    with grpcclient.InferenceServerClient(server.address.grpc) as client:
+        bring_into_service(repository, server.address.grpc, "digits", publish(1), new=True)
+        assert factor_of(client) == 3.0
 
 
 @pytest.mark.parametrize(
@@ -187,11 +194,41 @@ def test_labels_of_the_definition_come_with_the_classes(quiet_server: Any, tiny:
     assert answer.as_numpy("y").tolist() == [[b"7.000000:1:green", b"5.000000:2:blue"]]
 
 
-def test_server_that_is_not_there_is_named(repository: Repository, publish: Callable[[int], int]) -> None:
+@pytest.mark.parametrize("new", [True, False])
+def test_server_that_is_not_there_is_named_and_every_version_stays(
+    repository: Repository, publish: Callable[[int], int], *, new: bool
+) -> None:
     publish(0)
-    with pytest.raises(ServerError, match=r"127.0.0.1:1: digits version 1 was not loaded"):
-        bring_into_service(repository, "127.0.0.1:1", "digits", 1)
-    assert repository.versions("digits") == (1,), "the only version stays for the server that comes"
+    publish(1)
+    told = "; it is published all the same" if new else ""
+    with pytest.raises(ServerError, match=rf"127.0.0.1:1: digits version 2 was not loaded: .*\){told}$"):
+        bring_into_service(repository, "127.0.0.1:1", "digits", 2, new=new)
+    assert repository.versions("digits") == (1, 2), "the versions stay for the server that comes"
+
+
+def test_export_loads_on_a_server_what_is_published_already(
+    quiet_server: Any, tiny: Definition, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export.cli, "load_definition", lambda _: tiny)
+    places = ["--build-dir", str(tmp_path / "build"), "--model-repository", str(quiet_server.folder)]
+    assert CliRunner().invoke(export.cli.export, ["digits", *places]).exit_code == 0
+    with grpcclient.InferenceServerClient(quiet_server.address) as client:
+        assert not client.is_model_ready("digits")
+        again = CliRunner().invoke(export.cli.export, ["digits", *places, "--server", quiet_server.address])
+        assert again.exit_code == 0, again.output
+        assert factor_of(client) == 2.0
+
+
+def test_version_that_was_there_before_stays_where_a_server_refuses_it(
+    quiet_server: Any, repository: Repository, publish: Callable[[int], int]
+) -> None:
+    publish(0)
+    publish(1)
+    # A server on another repository, which knows no such model.
+    with pytest.raises(ServerError, match=r"digits version 2 was not loaded: .*failed to poll") as refused:
+        bring_into_service(repository, quiet_server.address, "digits", 2, new=False)
+    assert "withdrawn" not in str(refused.value)
+    assert repository.versions("digits") == (1, 2)
 
 
 def test_configuration_of_a_model_without_batches_is_one_triton_loads(

@@ -73,6 +73,13 @@ def tiny_graph() -> onnx.ModelProto:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
 
 
+CONFIG = f"""
+name: "digits" backend: "onnxruntime" max_batch_size: 8
+input {{ name: "x" data_type: TYPE_FP32 dims: [{FEATURES}] }}
+output {{ name: "y" data_type: TYPE_FP32 dims: [4] }}
+"""
+
+
 @pytest.fixture
 def lenient() -> TinyTask:
     return TinyTask(at_least=0.9)
@@ -90,6 +97,7 @@ def build(tmp_path: Path) -> Path:
     folder.mkdir(parents=True)
     write_graph(tiny_graph(), folder / "fp32.onnx")
     (folder / "asset.txt").write_text("asset")
+    (folder / "config.pbtxt").write_text(CONFIG)
     ModelCard(
         name="digits",
         source=Source(package="p", version="1", file="f", sha256="0" * 64, licence="none"),

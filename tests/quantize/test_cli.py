@@ -1,4 +1,5 @@
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -78,12 +79,27 @@ def test_layer_that_does_not_exist_is_an_error_that_names_those_that_do(run: Run
     assert "exclude 'fc1': expected a pattern that matches a layer, of product" in result.stderr
 
 
-@pytest.mark.parametrize(("budget_mb", "kept"), [("1", 1), ("0.000001", 0)])
-def test_budget_leaves_the_dearest_layers_in_fp32(run: Run, lenient: Any, budget_mb: str, kept: int) -> None:
-    result = run(lenient, "--budget-mb", budget_mb, "--json")
+def test_budget_leaves_the_dearest_layers_in_fp32(run: Run, lenient: Any) -> None:
+    result = run(lenient, "--budget-mb", "1", "--json")
     assert result.exit_code == 0, repr(result.exception) + result.output
     (row,) = json.loads(result.stdout)
-    assert row["card"]["quantization"]["choice"].startswith(f"{kept} of 1 layers in FP32")
+    assert row["card"]["quantization"]["choice"].startswith("1 of 1 layers in FP32")
+
+
+@pytest.mark.parametrize(
+    ("budget_mb", "told"),
+    [
+        ("0.000001", r"--budget-mb: expected 0\.\d+ or more, as all of digits in INT8 takes, got 1e-06"),
+        ("nan", "nan is not"),
+    ],
+)
+def test_budget_that_cannot_be_kept_is_refused(
+    run: Run, lenient: Any, tmp_path: Path, budget_mb: str, told: str
+) -> None:
+    result = run(lenient, "--budget-mb", budget_mb)
+    assert result.exit_code > 0
+    assert re.search(told, result.stderr), result.output
+    assert not Repository(tmp_path / "repository").serves("digits")
 
 
 def test_truncated_export_is_an_error_that_names_file_and_reason(run: Run, lenient: Any, build: Path) -> None:
@@ -168,3 +184,25 @@ def test_model_without_an_export_is_an_error_in_one_line(run: Run, lenient: Any,
     assert result.exit_code == 1
     assert "run `fairlane export digits` first" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_repository_that_cannot_be_written_is_one_line(
+    build: Path, lenient: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quantize.task, "load_task", lambda *_: lenient)
+    places = ["--build-dir", str(build), "--model-repository", "/proc/nowhere"]
+    result = CliRunner().invoke(command, [*places, "digits"])
+    assert result.exit_code == 1
+    assert "Error: [Errno 2] No such file or directory: '/proc/nowhere'" in result.stderr
+
+
+def test_configuration_that_the_export_does_not_fit_is_named_before_anything_is_quantized(
+    run: Run, lenient: Any, tmp_path: Path
+) -> None:
+    run(lenient)
+    config = tmp_path / "repository" / "digits" / "config.pbtxt"
+    config.write_text(config.read_text().replace("dims: [4]", "dims: [5]"))
+    result = run(lenient, "--exclude", "prod*")
+    assert result.exit_code == 1
+    assert "output 'y': it says dims [5], the graph has [4]" in " ".join(result.stderr.split())
+    assert Repository(tmp_path / "repository").versions("digits") == (1,)
