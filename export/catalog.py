@@ -6,11 +6,15 @@ Names are known without importing a definition, because definitions import torch
 
 import importlib
 import importlib.util
+import reprlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Final
+
+from pydantic import ValidationError
 
 from export.definition import Definition
 from export.errors import ExportError
@@ -67,7 +71,8 @@ def load_definition(name: str) -> Definition:
         return _definition_of(importlib.import_module(f"export.models.{known}"), f"export/models/{known}.py")
     path = Path(name)
     if not path.is_file():
-        raise DefinitionFileError(f"{path}: expected a Python file with a DEFINITION or an ONNX file, got no such file")
+        got = "a folder" if path.is_dir() else "no such file"
+        raise DefinitionFileError(f"{path}: expected a Python file with a DEFINITION or an ONNX file, got {got}")
     if path.suffix == ".onnx":
         # Imported late: onnx takes a second.
         from export.onnx_source import define_onnx  # noqa: PLC0415
@@ -85,8 +90,20 @@ def blame(error: Exception, typed: Sequence[str]) -> DefinitionFileError | None:
     """
     for path in (Path(one) for one in typed if one.endswith(".py")):
         if line := _line(error, path):
-            return DefinitionFileError(f"{path}{line}: {type(error).__name__}: {error}")
+            return DefinitionFileError(f"{path}{line}: {_reason(error)}")
     return None
+
+
+@contextmanager
+def named_in(typed: str) -> Iterator[None]:
+    """Put the file that was typed in front of errors that are about its model and do not name it."""
+    try:
+        yield
+    except ExportError as error:
+        path = Path(typed)
+        if not is_path(typed) or str(path) in str(error):
+            raise
+        raise DefinitionFileError(f"{path}: {error}") from error
 
 
 def _definition_of(module: ModuleType, where: str) -> Definition:
@@ -106,10 +123,20 @@ def _run_file(path: Path) -> ModuleType:
     sys.modules[spec.name] = module
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         del sys.modules[spec.name]
-        raise DefinitionFileError(f"{path}{_line(error, path)}: {type(error).__name__}: {error}") from error
+        raise DefinitionFileError(f"{path}{_line(error, path)}: {_reason(error)}") from error
     return module
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, ValidationError):
+        faults = (
+            f"{'.'.join(map(str, one['loc']))}: {one['msg'].lower()}, got {reprlib.repr(one['input'])}"
+            for one in error.errors()
+        )
+        return f"{error.title}: {'; '.join(faults)}"
+    return f"{type(error).__name__}: {error}"
 
 
 def _line(error: BaseException, path: Path) -> str:

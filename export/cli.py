@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from export.card import ModelCard, read_card
-from export.catalog import blame, chosen, is_path, load_definition
+from export.catalog import blame, chosen, is_path, load_definition, named_in
 from export.config import TARGETS, ConfigError, Target
 from export.errors import ExportError
 from export.repository import DEFAULT_BUILD, DEFAULT_REPOSITORY, FP32_FILE, Repository, built_folder, is_built
@@ -102,8 +102,9 @@ class _Export:
         folder = built_folder(self.build_dir, name)
         skip = missing and is_built(self.build_dir, name)
         started = time.monotonic()
-        card = read_card(folder) if skip else self._export(typed, folder, console)
-        self._serve(card, folder, console)
+        with named_in(typed):
+            card = read_card(folder) if skip else self._export(typed, folder, console)
+            self._serve(card, folder, console)
         return {
             "model": name,
             "exported": not skip,

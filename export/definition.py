@@ -5,19 +5,19 @@ a file of `export/models/`, or any path that is given to `fairlane export`.
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import field
+from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import ConfigDict
+from pydantic.dataclasses import dataclass
 
 from export.card import Source
 from export.errors import ExportError
-
-if TYPE_CHECKING:
-    from torch import nn
 
 Array = npt.NDArray[Any]
 FloatArray = npt.NDArray[np.float32]
@@ -45,6 +45,10 @@ NUMPY_TYPES: Final[Mapping[str, npt.DTypeLike]] = {
     "FP64": np.float64,
     "STRING": np.object_,
 }
+# The score that every quantized definition has: of the first output, to FP32's.
+COSINE: Final = "cosine"
+# Fields are of the types that they are declared with; pydantic's error names those that are not.
+CHECKED: Final = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
 NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
@@ -52,7 +56,7 @@ class DefinitionError(ExportError):
     """A definition contradicts itself, or a tensor contradicts its definition."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=CHECKED)
 class Tensor:
     """An input or output.
 
@@ -61,7 +65,7 @@ class Tensor:
         datatype: Triton's name without TYPE_: FP32, INT64, ...
         dims: every axis; a number where the size is fixed, a name where it varies. The same name is the same size,
             and `past+new` is the sum of two.
-            A first axis named `batch` in every input makes a model whose requests Triton may batch.
+            A first axis named `batch`, in every input and output, makes a model whose requests Triton may batch.
     """
 
     name: str
@@ -85,7 +89,7 @@ class Tensor:
         return {axis: size for axis, size in enumerate(self.dims) if isinstance(size, str)}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=CHECKED)
 class Gate:
     """A condition on one score of the quantized model; give one bound or both.
 
@@ -105,7 +109,7 @@ class Gate:
             raise DefinitionError(f"gate {self.score!r}: expected at_least or may_fall, got neither")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, config=CHECKED)
 class Serving:
     """How Triton serves the model: what goes to its config.pbtxt.
 
@@ -143,7 +147,7 @@ def _no_assets(folder: Path) -> None:
     del folder
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, config=CHECKED)
 class Definition:
     """One model. The comment at the top of its file becomes the comment at the top of its config.pbtxt.
 
@@ -176,7 +180,7 @@ class Definition:
     outputs: tuple[Tensor, ...]
     source: Callable[[], Source]
     samples: Callable[[], Iterable[Feed]]
-    module: "Callable[[], nn.Module] | None" = None
+    module: Callable[[], Any] | None = None
     onnx_file: Path | None = None
     tolerance: float = 1e-5
     serving: Serving = Serving()
@@ -199,20 +203,58 @@ class Definition:
         scalars = [tensor.name for tensor in (*self.inputs, *self.outputs) if not tensor.dims]
         if scalars:
             raise DefinitionError(f"{scalars}: dims: expected at least one axis, got none; Triton serves no scalars")
-        unknown = self.serving.labels.keys() - {tensor.name for tensor in self.outputs}
-        if unknown:
-            raise DefinitionError(f"serving.labels: {sorted(unknown)} are no outputs")
+        if len(self.summary.splitlines()) > 1:
+            raise DefinitionError(f"summary: expected one line, got {self.summary!r}")
+        self._check_batch()
+        self._check_labels()
         unknown = (self.serving.warm_up or {}).keys() - self.axes()
         if unknown:
             raise DefinitionError(f"serving.warm_up: {sorted(unknown)} are no axes; expected some of {self.axes()}")
+
+    def _check_batch(self) -> None:
+        tensors = (*self.inputs, *self.outputs)
+        others = [tensor.name for tensor in tensors if tensor.dims[0] != BATCH]
+        if others and len(others) < len(tensors):
+            raise DefinitionError(
+                f"dims: expected {BATCH!r} as the first axis of every input and output or of none, got another for "
+                f"{others}; for a model that takes one request at a time, name the axis otherwise"
+            )
+
+    def _check_labels(self) -> None:
+        unknown = self.serving.labels.keys() - {tensor.name for tensor in self.outputs}
+        if unknown:
+            raise DefinitionError(f"serving.labels: {sorted(unknown)} are no outputs")
+        for tensor in self.outputs:
+            labels, inner = self.serving.labels.get(tensor.name), tensor.dims[1 if self.batched else 0 :]
+            if labels is None:
+                continue
+            if any(len(label.splitlines()) != 1 for label in labels):
+                raise DefinitionError(
+                    f"serving.labels: {tensor.name!r}: expected one line each, got an empty or a longer one"
+                )
+            sizes = [size for size in inner if isinstance(size, int)]
+            if len(sizes) == len(inner) and prod(sizes) != len(labels):
+                raise DefinitionError(
+                    f"serving.labels: {tensor.name!r}: expected one for each of its {prod(sizes)} classes, "
+                    f"got {len(labels)}"
+                )
 
     def evaluated(self, predict: Predict) -> dict[str, float | FloatArray]:
         """What `evaluate` says of a loaded model: figures as they are, what samples came to as FP32 [samples].
 
         Raises:
-            DefinitionError: a score is neither. Names the model and the score.
+            DefinitionError: a score is neither, or a gate is about a score that is not there. Names model and score.
         """
-        return {name: self._score(name, value) for name, value in (self.evaluate or _no_scores)(predict).items()}
+        scores = (self.evaluate or _no_scores)(predict)
+        if not isinstance(scores, Mapping):
+            raise DefinitionError(f"{self.name}: evaluate: expected scores by name, got {type(scores).__name__}")
+        found = {name: self._score(name, value) for name, value in scores.items()}
+        for gate in self.gates:
+            if gate.score not in (*found, COSINE):
+                raise DefinitionError(
+                    f"{self.name}: gates: expected one of the scores {', '.join((*found, COSINE))}; got {gate.score!r}"
+                )
+        return found
 
     def _score(self, name: str, value: float | npt.ArrayLike) -> float | FloatArray:
         try:
@@ -242,6 +284,18 @@ class Definition:
             {part for tensor in self.inputs for name in tensor.varying().values() for part in name.split("+")}
         )
 
+    def checked(self, kind: str, feeds: Any) -> Iterator[Feed]:
+        """What `samples` or `calibration` gave, each as soon as it was found to fit.
+
+        Raises:
+            DefinitionError: they are no feeds, or one does not fit the declared inputs.
+        """
+        if not isinstance(feeds, Iterable):
+            raise DefinitionError(f"{self.name}: {kind}: expected feeds, got {type(feeds).__name__}")
+        for number, feed in enumerate(feeds):
+            self.check_feed(feed, f"{self.name}: {kind} {number}")
+            yield feed
+
     def check_feed(self, feed: Feed, what: str) -> None:
         """Refuse a feed that does not fit the declared inputs.
 
@@ -252,6 +306,8 @@ class Definition:
         Raises:
             DefinitionError: a name, datatype, rank or size differs, or an axis has two sizes in one feed.
         """
+        if not isinstance(feed, Mapping):
+            raise DefinitionError(f"{what}: expected arrays by input name, got {type(feed).__name__}")
         if set(feed) != {tensor.name for tensor in self.inputs}:
             expected = [tensor.name for tensor in self.inputs]
             raise DefinitionError(f"{what}: expected inputs {expected}, got {list(feed)}")

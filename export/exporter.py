@@ -14,21 +14,24 @@ import onnx
 import torch
 from torch.export import Dim
 
-from export.card import ModelCard, Source
+from export.card import CARD_FILE, ModelCard, Source
 from export.checksum import sha256_of
-from export.config import Target, write_config
+from export.config import CONFIG_FILE, Target, write_config
 from export.definition import Definition
 from export.errors import ExportError
 from export.folder import replacing
 from export.graph import OPSET, check_tensors, read_graph, write_graph
 from export.parity import check_parity, parity_feeds, trace_feed
-from export.repository import FP32_FILE
+from export.repository import FP32_FILE, LABELS, MODEL_FILE
 from export.session import DISTRIBUTIONS, Device, check_distributions, open_session
 
 if TYPE_CHECKING:
     from torch import nn
 
 TOOLS: Final = ("torch", "onnx", "onnxscript", "onnxruntime", "numpy")
+
+# What is written here, or served under that name.
+RESERVED: Final = frozenset({FP32_FILE, MODEL_FILE, CARD_FILE, CONFIG_FILE})
 
 Step = Callable[[str], None]
 
@@ -61,11 +64,14 @@ def export_model(
     step("reading the source")
     source = definition.source()
     tools = _tools()
-    module = definition.module() if definition.module is not None else None
-    if module is not None and module.training:
-        raise ExportError(f"{definition.name}: module(): expected a model in eval mode, got one in training mode")
+    if not isinstance(source, Source):
+        raise ExportError(f"{definition.name}: source(): expected a Source, got {type(source).__name__}")
+    module = _module(definition) if definition.module is not None else None
     with replacing(folder) as new:
         path = new / FP32_FILE
+        # First, so that it can overwrite nothing.
+        definition.assets(new)
+        _check_assets(definition, new)
         step("exporting")
         model = read_graph(definition.onnx_file) if definition.onnx_file else trace(definition, _required(module))
         write_graph(model, path, _provenance(source, tools))
@@ -73,7 +79,6 @@ def export_model(
         step("comparing with PyTorch" if module else "running it at every shape")
         parity = check_parity(definition, module, path, device)
         step("measuring its task") if definition.evaluate else None
-        definition.assets(new)
         write_config(definition, target, new)
         card = ModelCard(
             name=definition.name,
@@ -109,7 +114,9 @@ def trace(definition: Definition, module: "nn.Module") -> onnx.ModelProto:
                 verbose=False,
             )
     except torch.onnx.errors.OnnxExporterError as error:
-        raise ExportError(f"{definition.name}: PyTorch cannot export it: {error}") from error
+        # Its own message is a page on how to go on; what failed is the cause.
+        cause = error.__cause__ or error
+        raise ExportError(f"{definition.name}: PyTorch cannot export it: {type(cause).__name__}: {cause}") from error
     if program is None:
         raise ExportError(f"{definition.name}: the exporter returned nothing")
     return program.model_proto
@@ -129,6 +136,26 @@ def _shapes(definition: Definition, module: "nn.Module") -> tuple[Any, ...]:
     named = kinds.index(inspect.Parameter.VAR_POSITIONAL)
     # What a `*rest` takes is one tuple.
     return (*shapes[:named], shapes[named:])
+
+
+def _module(definition: Definition) -> "nn.Module":
+    assert definition.module is not None
+    module = definition.module()
+    if not isinstance(module, torch.nn.Module):
+        raise ExportError(f"{definition.name}: module(): expected a torch.nn.Module, got {type(module).__name__}")
+    if module.training:
+        raise ExportError(f"{definition.name}: module(): expected a model in eval mode, got one in training mode")
+    return module
+
+
+def _check_assets(definition: Definition, folder: Path) -> None:
+    for path in sorted(folder.iterdir()):
+        if path.name in RESERVED or path.name.endswith(LABELS) or not path.is_file():
+            got = f"{path.name!r}" if path.is_file() else f"a folder, {path.name!r}"
+            raise ExportError(
+                f"{definition.name}: assets(): expected files with names other than {', '.join(sorted(RESERVED))} and "
+                f"*{LABELS}; got {got}"
+            )
 
 
 def _required(module: "nn.Module | None") -> "nn.Module":
@@ -151,7 +178,7 @@ def _provenance(source: Source, tools: Mapping[str, str]) -> dict[str, str]:
 
 
 def _scores(definition: Definition, path: Path) -> dict[str, float]:
-    if definition.evaluate is None:
+    if definition.evaluate is None and not definition.gates:
         return {}
     return {name: float(np.mean(score)) for name, score in definition.evaluated(open_session(path).predict).items()}
 

@@ -1,5 +1,6 @@
 """A graph on its way to disk: checked, of a format that Triton's ONNX Runtime loads, and free of notes."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -15,6 +16,8 @@ OPSET: Final = 20
 IR_VERSION: Final = 10
 # Metadata under this prefix is ours, says where the graph comes from, and stays through quantization.
 PROVENANCE: Final = "fairlane."
+# How an axis without a name is called here.
+UNNAMED: Final = re.compile(r"axis\d+")
 # onnx's element types by Triton's names of them.
 ELEMENT_TYPES: Final[Mapping[str, int]] = {
     "BOOL": onnx.TensorProto.BOOL,
@@ -97,12 +100,14 @@ def declared_tensors(model: onnx.ModelProto) -> tuple[tuple[Tensor, ...], tuple[
 def check_tensors(model: onnx.ModelProto, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...], name: str) -> None:
     """Refuse a graph whose inputs or outputs are not those that its definition declares.
 
-    Axes that vary in the definition must vary in the graph; a graph may leave more open than was declared.
+    Axes that vary in the definition must vary in the graph; a graph may leave more open than was declared, but for an
+    output's axis that has the name of one that varies in the inputs: it is not fixed.
 
     Raises:
         GraphError: naming the tensor, what was declared and what the graph has.
     """
-    for kind, declared, found in zip(("inputs", "outputs"), (inputs, outputs), declared_tensors(model), strict=True):
+    both = declared_tensors(model)
+    for kind, declared, found in zip(("inputs", "outputs"), (inputs, outputs), both, strict=True):
         names, have = [one.name for one in declared], [one.name for one in found]
         if names != have:
             raise GraphError(f"{name}: {kind}: the definition says {names}, the graph has {have}")
@@ -111,11 +116,26 @@ def check_tensors(model: onnx.ModelProto, inputs: tuple[Tensor, ...], outputs: t
             fits = fits and all(
                 isinstance(size, str) or size == expected for expected, size in zip(want.dims, got.dims, strict=True)
             )
+            fits = fits and not (kind == "outputs" and _fixes(want, got, _varying(inputs, both[0])))
             if not fits:
                 raise GraphError(
                     f"{name}: {want.name!r}: the definition says {want.datatype} {list(want.dims)}, "
                     f"the graph has {got.datatype} {list(got.dims)}"
                 )
+
+
+def _varying(declared: tuple[Tensor, ...], found: tuple[Tensor, ...]) -> set[int | str]:
+    """The graph's names of the axes that vary in the definition, but for those that it does not name."""
+    every = (
+        (want, size)
+        for one, other in zip(declared, found, strict=True)
+        for want, size in zip(one.dims, other.dims, strict=True)
+    )
+    return {size for want, size in every if isinstance(want, str) and not UNNAMED.fullmatch(str(size))}
+
+
+def _fixes(want: Tensor, got: Tensor, varying: set[int | str]) -> bool:
+    return any(isinstance(size, int) and name in varying for size, name in zip(want.dims, got.dims, strict=True))
 
 
 def _tensor(value: Any) -> Tensor:

@@ -34,6 +34,8 @@ def define_onnx(path: Path) -> Definition:
 def _definition(path: Path, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...]) -> Definition:
     if all(tensor.dims and isinstance(tensor.dims[0], str) for tensor in (*inputs, *outputs)):
         inputs, outputs = tuple(map(_batched, inputs)), tuple(map(_batched, outputs))
+    else:
+        inputs, outputs = tuple(map(_unbatched, inputs)), tuple(map(_unbatched, outputs))
     # What a graph does not name alike may still have to be alike: only the sizes that are the same for all are tried.
     return Definition(
         name=path.stem,
@@ -49,6 +51,11 @@ def _definition(path: Path, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, .
 
 def _batched(tensor: Tensor) -> Tensor:
     return Tensor(tensor.name, tensor.datatype, (BATCH, *tensor.dims[1:]))
+
+
+def _unbatched(tensor: Tensor) -> Tensor:
+    # Whatever the graph calls it: where one tensor has no batch, the model takes one request at a time.
+    return Tensor(tensor.name, tensor.datatype, tuple("rows" if size == BATCH else size for size in tensor.dims))
 
 
 def _zeros(inputs: tuple[Tensor, ...]) -> Iterator[Feed]:

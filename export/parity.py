@@ -30,8 +30,7 @@ def parity_feeds(definition: Definition) -> Iterator[Feed]:
         DefinitionError: a sample does not fit the declared inputs.
     """
     first: Feed | None = None
-    for number, feed in enumerate(definition.samples()):
-        definition.check_feed(feed, f"{definition.name}: sample {number}")
+    for feed in definition.checked("samples", definition.samples()):
         first = feed if first is None else first
         yield feed
     if first is not None and definition.batched:

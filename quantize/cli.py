@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from export.card import CardError, ModelCard, read_card
-from export.catalog import blame, chosen, is_path, load_definition
+from export.catalog import blame, chosen, is_path, load_definition, named_in
 from export.errors import ExportError
 from export.repository import DEFAULT_BUILD, DEFAULT_REPOSITORY, FP32_FILE, Repository, built_folder, is_built
 from export.server import bring_into_service
@@ -186,6 +186,10 @@ class _Quantize:
 
     def one(self, name: str, typed: str, console: Console) -> ModelCard:
         """Quantize one model, publish what the gate lets through, and see that it is served."""
+        with named_in(typed):
+            return self._one(name, typed, console)
+
+    def _one(self, name: str, typed: str, console: Console) -> ModelCard:
         with console.status(f"{name}: importing ONNX Runtime"):
             # Imported late, as `--missing` mostly has nothing to do.
             from export.fit import check_fit  # noqa: PLC0415

@@ -14,7 +14,7 @@ from typing import Any, Final
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
-from export.definition import BATCH, Definition, DefinitionError, Feed, FloatArray
+from export.definition import BATCH, COSINE, Definition, DefinitionError, Feed, FloatArray
 from export.repository import FP32_FILE
 from export.session import Session
 from quantize.default import default_recipe
@@ -26,7 +26,7 @@ from quantize.task import Company, Figures, NoTaskError, Outcomes, Peer, Runner,
 
 RECIPE: Final[TypeAdapter[Recipe]] = TypeAdapter(Recipe)
 # Where the definition has no gates of its own.
-COSINE: Final = AtLeast("cosine", 0.99)
+CLOSE: Final = AtLeast(COSINE, 0.99)
 COMPANY_ROWS: Final = 16
 LATENCY_ROWS: Final = (1, 32)
 
@@ -80,12 +80,12 @@ class DefinedTask:
                 limits.append(AtLeast(gate.score, gate.at_least))
             if gate.may_fall is not None:
                 limits.append(MayFall(gate.score, gate.may_fall))
-        return limits or [COSINE]
+        return limits or [CLOSE]
 
     def calibration(self, built: Path) -> Iterator[Feed]:
         """The definition's."""
         del built
-        yield from self._calibration()
+        yield from self._definition.checked("calibration", self._calibration())
 
     def answers(self, model: Runner, built: Path, split: Split) -> FloatArray:
         """The first output for each row of the samples, flat, and filled up with zeros to one length."""
@@ -97,7 +97,7 @@ class DefinedTask:
     def outcomes(self, answers: FloatArray, fp32: FloatArray, built: Path, split: Split) -> Outcomes:
         """Cosine of each row to FP32's. The zeros at the end change nothing."""
         del built, split
-        return {"cosine": cosine(answers, fp32)}
+        return {COSINE: cosine(answers, fp32)}
 
     def figures(self, model: Runner) -> Figures:
         """What `evaluate` says.
@@ -106,13 +106,7 @@ class DefinedTask:
             DefinitionError: `evaluate` gives what is no score, or a gate is about a score that it does not give.
         """
         assert isinstance(model, Session), "a definition has no peers"
-        found = self._definition.evaluated(model.predict)
-        for limit in self.limits:
-            if limit.score not in (*found, COSINE.score):
-                raise DefinitionError(
-                    f"{self._definition.name}: gate {limit.score!r}: expected a score of evaluate, of {list(found)}"
-                )
-        return found
+        return self._definition.evaluated(model.predict)
 
     def companies(self, built: Path) -> Iterable[Company]:
         """Samples and calibration inputs of several rows, each row alone and all together."""

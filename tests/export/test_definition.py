@@ -6,6 +6,7 @@ import pytest
 
 from export.catalog import DefinitionFileError, load_definition
 from export.definition import Definition, DefinitionError, Gate, Serving, Tensor
+from export.template import TEMPLATE
 
 
 @pytest.mark.parametrize(
@@ -18,6 +19,11 @@ from export.definition import Definition, DefinitionError, Gate, Serving, Tensor
         ({"outputs": (Tensor("loss", "FP32", ()),)}, r"\['loss'\]: dims: expected at least one axis, got none"),
         ({"outputs": ()}, r"expected inputs and outputs, each name once, got \['x'\]"),
         ({"serving": Serving(labels={"z": ("a",)})}, r"serving.labels: \['z'\] are no outputs"),
+        ({"serving": Serving(labels={"y": ("a", "b")})}, "labels: 'y': expected one for each of its 3 classes, got 2"),
+        ({"serving": Serving(labels={"y": ("a", "b", "c\nd")})}, "labels: 'y': expected one line each"),
+        ({"outputs": (Tensor("y", "FP32", (3,)),)}, r"the first axis of every input and output .* for \['y'\]"),
+        ({"outputs": (Tensor("y", "FP32", ("n", 3)),)}, r"the first axis of every input and output .* for \['y'\]"),
+        ({"summary": "one\ntwo"}, "summary: expected one line, got"),
         ({"serving": Serving(warm_up={"seq": 3})}, r"warm_up: \['seq'\] are no axes; expected some of \['batch'\]"),
     ],
 )
@@ -53,7 +59,8 @@ def test_feed_is_held_to_names_types_and_sizes(tiny: Definition) -> None:
 
 def test_batch_axis_everywhere_makes_a_model_that_batches(tiny: Definition) -> None:
     assert tiny.max_batch_size == 32
-    assert replace(tiny, outputs=(Tensor("y", "FP32", (3,)),)).max_batch_size == 0
+    rows = {"inputs": (Tensor("x", "FP32", ("rows", 3)),), "outputs": (Tensor("y", "FP32", (3,)),)}
+    assert replace(tiny, **rows).max_batch_size == 0  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -78,3 +85,27 @@ def test_absent_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "model.pt").write_bytes(b"")
     with pytest.raises(DefinitionFileError, match=r"expected a Python or an ONNX file, got a file named '.pt'"):
         load_definition(str(tmp_path / "model.pt"))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('("batch", CLASSES)', '("batch", 4)', "labels: 'logits': expected one for each of its 4 classes, got 3"),
+        ('("batch", FEATURES)', "3", r", line \d+: Tensor: .*valid tuple, got 3"),
+        ("(Gate(", "(lambda gate: gate)(Gate(", r", line \d+: Definition: gates: input should be a valid tuple, got"),
+        ("tolerance=", "tolerence=", r", line \d+: Definition: tolerence: unexpected keyword argument, got 1e-05"),
+        ("instances=1", "instances=1.5", r", line \d+: Serving: instances: .*valid integer.*, got 1.5"),
+        ("samples=samples", "samples=[]", r", line \d+: Definition: samples: input should be callable, got \[\]"),
+        ("DEFINITION = ", "raise SystemExit(0)\nDEFINITION = ", r", line \d+: SystemExit: 0"),
+    ],
+)
+def test_field_of_another_type_is_named_with_file_line_and_what_came(
+    tmp_path: Path, old: str, new: str, message: str
+) -> None:
+    file = tmp_path / "wrong.py"
+    text = TEMPLATE.read_text()
+    assert old in text
+    file.write_text(text.replace(old, new).replace("=0.97),)", "=0.97))" if "lambda" in new else "=0.97),)"))
+    with pytest.raises(DefinitionFileError, match=message) as refused:
+        load_definition(str(file))
+    assert str(refused.value).startswith(str(file))

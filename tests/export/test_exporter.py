@@ -7,12 +7,13 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from onnx import helper
 from torch import nn
 
 from export.card import Source, read_card
 from export.catalog import load_definition
 from export.checksum import ChecksumError, sha256_of
-from export.definition import Definition, Tensor
+from export.definition import Definition, Gate, Tensor
 from export.errors import ExportError
 from export.exporter import export_model
 from export.graph import GraphError, write_graph
@@ -154,3 +155,56 @@ def test_truncated_onnx_file_is_refused_by_name(tiny: Definition, tmp_path: Path
 def test_model_in_training_mode_is_refused(tiny: Definition, tmp_path: Path) -> None:
     with pytest.raises(ExportError, match=r"digits: module\(\): expected a model in eval mode"):
         export_model(replace(tiny, module=Two), tmp_path / "tiny")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"module": lambda: None}, r"digits: module\(\): expected a torch.nn.Module, got NoneType"),
+        ({"source": lambda: None}, r"digits: source\(\): expected a Source, got NoneType"),
+        ({"samples": lambda: None}, "digits: samples: expected feeds, got NoneType"),
+        ({"samples": lambda: [1]}, "digits: samples 0: expected arrays by input name, got int"),
+        ({"evaluate": lambda _: None}, "digits: evaluate: expected scores by name, got NoneType"),
+        ({"gates": (Gate("nope", at_least=1),)}, "digits: gates: expected one of the scores cosine; got 'nope'"),
+        (
+            {"assets": lambda folder: (folder / "model.onnx").touch()},
+            r"assets\(\): expected files .*; got 'model.onnx'",
+        ),
+        ({"assets": lambda folder: (folder / "more").mkdir()}, r"assets\(\): expected files .*; got a folder, 'more'"),
+        ({"outputs": (Tensor("z", "FP32", ("batch", 3)), Tensor("y", "FP32", ("batch", 3)))}, "the definition says"),
+        (
+            {"inputs": (Tensor("x", "FP32", ("batch", "n")),)},
+            r"'y': the definition says FP32 \['batch', 3\], the graph has FP32 \['batch', 'n'\]",
+        ),
+    ],
+)
+def test_what_a_definition_gives_is_held_to_its_declaration(
+    tiny: Definition, tmp_path: Path, change: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ExportError, match=message):
+        export_model(replace(tiny, **change), tmp_path / "tiny")  # type: ignore[arg-type]
+    assert not (tmp_path / "tiny").exists()
+
+
+class Raising(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        raise RuntimeError("no such thing")
+
+
+def test_forward_that_fails_is_told_by_its_own_error(tiny: Definition, tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match=r"^digits: PyTorch cannot export it: RuntimeError: no such thing") as told:
+        export_model(replace(tiny, module=lambda: Raising().eval()), tmp_path / "tiny")
+    assert "stack trace" not in str(told.value)
+
+
+def test_onnx_file_whose_output_has_no_batch_takes_one_request_at_a_time(tmp_path: Path) -> None:
+    value = [helper.make_tensor_value_info(name, 1, dims) for name, dims in (("x", ["batch", 3]), ("y", [3]))]
+    node = helper.make_node("ReduceSum", ["x", "axis"], ["y"], keepdims=0)
+    axis = helper.make_tensor("axis", onnx.TensorProto.INT64, [1], [0])
+    graph = helper.make_graph([node], "sum", value[:1], value[1:], [axis])
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), tmp_path / "sum.onnx"
+    )
+    definition = load_definition(str(tmp_path / "sum.onnx"))
+    assert definition.max_batch_size == 0
+    export_model(definition, tmp_path / "sum")

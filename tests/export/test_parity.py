@@ -63,7 +63,7 @@ def test_not_a_number_in_any_output_is_the_difference(nan: int) -> None:
 
 def test_sample_that_does_not_fit_is_named_before_anything_runs(tiny: Definition) -> None:
     wide = replace(tiny, samples=lambda: [{"x": np.zeros((2, 3), np.float64)}])
-    with pytest.raises(DefinitionError, match="digits: sample 0: input 'x': expected FP32, got float64"):
+    with pytest.raises(DefinitionError, match="digits: samples 0: input 'x': expected FP32, got float64"):
         trace(wide, Shifted(0.0))
 
 
