@@ -1,6 +1,6 @@
 """config.pbtxt: made from a definition, and proved by reading it back through Triton's own ModelConfig message."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
@@ -81,12 +81,27 @@ def parse_config(text: str, name: str | Path) -> Any:
     """The ModelConfig message of a config.pbtxt.
 
     Raises:
-        ConfigError: naming the file, the line and what is wrong with it.
+        ConfigError: naming the file, the line and what is wrong with it, or the field that Triton refuses, which itself
+            answers no more than that it failed to poll the repository.
     """
     try:
-        return text_format.Parse(text, model_config_pb2.ModelConfig())
+        config = text_format.Parse(text, model_config_pb2.ModelConfig())
     except text_format.ParseError as error:
         raise ConfigError(f"{name}: not a model configuration that Triton reads: line {error}") from error
+    if faults := list(_faults(config)):
+        raise ConfigError(f"{name}: not a model configuration that Triton takes: {'; '.join(faults)}")
+    return config
+
+
+def _faults(config: Any) -> Iterator[str]:
+    if config.max_batch_size < 0:
+        yield f"max_batch_size: expected 0 or more, got {config.max_batch_size}"
+    for kind in ("input", "output"):
+        for slot in getattr(config, kind):
+            if slot.data_type == model_config_pb2.TYPE_INVALID:
+                yield f"{kind} {slot.name!r}: expected a data_type, got none"
+            if not slot.dims or any(size == 0 or size < -1 for size in slot.dims):
+                yield f"{kind} {slot.name!r}: expected dims of -1 or more than 0, got {list(slot.dims)}"
 
 
 def label_file(output: str) -> str:

@@ -23,6 +23,8 @@ def check_fit(repository: Repository, name: str, graph: Path) -> None:
     if not path.is_file():
         return
     config = parse_config(path.read_text(encoding="utf-8"), path)
+    if config.name not in ("", name):
+        raise ConfigError(f"{path}: name: expected {name!r}, as its folder, got {config.name!r}")
     batched = config.max_batch_size > 0
     inputs, outputs = declared_tensors(read_graph(graph))
     missing = sorted({one.name for one in inputs} - {slot.name for slot in config.input})

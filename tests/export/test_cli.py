@@ -189,6 +189,19 @@ def test_older_version_that_is_cut_off_is_not_promoted(run: Run, definition: lis
     assert "digits/1/model.onnx: not an ONNX file, or cut off" in " ".join(result.stderr.split())
 
 
+def test_configuration_of_another_name_is_named_before_anything_is_promoted(
+    run: Run, definition: list[Definition], tmp_path: Path
+) -> None:
+    run("digits")
+    definition[0] = replace(definition[0], module=lambda: Shifted().eval())
+    run("digits")
+    config = tmp_path / "repository/digits/config.pbtxt"
+    config.write_text(config.read_text().replace('name: "digits"', 'name: "digit"'))
+    result = CliRunner().invoke(models, ["rollback", "digits", "--model-repository", str(tmp_path / "repository")])
+    assert result.exit_code == 1
+    assert "digits/config.pbtxt: name: expected 'digits', as its folder, got 'digit'" in " ".join(result.stderr.split())
+
+
 def test_repository_that_is_not_there_is_named(tmp_path: Path) -> None:
     result = CliRunner().invoke(models, ["list", "--model-repository", str(tmp_path / "nowhere")])
     assert result.exit_code == 1

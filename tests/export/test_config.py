@@ -86,3 +86,18 @@ def test_number_per_row_is_a_vector_of_one_to_clients(tiny: Definition) -> None:
     scalar = replace(tiny, outputs=(Tensor("y", "FP32", ("batch",)),))
     output = parse_config(config_text(scalar), "generated").output[0]
     assert (list(output.dims), output.HasField("reshape"), list(output.reshape.shape)) == ([1], True, [])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("max_batch_size: -1", "max_batch_size: expected 0 or more, got -1"),
+        ('input { name: "x" dims: 3 }', "input 'x': expected a data_type, got none"),
+        ('output { name: "y" data_type: TYPE_FP32 }', r"output 'y': expected dims of -1 or more than 0, got \[\]"),
+        ('input { name: "x" data_type: TYPE_FP32 dims: [2, 0] }', r"input 'x': expected dims .*, got \[2, 0\]"),
+        ('input { name: "x" data_type: TYPE_FP32 dims: -2 }', r"input 'x': expected dims .*, got \[-2\]"),
+    ],
+)
+def test_what_triton_refuses_without_a_reason_is_named(text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=f"m/config.pbtxt: not a model configuration that Triton takes: {message}"):
+        parse_config(text, "m/config.pbtxt")

@@ -26,9 +26,9 @@ class CountedSession:
     def __init__(self, session):
         self.session, self.runs = session, []
 
-    def run(self, wanted, feeds):
+    def run(self, wanted, feeds, options):
         self.runs.append((wanted, feeds))
-        return self.session.run(wanted, feeds)
+        return self.session.run(wanted, feeds, options)
 
 
 @pytest.fixture
@@ -76,9 +76,38 @@ def test_graph_level_has_nvidias_meaning(backend, level, name):
     assert options.graph_optimization_level == getattr(ort.GraphOptimizationLevel, name)
 
 
+@pytest.mark.parametrize(("value", "meant"), [("1", True), ("On", True), ("false", False), (" 0 ", False)])
+def test_memory_options_follow_the_models_parameters(backend, value, meant):
+    options = backend.session_options(parameters(enable_mem_arena=value, enable_mem_pattern=value))
+    assert (options.enable_cpu_mem_arena, options.enable_mem_pattern) == (meant, meant)
+    unsaid = backend.session_options({})
+    assert (unsaid.enable_cpu_mem_arena, unsaid.enable_mem_pattern) == (True, True)
+
+
+def test_keys_of_onnxruntime_itself_are_handed_on(backend):
+    allocator, shrinkage = "session.use_device_allocator_for_initializers", "memory.enable_memory_arena_shrinkage"
+    options = backend.session_options(parameters(**{allocator: "1"}))
+    assert options.get_session_config_entry(allocator) == "1"
+    assert backend.run_options(parameters(**{shrinkage: "cpu:0"})).get_run_config_entry(shrinkage) == "cpu:0"
+    assert backend.run_options({}) is None
+
+
+def test_run_with_options_answers_alike(load, request_of):
+    config = parameters(**{"memory.enable_memory_arena_shrinkage": "cpu:0"})
+    model = load(IDENTITY, {"X": VECTOR}, {"Y": VECTOR}, **config)
+    (answer,) = model.execute([request_of(["Y"], X=np.ones((1, 3), np.float32))])
+    assert answer.outputs["Y"].tolist() == [[1, 1, 1]]
+
+
 @pytest.mark.parametrize(
     ("parameter", "value"),
-    [("intra_op_thread_count", "-1"), ("inter_op_thread_count", "two"), ("execution_mode", "2")],
+    [
+        ("enable_mem_arena", "2"),
+        ("enable_mem_pattern", "yes"),
+        ("intra_op_thread_count", "-1"),
+        ("inter_op_thread_count", "two"),
+        ("execution_mode", "2"),
+    ],
 )
 def test_wrong_parameter_is_named_with_its_value(backend, parameter, value):
     with pytest.raises(backend.ModelError, match=f"{parameter}: expected .*{value}"):
@@ -109,6 +138,7 @@ IDENTITY = [helper.make_node("Identity", ["X"], ["Y"])]
             r"input \['X'\]: optional in config.pbtxt, and the graph has no value",
         ),
         ({"default_model_filename": "other.onnx"}, r"other\.onnx"),
+        ({"output": []}, "config.pbtxt has no output"),
     ],
 )
 def test_mismatch_at_load_names_the_file_and_the_difference(backend, load, graph, message):

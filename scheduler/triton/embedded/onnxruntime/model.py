@@ -30,6 +30,10 @@ Config: TypeAlias = Mapping[str, Any]
 DEFAULT_THREADS = 1
 FATAL_ONLY = 4  # onnxruntime's log level: a failed run is answered to its client, not logged per request
 
+TRUTHS = {"true": True, "on": True, "1": True, "false": False, "off": False, "0": False}
+ARENA_SHRINKAGE = "memory.enable_memory_arena_shrinkage"
+DEVICE_ALLOCATOR = "session.use_device_allocator_for_initializers"
+
 GRAPH_LEVELS = {
     -1: ort.GraphOptimizationLevel.ORT_ENABLE_BASIC,
     1: ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
@@ -96,17 +100,37 @@ class Work(NamedTuple):
         return tuple((name, self.feeds[name].shape[1:]) for name in sorted(self.feeds))
 
 
-def whole_number(config: Config, parameter: str, default: int) -> int:
-    """The value of `parameters { key: parameter }` as a number of 0 or more; ModelError on anything else."""
+def text_of(config: Config, parameter: str) -> str | None:
+    """The value of `parameters { key: parameter }`; None where the configuration has none."""
     entry = config.get("parameters", {}).get(parameter)
-    text = str(default) if entry is None else str(entry.get("string_value", "")).strip()
+    return None if entry is None else str(entry.get("string_value", "")).strip()
+
+
+def whole_number(config: Config, parameter: str, default: int) -> int:
+    """The value of a parameter as a number of 0 or more; ModelError on anything else."""
+    text = text_of(config, parameter)
+    text = str(default) if text is None else text
     if not (text.isascii() and text.isdecimal()):
         raise ModelError(f"parameter {parameter}: expected a whole number of 0 or more, got {text!r}")
     return int(text)
 
 
+def truth(config: Config, parameter: str, *, default: bool) -> bool:
+    """The value of a parameter as yes or no, in the words that NVIDIA's backends know; ModelError on anything else."""
+    text = text_of(config, parameter)
+    if text is None:
+        return default
+    if text.lower() not in TRUTHS:
+        raise ModelError(f"parameter {parameter}: expected one of {', '.join(TRUTHS)}, got {text!r}")
+    return TRUTHS[text.lower()]
+
+
 def session_options(config: Config) -> ort.SessionOptions:
-    """Threads, execution mode and graph level as NVIDIA's backend reads them; one thread where it says none."""
+    """Threads, execution mode, graph level and memory as NVIDIA's backend reads them; one thread where it says none.
+
+    What it reads besides cannot be done here: a session is one process's, so that `share_session_between_instances`
+    changes nothing.
+    """
     options = ort.SessionOptions()
     options.log_severity_level = FATAL_ONLY
     options.intra_op_num_threads = whole_number(config, "intra_op_thread_count", DEFAULT_THREADS)
@@ -115,8 +139,21 @@ def session_options(config: Config) -> ort.SessionOptions:
     if mode > 1:
         raise ModelError(f"parameter execution_mode: expected 0 (sequential) or 1 (parallel), got {mode}")
     options.execution_mode = ort.ExecutionMode.ORT_PARALLEL if mode else ort.ExecutionMode.ORT_SEQUENTIAL
+    options.enable_cpu_mem_arena = truth(config, "enable_mem_arena", default=options.enable_cpu_mem_arena)
+    options.enable_mem_pattern = truth(config, "enable_mem_pattern", default=options.enable_mem_pattern)
+    if (text := text_of(config, DEVICE_ALLOCATOR)) is not None:
+        options.add_session_config_entry(DEVICE_ALLOCATOR, text)
     level = int(config.get("optimization", {}).get("graph", {}).get("level", 0))
     options.graph_optimization_level = GRAPH_LEVELS.get(level, ort.GraphOptimizationLevel.ORT_ENABLE_ALL)
+    return options
+
+
+def run_options(config: Config) -> Any:
+    """What each run gets; None where the configuration says nothing of it."""
+    if (devices := text_of(config, ARENA_SHRINKAGE)) is None:
+        return None
+    options = ort.RunOptions()
+    options.add_run_config_entry(ARENA_SHRINKAGE, devices)
     return options
 
 
@@ -211,6 +248,8 @@ class TritonPythonModel:
         config = json.loads(args["model_config"])
         filename = config.get("default_model_filename") or "model.onnx"
         path = os.path.join(args["model_repository"], args["model_version"], filename)
+        if os.path.isdir(path):  # as NVIDIA's backend: a graph with its weights beside it
+            path = os.path.join(path, "model.onnx")
         try:
             self._load(path, config, provider(args.get("model_instance_kind", "CPU")))
         except Exception as error:
@@ -220,6 +259,9 @@ class TritonPythonModel:
         self.batched = config["max_batch_size"] > 0
         self.inputs = declared(config["input"])
         self.outputs = declared(config["output"])
+        if not self.outputs:
+            raise ModelError("config.pbtxt has no output: expected one or more that the graph has")
+        self.run_options = run_options(config)
         self.required = {slot.name for slot in self.inputs.values() if not slot.optional}
         self.session = ort.InferenceSession(path, session_options(config), providers=[device])
         # onnxruntime falls back to the CPU in silence where CUDA's libraries or the device are missing.
@@ -287,7 +329,7 @@ class TritonPythonModel:
         # The plain call: the session reads the requests' memory in place. To bind inputs and outputs takes more calls
         # than the one copy of the outputs that it spares is worth (`python -m bench.binding` prints both).
         try:
-            outputs = dict(zip(wanted, self.session.run(wanted, feeds), strict=True))
+            outputs = dict(zip(wanted, self.session.run(wanted, feeds, self.run_options), strict=True))
         except Exception as error:
             # onnxruntime says so where it was the content: an index outside of a table, for one.
             blamed = type(error).__name__ == "InvalidArgument"
