@@ -16,7 +16,7 @@ from export.config import TARGETS, ConfigError, Target
 from export.errors import ExportError
 from export.repository import DEFAULT_BUILD, DEFAULT_REPOSITORY, FP32_FILE, Repository, built_folder, is_built
 from export.server import bring_into_service
-from export.session import DEVICES, Device
+from export.session import DEVICES, Device, absent
 from export.template import write_template
 
 
@@ -70,7 +70,7 @@ def export(names: tuple[str, ...], missing: bool, as_json: bool, **options: Any)
     except ExportError as error:
         raise click.ClickException(str(error)) from error
     except Exception as error:
-        told = blame(error, names) or (error if isinstance(error, OSError) else None)
+        told = blame(error, names) or absent(error) or (error if isinstance(error, OSError) else None)
         if told is None:
             raise
         raise click.ClickException(str(told)) from error

@@ -1,5 +1,6 @@
 """The command `fairlane models`: the versions in a model repository, and which of them is served."""
 
+import importlib.util
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -86,20 +87,27 @@ def remove(name: str, version: int, model_repository: Path) -> None:
 
 
 def _promote(name: str, folder: Path, server: str | None, which: Callable[[Repository], int]) -> None:
-    # Imported late: onnx takes a second.
-    from export.fit import check_fit  # noqa: PLC0415
-
     repository = Repository(folder)
     try:
         before, older = repository.versions(name), which(repository)
         repository.expect(name, older)
-        check_fit(repository, name, repository.version_folder(name, older) / MODEL_FILE)
+        _check_fit(repository, name, repository.version_folder(name, older) / MODEL_FILE)
         version = repository.promote(name, older)
         bring_into_service(repository, server, name, version, new=version not in before)
     except (ExportError, OSError) as error:
         raise click.ClickException(str(error)) from error
     where = "by the next server that starts, or loads it" if server is None else f"by {server}"
     click.echo(f"{name}: version {version} is served {where}")
+
+
+def _check_fit(repository: Repository, name: str, graph: Path) -> None:
+    # A machine that only serves has no onnx: going back must work there too, and Triton finds out by itself.
+    if importlib.util.find_spec("onnx") is None:
+        return
+    # Imported late: onnx takes a second.
+    from export.fit import check_fit  # noqa: PLC0415
+
+    check_fit(repository, name, graph)
 
 
 def _row(repository: Repository, name: str, version: int) -> dict[str, Any]:

@@ -97,6 +97,15 @@ def check_distributions() -> None:
     )
 
 
+def absent(error: Exception) -> RuntimeInstallError | None:
+    """What to install, where an error is that one of the tools is not there; None for any other error."""
+    if not isinstance(error, ModuleNotFoundError):
+        return None
+    tool = (error.name or str(error)).partition(".")[0]
+    extras = "one of the extras `cpu` and `gpu`" if tool == "onnxruntime" else "the extra `export`"
+    return RuntimeInstallError(f"{tool} is not installed: install {extras} of this project")
+
+
 def _is_installed(name: str) -> bool:
     try:
         version(name)

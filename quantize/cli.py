@@ -17,6 +17,7 @@ from export.catalog import blame, chosen, is_path, load_definition, named_in
 from export.errors import ExportError
 from export.repository import DEFAULT_BUILD, DEFAULT_REPOSITORY, FP32_FILE, Repository, built_folder, is_built
 from export.server import bring_into_service
+from export.session import absent
 
 if TYPE_CHECKING:
     from quantize.recipe import Recipe
@@ -96,7 +97,7 @@ def quantize(names: tuple[str, ...], missing: bool, as_json: bool, **options: An
     except ExportError as error:
         raise click.ClickException(str(error)) from error
     except Exception as error:
-        told = blame(error, names) or (error if isinstance(error, OSError) else None)
+        told = blame(error, names) or absent(error) or (error if isinstance(error, OSError) else None)
         if told is None:
             raise
         raise click.ClickException(str(told)) from error
@@ -131,8 +132,8 @@ def quantize_report(names: tuple[str, ...], output: Path, layers: int, model_rep
 
             tasks = {name: load_task(typed, build_dir) for name, typed in named(names).items()}
             written = write_report(tasks, build_dir, Repository(model_repository), output, status.update, layers)
-    except (ExportError, OSError) as error:
-        raise click.ClickException(str(error)) from error
+    except (ExportError, OSError, ModuleNotFoundError) as error:
+        raise click.ClickException(str(absent(error) or error)) from error
     for path in written:
         click.echo(path)
 

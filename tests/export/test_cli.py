@@ -264,3 +264,37 @@ def test_exception_in_a_definitions_function_names_file_line_and_reason(tmp_path
 
 def test_new_without_a_name_says_what_it_expects(run: Run) -> None:
     assert "new: expected one NAME of letters, digits, '_', '-' and '.'; got none" in run("new").stderr
+
+
+@pytest.mark.parametrize(
+    ("tool", "command_line", "told"),
+    [
+        ("onnxruntime", "quantize digits", "onnxruntime is not installed: install one of the extras `cpu` and `gpu`"),
+        ("onnx", "quantize digits", "onnx is not installed: install the extra `export`"),
+        ("torch", "export digits", "torch is not installed: install the extra `export`"),
+    ],
+)
+def test_tool_that_is_not_installed_is_named_with_its_extra(tool: str, command_line: str, told: str) -> None:
+    script = (
+        "import sys; sys.modules[sys.argv[1]] = None; from scheduler.cli import main; "
+        "sys.argv = ['fairlane', *sys.argv[2:]]; main()"
+    )
+    environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'client'}"}
+    line = [sys.executable, "-c", script, tool, *command_line.split()]
+    done = subprocess.run(line, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"Error: {told}"), done.stderr
+
+
+def test_rolling_back_takes_no_onnx(run: Run, definition: list[Definition], tmp_path: Path) -> None:
+    run("digits")
+    definition[0] = replace(definition[0], module=lambda: Shifted().eval())
+    run("digits")
+    script = (
+        "import sys; sys.modules['onnx'] = None; import importlib.util; found = importlib.util.find_spec\n"
+        "importlib.util.find_spec = lambda name: None if name == 'onnx' else found(name)\n"
+        "from export.models_cli import models; models(sys.argv[1:])"
+    )
+    line = [sys.executable, "-c", script, "rollback", "digits", "--model-repository", str(tmp_path / "repository")]
+    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.stdout == "digits: version 3 is served by the next server that starts, or loads it\n", done.stderr
