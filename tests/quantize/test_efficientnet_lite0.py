@@ -36,3 +36,12 @@ def test_crops_are_the_same_every_time_and_differ_from_each_other() -> None:
 
 def test_recipe_is_among_those_that_are_searched() -> None:
     assert TASK.recipe in TASK.candidates.values()
+
+
+def test_agreement_is_told_apart_where_fp32_is_unsure() -> None:
+    sure, unsure = [9, 0, 0], [0.2, 0.1, 0]
+    fp32 = np.array([sure, unsure, unsure, sure], np.float32)
+    int8 = np.array([sure, unsure, [0, 1, 0], sure], np.float32)
+    found = TASK.outcomes(int8, fp32, Path(), "judge")
+    assert found["agreement"].tolist() == [1, 1, 0, 1]
+    assert found["agreement_unsure"].tolist() == [1, 0]
