@@ -29,12 +29,12 @@ from tritonclient.grpc import model_config_pb2, service_pb2_grpc
 from bench.bare import Bare, BareError
 from bench.bystanders import Bystanders
 from bench.identity import add_identity
+from bench.objective import REPOSITORY
 from bench.repository import copy_model
 from bench.scenario import OTHERS_CORES_BOUND
 from bench.side import DTYPES, Comparison, Feed, Served, Sides, rows_of
 from scheduler.triton.launcher import EmbeddedTriton, TritonStartError
 
-ROOT: Final = Path(__file__).parent.parent
 ANY_SIZE: Final = ("grpc.max_receive_message_length", -1)
 ASKED: Final = 0.95  # of the bare loop
 
@@ -105,7 +105,7 @@ async def compare_one(sides: Sides, feed: Feed, seconds: float, rounds: int) -> 
 @click.option("--length", default=32, show_default=True, help="Size of axes that vary.")
 @click.option("--seconds", default=3.0, show_default=True, help="Length of each measurement.")
 @click.option("--rounds", default=5, show_default=True, help="Measurements of each side, in turn.")
-@click.option("--model-repository", type=click.Path(path_type=Path, exists=True), default=ROOT / "model_repository")
+@REPOSITORY
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for machines.")
 def backend(
     model: str,

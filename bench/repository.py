@@ -22,7 +22,9 @@ def copy_model(source: Path, model: str, destination: Path) -> Path:
         FileNotFoundError: the model has no config or no version with a file in it.
     """
     if not (source / model / "config.pbtxt").is_file() or not any(source.glob(f"{model}/[0-9]*/*")):
-        raise FileNotFoundError(f"{source / model} holds no built model: run `make models` first")
+        raise FileNotFoundError(
+            f"{source / model} holds no built model: run `make models` first, or `fairlane export` your own"
+        )
     shutil.copytree(source / model, destination / model)
     return destination
 

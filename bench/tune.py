@@ -16,7 +16,7 @@ from rich.console import Console
 from bench.cli import INVALID
 from bench.halving import Search, Tuned
 from bench.load import GeneratorError
-from bench.objective import Objective, objective_options
+from bench.objective import Finite, Objective, objective_options
 from bench.progress import RunProgress
 from bench.repository import copy_model
 from bench.setting import Setting, candidates
@@ -36,7 +36,7 @@ EXPECTED_RUNS: Final = 50
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @objective_options
-@click.option("--seconds", type=click.FloatRange(min=0.1), default=4.0, show_default=True, help="A run of the final.")
+@click.option("--seconds", type=Finite(min=0.1), default=4.0, show_default=True, help="A run of the final.")
 @click.option("--rounds", type=click.IntRange(min=1), default=3, show_default=True, help="Rounds of the final.")
 @click.option("--cores", type=click.IntRange(min=1), help="To share out.  [default: as many as Triton's CPUs]")
 @click.option("--all-cpus", is_flag=True, help="Triton uses all CPUs, as where `own_cpu` is false.")

@@ -78,6 +78,20 @@ def test_an_unbuilt_model_is_said_in_one_line(tmp_path: Path) -> None:
     assert "make models" in done.stderr
 
 
+def test_a_repository_is_looked_for_where_one_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "model_repository").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert "Error: model_repository/mine holds no built model" in CliRunner().invoke(tune, ["mine", *QUICK]).stderr
+
+
+@pytest.mark.parametrize("flag", ["--p99-ms", "--seconds"])
+@pytest.mark.parametrize("value", ["nan", "inf"])
+def test_what_is_no_finite_number_is_refused(models: ModelRepository, flag: str, value: str) -> None:
+    line = ["digits", "--p99-ms", "5", flag, value, "--model-repository", str(models.path)]
+    done = CliRunner().invoke(tune, line)
+    assert (done.exit_code, f"{value} is not a finite number" in done.stderr) == (2, True)
+
+
 def test_a_model_without_a_batch_axis_is_said_in_one_line(models: ModelRepository) -> None:
     models.add_identity("single", "FP32", rows=0, dims=[4])
     done = CliRunner().invoke(tune, ["single", *QUICK, "--model-repository", str(models.path)])
