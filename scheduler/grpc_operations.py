@@ -8,7 +8,7 @@ where the awaiting task was cancelled, as a call to a backend that nobody waits 
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Iterator
+from collections.abc import Awaitable, Coroutine, Iterator
 from typing import Any, Final
 
 from grpc._cython import cygrpc  # type: ignore[attr-defined]  # where it is; no public way leads there
@@ -28,7 +28,10 @@ def free_operations() -> None:
     if execute.__module__ == __name__:
         return  # done before in this process
 
-    def execute_batch(call: Any, operations: tuple[Any, ...], loop: asyncio.AbstractEventLoop) -> asyncio.Future[None]:
+    def execute_batch(call: Any, operations: tuple[Any, ...], loop: asyncio.AbstractEventLoop) -> Awaitable[None]:
+        if type(operations[0]) is cygrpc.ReceiveCloseOnServerOperation:
+            # One for each call, for its whole life: it cannot fail, and the task that awaits it is not cancelled.
+            return execute(call, operations, loop)  # type: ignore[no-any-return]
         return _Batch(loop, execute, call, operations).ended
 
     setattr(cygrpc, EXECUTE_BATCH, execute_batch)
