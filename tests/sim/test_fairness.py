@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from simulate.backend import BackendPlan, Service
@@ -123,6 +125,30 @@ def test_each_of_three_classes_gets_its_weights_share_within_a_batch(weights, ke
                 bound_s = lag_s + 2 * full_s / min(weights[one], weights[other])
                 assert abs(served_s[one] - served_s[other]) <= bound_s
     assert sim.rows(WARM_S) / 15 >= 0.98 * service.rows_per_s(31 if wait_s and max_batch_size == 32 else None)
+
+
+def beside_a_strict_class(keys: str) -> World:
+    """`a` is strict and asks for half of what there is; `b` and `c` have a backlog, and weights of 4 and 1."""
+    sim = world(classes=(replace(class_settings("a"), strict=True), class_settings("b", 4), class_settings("c", 1)))
+    sim.add(Periodic(load=Load("a", rows=4, merge_key=keys[0]), per_s=0.125 * Service(A, B).rows_per_s()))
+    for name, key in zip("bc", keys[1:], strict=True):
+        sim.add(ClosedLoop(load=Load(name, merge_key=key), outstanding=100))
+    sim.run(25.0)
+    return sim
+
+
+@pytest.mark.parametrize("keys", ["kkk", "klm"])
+def test_a_strict_class_has_all_it_asks_for_at_once(keys):
+    sim = beside_a_strict_class(keys)
+    assert sim.rows(WARM_S, priority_class="a") / 20 == pytest.approx(0.5 * Service(A, B).rows_per_s(), rel=0.01)
+    # Two batches are in flight when it comes.
+    assert sim.longest_wait_s(WARM_S, priority_class="a") <= 2 * (A + 8 * B)
+
+
+def test_what_a_strict_class_leaves_the_others_share_by_weight():
+    sim = beside_a_strict_class("klm")
+    b_s, c_s = (sim.service_s(WARM_S, priority_class=name) for name in "bc")
+    assert b_s == pytest.approx(4 * c_s, rel=0.03)
 
 
 @pytest.mark.parametrize("key", ["k", "other"])

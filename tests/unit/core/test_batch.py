@@ -199,6 +199,24 @@ def test_a_class_that_is_a_full_batch_ahead_leaves_a_lesser_one_its_turn(acme):
     assert form(lane, ONE) == background[:8]
 
 
+def test_a_class_that_is_less_than_a_full_batch_ahead_still_rides(acme):
+    lane = learned_lane(0.005, 0.005, wait_s=None)
+    full_batch_s = 8 * lane.estimator.line("k").row_s
+    background = push(lane, acme, "background", 20)
+    interactive = push(lane, acme, "interactive", 20)
+    lane.classes[0].start = full_batch_s / 8 + full_batch_s / 16 * 0.99
+    assert form(lane, ONE) == [background[0], interactive[0], *background[1:7]]
+
+
+def test_each_key_is_charged_and_bounded_by_what_its_own_rows_take(lane, acme):
+    """35 ms are three rows of 10 ms, where the model's usual ones take 5 ms."""
+    for rows in (1, 8) * 10:
+        lane.estimator.learn("long", rows, 0.005 + 0.010 * rows)
+    push(lane, acme, "background", 9, merge_key="long")
+    assert len(form(lane, ONE)) == 3
+    assert lane.classes[1].start == pytest.approx(3 * lane.estimator.line("long").row_s)
+
+
 def test_a_rider_that_does_not_fit_keeps_its_turn_while_a_smaller_one_takes_the_place(acme):
     lane = learned_lane(0.005, 0.005, wait_s=None)
     first, large, small, last = (Tenant(name, tenant_settings()) for name in "abcd")
@@ -221,15 +239,18 @@ def test_the_second_that_does_not_fit_ends_the_filling():
     assert form(lane, ONE) == [d]
 
 
-@pytest.mark.parametrize(("ahead_rows", "riders"), [(6.5, 2), (8.5, 1)])
-def test_smaller_ones_pass_one_that_does_not_fit_by_no_more_than_a_full_batch(ahead_rows, riders):
+@pytest.mark.parametrize(("ahead_rows", "riders"), [(3.5, 2), (4.5, 1)])
+def test_smaller_ones_pass_one_that_does_not_fit_by_no_more_than_a_full_batch_by_their_weight(ahead_rows, riders):
     lane = learned_lane(0.005, 0.005, wait_s=None)
-    opens, large, small = (Tenant(name, tenant_settings()) for name in ("opens", "large", "small"))
+    row_s, flows = lane.estimator.line("k").row_s, lane.classes[0]._flows
+    opens, large, small = (Tenant(name, tenant_settings(weight)) for name, weight in zip("abc", (1, 1, 2), strict=True))
     push(lane, opens, "interactive", 1)
     push(lane, large, "interactive", 1, rows=8)
     push(lane, small, "interactive", 1)
-    lane.classes[0]._flows["small"].start = ahead_rows * lane.estimator.line("k").row_s
+    for name, start in (("b", 2 * row_s), ("c", (2 + ahead_rows) * row_s)):
+        flows[name].start = flows[name].place = start
     assert len(form(lane, ONE)) == riders
+    assert [ticket.rows for ticket in form(lane, ONE)] == [8]  # whoever was passed is next
 
 
 def test_a_tenants_own_tickets_keep_their_order_though_one_does_not_fit(acme):

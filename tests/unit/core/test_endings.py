@@ -102,6 +102,14 @@ class TestDeadlines:
         assert pull(core) == [Evict(waiting, Outcome.DEADLINE_EXPIRED, None)]
         assert core.next_wakeup() > 5.0
 
+    def test_a_ticket_that_was_answered_has_no_deadline_to_wake_up_for(self):
+        core = ready_core()
+        submit(core, deadline=500.0)
+        (batch,) = dispatched(core)
+        assert core.next_wakeup() <= 500.0
+        core.complete(batch.batch_id, Verdict.SUCCEEDED, now=1.1)
+        assert core.next_wakeup() is None
+
     def test_a_tenants_earlier_deadline_goes_first(self):
         core = ready_core(classes=UNHURRIED)
         submit(core, 2)

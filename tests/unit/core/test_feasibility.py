@@ -200,3 +200,37 @@ def test_a_backlog_that_grows_within_one_step_keeps_its_weight():
     backlog.change(9, 10, 1.0)
     backlog.change(10, 11, 1.0)
     assert (backlog.rows, backlog.served(5.0), backlog.served(100.0)) == (11, 5.0, 11)
+
+
+def test_two_instances_halve_the_wait_and_not_the_tickets_own_service(lane):
+    acme = tenant()
+    push(lane, acme, 8)
+    assert ends_after_s(lane, acme, Outlook(NOW, 2, 1)) == pytest.approx(0.04 + 0.01)
+    push(lane, tenant("large"), 1000)
+    assert ends_after_s(lane, acme, Outlook(NOW, 2, 1)) == pytest.approx(0.085 + 0.01)
+
+
+def test_a_ticket_is_taken_to_last_as_long_as_others_of_its_key_do(lane):
+    for rows in (1, 2) * KNOWN_SAMPLES:
+        lane.estimator.learn("long", rows, 0.07 * rows)
+    assert ends_after_s(lane, tenant(), merge_key="long") == pytest.approx(0.07)
+
+
+def test_from_the_least_samples_that_are_known_on_a_deadline_is_judged():
+    line, unknown = LatencyLine(), LatencyLine()
+    for number in range(KNOWN_SAMPLES):
+        line.learn(1, 0.5)
+        if number:
+            unknown.learn(1, 0.5)
+    assert not in_time(line, 1, NOW + 0.4, NOW)
+    assert in_time(line, 1, NOW + 0.6, NOW)
+    assert in_time(unknown, 1, NOW + 0.4, NOW)
+
+
+def test_rows_of_every_class_that_comes_before_are_counted_where_batches_are_large(lane):
+    push(lane, tenant("a"), 40, "urgent")
+    push(lane, tenant("b"), 4, "interactive")
+    push(lane, tenant("c"), 1, "background")
+    eight = Outlook(NOW, 1, 8)
+    # Forty rows in whole batches before it, and of the others no more than all five.
+    assert 0.41 < ends_after_s(lane, tenant("d"), eight) <= 0.46
