@@ -147,9 +147,14 @@ async def fairlane(model_repository: Path, config: Path, *, log: Path) -> AsyncI
 
 @asynccontextmanager
 async def _process(command: tuple[str, ...], log: Path, stop_s: float) -> AsyncIterator[asyncio.subprocess.Process]:
-    """A process tied to this one, its output in a log; ended, and everything it started, when the context is left."""
+    """A process tied to this one, its output in a log; ended, and everything it started, when the context is left.
+
+    In a session of its own, as servers are: within one, the kernel weighs its threads against the load generator's.
+    """
     with log.open("wb") as output:
-        process = await asyncio.create_subprocess_exec(*tied(*command), stdout=output, stderr=subprocess.STDOUT)
+        process = await asyncio.create_subprocess_exec(
+            *tied(*command), stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+        )
     try:
         yield process
     finally:
