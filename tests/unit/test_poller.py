@@ -10,10 +10,12 @@ from scheduler.poller import give_way
 before = set(threading.enumerate())
 give_way()
 own = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
-print([os.getpriority(os.PRIO_PROCESS, thread.native_id) - own for thread in set(threading.enumerate()) - before])
+print(own, *[os.getpriority(os.PRIO_PROCESS, thread.native_id) for thread in set(threading.enumerate()) - before])
 """
+NICEST = 19
 
 
 def test_grpcs_poller_is_nicer_than_the_event_loop_by_fifteen_steps() -> None:
     shown = subprocess.run([sys.executable, "-c", SHOWN], check=True, capture_output=True, text=True)
-    assert shown.stdout == "[15]\n"
+    own, poller = map(int, shown.stdout.split())
+    assert poller == min(own + 15, NICEST)
