@@ -18,7 +18,7 @@ from scheduler.config import Config, load
 from scheduler.cpus import divide
 from scheduler.errors import StartError
 from scheduler.grpc_operations import free_operations
-from scheduler.poller import give_way
+from scheduler.grpc_threads import give_way
 from scheduler.telemetry import logs
 
 DEFAULT_FILE: Final = Path("fairlane.yaml")
@@ -77,7 +77,6 @@ async def _run(config: Config, read: Callable[[], Config]) -> bool:
         loop.add_signal_handler(number, stop.set)
     _allow_many_connections()
     triton_cpus = _own_cpu(config)
-    give_way()
     free_operations()
     app = App(config, triton_cpus)
     loop.add_signal_handler(signal.SIGHUP, app.reload, read)
@@ -102,6 +101,7 @@ async def _start(app: App) -> None:
     if not app.ready:
         _tell("waiting for a backend to be ready", err=True)
         await app.until_ready()
+    give_way()
     _quiet_collector()
     _tell(_ready_line(addresses))
 
