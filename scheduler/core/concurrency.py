@@ -12,7 +12,10 @@ round-trip time. Round-trip time would grow with the size of batches by design, 
 the important model to what as many rows of it take where nothing lesser of another model runs (`alone`, a latency
 line of its own). That line learns from those batches. One that ran beside c lesser ones tells less: sharing fairly it
 took at most c + 1 times as long as alone, and no less than alone, so it only moves the line to within these bounds.
-Where the important model never runs alone the limit thus takes the worst for true at first, and finds out by growing:
+Where the important model never runs alone the limit thus takes the worst for true at first, and finds out by growing.
+A batch that is STALL times outside of these bounds says that the backend stood still, goes on after it, or has become
+another: for the next RELEARNED batches the worst is taken for true again. Otherwise the line would stay at whatever
+part of the stall agrees with what comes after, and the limit too high for good:
 
     ratio    moving average of service / alone, each at most RATIO_MAX: one stall halves the limit at most once or twice
     gradient = min(1, max(1/2, TOLERANCE / ratio)); 1/2 also where one batch took longer than alone by over its wait_s
@@ -35,6 +38,9 @@ TOLERANCE: Final = 2.25
 RATIO_MAX: Final = 4.0
 # The average follows within about three batches.
 SMOOTHING: Final = 0.3
+# More than service times of one size vary where nothing is wrong.
+STALL: Final = 1.5
+RELEARNED: Final = 20
 STEP: Final = 0.05
 QUIET_S: Final = 1.0
 
@@ -61,7 +67,7 @@ class ConcurrencyLimit:
         moved_at: monotonic seconds.
     """
 
-    __slots__ = ("_active_at", "_alone", "limit", "moved_at", "ratio", "why")
+    __slots__ = ("_active_at", "_alone", "_relearning", "limit", "moved_at", "ratio", "why")
 
     def __init__(self) -> None:
         self.limit = 1.0
@@ -70,6 +76,8 @@ class ConcurrencyLimit:
         self.moved_at = 0.0
         self._alone: dict[str, Estimator] = {}
         self._active_at: dict[tuple[str, int], float] = {}
+        # Batches of a model that are still to be taken for the worst.
+        self._relearning: dict[str, int] = {}
 
     @property
     def gradient(self) -> float:
@@ -92,19 +100,13 @@ class ConcurrencyLimit:
 
     def learn(self, sample: Sample, *, most: int, now: float) -> None:
         """Take in a finished batch; `most` is the highest the limit may be."""
-        alone = self._alone.get(sample.model)
-        if alone is None:
-            alone = self._alone[sample.model] = Estimator()
-        line = alone.line(sample.merge_key)
         service_s = max(sample.service_s, LEAST_S)
-        expected_s = line.predict(sample.rows) if line.samples else 0.0
         if not sample.crowd:
-            alone.learn(sample.merge_key, sample.rows, service_s)
+            if self._relearning.pop(sample.model, 0):
+                del self._alone[sample.model]
+            self._line_of(sample.model).learn(sample.merge_key, sample.rows, service_s)
             return
-        least_s = service_s / (1 + sample.crowd)
-        if not least_s <= expected_s <= service_s:
-            expected_s = min(max(expected_s, least_s), service_s)
-            alone.learn(sample.merge_key, sample.rows, expected_s)
+        expected_s = self._expected_s(sample, service_s)
         self.ratio += SMOOTHING * (min(service_s / expected_s, RATIO_MAX) - self.ratio)
         if service_s - expected_s > sample.wait_s:
             self._move(max(1.0, self.limit / 2), f"{sample.model} took longer than alone by over its wait", now)
@@ -113,6 +115,31 @@ class ConcurrencyLimit:
             self._move(max(1.0, self.limit * self.gradient), why, now)
         else:
             self._move(min(float(most), self.limit + STEP), f"{sample.model} is hardly slower than alone", now)
+
+    def _expected_s(self, sample: Sample, service_s: float) -> float:
+        """What the batch would have taken alone, as far as is known; the line learns what this batch tells of it."""
+        alone, least_s = self._line_of(sample.model), service_s / (1 + sample.crowd)
+        line = alone.line(sample.merge_key)
+        expected_s = line.predict(sample.rows) if line.samples else 0.0
+        if line.samples and not least_s / STALL <= expected_s <= service_s * STALL:
+            self._relearning[sample.model] = RELEARNED
+        left = self._relearning.get(sample.model, 0)
+        if left:
+            self._relearning[sample.model] = left - 1
+            if not least_s / STALL <= expected_s <= least_s * STALL:
+                alone = self._alone[sample.model] = Estimator()
+            alone.learn(sample.merge_key, sample.rows, least_s)
+            return least_s
+        if not least_s <= expected_s <= service_s:
+            expected_s = min(max(expected_s, least_s), service_s)
+            alone.learn(sample.merge_key, sample.rows, expected_s)
+        return expected_s
+
+    def _line_of(self, model: str) -> Estimator:
+        alone = self._alone.get(model)
+        if alone is None:
+            alone = self._alone[model] = Estimator()
+        return alone
 
     def _move(self, limit: float, why: str, now: float) -> None:
         if limit != self.limit:

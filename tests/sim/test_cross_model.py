@@ -97,3 +97,15 @@ def test_one_stall_does_not_close_the_limit_for_good():
     before = sim.core.snapshot().backends[0].concurrency.limit
     sim.run(50.0)
     assert sim.core.snapshot().backends[0].concurrency.limit >= before - 1 >= 2
+
+
+def test_on_one_core_the_limit_is_at_its_floor_again_after_stalls():
+    """The interactive model never runs alone there: what it would take alone is learned anew."""
+    stalls = tuple(Outage(Trouble.SLOW, 10.0 + 3 * number, 0.5, 100.0) for number in range(10))
+    calm, stalled = flooded(), world(outages=stalls)
+    stalled.add(Periodic(load=Load(model="digits"), per_s=50), FLOOD)
+    stalled.run(60.0)
+    assert stalled.core.snapshot().backends[0].concurrency.limit < TOLERANCE
+    after_s = sorted(r.latency_s for r in stalled.ended(50.0, model="digits"))
+    before_s = latencies_s(calm, model="digits")
+    assert after_s[len(after_s) // 2] < 1.1 * before_s[len(before_s) // 2]

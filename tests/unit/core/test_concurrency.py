@@ -1,6 +1,16 @@
 import pytest
 
-from scheduler.core.concurrency import QUIET_S, RATIO_MAX, SMOOTHING, STEP, TOLERANCE, ConcurrencyLimit, Sample
+from scheduler.core.concurrency import (
+    QUIET_S,
+    RATIO_MAX,
+    RELEARNED,
+    SMOOTHING,
+    STALL,
+    STEP,
+    TOLERANCE,
+    ConcurrencyLimit,
+    Sample,
+)
 
 
 def learn(limit: ConcurrencyLimit, service_s: float, crowd: int, *, times: int = 1, wait_s: float = 9.0, most: int = 4):
@@ -107,3 +117,39 @@ def test_a_clock_that_stood_still_divides_nothing_by_zero():
     learn(limit, 0.0, 0, times=3)
     learn(limit, 0.01, 1)
     assert limit.limit >= 1.0
+
+
+def never_alone() -> ConcurrencyLimit:
+    """One core: beside one lesser batch a batch takes 20 ms, and alone it would take 10; it never runs alone."""
+    limit = ConcurrencyLimit()
+    learn(limit, 0.02, 1, times=40)
+    assert limit.ratio == pytest.approx(2.0, rel=0.01)
+    return limit
+
+
+@pytest.mark.parametrize("times", [1, 3, 30])
+@pytest.mark.parametrize("stalled_s", [0.2, 2.0])
+def test_what_never_runs_alone_is_known_again_after_a_stall(stalled_s, times):
+    limit = never_alone()
+    learn(limit, stalled_s, 1, times=times)
+    learn(limit, 0.02, 1, times=RELEARNED)
+    assert limit.ratio == pytest.approx(2.0, rel=0.01)
+    learn(limit, 0.03, 2, times=20)
+    assert limit.ratio == pytest.approx(3.0, rel=0.1)
+    assert limit.limit == 1.0
+
+
+def test_a_batch_that_runs_alone_after_a_stall_ends_the_doubt():
+    limit = opened()
+    learn(limit, 1.0, 1)
+    learn(limit, 0.01, 0, times=20)
+    limit.ratio = 1.0
+    learn(limit, 0.01, 3, times=10)
+    assert limit.ratio == pytest.approx(1.0, rel=0.05)
+
+
+def test_a_batch_somewhat_slower_than_sharing_explains_is_no_stall():
+    limit = opened()
+    learn(limit, 0.02 * (STALL - 0.01), 1)
+    learn(limit, 0.01, 3, times=20)
+    assert limit.ratio == pytest.approx(1.0, rel=0.1)
