@@ -10,8 +10,8 @@ import os
 import threading
 from typing import Final
 
-# Of 19. At 10 the kernel still lets the poller go first; at 19 a process that shares its CPUs with busy ones of its own
-# session, which are not meant to be there, answers five times as late as at 15.
+# Of 19. At 10 the kernel still lets the poller go first; the nicer, the later answers a process that shares its CPUs
+# with busy ones of its own session.
 NICENESS: Final = 15
 
 

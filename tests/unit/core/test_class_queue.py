@@ -8,11 +8,6 @@ from tests.unit.core.build import BACKGROUND, class_settings, make_ticket, tenan
 from tests.unit.core.queues import lift_cap, push, take_first, take_rider, tenant
 
 
-@pytest.fixture
-def queue() -> ClassQueue:
-    return ClassQueue("m", BACKGROUND, rank=1)
-
-
 def test_pushing_and_taking_keep_the_counts(queue):
     owner = tenant()
     ticket = push(queue, owner)

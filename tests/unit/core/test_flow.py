@@ -3,13 +3,7 @@ import pytest
 from scheduler.core.caps import Tenant
 from scheduler.core.class_queue import ClassQueue
 from scheduler.core.settings import Cap
-from tests.unit.core.build import BACKGROUND
 from tests.unit.core.queues import lift_cap, push, take_first, tenant
-
-
-@pytest.fixture
-def queue() -> ClassQueue:
-    return ClassQueue("m", BACKGROUND, rank=1)
 
 
 def test_a_tenant_gets_no_credit_for_its_time_at_the_cap(queue):
@@ -49,12 +43,12 @@ def test_ties_earn_nothing_to_who_comes_and_goes_in_pairs(queue):
     for _ in range(200):
         push(queue, crowd)
     taken = []
-    for turn in range(200):
-        if turn % 4 == 0:
+    for _ in range(200):
+        if not pairs.queued:
             push(queue, pairs)
             push(queue, pairs)
         taken.append(take_first(queue, 1.0).tenant)
-    assert taken.count("pairs") == 100
+    assert taken.count("pairs") in (100, 101)
 
 
 def test_a_capped_tenant_that_cancels_and_returns_is_parked_once(queue):

@@ -1,14 +1,5 @@
-import pytest
-
-from scheduler.core.class_queue import ClassQueue
 from scheduler.core.flow_heap import SLACK_ENTRIES
-from tests.unit.core.build import BACKGROUND
 from tests.unit.core.queues import lift_cap, push, take_first, tenant
-
-
-@pytest.fixture
-def queue() -> ClassQueue:
-    return ClassQueue("m", BACKGROUND, rank=1)
 
 
 def test_equal_tags_go_to_the_tenant_that_came_first(queue):

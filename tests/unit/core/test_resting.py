@@ -1,14 +1,5 @@
-import pytest
-
 from scheduler.core import resting
-from scheduler.core.class_queue import ClassQueue
-from tests.unit.core.build import BACKGROUND
 from tests.unit.core.queues import push, take_first, tenant
-
-
-@pytest.fixture
-def queue() -> ClassQueue:
-    return ClassQueue("m", BACKGROUND, rank=1)
 
 
 def test_a_tenant_that_leaves_and_returns_at_once_does_not_escape_its_charge(queue):
