@@ -107,7 +107,10 @@ def test_every_round_visits_every_target_in_an_order_that_rotates(
     assert rounds["triton"] == rounds["fairlane"]
     assert bursts["triton"] == bursts["fairlane"]
     assert (rounds["triton"], bursts["triton"]) != (rounds["triton"][::-1], bursts["triton"][::-1])
-    assert metrics["fairlane.flood.flood.refused"]["value"] == metrics["fairlane.flood.flood.requests"]["value"] > 0
+    # A busy machine may leave some of the refusals unread when the grace is over.
+    flood = {name: metrics[f"fairlane.flood.flood.{name}"]["value"] for name in ("requests", "refused", "unanswered")}
+    assert flood["refused"] + flood["unanswered"] == flood["requests"]
+    assert flood["refused"] > 0
     assert metrics["fairlane.flood.flood.refused_without_pushback"]["value"] == 0
     assert metrics["triton.flood.flood.batch_rows"]["value"] == pytest.approx(2, abs=0.5)
     assert metrics["triton.flood.flood.offered_per_s"]["value"] > facts["capacity_per_s"]["flood"]
