@@ -106,6 +106,21 @@ class ModelRepository:
         config.write_text(config.read_text().replace("dims: []", "dims: [1] reshape { shape: [] }"))
         return folder
 
+    def add_slow(self, name: str = "slow", *, numbers: int = 4_000_000) -> Path:
+        """OUT = IN, one number a row, after `numbers` of tanh: many milliseconds a row, and one row a batch."""
+        shape = helper.make_tensor("shape", TensorProto.INT64, [2], [1, numbers])
+        zero = helper.make_tensor("zero", TensorProto.FLOAT, [1], [0.0])
+        axes = helper.make_tensor("axes", TensorProto.INT64, [1], [1])
+        nodes = [
+            helper.make_node("Expand", ["IN", "shape"], ["wide"]),
+            helper.make_node("Tanh", ["wide"], ["work"]),
+            helper.make_node("ReduceMax", ["work", "axes"], ["one"], keepdims=1),
+            helper.make_node("Mul", ["one", "zero"], ["nothing"]),
+            helper.make_node("Add", ["IN", "nothing"], ["OUT"]),
+        ]
+        tensor = ("FP32", [1])
+        return self.add(name, nodes, {"IN": tensor}, {"OUT": tensor}, rows=1, constants=[shape, zero, axes])
+
     def add_embedding(self, name: str = "embedding", *, delay_us: int = 0, rows: int = 8) -> Path:
         """VECTORS[n, k, 2] = table[IDS[n, k]], a vocabulary of ten where word i is (i, 10 i)."""
         table = helper.make_tensor("table", TensorProto.FLOAT, [10, 2], [v for i in range(10) for v in (i, 10 * i)])

@@ -31,6 +31,7 @@ def server(triton_factory, new_repository):
         models.add_identity(f"identity_{kind}", kind)
     models.add_identity("identity_STRING", "STRING")
     models.add_reshaped()
+    models.add_slow()
     models.add_identity("unbatched", "FP32", rows=0, dims=[-1, -1])
     models.add_identity("unbatched_STRING", "STRING", rows=0)
     return triton_factory(models)
@@ -156,3 +157,52 @@ async def test_reshape_of_a_scalar_per_row_is_undone_for_the_client(client):
     value = np.arange(3, dtype=np.float32)[:, np.newaxis]
     answer = (await client.infer("reshaped", [tensor("IN", value, "FP32")])).as_numpy("OUT")
     np.testing.assert_array_equal(answer, value)
+
+
+async def infer_slow(client, number):
+    answer = await client.infer("slow", [tensor("IN", np.array([[number]], np.float32), "FP32")])
+    return answer.as_numpy("OUT").item()
+
+
+async def test_under_load_every_answer_is_of_its_own_request_and_each_runs_once(client):
+    # Runs are longer than what lies between them, so that the next batch is read and the last answered while one runs.
+    before = await executions(client, "slow")
+
+    async def ask(first):
+        return [await infer_slow(client, number) for number in range(first, first + 12)]
+
+    firsts = [100 * which for which in range(4)]
+    assert await asyncio.gather(*map(ask, firsts)) == [list(range(first, first + 12)) for first in firsts]
+    after = await executions(client, "slow")
+    assert (after[0] - before[0], after[1] - before[1]) == (48, 48)
+
+
+async def test_a_failed_run_under_load_is_told_to_its_own_client(client):
+    async def ask(word):
+        return await client.infer("embedding", ids([word]))
+
+    words = [3, 99, 4, -11, 5] * 20
+    answers = await asyncio.gather(*map(ask, words), return_exceptions=True)
+    for word, answer in zip(words, answers, strict=True):
+        if word in {99, -11}:
+            assert isinstance(answer, InferenceServerException)
+            assert f"idx={word}" in str(answer)
+        else:
+            np.testing.assert_array_equal(answer.as_numpy("VECTORS"), vectors([word]))
+
+
+async def test_unloaded_while_one_runs_and_one_waits_each_is_answered(triton_factory, new_repository):
+    models = new_repository()
+    models.add_slow()
+    server = triton_factory(models)
+    async with aioclient.InferenceServerClient(server.address.grpc) as client:
+        for _ in range(6):  # at once, so that the seventh runs beside `execute`
+            await infer_slow(client, 0)
+        asked = [asyncio.create_task(infer_slow(client, number)) for number in range(3)]
+        assert await asked[0] == 0
+        await client.unload_model("slow")
+        assert await asyncio.gather(*asked[1:]) == [1, 2]
+        with pytest.raises(InferenceServerException):
+            await infer_slow(client, 3)
+        await client.load_model("slow")
+        assert await infer_slow(client, 4) == 4

@@ -46,6 +46,14 @@ class InferenceResponse:
         self.error = error
 
 
+class Logger:
+    def __init__(self):
+        self.errors = []
+
+    def log_error(self, message):
+        self.errors.append(message)
+
+
 class Request:
     def __init__(self, inputs, wanted):
         self._inputs = [Tensor(name, array) for name, array in inputs.items()]
@@ -60,16 +68,20 @@ class Request:
 
 @pytest.fixture
 def backend(monkeypatch):
-    """The module model.py, freshly loaded."""
+    """The module model.py, freshly loaded, and batch_runner.py, which it imports from beside it as in Triton."""
     stand_in = ModuleType("triton_python_backend_utils")
     stand_in.Tensor, stand_in.TritonError, stand_in.InferenceResponse = Tensor, TritonError, InferenceResponse
     stand_in.InferenceRequest = Request
+    stand_in.Logger = Logger()
+    stand_in.TRITONSERVER_RESPONSE_COMPLETE_FINAL = 1
     stand_in.TRITON_STRING_TO_NUMPY = {name: dtype for name, (dtype, _) in TYPES.items()}
     stand_in.triton_string_to_numpy = stand_in.TRITON_STRING_TO_NUMPY.__getitem__
     monkeypatch.setitem(sys.modules, stand_in.__name__, stand_in)
-    spec = importlib.util.spec_from_file_location("embedded_model", EMBEDDED / "onnxruntime" / "model.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    for name, file in (("batch_runner", "batch_runner.py"), ("embedded_model", "model.py")):
+        spec = importlib.util.spec_from_file_location(name, EMBEDDED / "onnxruntime" / file)
+        module = importlib.util.module_from_spec(spec)
+        monkeypatch.setitem(sys.modules, name, module)
+        spec.loader.exec_module(module)
     return module
 
 

@@ -5,11 +5,11 @@ tritonserver has none, takes this file in its place, and the same config.pbtxt w
 parameters it understands have NVIDIA's meaning (README of triton-inference-server/onnxruntime_backend).
 
 Runs inside Triton's Python stub, in an environment of its own: standard library, numpy and
-onnxruntime only, nothing of this repository.
+onnxruntime only, and of this repository what lies beside this file.
 
 A Triton batch becomes one `session.run` per non-batch shape. A request that cannot be served gets an
 error of its own and its neighbours get their answers: when a combined run raises, each of its requests
-is run again alone, so only the one that raises by itself fails.
+is run again alone, so only the one that raises by itself fails. `batch_runner.py` says when it runs.
 """
 
 import json
@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 import triton_python_backend_utils as pb_utils
+from batch_runner import BatchRunner
 
 Array: TypeAlias = npt.NDArray[Any]
 Config: TypeAlias = Mapping[str, Any]
@@ -278,9 +279,13 @@ class TritonPythonModel:
         missing = sorted({node.name for node in nodes} - self.inputs.keys())
         if missing:
             raise ModelError(f"input {missing} of the graph not in config.pbtxt, which has {sorted(self.inputs)}")
+        self.runner = BatchRunner()
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
-        """Answer one Triton batch: a response per request, in order, an error in place of each that failed."""
+        """One Triton batch: a response per request, in order, an error in place of each that failed.
+
+        None in place of each where they are sent later, while the next batch runs.
+        """
         responses: list[Any] = [None] * len(requests)
         groups: dict[Any, list[tuple[int, Work]]] = {}
         for index, request in enumerate(requests):
@@ -291,12 +296,17 @@ class TritonPythonModel:
                 continue
             key = work.merge_key() if self.batched and len(requests) > 1 else index
             groups.setdefault(key, []).append((index, work))
-        for group in groups.values():
-            works = [work for _, work in group]
-            answers = [self._run_alone(works[0])] if len(works) == 1 else self._run_merged(works)
-            for (index, _), response in zip(group, answers, strict=True):
-                responses[index] = response
-        return responses
+
+        def run() -> list[Any]:
+            for group in groups.values():
+                works = [work for _, work in group]
+                answers = [self._run_alone(works[0])] if len(works) == 1 else self._run_merged(works)
+                for (index, _), response in zip(group, answers, strict=True):
+                    responses[index] = response
+            return responses
+
+        answers: list[Any] = self.runner.answer(requests, run)
+        return answers
 
     def _decode(self, request: Any) -> Work:
         feeds = {tensor.name(): self._array(tensor) for tensor in request.inputs()}
@@ -363,5 +373,6 @@ class TritonPythonModel:
         return responses
 
     def finalize(self) -> None:
-        """Let go of the session when Triton unloads the model."""
+        """Let go of the session when Triton unloads the model, and every batch that it took is answered."""
+        self.runner.close()
         del self.session
