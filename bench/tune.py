@@ -22,7 +22,7 @@ from bench.repository import copy_model
 from bench.setting import Setting, candidates
 from bench.trial_server import FULL_S, TrialError, TrialServer
 from bench.tune_table import explanation, print_tables
-from export.config import CONFIG_FILE, message_text, parse_config
+from export.config import CONFIG_FILE, ConfigError, message_text, parse_config
 from export.errors import ExportError
 from export.repository import Repository
 from scheduler.cpus import divide
@@ -61,8 +61,8 @@ def tune(
                 tuned = asyncio.run(_search(server, settings, progress, p99_ms, seconds, rounds))
         written = tuned.valid and not dry_run and tuned.best is not tuned.finalists[0]
         if written:
-            write_setting(objective.model_repository, model, tuned.best.setting, explanation(tuned, p99_ms))
-    except (ExportError, FileNotFoundError, GeneratorError, TrialError, TritonStartError) as error:
+            write_setting(objective.model_repository, model, config, tuned.best.setting, explanation(tuned, p99_ms))
+    except (ExportError, OSError, GeneratorError, TrialError, TritonStartError) as error:
         raise click.ClickException(str(error)) from error
     if objective.as_json:
         click.echo(json.dumps(_facts(model, p99_ms, tuned, written=written)))
@@ -92,20 +92,31 @@ async def _search(
         return await search.run(settings)
 
 
-def write_setting(repository: Path, model: str, setting: Setting, why: str) -> None:
+def write_setting(repository: Path, model: str, measured: Any, setting: Setting, why: str) -> None:
     """Put a setting into a model's config.pbtxt, with why above it.
 
     Comments of the file's head stay, those further down become the generator's own.
 
+    Args:
+        repository: the model repository.
+        model: the model's name.
+        measured: the ModelConfig message that the setting was found for.
+        setting: what to write.
+        why: in a sentence.
+
     Raises:
-        ConfigError: the file that is there is not a configuration.
-        FolderBusyError: another process is publishing this model.
+        ConfigError: the file that is there is not a configuration, or no longer the one that was measured.
+        FolderBusyError: another process is changing this model.
     """
-    path = repository / model / CONFIG_FILE
-    text = path.read_text(encoding="utf-8")
-    head = [line for line in _head(text) if not line.startswith(TUNED)]
-    header = "".join(f"{line}\n" for line in (*head, f"{TUNED}{why}"))
-    Repository(repository).rewrite_config(model, message_text(setting.applied(parse_config(text, path)), header))
+
+    def edited(text: str) -> str:
+        if parse_config(text, CONFIG_FILE) != measured:
+            raise ConfigError(f"{repository / model / CONFIG_FILE}: changed while it was tuned, and stays; tune again")
+        head = [line for line in _head(text) if not line.startswith(TUNED)]
+        header = "".join(f"{line}\n" for line in (*head, f"{TUNED}{why}"))
+        return message_text(setting.applied(measured), header)
+
+    Repository(repository).rewrite_config(model, edited)
 
 
 def _head(text: str) -> list[str]:

@@ -6,6 +6,7 @@ from typing import Final, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from export.errors import ExportError
+from export.folder import write_file
 
 CARD_FILE: Final = "model_card.json"
 
@@ -100,9 +101,7 @@ class ModelCard(_Record):
 
     def write(self, folder: Path) -> None:
         """Write the card into `folder`, in place of any before it. It is never there in part."""
-        new = folder / f".{CARD_FILE}.new"
-        new.write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
-        new.replace(folder / CARD_FILE)
+        write_file(folder / CARD_FILE, f"{self.model_dump_json(indent=2)}\n".encode())
 
 
 def read_card(folder: Path) -> ModelCard:

@@ -3,6 +3,7 @@
 import json
 import time
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,11 @@ from export.card import ModelCard, read_card
 from export.catalog import blame, chosen, is_path, load_definition, named_in
 from export.config import TARGETS, ConfigError, Target
 from export.errors import ExportError
-from export.repository import DEFAULT_BUILD, DEFAULT_REPOSITORY, FP32_FILE, Repository, built_folder, is_built
+from export.repository import DEFAULT_BUILD, DEFAULT_REPOSITORY, Repository, built_folder, is_built
 from export.server import bring_into_service
 from export.session import DEVICES, Device, absent
 from export.template import write_template
+from export.version import FP32_FILE
 
 
 @click.command()
@@ -91,7 +93,7 @@ class _Export:
     overwrite_config: bool
     server: str | None
 
-    @property
+    @cached_property
     def _repository(self) -> Repository:
         return Repository(self.model_repository)
 
@@ -133,15 +135,17 @@ class _Export:
         return card
 
     def _serve(self, card: ModelCard, folder: Path, console: Console) -> None:
-        before, configure = self._repository.versions(card.name), self._configures(card, folder, console)
-        version = before[-1] if before and self._stays(card, console) else None
-        if version is None:
-            if not configure:
-                self._check_fit(card, folder)
-            published = self._repository.publish(card, folder / FP32_FILE, folder, configure=configure)
-            version = int(published.name)
-        elif configure:
-            self._repository.configure(card.name, folder)
+        # What is decided and what is published are of one moment.
+        with self._repository.changing(card.name):
+            before, configure = self._repository.versions(card.name), self._configures(card, folder, console)
+            version = before[-1] if before and self._stays(card, console) else None
+            if version is None:
+                if not configure:
+                    self._check_fit(card, folder)
+                published = self._repository.publish(card, folder / FP32_FILE, folder, configure=configure)
+                version = int(published.name)
+            elif configure:
+                self._repository.configure(card.name, folder)
         bring_into_service(self._repository, self.server, card.name, version, new=version not in before)
 
     def _configures(self, card: ModelCard, folder: Path, console: Console) -> bool:

@@ -22,8 +22,9 @@ from export.errors import ExportError
 from export.folder import replacing
 from export.graph import OPSET, check_tensors, read_graph, write_graph
 from export.parity import check_parity, parity_feeds, trace_feed
-from export.repository import FP32_FILE, LABELS, MODEL_FILE
+from export.pin import LABELS
 from export.session import DISTRIBUTIONS, Device, check_distributions, open_session
+from export.version import FP32_FILE, MODEL_FILE
 
 if TYPE_CHECKING:
     from torch import nn

@@ -14,18 +14,13 @@ The names begin with a dot for Triton's sake: it reads a version folder's name l
 `1.new` for version 1, but ignores `.1.new`.
 """
 
-import fcntl
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from export.errors import ExportError
-
-
-class FolderBusyError(ExportError):
-    """Another process is writing the same folder."""
+from export.lock import FolderBusyError, locked
 
 
 @contextmanager
@@ -44,7 +39,7 @@ def replacing(target: Path) -> Iterator[Path]:
     with locked(target.parent):
         _put_back(target)
         try:
-            with _written(target) as new:
+            with _written(_beside(target, "new")) as new:
                 yield new
             _swap_in(_beside(target, "new"), target)
         finally:
@@ -53,20 +48,23 @@ def replacing(target: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def appearing(target: Path) -> Iterator[Path]:
+def appearing(target: Path, written: Path | None = None) -> Iterator[Path]:
     """Write a folder that is at `target`, where there is none, when the block ends without an error.
 
     The caller holds the parent's lock. Where the block raises, nothing of it stays.
 
+    Args:
+        target: the folder.
+        written: where it is until then, on the same filesystem; by default beside its place, as `.NAME.new`.
+
     Yields:
-        An empty folder on the same filesystem, to write into.
+        An empty folder, to write into.
     """
-    new = _beside(target, "new")
+    new = written or _beside(target, "new")
     try:
-        with _written(target):
+        with _written(new):
             yield new
-        new.rename(target)
-        _flush_one(target.parent)
+        _renamed(new, target)
     finally:
         shutil.rmtree(new, ignore_errors=True)
 
@@ -75,20 +73,54 @@ def discard(target: Path) -> None:
     """Take a folder away, in one step for whoever looks at it. The caller holds the parent's lock."""
     trash = _beside(target, "trash")
     shutil.rmtree(trash, ignore_errors=True)
-    target.rename(trash)
+    # Durable first: else, after a loss of power, it might be at its place in part.
+    _renamed(target, trash)
     shutil.rmtree(trash, ignore_errors=True)
 
 
+def sweep(folder: Path) -> frozenset[str]:
+    """Delete what a crash left of writing and discarding in a folder whose lock the caller holds.
+
+    Returns:
+        The names of the entries whose deletion had begun, and is finished now.
+    """
+    trash = list(folder.glob(".*.trash"))
+    for left in (*trash, *folder.glob(".*.new")):
+        if left.is_dir():
+            shutil.rmtree(left, ignore_errors=True)
+        else:
+            left.unlink()
+    return frozenset(left.name[1:].removesuffix(".trash") for left in trash if not left.exists())
+
+
 def write_file(path: Path, content: bytes) -> None:
-    """Write a file in place of any before it; it is never there in part, also after a loss of power."""
-    new = path.with_name(f".{path.name}.new")
-    try:
+    """Write a file in place of any before it; it is never there in part, also after a loss of power.
+
+    Raises:
+        OSError: naming the file.
+    """
+    with _in_place_of(path) as new, naming(path):
         new.write_bytes(content)
-        _flush_one(new)
-        new.replace(path)
-        _flush_one(path.parent)
-    finally:
-        new.unlink(missing_ok=True)
+
+
+def link(source: Path, target: Path) -> None:
+    """Give a file's content a second name, in place of any file there; copy it where the filesystem has no links."""
+    with _in_place_of(target) as new:
+        try:
+            os.link(source, new)
+        except OSError:
+            shutil.copyfile(source, new)
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Put a path into an error of the system that names none, as where a disk is full while one writes."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        raise
 
 
 def recover(target: Path) -> None:
@@ -101,24 +133,30 @@ def recover(target: Path) -> None:
             _put_back(target)
 
 
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Be the only one that changes a folder's entries.
-
-    Raises:
-        FolderBusyError: another process is at it.
-    """
-    descriptor = os.open(folder, os.O_RDONLY)
+def _renamed(source: Path, target: Path) -> None:
+    source.rename(target)
     try:
-        _lock(descriptor, folder)
-        yield
-    finally:
-        os.close(descriptor)
+        _flush_one(target.parent)
+    except OSError:
+        target.rename(source)
+        raise
 
 
 @contextmanager
-def _written(target: Path) -> Iterator[Path]:
-    new = _beside(target, "new")
+def _in_place_of(path: Path) -> Iterator[Path]:
+    new = path.with_name(f".{path.name}.new")
+    new.unlink(missing_ok=True)
+    try:
+        yield new
+        _flush_one(new)
+        new.replace(path)
+        _flush_one(path.parent)
+    finally:
+        new.unlink(missing_ok=True)
+
+
+@contextmanager
+def _written(new: Path) -> Iterator[Path]:
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir()
     yield new
@@ -146,7 +184,8 @@ def _flush_one(path: Path) -> None:
     # Of a folder this makes the names in it durable, not what its files hold.
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        with naming(path):
+            os.fsync(descriptor)
     finally:
         os.close(descriptor)
 
@@ -160,11 +199,3 @@ def _discard_old(old: Path, trash: Path) -> None:
 
 def _beside(target: Path, role: str) -> Path:
     return target.parent / f".{target.name}.{role}"
-
-
-def _lock(descriptor: int, folder: Path) -> None:
-    # The kernel drops the lock when the process ends, however it ends.
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise FolderBusyError(f"{folder}: another export or quantize is writing there; wait for it to end") from error

@@ -1,5 +1,6 @@
 """The command `fairlane models`: the versions in a model repository, and which of them is served."""
 
+import contextlib
 import importlib.util
 import json
 from collections.abc import Callable
@@ -13,8 +14,9 @@ from rich.table import Table
 
 from export.card import CardError
 from export.errors import ExportError
-from export.repository import DEFAULT_REPOSITORY, MODEL_FILE, Repository
+from export.repository import DEFAULT_REPOSITORY, Repository
 from export.server import bring_into_service
+from export.version import MODEL_FILE
 
 REPOSITORY: Final = click.option(
     "--model-repository",
@@ -39,11 +41,9 @@ def models() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for machines.")
 def list_(name: str | None, model_repository: Path, as_json: bool) -> None:
     """List the versions of NAME, or of every model, and which one is served."""
-    if not model_repository.is_dir():
-        raise click.ClickException(f"{model_repository}: expected a model repository, got no such folder")
-    repository = Repository(model_repository)
+    repository = _there(model_repository)
     names = repository.names() if name is None else (name,)
-    rows = [_row(repository, one, version) for one in names for version in repository.versions(one)]
+    rows = [row for one in names for row in _rows(repository, one)]
     if name is not None and not rows:
         raise click.ClickException(
             f"{name}: no version in {model_repository}; known: {', '.join(repository.names()) or 'none'}"
@@ -80,19 +80,27 @@ def rollback(name: str, model_repository: Path, server: str | None) -> None:
 def remove(name: str, version: int, model_repository: Path) -> None:
     """Delete a VERSION of NAME that is not served."""
     try:
-        Repository(model_repository).remove(name, version)
+        _there(model_repository).remove(name, version)
     except (ExportError, OSError) as error:
         raise click.ClickException(str(error)) from error
     click.echo(f"{name}: version {version} removed")
 
 
+def _there(folder: Path) -> Repository:
+    if not folder.is_dir():
+        raise click.ClickException(f"{folder}: expected a model repository, got no such folder")
+    return Repository(folder)
+
+
 def _promote(name: str, folder: Path, server: str | None, which: Callable[[Repository], int]) -> None:
-    repository = Repository(folder)
+    repository = _there(folder)
     try:
-        before, older = repository.versions(name), which(repository)
-        repository.expect(name, older)
-        _check_fit(repository, name, repository.version_folder(name, older) / MODEL_FILE)
-        version = repository.promote(name, older)
+        # What is looked at and what is done are of one moment.
+        with repository.changing(name):
+            before, older = repository.versions(name), which(repository)
+            repository.expect(name, older)
+            _check_fit(repository, name, repository.version_folder(name, older) / MODEL_FILE)
+            version = repository.promote(name, older)
         bring_into_service(repository, server, name, version, new=version not in before)
     except (ExportError, OSError) as error:
         raise click.ClickException(str(error)) from error
@@ -110,7 +118,18 @@ def _check_fit(repository: Repository, name: str, graph: Path) -> None:
     check_fit(repository, name, graph)
 
 
-def _row(repository: Repository, name: str, version: int) -> dict[str, Any]:
+def _rows(repository: Repository, name: str) -> list[dict[str, Any]]:
+    repository.settle(name)
+    versions = repository.versions(name)
+    rows = []
+    for version in versions:
+        # Another process may have removed it since.
+        with contextlib.suppress(FileNotFoundError):
+            rows.append(_row(repository, name, version, served=version == versions[-1]))
+    return rows
+
+
+def _row(repository: Repository, name: str, version: int, *, served: bool) -> dict[str, Any]:
     graph = repository.version_folder(name, version) / MODEL_FILE
     try:
         card = repository.card(name, version)
@@ -120,7 +139,7 @@ def _row(repository: Repository, name: str, version: int) -> dict[str, Any]:
     return {
         "model": name,
         "version": version,
-        "served": version == repository.versions(name)[-1],
+        "served": served,
         "precision": ("INT8" if quantized else "FP32") if card else "",
         "size_bytes": graph.stat().st_size,
         "published": datetime.fromtimestamp(graph.stat().st_mtime, UTC).isoformat(timespec="seconds"),

@@ -3,27 +3,32 @@
 A version folder holds everything about the model in it: the graph, the assets its callers need, and the card.
 Versions only move forward: publishing makes a new number, and so does going back, whose new version holds the content
 of an old one. The newest is served (Triton's `latest { num_versions: 1 }`), so every change of what is served is one
-rename of a finished folder, and a crash at any point leaves the version before (docs/decisions/0012).
+rename of a finished folder, and a crash at any point leaves the version before (docs/decisions/0012). Where the
+configuration changes too, that is the one rename (`export.pin`); a model that is new appears as a whole.
 """
 
 import contextlib
 import filecmp
-import os
 import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
 from export.card import CARD_FILE, CardError, ModelCard, read_card
 from export.config import CONFIG_FILE, parse_config
 from export.errors import ExportError
-from export.folder import appearing, discard, locked, recover, write_file
+from export.folder import appearing, discard, link, recover, sweep, write_file
+from export.lock import FolderBusyError, locked
+from export.pin import is_pinned, pinned, unpin
+from export.version import FP32_FILE, MODEL_FILE, files_of, fill, holds, write_config_of
 
 FIRST_VERSION: Final = 1
-MODEL_FILE: Final = "model.onnx"
-FP32_FILE: Final = "fp32.onnx"
-LABELS: Final = "_labels.txt"
 # The served version and those to go back to. More would fill a disk with what nobody asks for.
 KEPT_VERSIONS: Final = 4
+
+# The end of the name of a new model's folder while it is being written.
+NEW_MODEL: Final = ".model"
 
 DEFAULT_REPOSITORY: Final = Path("model_repository")
 DEFAULT_BUILD: Final = Path("build")
@@ -56,6 +61,43 @@ class Repository:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._held: set[str] = set()
+
+    @contextmanager
+    def changing(self, name: str) -> Iterator[frozenset[str]]:
+        """Be the only one that changes a model; what a crash left half done is cleared up first.
+
+        Publishing, promoting and removing do this by themselves. Around several of them, and around what is looked at
+        before, it makes one change of them.
+
+        Yields:
+            The names of entries that a crash had left half deleted.
+
+        Raises:
+            FolderBusyError: another process is changing this model.
+        """
+        if name in self._held:
+            yield frozenset()
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        model = self.folder / name
+        # A model that is not there has no lock of its own.
+        there = model.is_dir()
+        with locked(model if there else self.folder):
+            if model.is_dir() != there:
+                raise FolderBusyError(f"{model}: another process has just put it there; run this again")
+            self._held.add(name)
+            try:
+                yield self._cleared(model)
+            finally:
+                self._held.remove(name)
+
+    def settle(self, name: str) -> None:
+        """Undo what a crash has left half done, so that the newest version is the one that is served."""
+        if is_pinned(self.folder / name):
+            # Somebody who is at it, or may write where this user may not, sees to it.
+            with contextlib.suppress(FolderBusyError, OSError), self.changing(name):
+                pass
 
     def names(self) -> tuple[str, ...]:
         """The models that have a version."""
@@ -103,48 +145,30 @@ class Repository:
             The version folder.
 
         Raises:
-            FolderBusyError: another process is publishing this model.
+            FolderBusyError: another process is changing this model.
             OSError: the disk is full, for one. What was served stays so.
         """
-        files = {MODEL_FILE: onnx_path}
-        for file in sorted(assets.iterdir()):
-            if file.name not in (FP32_FILE, CARD_FILE, CONFIG_FILE) and not file.name.endswith(LABELS):
-                files[file.name] = file
-        (self.folder / card.name).mkdir(parents=True, exist_ok=True)
-        with locked(self.folder / card.name):
-            self._provide_config(card.name, assets)
-            served = self.version_folder(card.name)
-            if _holds(served, files):
-                card.write(served)
-                if configure:
-                    self._write_config(card.name, assets)
-                return served
-            target = self._next(card.name)
-            with appearing(target) as new:
-                for name, file in files.items():
-                    shutil.copyfile(file, new / name)
-                card.write(new)
-            if configure:
-                self._configure_or_undo(card.name, assets, target)
-            self._forget_oldest(card.name)
-        return target
+        with self.changing(card.name), self._model(card.name) as model:
+            target = self._publish(model, card, onnx_path, assets, configure=configure)
+        return self.folder / card.name / target.name
 
     def configure(self, name: str, built: Path) -> None:
         """Replace the model's configuration and labels by those of a built folder."""
-        self.folder.joinpath(name).mkdir(parents=True, exist_ok=True)
-        with locked(self.folder / name):
-            self._write_config(name, built)
+        with self.changing(name), pinned(self.folder / name, self._next(self.folder / name)):
+            write_config_of(self.folder / name, built)
 
-    def rewrite_config(self, name: str, text: str) -> None:
-        """Replace the model's configuration by this text; its labels stay.
+    def rewrite_config(self, name: str, edit: Callable[[str], str]) -> None:
+        """Replace the model's configuration by what `edit` makes of its text; its labels stay.
 
         Raises:
             ConfigError: the text is not a model configuration.
-            FolderBusyError: another process is publishing this model.
+            FolderBusyError: another process is changing this model.
         """
-        parse_config(text, CONFIG_FILE)
-        with locked(self.folder / name):
-            write_file(self.folder / name / CONFIG_FILE, text.encode())
+        path = self.folder / name / CONFIG_FILE
+        with self.changing(name):
+            text = edit(path.read_text(encoding="utf-8"))
+            parse_config(text, CONFIG_FILE)
+            write_file(path, text.encode())
 
     def has_config_of(self, name: str, built: Path) -> bool:
         """Whether the model's configuration is the one in the built folder, however it is written."""
@@ -158,21 +182,23 @@ class Repository:
         """Serve an older version's content again, as a new version. Costs no disk where it has hard links.
 
         Returns:
-            The new version's number; `version` itself where it is served already.
+            The new version's number; that of the served one where it has this content already.
 
         Raises:
             VersionError: there is no such version, or the model is not served by its newest version.
         """
-        self.expect(name, version)
-        with locked(self.folder / name):
-            if version == self.versions(name)[-1]:
-                return version
-            target = self._next(name)
-            with appearing(target) as new:
-                for file in sorted(self.version_folder(name, version).iterdir()):
-                    _link(file, new / file.name)
+        with self.changing(name):
+            self.expect(name, version)
+            older = {path.name: path for path in self.version_folder(name, version).iterdir() if path.name != CARD_FILE}
+            if holds(self.version_folder(name), older):
+                return self.versions(name)[-1]
+            new_version = self._next(self.folder / name)
+            with appearing(self.version_folder(name, new_version)) as new:
+                for file in (*older.values(), self.version_folder(name, version) / CARD_FILE):
+                    if file.is_file():
+                        link(file, new / file.name)
             self._forget_oldest(name)
-        return int(target.name)
+        return new_version
 
     def earlier(self, name: str) -> int:
         """The version to roll back to: the newest from before the content that is served now.
@@ -202,23 +228,32 @@ class Repository:
         Raises:
             VersionError: there is no such version, or it is the one that is served.
         """
-        self.expect(name, version)
-        with locked(self.folder / name):
+        with self.changing(name) as finished:
+            if self._is_gone(name, version, finished):
+                return
             if version == self.versions(name)[-1]:
                 raise VersionError(f"{name}: version {version} is being served; promote another, or roll back, first")
             discard(self.version_folder(name, version))
 
     def withdraw(self, name: str, version: int) -> None:
-        """Delete the newest version, which no server could load; the one before is served again.
+        """Delete a version, which no server could load; the one before is served again.
 
         Raises:
-            VersionError: it is the only one.
+            VersionError: there is no such version, or it is the only one.
         """
-        self.expect(name, version)
-        with locked(self.folder / name):
+        with self.changing(name) as finished:
+            if self._is_gone(name, version, finished):
+                return
             if self.versions(name) == (version,):
                 raise VersionError(f"{name}: version {version} is the only one")
             discard(self.version_folder(name, version))
+
+    def _is_gone(self, name: str, version: int, finished: frozenset[str]) -> bool:
+        """Whether a crash left it half deleted, which is finished by now; refuses a version that was not there."""
+        if str(version) in finished and version not in self.versions(name):
+            return True
+        self.expect(name, version)
+        return False
 
     def expect(self, name: str, version: int) -> None:
         """Refuse a version that cannot be gone back to.
@@ -239,46 +274,60 @@ class Repository:
                 "what is served is written there by hand"
             )
 
-    def _next(self, name: str) -> Path:
+    def _cleared(self, model: Path) -> frozenset[str]:
+        if not model.is_dir():
+            # New models that a crash left under way, beside the versions of others: see `_model`.
+            for left in self.folder.glob(f"*/.*{NEW_MODEL}"):
+                shutil.rmtree(left, ignore_errors=True)
+            return frozenset()
+        unpin(model)
+        for card in model.glob(f"*/.{CARD_FILE}.new"):
+            card.unlink()
+        return sweep(model)
+
+    @contextmanager
+    def _model(self, name: str) -> Iterator[Path]:
+        """The model's folder; that of a new one is elsewhere until it is whole.
+
+        Triton takes every folder of a repository for a model, whatever its name, and starts with none where one of
+        them is not whole. So a new one is written where it does not look: in the folder of another.
+        """
+        model = self.folder / name
+        others = sorted(path for path in self.folder.glob("*") if path.is_dir())
+        if model.is_dir() or not others:
+            model.mkdir(exist_ok=True)
+            yield model
+            return
+        with appearing(model, others[0] / f".{name}{NEW_MODEL}") as new:
+            yield new
+
+    def _publish(self, model: Path, card: ModelCard, onnx_path: Path, assets: Path, *, configure: bool) -> Path:
+        files = files_of(onnx_path, assets)
+        if not (model / CONFIG_FILE).exists():
+            write_config_of(model, assets if (assets / CONFIG_FILE).exists() else COMMITTED / card.name)
+        served = self.version_folder(card.name)
+        if holds(served, files):
+            card.write(served)
+            if configure:
+                self.configure(card.name, assets)
+            return served
+        version = self._next(model)
+        target = model / str(version)
+        with pinned(model, version) if configure else contextlib.nullcontext():
+            with appearing(target) as new:
+                fill(new, card, files, assets)
+            if configure:
+                write_config_of(model, assets)
+        self._forget_oldest(card.name)
+        return target
+
+    def _next(self, model: Path) -> int:
         # Also beyond a folder without a graph, which somebody else may be filling.
-        taken = [int(path.name) for path in (self.folder / name).glob("*") if path.name.isdecimal()]
-        return self.folder / name / str(max(taken, default=FIRST_VERSION - 1) + 1)
+        taken = [int(path.name) for path in model.glob("*") if path.name.isdecimal()]
+        return max(taken, default=FIRST_VERSION - 1) + 1
 
     def _forget_oldest(self, name: str) -> None:
-        for left in self.folder.joinpath(name).glob(".*.trash"):
-            shutil.rmtree(left, ignore_errors=True)
         for version in self.versions(name)[:-KEPT_VERSIONS]:
-            discard(self.version_folder(name, version))
-
-    def _provide_config(self, name: str, assets: Path) -> None:
-        if not (self.folder / name / CONFIG_FILE).exists():
-            self._write_config(name, assets if (assets / CONFIG_FILE).exists() else COMMITTED / name)
-
-    def _configure_or_undo(self, name: str, assets: Path, version: Path) -> None:
-        # The old version with the new configuration might not load, nor the new version with the old one.
-        try:
-            self._write_config(name, assets)
-        except OSError:
-            discard(version)
-            raise
-
-    def _write_config(self, name: str, source: Path) -> None:
-        # Labels first: a configuration that names a file that is not there does not load.
-        for path in (*sorted(source.glob(f"*{LABELS}")), source / CONFIG_FILE):
-            if path.exists():
-                write_file(self.folder / name / path.name, path.read_bytes())
-
-
-def _holds(folder: Path, files: dict[str, Path]) -> bool:
-    there = {path.name for path in folder.iterdir()} - {CARD_FILE} if folder.is_dir() else set()
-    if there != set(files):
-        return False
-    return all(filecmp.cmp(folder / name, file, shallow=False) for name, file in files.items())
-
-
-def _link(source: Path, target: Path) -> None:
-    try:
-        os.link(source, target)
-    except OSError:
-        # A filesystem without hard links.
-        shutil.copyfile(source, target)
+            # What was asked for is done by now; the next change forgets it.
+            with contextlib.suppress(OSError):
+                discard(self.version_folder(name, version))

@@ -77,7 +77,17 @@ def bring_into_service(repository: Repository, address: str | None, name: str, v
     except ServerError as error:
         if not new:
             raise
-        if isinstance(error, LoadRefusedError) and len(repository.versions(name)) > 1:
-            repository.withdraw(name, version)
-            raise LoadRefusedError(f"{error}; it is withdrawn") from error
+        if isinstance(error, LoadRefusedError):
+            raise LoadRefusedError(f"{error}; {_withdrawn(repository, name, version)}") from error
         raise type(error)(f"{error}; it is published all the same") from error
+
+
+def _withdrawn(repository: Repository, name: str, version: int) -> str:
+    """Withdraw a version; tells what came of it."""
+    if repository.versions(name) == (version,):
+        return "it is published all the same"
+    try:
+        repository.withdraw(name, version)
+    except (ExportError, OSError) as error:
+        return f"it is published all the same: {error}"
+    return "it is withdrawn"

@@ -15,9 +15,10 @@ from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColum
 from export.card import CardError, ModelCard, read_card
 from export.catalog import blame, chosen, is_path, load_definition, named_in
 from export.errors import ExportError
-from export.repository import DEFAULT_BUILD, DEFAULT_REPOSITORY, FP32_FILE, Repository, built_folder, is_built
+from export.repository import DEFAULT_BUILD, DEFAULT_REPOSITORY, Repository, built_folder, is_built
 from export.server import bring_into_service
 from export.session import absent
+from export.version import FP32_FILE
 
 if TYPE_CHECKING:
     from quantize.recipe import Recipe

@@ -15,8 +15,8 @@ import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 from export.definition import BATCH, COSINE, Definition, DefinitionError, Feed, FloatArray
-from export.repository import FP32_FILE
 from export.session import Session
+from export.version import FP32_FILE
 from quantize.default import default_recipe
 from quantize.gate import AtLeast, Limit, MayFall
 from quantize.invariance import cosine

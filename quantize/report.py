@@ -11,8 +11,9 @@ from matplotlib.figure import Figure
 
 from export.card import CardError, ModelCard, Quantization
 from export.definition import FloatArray
-from export.repository import FP32_FILE, MODEL_FILE, Repository, built_folder
+from export.repository import Repository, built_folder
 from export.session import open_session
+from export.version import FP32_FILE, MODEL_FILE
 from quantize import plot
 from quantize.invariance import cosine
 from quantize.search import TRIALS, headline

@@ -15,8 +15,8 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter
 from export.card import Measure
 from export.definition import FloatArray
 from export.errors import ExportError
-from export.repository import FP32_FILE
 from export.session import open_session
+from export.version import FP32_FILE
 from quantize.gate import judge
 from quantize.interval import Interval
 from quantize.invariance import BATCH_COSINE, BATCH_LIMIT, batch_cosine_min

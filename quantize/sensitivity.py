@@ -8,8 +8,8 @@ from typing import Any, Final
 from pydantic import BaseModel, ConfigDict
 
 from export.graph import write_graph
-from export.repository import FP32_FILE
 from export.session import open_session
+from export.version import FP32_FILE
 from quantize.invariance import cosine
 from quantize.layers import Layer, layers, quantized
 from quantize.quantizer import prepared_graph, quantize_graph

@@ -5,8 +5,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from export.card import Measure, ModelCard, Quantization, read_card
-from export.repository import FP32_FILE, MODEL_FILE, Repository, built_folder
+from export.fit import check_fit
+from export.repository import Repository, built_folder
 from export.session import Session, open_session
+from export.version import FP32_FILE, MODEL_FILE
 from quantize.gate import judge
 from quantize.invariance import BATCH_COSINE, BATCH_LIMIT, batch_cosine_min
 from quantize.latency import medians_ms
@@ -54,7 +56,10 @@ def quantize_model(
             }
         )
         step("publishing")
-        repository.publish(card, int8 if verdict.passed else built / FP32_FILE, built)
+        with repository.changing(name):
+            # Again: quantizing took minutes, in which another process may have given the model another configuration.
+            check_fit(repository, name, built / FP32_FILE)
+            repository.publish(card, int8 if verdict.passed else built / FP32_FILE, built)
     card.write(built)
     return card
 

@@ -19,8 +19,8 @@ import numpy as np
 
 from export.definition import Array, Feed, FloatArray
 from export.models.smollm2 import HEAD_SIZE, KV_HEADS, cache_names, continued, prompt_feed, tokenizer
-from export.repository import FP32_FILE
 from export.session import open_session
+from export.version import FP32_FILE
 from quantize.docstrings import docstring_pairs
 from quantize.gate import AtMost, Limit, MayFall
 from quantize.paragraphs import reference_paragraphs

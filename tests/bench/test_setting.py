@@ -60,7 +60,7 @@ def test_what_is_written_reads_back_with_one_reason_above_it(tmp_path: Path) -> 
     path = tmp_path / "m" / "config.pbtxt"
     path.parent.mkdir()
     path.write_text(CONFIG)
-    write_setting(tmp_path, "m", Setting(2, 1, 16), "why.")
+    write_setting(tmp_path, "m", config(), Setting(2, 1, 16), "why.")
     text = path.read_text()
     assert text.startswith('# A model.\n# Tuned: why.\nname: "m"\n')
     assert parse_config(text, path) == Setting(2, 1, 16).applied(config())
@@ -71,5 +71,17 @@ def test_a_malformed_configuration_stays_as_it_is(tmp_path: Path) -> None:
     path.parent.mkdir()
     path.write_text("max_batch: 3")
     with pytest.raises(ExportError, match="max_batch"):
-        write_setting(tmp_path, "m", Setting(1, 1, 1), "why.")
+        write_setting(tmp_path, "m", config(), Setting(1, 1, 1), "why.")
     assert path.read_text() == "max_batch: 3"
+
+
+def test_a_configuration_that_changed_while_it_was_tuned_stays(tmp_path: Path) -> None:
+    path = tmp_path / "m" / "config.pbtxt"
+    path.parent.mkdir()
+    path.write_text(CONFIG)
+    measured = config()
+    write_setting(tmp_path, "m", measured, Setting(2, 1, 16), "why.")
+    text = path.read_text()
+    with pytest.raises(ExportError, match=r"m/config.pbtxt: changed while it was tuned, and stays; tune again"):
+        write_setting(tmp_path, "m", measured, Setting(1, 1, 1), "why.")
+    assert path.read_text() == text

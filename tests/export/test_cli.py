@@ -13,7 +13,7 @@ import torch
 from click.testing import CliRunner, Result
 
 import export.cli
-import export.repository
+import export.version
 from export.card import Measure, Quantization
 from export.cli import export as command
 from export.definition import Definition, Tensor
@@ -162,7 +162,7 @@ def test_version_whose_configuration_cannot_be_written_is_taken_back(
     def full(path: Path, _content: bytes) -> None:
         raise OSError(28, "No space left on device", str(path))
 
-    monkeypatch.setattr(export.repository, "write_file", full)
+    monkeypatch.setattr(export.version, "write_file", full)
     result = run("digits", "--overwrite-config")
     assert (result.exit_code, "No space left on device" in result.stderr) == (1, True)
     assert Repository(wider.parent).versions("digits") == (1,)

@@ -14,9 +14,10 @@ from export.catalog import load_definition
 from export.exporter import export_model
 from export.models.efficientnet_lite0 import PICTURES, WEIGHTS_SHA256
 from export.pictures import SIDE, picture, preprocess
-from export.repository import FP32_FILE, Repository
+from export.repository import Repository
 from export.server import load_on_server
 from export.session import open_session
+from export.version import FP32_FILE
 
 NAME = "efficientnet_lite0"
 pytestmark = pytest.mark.timeout(400)

@@ -18,8 +18,8 @@ from export.errors import ExportError
 from export.exporter import export_model
 from export.graph import GraphError, write_graph
 from export.parity import ParityError, run_module
-from export.repository import FP32_FILE
 from export.session import open_session
+from export.version import FP32_FILE
 
 ROOT = Path(__file__).parents[2]
 

@@ -1,4 +1,3 @@
-import json
 import os
 import subprocess
 import sys
@@ -168,74 +167,7 @@ def test_unreadable_card_is_named(tmp_path: Path, built: Path, card: ModelCard) 
         repository.card("digits")
 
 
-# Changes what is served in a fork that dies, without clean-up, at the N-th change it makes to the disk, for every N.
-# Prints what is served after each: the exit code, the content before and after, and the oldest version's content.
-DYING = """
-import json, os, sys
-from pathlib import Path
-from export.card import read_card
-from export.repository import KEPT_VERSIONS, Repository
-
-built, repository, action = Path(sys.argv[1]), Repository(Path(sys.argv[2])), sys.argv[3]
-card, graph = read_card(built), built / "fp32.onnx"
-limit = changes = 0
-
-def die_at_limit(event, args):
-    global changes
-    # A file opened for writing counts; opened for reading, it changes nothing.
-    writes = event == "open" and isinstance(args[2], int) and args[2] & (os.O_WRONLY | os.O_RDWR)
-    if limit and (writes or event in ("os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.link")):
-        changes += 1
-        if changes == limit:
-            os._exit(9)
-
-def publish(content):
-    graph.write_text(content)
-    repository.publish(card, graph, built)
-
-def served():
-    return (repository.version_folder("digits") / "model.onnx").read_text()
-
-sys.dont_write_bytecode = True
-sys.addaudithook(die_at_limit)
-code, step = 9, 0
-while code == 9:
-    step += 1
-    # As many as are kept, so that the change also deletes one.
-    for number in range(KEPT_VERSIONS):
-        publish(f"old {step}.{number}")
-    graph.write_text("new")
-    oldest = repository.versions("digits")[0]
-    if not (child := os.fork()):
-        limit = step
-        repository.publish(card, graph, built) if action == "publish" else repository.promote("digits", oldest)
-        os._exit(0)
-    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    files = sorted(path.name for path in repository.version_folder("digits").iterdir())
-    print(json.dumps([code, served(), f"old {step}.{KEPT_VERSIONS - 1}", f"old {step}.0", files]))
-"""
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.mark.parametrize("action", ["publish", "promote"])
-def test_crash_at_any_step_leaves_the_old_or_the_new_version_whole(
-    repository: Repository, built: Path, action: str
-) -> None:
-    command = [sys.executable, "-c", DYING, str(built), str(repository.folder), action]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    steps = [json.loads(line) for line in done.stdout.splitlines()]
-    changed = []
-    for code, served, old, oldest, files in steps:
-        new = "new" if action == "publish" else oldest
-        assert code in (0, 9)
-        assert served in (old, new)
-        assert files == ["model.onnx", "model_card.json", "samples.npz"]
-        changed.append(served == new)
-    # Killed before the one step that changes what is served, and after it, while it deleted the oldest.
-    assert changed == sorted(changed)
-    assert changed.count(False) > 3
-    assert changed.count(True) > 3
 
 
 FULL = """

@@ -19,9 +19,10 @@ from export.config import config_text
 from export.definition import Definition, Serving, Tensor
 from export.exporter import export_model
 from export.models_cli import models as command
-from export.repository import FP32_FILE, Repository
+from export.repository import Repository
 from export.server import ServerError, bring_into_service, load_on_server
 from export.session import open_session
+from export.version import FP32_FILE
 from tests.export.conftest import Affine
 
 FACTORS = (2.0, 3.0)

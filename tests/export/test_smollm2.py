@@ -18,8 +18,8 @@ from export.exporter import export_model
 from export.llama import Weights, half_rotation
 from export.models import smollm2
 from export.models.smollm2 import DEFINITION, PROMPTS, WithCache, cache_names, continued, greedy, prompt_feed, tokenizer
-from export.repository import FP32_FILE
 from export.session import open_session
+from export.version import FP32_FILE
 
 LAYERS = 2
 

@@ -16,8 +16,8 @@ from export.exporter import trace
 from export.graph import write_graph
 from export.llama import Llama, Shape
 from export.models.smollm2 import WithCache
-from export.repository import FP32_FILE
 from export.session import open_session
+from export.version import FP32_FILE
 from quantize.fuse import FusionError, fuse
 from quantize.layers import layers
 from quantize.quantizer import prepared_graph, quantize_graph

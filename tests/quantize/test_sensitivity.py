@@ -7,7 +7,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from export.graph import IR_VERSION, OPSET, write_graph
-from export.repository import FP32_FILE
+from export.version import FP32_FILE
 from quantize.recipe import PerToken, WeightOnly
 from quantize.sensitivity import Sensitivity, sensitivities, tried_layers, within_budget
 
