@@ -145,7 +145,7 @@ class _Export:
                 published = self._repository.publish(card, folder / FP32_FILE, folder, configure=configure)
                 version = int(published.name)
             elif configure:
-                self._repository.configure(card.name, folder)
+                self._repository.configure(card, folder)
         bring_into_service(self._repository, self.server, card.name, version, new=version not in before)
 
     def _configures(self, card: ModelCard, folder: Path, console: Console) -> bool:

@@ -21,7 +21,7 @@ from export.errors import ExportError
 from export.folder import appearing, discard, link, recover, sweep, write_file
 from export.lock import FolderBusyError, locked
 from export.pin import is_pinned, pinned, unpin
-from export.version import FP32_FILE, MODEL_FILE, files_of, fill, holds, write_config_of
+from export.version import FP32_FILE, MODEL_FILE, Content
 
 FIRST_VERSION: Final = 1
 # The served version and those to go back to. More would fill a disk with what nobody asks for.
@@ -149,13 +149,20 @@ class Repository:
             OSError: the disk is full, for one. What was served stays so.
         """
         with self.changing(card.name), self._model(card.name) as model:
-            target = self._publish(model, card, onnx_path, assets, configure=configure)
-        return self.folder / card.name / target.name
+            content = Content.of(card, onnx_path, assets)
+            version = self._publish(model, content, configure=configure)
+        return self.version_folder(card.name, version)
 
-    def configure(self, name: str, built: Path) -> None:
-        """Replace the model's configuration and labels by those of a built folder."""
-        with self.changing(name), pinned(self.folder / name, self._next(self.folder / name)):
-            write_config_of(self.folder / name, built)
+    def configure(self, card: ModelCard, built: Path) -> None:
+        """Replace the model's configuration and labels by those of a built folder, of which this is the card.
+
+        Raises:
+            MixedExportError: another export has taken its place.
+        """
+        with self.changing(card.name):
+            content = Content.of(card, built / FP32_FILE, built)
+            content.check()
+            self._configure(content)
 
     def rewrite_config(self, name: str, edit: Callable[[str], str]) -> None:
         """Replace the model's configuration by what `edit` makes of its text; its labels stay.
@@ -189,14 +196,13 @@ class Repository:
         """
         with self.changing(name):
             self.expect(name, version)
-            older = {path.name: path for path in self.version_folder(name, version).iterdir() if path.name != CARD_FILE}
-            if holds(self.version_folder(name), older):
-                return self.versions(name)[-1]
+            older, served = self.version_folder(name, version), self.version_folder(name)
+            if _alike(older, served):
+                return int(served.name)
             new_version = self._next(self.folder / name)
             with appearing(self.version_folder(name, new_version)) as new:
-                for file in (*older.values(), self.version_folder(name, version) / CARD_FILE):
-                    if file.is_file():
-                        link(file, new / file.name)
+                for file in sorted(older.iterdir()):
+                    link(file, new / file.name)
             self._forget_oldest(name)
         return new_version
 
@@ -301,25 +307,33 @@ class Repository:
         with appearing(model, others[0] / f".{name}{NEW_MODEL}") as new:
             yield new
 
-    def _publish(self, model: Path, card: ModelCard, onnx_path: Path, assets: Path, *, configure: bool) -> Path:
-        files = files_of(onnx_path, assets)
+    def _publish(self, model: Path, content: Content, *, configure: bool) -> int:
         if not (model / CONFIG_FILE).exists():
-            write_config_of(model, assets if (assets / CONFIG_FILE).exists() else COMMITTED / card.name)
-        served = self.version_folder(card.name)
-        if holds(served, files):
-            card.write(served)
+            self._provide_config(model, content)
+        served = self.version_folder(content.card.name)
+        if content.is_in(served):
+            content.card.write(served)
             if configure:
-                self.configure(card.name, assets)
-            return served
+                self._configure(content)
+            return int(served.name)
         version = self._next(model)
-        target = model / str(version)
         with pinned(model, version) if configure else contextlib.nullcontext():
-            with appearing(target) as new:
-                fill(new, card, files, assets)
+            with appearing(model / str(version)) as new:
+                content.fill(new)
             if configure:
-                write_config_of(model, assets)
-        self._forget_oldest(card.name)
-        return target
+                content.configure(model)
+        self._forget_oldest(content.card.name)
+        return version
+
+    def _configure(self, content: Content) -> None:
+        model = self.folder / content.card.name
+        with pinned(model, self._next(model)):
+            content.configure(model)
+
+    def _provide_config(self, model: Path, content: Content) -> None:
+        content.configure(model)
+        if CONFIG_FILE not in content.beside:
+            write_file(model / CONFIG_FILE, (COMMITTED / content.card.name / CONFIG_FILE).read_bytes())
 
     def _next(self, model: Path) -> int:
         # Also beyond a folder without a graph, which somebody else may be filling.
@@ -331,3 +345,9 @@ class Repository:
             # What was asked for is done by now; the next change forgets it.
             with contextlib.suppress(OSError):
                 discard(self.version_folder(name, version))
+
+
+def _alike(first: Path, second: Path) -> bool:
+    """Whether two versions have the same content, whatever their cards say."""
+    names, others = ({path.name for path in folder.iterdir()} - {CARD_FILE} for folder in (first, second))
+    return names == others and all(filecmp.cmp(first / name, second / name, shallow=False) for name in names)

@@ -1,12 +1,14 @@
-"""What goes into a version's folder, and beside it: copied from the folder of one export, and of no other."""
+"""What a version is made of, read from the folder of one export and of no other."""
 
 import filecmp
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from export.card import CARD_FILE, ModelCard, read_card
+from export.card import CARD_FILE, CardError, ModelCard, read_card
 from export.config import CONFIG_FILE
 from export.errors import ExportError
 from export.folder import naming, write_file
@@ -20,45 +22,87 @@ class MixedExportError(ExportError):
     """An export was replaced by another while it was being read."""
 
 
-def files_of(onnx_path: Path, assets: Path) -> dict[str, Path]:
-    """The files of a version but its card, by name: the graph, and what its callers need of a built folder."""
-    beside = [path for path in sorted(assets.iterdir()) if not path.name.endswith(LABELS)]
-    return {MODEL_FILE: onnx_path} | {
-        path.name: path for path in beside if path.name not in (FP32_FILE, CARD_FILE, CONFIG_FILE)
-    }
+@dataclass(frozen=True)
+class Content:
+    """A version's card and its files by name, and the labels and configuration that go with them, read already."""
 
+    card: ModelCard
+    built: Path
+    files: Mapping[str, Path]
+    beside: Mapping[str, bytes]
 
-def write_config_of(model: Path, source: Path) -> None:
-    """Give a model the configuration and the labels that lie in `source`."""
-    # Labels first: a configuration that names a file that is not there does not load.
-    for path in (*sorted(source.glob(f"*{LABELS}")), source / CONFIG_FILE):
-        if path.exists():
-            write_file(model / path.name, path.read_bytes())
+    @classmethod
+    def of(cls, card: ModelCard, onnx_path: Path, built: Path) -> "Content":
+        """What there is in a built folder.
 
+        Args:
+            card: what it was when its export ended, or after.
+            onnx_path: the graph, which may lie elsewhere.
+            built: the folder; its files but FP32's graph and the card go along with the version.
 
-def fill(version: Path, card: ModelCard, files: Mapping[str, Path], assets: Path) -> None:
-    """Copy a version's files and write its card.
+        Raises:
+            MixedExportError: another export is taking its place.
+        """
+        with _read_from(built):
+            paths = [path for path in sorted(built.iterdir()) if path.name not in (FP32_FILE, CARD_FILE)]
+            # Labels first: a configuration that names a file that is not there does not load.
+            beside = [path for path in paths if path.name.endswith(LABELS)]
+            beside += [path for path in paths if path.name == CONFIG_FILE]
+            files = {path.name: path for path in paths if path not in beside}
+            return cls(card, built, {MODEL_FILE: onnx_path} | files, {path.name: path.read_bytes() for path in beside})
 
-    Raises:
-        MixedExportError: `assets`, from which they come, is no longer the export that the card describes.
-        OSError: naming a file.
-    """
-    try:
-        for name, file in files.items():
-            with naming(version / name):
+    def fill(self, version: Path) -> None:
+        """Write all that belongs into a version's folder.
+
+        Raises:
+            MixedExportError: the built folder is no longer the export that the card describes.
+            OSError: naming a file.
+        """
+        for name, file in self.files.items():
+            with _read_from(self.built), naming(version / name):
                 shutil.copyfile(file, version / name)
-        card.write(version)
-        # What is copied is of one export: a folder that another took the place of has another card.
-        if read_card(assets).fp32_sha256 == card.fp32_sha256:
-            return
-    except FileNotFoundError as error:
-        raise MixedExportError(f"{assets}: another process is exporting it anew; wait for it to end") from error
-    raise MixedExportError(f"{assets}: another process has exported it anew meanwhile; run this again")
+        self.card.write(version)
+        self.check()
+
+    def configure(self, model: Path) -> None:
+        """Write the labels and then the configuration into a model's folder."""
+        for name, content in self.beside.items():
+            write_file(model / name, content)
+
+    def is_in(self, version: Path) -> bool:
+        """Whether a version's folder has these files, by name and content, and a card at most.
+
+        Raises:
+            MixedExportError: as `fill`.
+        """
+        if not version.is_dir() or {path.name for path in version.iterdir()} - {CARD_FILE} != set(self.files):
+            return False
+        with _read_from(self.built):
+            same = all(filecmp.cmp(version / name, file, shallow=False) for name, file in self.files.items())
+        self.check()
+        return same
+
+    def check(self) -> None:
+        """See that what was read until now was of one export: a folder that took its place has another card.
+
+        Raises:
+            MixedExportError: it was not.
+        """
+        with _read_from(self.built):
+            if read_card(self.built).fp32_sha256 != self.card.fp32_sha256:
+                raise _mixed(self.built)
 
 
-def holds(folder: Path, files: Mapping[str, Path]) -> bool:
-    """Whether a version's folder has these files, by name and content, and a card at most."""
-    there = {path.name for path in folder.iterdir()} - {CARD_FILE} if folder.is_dir() else set()
-    if there != set(files):
-        return False
-    return all(filecmp.cmp(folder / name, file, shallow=False) for name, file in files.items())
+@contextmanager
+def _read_from(built: Path) -> Iterator[None]:
+    """For a moment, while another export takes its place, the folder is not there."""
+    try:
+        yield
+    except (FileNotFoundError, CardError) as error:
+        if isinstance(error.__cause__ or error, FileNotFoundError):
+            raise _mixed(built) from error
+        raise
+
+
+def _mixed(built: Path) -> MixedExportError:
+    return MixedExportError(f"{built}: another process has exported it anew meanwhile; run this again")

@@ -12,22 +12,17 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
-import onnx
 from click.testing import CliRunner
-from onnx import TensorProto, helper
 
-from export.card import ModelCard, Parity, Source, read_card
-from export.config import parse_config
 from export.models_cli import models
-from export.repository import KEPT_VERSIONS, Repository
+from tests.export.place import NAME, OLD, Place, graph_of
 
 Fault = Literal["killed", "full"]
 FAULTS: Final[tuple[Fault, ...]] = ("killed", "full")
-NAME: Final = "digits"
 CHANGED: Final = ("os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.link")
 FREEING: Final = ("os.remove", "os.rmdir")
 KILLED: Final = 9
@@ -106,91 +101,7 @@ class Change:
     name: str = NAME
 
 
-OLD: Final = ("old 3", "old", "old")
 NEW: Final = ("new", "new", "new")
-
-
-@dataclass(frozen=True)
-class Place:
-    """A repository and two built folders; its model serves OLD, its other model itself."""
-
-    folder: Path
-    repository: Repository = field(init=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "repository", Repository(self.folder / "repository"))
-
-    def fill(self) -> None:
-        """Publish what is there before."""
-        for number in range(KEPT_VERSIONS):
-            self.publish("old", graph=f"old {number}")
-        self.publish("old", graph="old", name="other")
-        _build(self.folder / NAME, "new", "new", NAME)
-        _build(self.folder / "another", "new", "new", "another")
-
-    def publish(self, of: str, *, graph: str, name: str = NAME) -> None:
-        """Build a model and publish it."""
-        _build(self.folder / name, of, graph, name)
-        self.publish_built(name)
-
-    def publish_built(self, name: str, *, configure: bool = False) -> str:
-        """Publish a built folder."""
-        built = self.folder / name
-        self.repository.publish(read_card(built), built / "fp32.onnx", built, configure=configure)
-        return ""
-
-    def configure(self) -> str:
-        """Replace the configuration and the labels alone."""
-        self.repository.configure(NAME, self.folder / NAME)
-        return ""
-
-    def withdraw(self) -> str:
-        """As for a version that a server refused."""
-        self.repository.withdraw(NAME, KEPT_VERSIONS)
-        return ""
-
-    def tune(self) -> str:
-        """As `fairlane tune` writes what it found."""
-        self.repository.rewrite_config(NAME, lambda text: text.replace("count: 1", "count: 2"))
-        return ""
-
-    def models(self, *args: str) -> str:
-        """`fairlane models ARGS`; gives back its error."""
-        result = CliRunner().invoke(models, [*args, "--model-repository", str(self.repository.folder)])
-        if result.exception is not None and not isinstance(result.exception, SystemExit):
-            raise result.exception
-        return "" if result.exit_code == 0 else result.stderr
-
-    def served(self) -> dict[str, tuple[str, str, str]]:
-        """What Triton takes from the repository, by model: graph, whose configuration, whose labels.
-
-        It takes every folder for a model, and each has to be whole.
-        """
-        found = {}
-        for model in filter(Path.is_dir, self.repository.folder.iterdir()):
-            config = parse_config((model / "config.pbtxt").read_text(encoding="utf-8"), model)
-            versions = sorted(int(path.name) for path in model.iterdir() if path.name.isdecimal())
-            assert versions, f"{model.name} has no version"
-            for version in versions:
-                folder = model / str(version)
-                assert {path.name for path in folder.iterdir()} >= {"model.onnx", "model_card.json", "samples.npz"}
-                assert (folder / "samples.npz").read_text() == _graph(folder)
-                assert read_card(folder).name == model.name == config.name
-            serving = list(config.version_policy.specific.versions) or versions[-1:]
-            assert len(serving) == 1
-            labels = (model / config.output[0].label_filename).read_text()
-            instances = f" x {config.instance_group[0].count}" if config.instance_group[0].count > 1 else ""
-            found[model.name] = (
-                _graph(model / str(serving[0])),
-                config.parameters["of"].string_value + instances,
-                labels,
-            )
-        return found
-
-    def residue(self) -> list[str]:
-        """Files and folders that are nobody's."""
-        return sorted(path.name for path in self.repository.folder.rglob(".*"))
-
 
 CHANGES: Final = {
     "publish": Change(lambda place: place.publish_built(NAME), ("new", "old", "old")),
@@ -203,30 +114,6 @@ CHANGES: Final = {
     "remove": Change(lambda place: place.models("remove", NAME, "1"), OLD),
     "withdraw": Change(Place.withdraw, ("old 2", "old", "old")),
 }
-
-
-def _graph(version: Path) -> str:
-    return str(onnx.load(version / "model.onnx").producer_name)
-
-
-def _build(built: Path, of: str, graph: str, name: str) -> None:
-    built.mkdir(parents=True, exist_ok=True)
-    x, y = (helper.make_tensor_value_info(each, TensorProto.FLOAT, ["batch", 3]) for each in "xy")
-    nodes = [helper.make_node("Identity", ["x"], ["y"])]
-    # Larger than one write of a file's buffer.
-    parts = helper.make_graph(nodes, "graph", [x], [y], doc_string=" " * 20_000)
-    onnx.save(helper.make_model(parts, producer_name=graph), built / "fp32.onnx")
-    (built / "samples.npz").write_text(graph)
-    (built / "y_labels.txt").write_text(of)
-    (built / "config.pbtxt").write_text(
-        f'name: "{name}" backend: "onnxruntime" max_batch_size: 8 instance_group {{ count: 1 }}\n'
-        'input { name: "x" data_type: TYPE_FP32 dims: 3 }\n'
-        'output { name: "y" data_type: TYPE_FP32 dims: 3 label_filename: "y_labels.txt" }\n'
-        f'parameters {{ key: "of" value {{ string_value: "{of}" }} }}\n'
-    )
-    source = Source(package="p", version="1", file="f", sha256="0" * 64, licence="none")
-    parity = Parity(max_abs_diff=0.0, tolerance=1.0, shapes=("x[1]",))
-    ModelCard(name=name, source=source, opset=20, tools={}, fp32_sha256=of, parity=parity).write(built)
 
 
 def _in_fork(place: Place, change: Change, disk: Disk) -> tuple[int, bool, str]:
@@ -259,7 +146,7 @@ def _check(place: Place, change: Change, fault: Fault, code: int, told: str) -> 
         assert code == 0 or (told.count("\n") <= 1 and "No space left on device: '" in told), told
     listed = CliRunner().invoke(models, ["list", "--json", "--model-repository", str(place.repository.folder)])
     rows = [row for row in json.loads(listed.stdout) if row["served"]]
-    found = {row["model"]: _graph(place.repository.version_folder(row["model"], row["version"])) for row in rows}
+    found = {row["model"]: graph_of(place.repository.version_folder(row["model"], row["version"])) for row in rows}
     assert place.served() == served
     assert found == {name: graph for name, (graph, *_) in served.items()}, found
     if code != 0:

@@ -8,6 +8,7 @@ import pytest
 
 from export.card import CARD_FILE, CardError, ModelCard
 from export.repository import COMMITTED, KEPT_VERSIONS, Repository, VersionError, is_built
+from export.version import MixedExportError
 from tests.small_disk import mounted
 
 Publish = Callable[[str], int]
@@ -70,6 +71,26 @@ def test_publishing_other_assets_is_a_new_version(repository: Repository, publis
     publish("same")
     (built / "samples.npz").write_text("other")
     assert publish("same") == 2
+
+
+def test_export_that_another_took_the_place_of_is_not_published(
+    repository: Repository, publish: Publish, built: Path, card: ModelCard
+) -> None:
+    publish("first")
+    (built / "fp32.onnx").write_text("of another export, whose card lies beside it")
+    mine = card.model_copy(update={"fp32_sha256": "2" * 64})
+    with pytest.raises(MixedExportError, match="build/models/digits: another process has exported it anew meanwhile"):
+        repository.publish(mine, built / "fp32.onnx", built)
+    assert content(repository) == "first"
+    assert repository.versions("digits") == (1,)
+
+
+def test_promoting_what_is_served_under_another_number_makes_no_version(
+    repository: Repository, publish: Publish
+) -> None:
+    for each in ("first", "second"):
+        publish(each)
+    assert [repository.promote("digits", 1) for _ in range(2)] == [3, 3]
 
 
 def test_only_the_newest_few_versions_stay(repository: Repository, publish: Publish) -> None:
