@@ -9,26 +9,23 @@ configuration changes too, that is the one rename (`export.pin`); a model that i
 
 import contextlib
 import filecmp
-import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Final
 
 from export.card import CARD_FILE, CardError, ModelCard, read_card
 from export.config import CONFIG_FILE, parse_config
 from export.errors import ExportError
-from export.folder import appearing, discard, link, recover, sweep, write_file
-from export.lock import FolderBusyError, locked
-from export.pin import is_pinned, pinned, unpin
+from export.folder import appearing, discard, link, recover, write_file
+from export.pin import pinned
+from export.turn import NEW_MODEL, Turns
 from export.version import FP32_FILE, MODEL_FILE, Content
 
 FIRST_VERSION: Final = 1
 # The served version and those to go back to. More would fill a disk with what nobody asks for.
 KEPT_VERSIONS: Final = 4
 
-# The end of the name of a new model's folder while it is being written.
-NEW_MODEL: Final = ".model"
 
 DEFAULT_REPOSITORY: Final = Path("model_repository")
 DEFAULT_BUILD: Final = Path("build")
@@ -61,43 +58,15 @@ class Repository:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._held: set[str] = set()
+        self._turns = Turns(folder)
 
-    @contextmanager
-    def changing(self, name: str) -> Iterator[frozenset[str]]:
-        """Be the only one that changes a model; what a crash left half done is cleared up first.
-
-        Publishing, promoting and removing do this by themselves. Around several of them, and around what is looked at
-        before, it makes one change of them.
-
-        Yields:
-            The names of entries that a crash had left half deleted.
-
-        Raises:
-            FolderBusyError: another process is changing this model.
-        """
-        if name in self._held:
-            yield frozenset()
-            return
-        self.folder.mkdir(parents=True, exist_ok=True)
-        model = self.folder / name
-        # A model that is not there has no lock of its own.
-        there = model.is_dir()
-        with locked(model if there else self.folder):
-            if model.is_dir() != there:
-                raise FolderBusyError(f"{model}: another process has just put it there; run this again")
-            self._held.add(name)
-            try:
-                yield self._cleared(model)
-            finally:
-                self._held.remove(name)
+    def changing(self, name: str) -> AbstractContextManager[frozenset[str]]:
+        """Be the only one that changes a model; see `export.turn`. Every change does this by itself."""
+        return self._turns.of(name)
 
     def settle(self, name: str) -> None:
         """Undo what a crash has left half done, so that the newest version is the one that is served."""
-        if is_pinned(self.folder / name):
-            # Somebody who is at it, or may write where this user may not, sees to it.
-            with contextlib.suppress(FolderBusyError, OSError), self.changing(name):
-                pass
+        self._turns.settle(name)
 
     def names(self) -> tuple[str, ...]:
         """The models that have a version."""
@@ -279,17 +248,6 @@ class Repository:
                 f"{config}: version_policy: expected latest, got {policy.WhichOneof('policy_choice')}: "
                 "what is served is written there by hand"
             )
-
-    def _cleared(self, model: Path) -> frozenset[str]:
-        if not model.is_dir():
-            # New models that a crash left under way, beside the versions of others: see `_model`.
-            for left in self.folder.glob(f"*/.*{NEW_MODEL}"):
-                shutil.rmtree(left, ignore_errors=True)
-            return frozenset()
-        unpin(model)
-        for card in model.glob(f"*/.{CARD_FILE}.new"):
-            card.unlink()
-        return sweep(model)
 
     @contextmanager
     def _model(self, name: str) -> Iterator[Path]:

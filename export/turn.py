@@ -1,0 +1,71 @@
+"""Turns: who changes a model of a repository does so alone, and finds what a crash left of others cleared up."""
+
+import contextlib
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from export.card import CARD_FILE
+from export.folder import sweep
+from export.lock import FolderBusyError, locked
+from export.pin import is_pinned, unpin
+
+# The end of the name of a new model's folder, in that of another, while it is being written.
+NEW_MODEL: Final = ".model"
+
+
+class Turns:
+    """The turns of this object's user at the models of a repository. Not for several threads."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._held: set[str] = set()
+
+    @contextmanager
+    def of(self, name: str) -> Iterator[frozenset[str]]:
+        """Be the only one that changes a model; what a crash left half done is cleared up first.
+
+        Publishing, promoting and removing do this by themselves. Around several of them, and around what is looked at
+        before, it makes one change of them.
+
+        Yields:
+            The names of entries that a crash had left half deleted.
+
+        Raises:
+            FolderBusyError: another process is changing this model.
+        """
+        if name in self._held:
+            yield frozenset()
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        model = self.folder / name
+        # A model that is not there has no lock of its own.
+        there = model.is_dir()
+        with locked(model if there else self.folder):
+            if model.is_dir() != there:
+                raise FolderBusyError(f"{model}: another process has just put it there; run this again")
+            self._held.add(name)
+            try:
+                yield self._cleared(model)
+            finally:
+                self._held.remove(name)
+
+    def settle(self, name: str) -> None:
+        """Undo what a crash has left half done, so that the newest version is the one that is served."""
+        if is_pinned(self.folder / name):
+            # Somebody who is at it, or may write where this user may not, sees to it.
+            with contextlib.suppress(FolderBusyError, OSError), self.of(name):
+                pass
+
+    def _cleared(self, model: Path) -> frozenset[str]:
+        if not model.is_dir():
+            # New models that a crash left under way, beside the versions of others: see `Repository._model`.
+            for left in self.folder.glob(f"*/.*{NEW_MODEL}"):
+                shutil.rmtree(left, ignore_errors=True)
+            return frozenset()
+        unpin(model)
+        for card in model.glob(f"*/.{CARD_FILE}.new"):
+            card.unlink()
+        return sweep(model)
