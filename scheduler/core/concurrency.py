@@ -95,7 +95,7 @@ class ConcurrencyLimit:
         last = max(self._active_at.values(), default=now)
         self._active_at[model, rank] = now
         spells = int((now - last) / QUIET_S)
-        if spells and self.limit < most:
+        if spells:
             self._move(min(most, self.limit * 2.0 ** min(spells, 32)), "quiet", now)
 
     def learn(self, sample: Sample, *, most: int, now: float) -> None:
