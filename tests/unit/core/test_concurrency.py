@@ -173,3 +173,26 @@ def test_a_batch_somewhat_slower_than_sharing_explains_is_no_stall():
     learn(limit, 0.02 * (STALL - 0.01), 1)
     learn(limit, 0.01, 3, times=20)
     assert limit.ratio == pytest.approx(1.0, rel=0.1)
+
+
+def test_keys_that_take_different_times_and_never_run_alone_are_each_found_out():
+    limit = ConcurrencyLimit()
+    for _ in range(40):
+        learn(limit, 0.02, 1)
+        limit.learn(Sample("digits", "long", 1, 0.08, 9.0, 1), most=4, now=5.0)
+    limit.ratio = 1.0
+    learn(limit, 0.02, 3)  # 10 ms alone
+    assert limit.ratio == pytest.approx(1 + SMOOTHING * (2 - 1))
+    limit.ratio = 1.0
+    limit.learn(Sample("digits", "long", 1, 0.08, 9.0, 3), most=4, now=5.0)
+    assert limit.ratio == pytest.approx(1 + SMOOTHING * (2 - 1))
+
+
+@pytest.mark.parametrize(("batches", "ratio"), [(RELEARNED - 1, 4.0), (RELEARNED, 2.0)])
+def test_after_a_stall_the_worst_is_taken_for_true_for_so_many_batches_and_no_longer(batches, ratio):
+    limit = opened()
+    learn(limit, 1.0, 1)
+    learn(limit, 0.02, 1, times=batches)
+    limit.ratio = 1.0
+    learn(limit, 0.02, 3)
+    assert limit.ratio == pytest.approx(1 + SMOOTHING * (ratio - 1))
