@@ -350,6 +350,8 @@ class TestGone:
         lost = [event.ticket for event in pull(core) if event.outcome is Outcome.SEQUENCE_LOST]
         assert lost == [second]
         assert [tenant.name for tenant in core.snapshot().tenants] == ["other"]
+        submit(core, step=Step("7", True, False, 10.0, False), now=2.5)
+        assert core.snapshot().queued == 1
 
     def test_a_refused_step_is_a_gap_and_takes_no_other_along(self):
         core = ready_core(default=tenant_settings(max_queued=1))
