@@ -115,7 +115,6 @@ class Breaker:
     def _enter(self, state: BreakerState, now: float) -> None:
         self.state = state
         self.since = now
-        self._failures = 0
         self._probe = None
 
 

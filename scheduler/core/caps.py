@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Final
 
 from scheduler.core.rate import TokenBucket
 from scheduler.core.settings import Cap, CoreSettings, TenantSettings
-from scheduler.core.ticket import Ticket
+from scheduler.core.ticket import Ticket, holder_of
 
 if TYPE_CHECKING:
     from scheduler.core.flow import Flow
@@ -82,12 +82,14 @@ class Tenant:
         "settings",
     )
 
-    def __init__(self, name: str, settings: TenantSettings, bucket: TokenBucket | None = None) -> None:
+    def __init__(
+        self, name: str, settings: TenantSettings, bucket: TokenBucket | None = None, *, admitted: bool = False
+    ) -> None:
         self.name = name
         self.queued = 0
         self.queue_bytes = 0
         self.parked: dict[Flow, None] = {}
-        self.admitted = False
+        self.admitted = admitted
         self.reconfigure(settings, bucket, ())
 
     def reconfigure(self, settings: TenantSettings, bucket: TokenBucket | None, held: Iterable[Ticket]) -> None:
@@ -183,8 +185,7 @@ class Tenants:
                 return self.find(OTHERS, now=now)
             self._open += 1
         settings = self._settings.for_tenant(name)
-        tenant = self._by_name[name] = Tenant(name, settings, self._bucket(name, settings))
-        tenant.admitted = known
+        tenant = self._by_name[name] = Tenant(name, settings, self._bucket(name, settings), admitted=known)
         return tenant
 
     def reconfigure(self, settings: CoreSettings, held: Iterable[Ticket]) -> None:
@@ -197,7 +198,7 @@ class Tenants:
         before, self._settings = self._settings, settings
         of_tenant: dict[str, list[Ticket]] = {}
         for ticket in held:
-            of_tenant.setdefault(ticket.tenant if ticket.holder is None else ticket.holder.name, []).append(ticket)
+            of_tenant.setdefault(holder_of(ticket).name, []).append(ticket)
         for name in [name for name in self._buckets if before.for_tenant(name) != settings.for_tenant(name)]:
             del self._buckets[name]
         for name in [name for name in self._known if name in settings.tenants]:

@@ -95,7 +95,7 @@ class ConcurrencyLimit:
         last = max(self._active_at.values(), default=now)
         self._active_at[model, rank] = now
         spells = int((now - last) / QUIET_S)
-        if spells and self.limit < most:
+        if spells:
             self._move(min(most, self.limit * 2.0 ** min(spells, 32)), "quiet", now)
 
     def learn(self, sample: Sample, *, most: int, now: float) -> None:
@@ -119,14 +119,14 @@ class ConcurrencyLimit:
     def _expected_s(self, sample: Sample, service_s: float) -> float:
         """What the batch would have taken alone, as far as is known; the line learns what this batch tells of it."""
         alone, least_s = self._line_of(sample.model), service_s / (1 + sample.crowd)
-        line = alone.line(sample.merge_key)
-        expected_s = line.predict(sample.rows) if line.samples else 0.0
-        if line.samples and not least_s / STALL <= expected_s <= service_s * STALL:
+        known = alone.knows(sample.merge_key)
+        expected_s = alone.line(sample.merge_key).predict(sample.rows) if known else 0.0
+        if known and not least_s / STALL <= expected_s <= service_s * STALL:
             self._relearning[sample.model] = RELEARNED
         left = self._relearning.get(sample.model, 0)
         if left:
             self._relearning[sample.model] = left - 1
-            if not least_s / STALL <= expected_s <= least_s * STALL:
+            if known and not least_s / STALL <= expected_s <= least_s * STALL:
                 alone = self._alone[sample.model] = Estimator()
             alone.learn(sample.merge_key, sample.rows, least_s)
             return least_s

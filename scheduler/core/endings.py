@@ -187,7 +187,6 @@ class Endings:
         rank = self._ranks[ticket.priority_class]
         if ticket.step is not None and not self._steps.is_current(ticket):
             count_behind(ticket, -1)
-            ticket.state = ENDED
         else:
             lanes.by_name[ticket.lane].classes[rank].remove(ticket)
             lanes.runnable[ticket.lane] = None

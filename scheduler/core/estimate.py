@@ -70,7 +70,7 @@ class LatencyLine:
     def __init__(self) -> None:
         self._n = self._sx = self._sy = self._sxx = self._sxy = 0.0
         self._line = (0.0, FIRST_ROW_S)
-        self._flat = True
+        self._flat = False
         self._stale = False
         self._constant_part = 0.0
         self._spread = SPREAD_NEW
@@ -138,7 +138,7 @@ class LatencyLine:
         return inf if b == 0 or self._next_size_unknown(bound_s) else (bound_s - a) / b
 
     def _next_size_unknown(self, bound_s: float) -> bool:
-        return self._flat and not self._constant_part and self.samples > 0 and self._sy <= bound_s * self._n
+        return self._flat and not self._constant_part and self._sy <= bound_s * self._n
 
     def _fit(self) -> tuple[float, float]:
         """Least squares with both coefficients at least 0."""

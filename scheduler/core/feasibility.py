@@ -95,7 +95,7 @@ def feasible(lane: "Lane", queue: "ClassQueue", tenant: "Tenant", ticket: Ticket
         return True
     start_at, instances, max_batch_size = outlook
     batch_rows, _ = queue.usual or _full(lane, max_batch_size)
-    places = batch_rows - ticket.rows if ticket.merge_key is not None and ticket.rows < batch_rows else 0
+    shares = ticket.merge_key is not None and ticket.rows < batch_rows
     left_s = ticket.deadline - start_at - line.predict(ticket.rows)
     # Behind all that waits it would end no sooner, and that costs less to tell.
     before: float = 0
@@ -104,15 +104,15 @@ def feasible(lane: "Lane", queue: "ClassQueue", tenant: "Tenant", ticket: Ticket
         if rows := each.backlog.rows:
             before += rows
             before_s += rows * (each.usual or _full(lane, max_batch_size))[1]
-    if DOUBT * _wait_s(line, before, before_s / instances, places, batch_rows) <= left_s:
+    if DOUBT * _wait_s(line, before, before_s / instances, shares, batch_rows) <= left_s:
         return True
     before, before_s = _ahead(lane, queue, tenant, ticket, max_batch_size)
-    return DOUBT * _wait_s(line, before, before_s / instances, places, batch_rows) <= left_s
+    return DOUBT * _wait_s(line, before, before_s / instances, shares, batch_rows) <= left_s
 
 
-def _wait_s(line: LatencyLine, before: float, before_s: float, places: int, batch_rows: int) -> float:
-    """Seconds that the rows before a ticket take: those in whole batches before it, and those beside it in its own."""
-    if not places or not before:
+def _wait_s(line: LatencyLine, before: float, before_s: float, shares: bool, batch_rows: int) -> float:
+    """Seconds that the rows before a ticket take: those in whole batches before it, and those that share its own."""
+    if not shares or not before:
         return before_s
     beside = before % batch_rows
     return before_s * (before - beside) / before + line.predict(int(beside)) - line.predict(0)

@@ -60,10 +60,6 @@ class _Line(deque[Ticket]):
         line.early = None if self.early is None else self.early.copy()
         return line
 
-    def entries(self) -> int:
-        """Tickets here, dead ones included."""
-        return len(self) + len(self.early or ())
-
     def add(self, ticket: Ticket) -> None:
         if not self or ticket.due >= self[-1].due:
             self.append(ticket)
@@ -172,7 +168,7 @@ class TicketQueue:
         yield from (ticket for _, _, ticket in self._all.early or () if ticket.state is QUEUED)
 
     def _sweep(self) -> None:
-        living = sorted(self, key=lambda ticket: ticket.due)
+        living = sorted(self, key=lambda ticket: (ticket.due, ticket.ticket_id))
         self._all = _Line.empty()
         self.size = 0
         self.rows = 0

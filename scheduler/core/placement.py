@@ -19,7 +19,7 @@ def place(able: list[Backend], backends: Iterable[Backend], ticket: Ticket) -> B
     """The backend for the batch that this ticket opens.
 
     Args:
-        able: those that have a place for the model.
+        able: those that have a place for the model; each has an estimator of it.
         backends: all of them.
         ticket: whose turn it is.
 
@@ -55,5 +55,4 @@ def home(backends: Sequence[Backend], model: str, sequences: Mapping[str, int]) 
 
 
 def _done_in_s(backend: Backend, ticket: Ticket) -> float:
-    own_s = backend.estimators[ticket.model].line(ticket.merge_key).predict(ticket.rows) if backend.estimators else 0.0
-    return backend.work_s() + own_s
+    return backend.work_s() + backend.estimators[ticket.model].line(ticket.merge_key).predict(ticket.rows)

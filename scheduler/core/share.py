@@ -79,8 +79,7 @@ class VirtualTime:
 
     def ride(self, account: Account, cost_s: float, *, most_s: float) -> None:
         """As `charge`, of no more than `most_s` seconds between two turns of the account's own."""
-        left_s = most_s - account.ridden_s
-        charged_s = 0.0 if left_s <= 0 else cost_s if cost_s < left_s else left_s
+        charged_s = min(cost_s, max(0.0, most_s - account.ridden_s))
         account.ridden_s += charged_s
         self.charge(account, charged_s)
 

@@ -66,6 +66,13 @@ def test_what_is_booked_is_given_back(admission):
     assert (admission.by_class, admission.bytes_by_class) == ([0, 0, 0], [0, 0, 0])
 
 
+def test_a_tenant_that_was_let_in_is_known_for_it(admission):
+    other = tenant("other")
+    assert not other.admitted
+    admission.book(queued_ticket(), 0, other, now=0.0)
+    assert other.admitted
+
+
 def test_an_empty_queue_refuses_nobody(admission):
     assert refused(admission, make_ticket(queue_bytes=100)) is None
 
@@ -136,6 +143,10 @@ class TestTooLarge:
                 {"priority_class": "background", "queue_bytes": 81},
                 "81 bytes can never fit into the 80 that its class may queue",
             ),
+            (
+                {"priority_class": "background", "queue_bytes": 100},
+                "100 bytes can never fit into the 80 that its class may queue",
+            ),
             ({"tenant": "small", "queue_bytes": 51}, "51 bytes can never fit into the 50 that its tenant may queue"),
             ({"tenant": "narrow", "rows": 5}, "5 rows can never fit into the 4 that its tenant may have in flight"),
             (
@@ -154,6 +165,9 @@ class TestTooLarge:
     )
     def test_what_fits_a_bound_exactly_is_not_too_large(self, admission, ticket):
         assert refused(admission, make_ticket(tenant="narrow", **ticket)) is None
+
+    def test_what_fits_its_tenants_bytes_exactly_is_not_too_large(self, admission):
+        assert refused(admission, make_ticket(tenant="small", queue_bytes=50)) is None
 
 
 class TestDisplacement:
@@ -181,6 +195,19 @@ class TestDisplacement:
     def test_with_room_nobody_is_displaced(self, admission):
         book(admission, "idle", 2)
         assert displaced(admission, make_ticket()) == []
+
+    def test_with_room_for_its_last_byte_nobody_is_displaced(self, admission):
+        book(admission, "idle", queue_bytes=60)
+        assert displaced(admission, make_ticket(queue_bytes=40)) == []
+
+    def test_the_class_right_below_makes_room_too(self, admission):
+        book(admission, "interactive")
+        book(admission, "background", 2)
+        assert refused(admission, make_ticket()) is None
+
+    def test_the_bytes_of_the_class_right_below_make_room_too_to_the_last_one(self, admission):
+        book(admission, "background", queue_bytes=80)
+        assert refused(admission, make_ticket(queue_bytes=100)) is None
 
     def test_as_many_are_displaced_as_the_bytes_need(self, admission):
         first, second = book(admission, "idle", 2, queue_bytes=50)

@@ -70,6 +70,11 @@ def test_tickets_without_a_key_ride_alone(lane, acme):
     assert sizes(lane, ONE) == [1, 1, 2]
 
 
+def test_where_no_ticket_has_a_key_each_rides_alone(lane, acme):
+    push(lane, acme, "interactive", 3, merge_key=None)
+    assert sizes(lane, ONE) == [1, 1, 1]
+
+
 def test_keys_do_not_mix(lane, acme):
     first = push(lane, acme, "interactive", 1) + push(lane, acme, "interactive", 2, merge_key="other")
     first += push(lane, acme, "interactive", 1)
@@ -100,10 +105,10 @@ def test_a_background_batch_lasts_no_longer_than_the_interactive_wait_allows(lan
     assert sizes(lane, capacity)[0] == 6
 
 
-def push_shared(lane: Lane, tenant: Tenant) -> None:
+def push_shared(lane: Lane, tenant: Tenant, **others: object) -> None:
     """Eight interactive tickets, half of them another tenant's."""
-    push(lane, tenant, "interactive", 4)
-    push(lane, Tenant("other", tenant_settings()), "interactive", 4)
+    push(lane, tenant, "interactive", 4, **others)
+    push(lane, Tenant("other", tenant_settings()), "interactive", 4, **others)
 
 
 def test_an_interactive_batch_lasts_no_longer_than_the_wait_of_its_own_class_allows(lane, acme):
@@ -165,6 +170,59 @@ def test_a_full_interactive_batch_carries_no_background(lane, acme):
     assert {ticket.priority_class for ticket in form(lane, ONE)} == {"interactive"}
 
 
+def learn_long(lane: Lane, a: float, b: float) -> None:
+    """Of key `long`: `a` seconds a batch and `b` a row."""
+    for rows in (1, 8) * 10:
+        lane.estimator.learn("long", rows, a + b * rows)
+
+
+def test_free_places_are_those_that_lengthen_a_batch_of_its_own_key_little(acme):
+    # Three more rows would be a little longer for `k`, and not for `long`: two rows take 15 ms, a third makes it 20.
+    lane = flat_lane()
+    learn_long(lane, 0.005, 0.005)
+    interactive = push(lane, acme, "interactive", 2, merge_key="long")
+    push(lane, acme, "background", 9, merge_key="long")
+    assert form(lane, ONE) == interactive
+
+
+def test_background_in_a_free_place_keeps_to_the_wait_that_holds_for_its_own_batches(acme):
+    # One row takes 32 ms, and five would take a quarter more; but 35.2 ms are allowed, which is two rows.
+    lane = flat_lane()
+    learn_long(lane, 0.030, 0.002)
+    interactive = push(lane, acme, "interactive", 1, merge_key="long")
+    background = push(lane, acme, "background", 9, merge_key="long")
+    assert form(lane, ONE) == [*interactive, background[0]]
+
+
+def test_a_class_that_has_had_far_more_than_its_share_still_takes_free_places(acme):
+    lane = learned_lane(0.005, 0.005, wait_s=None)
+    interactive, background = push(lane, acme, "interactive", 2), push(lane, acme, "background", 9)
+    lane.classes[1].start = 1000.0
+    assert form(lane, ONE) == interactive + background[:6]
+
+
+def test_riders_of_a_classs_own_batch_are_no_rides_in_others_and_those_are_charged_in_full(acme):
+    lane = learned_lane(0.005, 0.005, wait_s=None)
+    background = push(lane, acme, "background", 16)
+    assert form(lane, ONE) == background[:8]
+    interactive, before = push(lane, acme, "interactive", 1), lane.classes[1].start
+    assert form(lane, ONE) == interactive + background[8:15]
+    assert lane.classes[1].start - before == pytest.approx(7 * lane.estimator.line("k").row_s)
+
+
+def test_the_least_class_lengthens_a_batch_little_where_one_with_a_wait_rides_in_it(acme):
+    classes = (class_settings("a", 16, wait_s=WAIT_S), class_settings("b"), class_settings("c"))
+    lane = Lane("m", classes)
+    for rows in (1, 8) * 10:
+        lane.estimator.learn("k", rows, 0.004 + 0.005 * rows)
+    a, b, other_b, *least = (make_ticket(name, merge_key="k") for name in "abbccccc")
+    for ticket in (a, b, other_b, *least):
+        lane.push(ticket, "abc".index(ticket.priority_class), acme)
+    lane.classes[0].start, lane.classes[2].start = 1e-6, 1.0
+    # Three rows take 19 ms; 23.75 are allowed, and a fourth would make it 24. Six would be in time.
+    assert form(lane, ONE) == [b, a, other_b]
+
+
 def turn_of_background(lane: Lane) -> None:
     """Interactive has just had a little more than its share."""
     lane.classes[0].start = 1e-6
@@ -208,13 +266,20 @@ def test_a_class_that_is_less_than_a_full_batch_ahead_still_rides(acme):
     assert form(lane, ONE) == [background[0], interactive[0], *background[1:7]]
 
 
-def test_each_key_is_charged_and_bounded_by_what_its_own_rows_take(lane, acme):
-    """35 ms are three rows of 10 ms, where the model's usual ones take 5 ms."""
-    for rows in (1, 8) * 10:
-        lane.estimator.learn("long", rows, 0.005 + 0.010 * rows)
+def test_each_key_is_charged_and_bounded_by_what_its_own_rows_take(acme):
+    """35 ms are three rows of 10 ms, where the model's usual ones take 1 ms."""
+    lane = learned_lane(0.005, 0.001)
+    learn_long(lane, 0.005, 0.010)
     push(lane, acme, "background", 9, merge_key="long")
     assert len(form(lane, ONE)) == 3
     assert lane.classes[1].start == pytest.approx(3 * lane.estimator.line("long").row_s)
+
+
+def test_the_wait_of_its_own_class_bounds_a_batch_by_what_rows_of_its_own_key_take(acme):
+    lane = learned_lane(0.005, 0.001)
+    learn_long(lane, 0.005, 0.010)
+    push_shared(lane, acme, merge_key="long")
+    assert sizes(lane, ONE) == [3, 3, 2]
 
 
 def test_a_rider_that_does_not_fit_keeps_its_turn_while_a_smaller_one_takes_the_place(acme):
@@ -226,6 +291,16 @@ def test_a_rider_that_does_not_fit_keeps_its_turn_while_a_smaller_one_takes_the_
     later = push(lane, last, "interactive", 1, rows=1)
     assert form(lane, ONE) == opens + rides
     assert form(lane, ONE) == waits + later
+
+
+def test_a_rider_that_does_not_fit_keeps_its_turn_also_while_another_key_waits():
+    lane = learned_lane(0.005, 0.005, wait_s=None)
+    first, large, small = (Tenant(name, tenant_settings()) for name in "abc")
+    opens = push(lane, first, "interactive", 1, rows=5)
+    waits = push(lane, large, "interactive", 1, rows=4)
+    rides = push(lane, small, "interactive", 1, rows=3)
+    other = push(lane, small, "interactive", 1, merge_key="other")
+    assert [form(lane, ONE) for _ in range(3)] == [opens + rides, waits, other]
 
 
 def test_the_second_that_does_not_fit_ends_the_filling():
@@ -282,6 +357,17 @@ def test_each_ticket_is_charged_to_its_own_class_and_tenant(acme):
     assert lane.classes[1].virtual.latest == pytest.approx(2 * row_s / 2)
 
 
+def test_the_ticket_that_opens_a_batch_moves_its_classs_virtual_time_and_riders_do_not(acme):
+    lane, other = learned_lane(0.005, 0.005, wait_s=None), Tenant("other", tenant_settings())
+    row_s = lane.estimator.line("k").row_s
+    push(lane, acme, "interactive", 3, rows=5)
+    push(lane, other, "interactive", 3)
+    assert [ticket.rows for ticket in form(lane, ONE)] == [5, 1, 1, 1]
+    assert lane.classes[0].virtual.now == 0.0
+    assert len(form(lane, ONE)) == 1
+    assert lane.classes[0].virtual.now == pytest.approx(5 * row_s)
+
+
 def test_a_ticket_that_rides_alone_is_charged_the_whole_batch(lane, acme):
     push(lane, acme, "interactive", 1, merge_key=None, rows=4)
     form(lane, ONE)
@@ -321,6 +407,14 @@ def test_who_would_end_too_late_does_not_ride_and_the_next_one_does(lane, acme):
     first, late, next_one = push(lane, acme, "interactive", 3)
     late.deadline = 1.0
     assert form(lane, ONE, departs_at(0.99, lane)) == [first, next_one]
+    assert not lane.classes[0].queued
+
+
+def test_who_would_end_too_late_behind_those_in_the_batch_does_not_ride_though_alone_it_would_make_it(acme):
+    lane = learned_lane(0.005, 0.005, wait_s=None)
+    (opens,), (late,) = push(lane, acme, "interactive", 1, rows=5), push(lane, acme, "interactive", 1)
+    late.deadline = 1.020  # six rows take 35 ms
+    assert form(lane, ONE, departs_at(1.0, lane)) == [opens]
     assert not lane.classes[0].queued
 
 
@@ -385,6 +479,12 @@ def test_without_a_wait_or_with_sizes_that_were_never_tried_it_is_a_full_batch(a
         push(lane, acme, "background", 1)
         form(lane, ModelCapacity(1, 32))
         assert lane.classes[1].usual[0] == 32
+
+
+def test_of_a_model_without_a_batch_dimension_it_is_one_row(lane, acme):
+    push(lane, acme, "background", 1)
+    form(lane, ModelCapacity(1, 0))
+    assert lane.classes[1].usual == (1, pytest.approx(lane.estimator.line(None).row_s))
 
 
 def test_a_batch_that_takes_longer_than_every_wait_is_usually_one_row(acme):

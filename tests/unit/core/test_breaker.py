@@ -30,6 +30,7 @@ def probing(batch_id: int = 2) -> Breaker:
 def test_a_new_breaker_is_closed():
     breaker = Breaker()
     assert (breaker.state, breaker.takes_batch, breaker.patience) == (BreakerState.CLOSED, True, 1.0)
+    assert (breaker.since, breaker.why, breaker.retry_at) == (0.0, "", 0.0)
     assert breaker.tick(now=5.0) is False
 
 
@@ -104,6 +105,7 @@ def test_the_backoff_doubles_up_to_its_bound():
 
 def test_a_batch_hangs_after_the_floor_or_a_multiple_of_its_estimate():
     assert hangs_after_s(0.001, known=True, hang_s=5.0) == 5.0
+    assert hangs_after_s(0.001, known=True, hang_s=0.5) == 0.5
     assert hangs_after_s(2.0, known=True, hang_s=5.0) == HANG_FACTOR * 2.0
     assert hangs_after_s(0.001, known=False, hang_s=5.0) == COLD_HANG_S
     assert hangs_after_s(0.001, known=False, hang_s=100.0) == 100.0

@@ -4,7 +4,7 @@ import pytest
 
 from scheduler.core.caps import MEMORY_S, OTHERS, Tenant, Tenants
 from scheduler.core.class_queue import ClassQueue
-from scheduler.core.settings import Cap
+from scheduler.core.settings import Cap, CoreSettings
 from tests.unit.core.build import BACKGROUND, core_settings, make_ticket, tenant_settings
 
 
@@ -39,6 +39,33 @@ class TestCaps:
         assert not acme.blocks(make_ticket(model="n", rows=4))
         assert acme.blocks(make_ticket(model="n", rows=5))
         assert not acme.blocks(make_ticket(model="other", rows=100))
+
+    def test_what_a_tenant_has_of_one_model_adds_up_and_is_given_back(self):
+        acme = tenant(model_caps={"m": Cap(3, 10)})
+        held = [make_ticket(rows=4), make_ticket(rows=4)]
+        for ticket in held:
+            acme.take(ticket)
+        assert [acme.blocks(make_ticket(rows=rows)) for rows in (2, 3)] == [False, True]
+        acme.take(make_ticket(rows=1))
+        assert acme.blocks(make_ticket())
+        for ticket in held:
+            acme.release(ticket)
+        assert [acme.blocks(make_ticket(rows=rows)) for rows in (9, 10)] == [False, True]
+        for _ in range(2):
+            acme.take(make_ticket())
+        assert acme.blocks(make_ticket())
+
+    @pytest.mark.parametrize(
+        ("settings", "counts"),
+        [
+            ({}, False),
+            ({"model_caps": {"m": Cap(1, None)}}, False),
+            ({"max_rows_in_flight": 8}, True),
+            ({"model_caps": {"m": Cap(1, None), "n": Cap(None, 8)}}, True),
+        ],
+    )
+    def test_rows_are_counted_where_any_cap_is_in_rows(self, settings, counts):
+        assert tenant(**settings).counts_rows is counts
 
     def test_both_caps_hold(self):
         acme = tenant(max_in_flight=2, model_caps={"m": Cap(5, None)})
@@ -166,6 +193,12 @@ class TestOthers:
         assert self.names(tenants, *"defg", now=MEMORY_S) == ["d", "e", "f", OTHERS]
         assert not tenants._known
 
+    def test_the_name_that_was_idle_longest_makes_room_and_the_others_stay_known(self):
+        tenants = Tenants(core_settings(max_tenants=2))
+        come_and_go(tenants, "a", 0.0)
+        come_and_go(tenants, "b", 50.0)
+        assert self.names(tenants, *"cdb", now=MEMORY_S) == ["c", OTHERS, "b"]
+
     def test_a_name_is_kept_until_its_rate_has_recovered_so_that_forgetting_gives_no_burst(self, tenants):
         for name in "abc":
             tenants.find(name, now=0.0).bucket.take(now=0.0)
@@ -220,8 +253,8 @@ class TestChange:
         come_and_go(tenants, "c", 0.0)
         a.bucket.take(now=0.0)
         ticket, fresh = make_ticket(tenant="a"), make_ticket(tenant="b")
-        ticket.holder = a
         for owner, each in ((a, ticket), (b, fresh)):
+            each.holder = owner
             owner.take(each)
         tenants.reconfigure(
             core_settings(
@@ -237,3 +270,40 @@ class TestChange:
         # Of two places b has one, and c, which has settings of its own now, none.
         assert tenants.find("d", now=1.0).name == "d"
         assert tenants.find("e", now=1.0).name == OTHERS
+
+    def test_a_place_that_is_shared_keeps_what_it_holds_under_new_settings(self):
+        tenants = Tenants(core_settings(max_tenants=1))
+        tenants.find("a", now=0.0)
+        others, ticket = tenants.find("b", now=0.0), make_ticket(tenant="b")
+        ticket.holder = others
+        others.take(ticket)
+        tenants.reconfigure(core_settings(max_tenants=1), [ticket])
+        assert others.in_flight == 1
+
+    def test_whoever_only_waits_goes_on_under_new_settings(self):
+        tenants = Tenants(core_settings())
+        waiting = tenants.find("a", now=0.0)
+        tenants.reconfigure(core_settings(default=tenant_settings(3)), [])
+        assert (waiting.settings.weight, waiting.in_flight) == (3, 0)
+
+    def test_a_rate_that_stays_goes_on_from_where_it_was_and_a_new_one_is_each_tenants_own(self):
+        def settings(default_rate_per_s: float) -> CoreSettings:
+            own = {"own": tenant_settings(rate_per_s=1)}
+            return core_settings(tenants=own, default=tenant_settings(rate_per_s=default_rate_per_s))
+
+        tenants = Tenants(settings(2.0))
+        own, a, b = (tenants.find(name, now=0.0) for name in ("own", "a", "b"))
+        for each in (own, a, b):
+            each.bucket.take(now=0.0)
+        tenants.reconfigure(settings(2.0), [])
+        assert [each.bucket.wait_s(now=0.0) for each in (own, a, b)] == [1.0, 0.5, 0.5]
+        tenants.reconfigure(settings(4.0), [])
+        a.bucket.take(now=0.0)
+        assert [each.bucket.wait_s(now=0.0) for each in (own, a, b)] == [1.0, 0.25, 0]
+
+    def test_names_that_are_known_keep_their_places_under_new_settings(self):
+        tenants = Tenants(core_settings(max_tenants=2))
+        tenants.find("alive", now=0.0)
+        come_and_go(tenants, "a", 0.0)
+        tenants.reconfigure(core_settings(default=tenant_settings(3), max_tenants=2), [])
+        assert [tenants.find(name, now=1.0).name for name in "ba"] == [OTHERS, "a"]

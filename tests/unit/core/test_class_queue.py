@@ -19,6 +19,42 @@ def test_pushing_and_taking_keep_the_counts(queue):
     assert queue.first() is None
 
 
+def test_what_a_tenant_has_waiting_adds_up(queue):
+    owner = tenant()
+    push(queue, owner)
+    push(queue, owner)
+    assert (queue.queued, owner.queued, owner.queue_bytes) == (2, 2, 20)
+
+
+def test_a_ticket_knows_where_virtual_time_stood_when_it_came_and_where_its_tenant_was_when_it_was_taken(queue):
+    owner = tenant()
+    first, second = push(queue, owner), push(queue, owner)
+    for _ in range(2):
+        take_first(queue, cost_s=3.0)
+    last = push(queue, owner)
+    assert [ticket.queued_tag for ticket in (first, second, last)] == [0.0, 0.0, 6.0]
+    assert [ticket.start_tag for ticket in (first, second)] == [0.0, 3.0]
+
+
+def test_the_second_place_of_who_has_just_come_is_a_tenth_of_its_cost_before_its_tag_by_its_weight(queue):
+    owner, places = tenant(weight=4), []
+    for _ in range(4):
+        push(queue, owner)
+    for _ in range(3):
+        take_first(queue, cost_s=2.0)
+        flow, _ = queue.first()
+        places.append((flow.start, flow.place))
+    assert places == [(0.5, pytest.approx(0.45)), (1.0, 1.0), (1.5, 1.5)]
+
+
+def test_a_tenant_keeps_its_place_when_one_of_its_tickets_leaves(queue):
+    owner = tenant()
+    tickets = [push(queue, owner) for _ in range(3)]
+    take_first(queue)
+    queue.remove(tickets[2])
+    assert queue.first()[0].place == pytest.approx(0.9)
+
+
 def test_removing_frees_the_place_and_takes_nothing_in_flight(queue):
     owner = tenant()
     ticket = push(queue, owner, "k")
@@ -217,6 +253,21 @@ def test_a_flow_leads_by_what_it_is_ahead_of_the_least_with_another_key(queue):
     other_start = queue._flows["other"].start
     assert queue.leads(flow, "k", 2 * (flow.start - other_start) - 0.1)
     assert not queue.leads(flow, "k", 2 * (flow.start - other_start))
+
+
+@pytest.mark.parametrize("second_key", [False, True])
+def test_who_is_ahead_of_its_own_key_alone_leads_nobody(queue, second_key):
+    rider, behind = tenant("rider"), tenant("behind")
+    if second_key:
+        push(queue, tenant("gone"), "other")
+    for owner in (rider, rider, behind):
+        push(queue, owner, "k")
+    if second_key:
+        take_first(queue)
+    take_rider(queue, "k", cost_s=5.0)
+    ahead = queue._flows["rider"]
+    assert (ahead.start, queue._flows["behind"].start) == (5.0, 0.0)
+    assert not queue.leads(ahead, "k", 0.0)
 
 
 def test_a_new_queue_is_not_blocked(queue):

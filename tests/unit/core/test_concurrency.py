@@ -29,7 +29,8 @@ def opened(at: float = 4.0) -> ConcurrencyLimit:
 
 
 def test_it_starts_at_its_floor():
-    assert ConcurrencyLimit().limit == 1.0
+    limit = ConcurrencyLimit()
+    assert (limit.limit, limit.ratio, limit.why, limit.moved_at) == (1.0, 1.0, "nothing is known yet", 0.0)
 
 
 def test_it_binds_lesser_batches_of_other_models_for_a_while():
@@ -58,6 +59,7 @@ def test_slow_batches_halve_it_down_to_one_and_never_below():
     learn(limit, 0.04, 3, times=20)
     assert limit.limit == 1.0
     assert limit.why.startswith("digits takes")
+    assert limit.moved_at == 5.0
     learn(limit, 0.04, 3, times=100)
     assert limit.limit == 1.0
 
@@ -66,7 +68,25 @@ def test_a_batch_longer_than_alone_by_over_its_wait_halves_it_at_once():
     limit = opened()
     learn(limit, 0.015, 1, wait_s=0.004)
     assert limit.limit == 2.0
-    assert limit.why == "digits took longer than alone by over its wait"
+    assert (limit.why, limit.moved_at) == ("digits took longer than alone by over its wait", 5.0)
+    learn(limit, 0.015, 1, wait_s=0.004, times=3)
+    assert limit.limit == 1.0
+
+
+def test_a_batch_longer_than_its_wait_but_not_by_that_than_alone_does_not():
+    limit = opened()
+    learn(limit, 0.015, 1, wait_s=0.012)
+    assert limit.limit == 4.0
+
+
+def test_what_a_batch_takes_alone_is_known_by_key():
+    limit = ConcurrencyLimit()
+    learn(limit, 0.01, 0, times=20)
+    for crowd in (0, 1) * 20:
+        limit.learn(Sample("digits", "long", 1, 0.04, 9.0, crowd), most=4, now=5.0)
+    assert limit.ratio == pytest.approx(1.0)
+    learn(limit, 0.02, 1)
+    assert limit.ratio == pytest.approx(1 + SMOOTHING)
 
 
 def test_one_stall_counts_for_no_more_than_its_bound_and_is_got_over():
@@ -102,13 +122,13 @@ def test_where_nothing_is_shared_that_is_found_out_by_growing():
 
 def test_quiet_spells_double_it_up_to_all_places():
     limit = ConcurrencyLimit()
-    limit.active("digits", 0, most=8, now=0.0)
-    limit.active("digits", 0, most=8, now=QUIET_S * 0.9)
+    limit.active("digits", 0, most=20, now=0.0)
+    limit.active("digits", 0, most=20, now=QUIET_S * 0.9)
     assert limit.limit == 1.0
-    limit.active("digits", 0, most=8, now=3.0)
-    assert (limit.limit, limit.why, limit.moved_at) == (4.0, "quiet", 3.0)
-    limit.active("digits", 0, most=8, now=1e6)
-    assert limit.limit == 8.0
+    limit.active("digits", 0, most=20, now=4.0)
+    assert (limit.limit, limit.why, limit.moved_at) == (8.0, "quiet", 4.0)
+    limit.active("digits", 0, most=20, now=1e6)
+    assert limit.limit == 20.0
 
 
 def test_a_clock_that_stood_still_divides_nothing_by_zero():
@@ -153,3 +173,26 @@ def test_a_batch_somewhat_slower_than_sharing_explains_is_no_stall():
     learn(limit, 0.02 * (STALL - 0.01), 1)
     learn(limit, 0.01, 3, times=20)
     assert limit.ratio == pytest.approx(1.0, rel=0.1)
+
+
+def test_keys_that_take_different_times_and_never_run_alone_are_each_found_out():
+    limit = ConcurrencyLimit()
+    for _ in range(40):
+        learn(limit, 0.02, 1)
+        limit.learn(Sample("digits", "long", 1, 0.08, 9.0, 1), most=4, now=5.0)
+    limit.ratio = 1.0
+    learn(limit, 0.02, 3)  # 10 ms alone
+    assert limit.ratio == pytest.approx(1 + SMOOTHING * (2 - 1))
+    limit.ratio = 1.0
+    limit.learn(Sample("digits", "long", 1, 0.08, 9.0, 3), most=4, now=5.0)
+    assert limit.ratio == pytest.approx(1 + SMOOTHING * (2 - 1))
+
+
+@pytest.mark.parametrize(("batches", "ratio"), [(RELEARNED - 1, 4.0), (RELEARNED, 2.0)])
+def test_after_a_stall_the_worst_is_taken_for_true_for_so_many_batches_and_no_longer(batches, ratio):
+    limit = opened()
+    learn(limit, 1.0, 1)
+    learn(limit, 0.02, 1, times=batches)
+    limit.ratio = 1.0
+    learn(limit, 0.02, 3)
+    assert limit.ratio == pytest.approx(1 + SMOOTHING * (ratio - 1))

@@ -320,6 +320,39 @@ class TestGone:
         assert dispatched(core) == []
         assert not core._lanes.held
 
+    def test_a_retry_that_leaves_what_is_held_has_the_lane_looked_at(self):
+        core = ready_core()
+        submit(core)
+        core.complete(dispatched(core)[0].batch_id, Verdict.SUCCEEDED, now=1.1)
+        (retried,) = submit(core, now=2.0, priority_class="background")
+        (batch,) = dispatched(core)
+        submit(core, now=2.0)
+        assert len(dispatched(core)) == 1
+        core.complete(batch.batch_id, Verdict.UNAVAILABLE, now=2.01)
+        assert dispatched(core) == []
+        assert core._lanes.held
+        core.cancel(retried.ticket_id, now=2.02)
+        assert dispatched(core) == []
+        assert not core._lanes.held
+
+    @pytest.mark.parametrize("cancelled", [True, False])
+    def test_with_a_step_that_waits_those_behind_it_leave_nothing_of_their_tenant(self, cancelled):
+        core = ready_core()
+        submit(core, 2, tenant="other")
+        assert len(dispatched(core)) == 2
+        (first,) = submit(core, step=Step("7", True, False, 10.0, False), deadline=2.0)
+        (second,) = submit(core, step=Step("7", False, False, 10.0, False))
+        assert core.snapshot().queued == 2
+        if cancelled:
+            core.cancel(first.ticket_id, now=2.0)
+        else:
+            core.tick(now=2.0)
+        lost = [event.ticket for event in pull(core) if event.outcome is Outcome.SEQUENCE_LOST]
+        assert lost == [second]
+        assert [tenant.name for tenant in core.snapshot().tenants] == ["other"]
+        submit(core, step=Step("7", True, False, 10.0, False), now=2.5)
+        assert core.snapshot().queued == 1
+
     def test_a_refused_step_is_a_gap_and_takes_no_other_along(self):
         core = ready_core(default=tenant_settings(max_queued=1))
         steps = [Step("7", number == 0, False, 10.0, False) for number in range(4)]

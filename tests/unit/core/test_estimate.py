@@ -3,7 +3,17 @@ from random import Random
 import pytest
 
 from scheduler.core import estimate
-from scheduler.core.estimate import CLIP, FIRST_ROW_S, FORGET, GROWTH, SPREAD_MIN, Estimator, LatencyLine
+from scheduler.core.estimate import (
+    CLIP,
+    FIRST_ROW_S,
+    FORGET,
+    GROWTH,
+    KNOWN_SAMPLES,
+    SPREAD_MAX,
+    SPREAD_MIN,
+    Estimator,
+    LatencyLine,
+)
 
 
 def learned(*samples: tuple[int, float]) -> LatencyLine:
@@ -68,6 +78,30 @@ def test_one_stall_of_any_length_moves_the_line_by_half_a_per_cent():
         line = learned(*samples_of(0.0, 0.01, (1,), 40))
         line.learn(1, stall_s)
         assert line.predict(1) <= 0.01 * (1 + (1 - FORGET) * CLIP * SPREAD_MIN * 1.6)
+
+
+def test_clipping_begins_with_the_sample_after_the_first_few():
+    unknown, known = learned(*[(1, 0.01)] * (KNOWN_SAMPLES - 1)), learned(*[(1, 0.01)] * KNOWN_SAMPLES)
+    assert unknown.learn(1, 9.0) == 9.0
+    assert known.learn(1, 9.0) == pytest.approx(0.01 * (1 + CLIP))
+
+
+def test_a_second_stall_counts_for_more_as_the_spread_has_moved_a_tenth_of_the_way_to_its_bound():
+    line = learned(*[(1, 0.01)] * 100)
+    assert line.learn(1, 9.0) == pytest.approx(0.01 * (1 + CLIP * SPREAD_MIN))
+    assert line.learn(1, 9.0) == pytest.approx(0.01 * (1 + CLIP * 0.1 * SPREAD_MAX), rel=0.01)
+
+
+def test_of_what_is_larger_than_all_of_late_more_is_believed():
+    line, stalled = learned(*[(1, 0.01)] * 100), learned(*[(1, 0.01)] * 100)
+    assert line.learn(8, 0.2) == 0.2
+    assert stalled.learn(8, 9.0) == pytest.approx(0.08 * (1 + CLIP))
+
+
+def test_a_large_batch_is_remembered_while_smaller_ones_run():
+    line = learned(*samples_of(0.0, 0.001, (1, 8)), (1, 0.001))
+    assert line.largest_rows == 8 * FORGET
+    assert line.rows_within(1.0) == 15
 
 
 def test_what_is_faster_than_expected_is_believed():
@@ -193,6 +227,7 @@ def test_a_backend_that_is_new_predicts_by_the_others_and_tries_one_row():
     others = Estimator()
     for rows, service_s in samples_of(0.01, 0.002, (1, 8)):
         others.learn("k", rows, service_s)
+        others.learn("another", rows, 10 * service_s)
     new = Estimator(others)
     assert not new.knows(None)
     assert not new.knows("k")
@@ -215,6 +250,14 @@ def test_what_was_clipped_counts_as_clipped_for_all():
     assert len(all_of_them) == 1
 
 
+def test_what_others_have_learned_is_kept_by_key():
+    estimator = Estimator()
+    estimator.add("short", 1, 0.01)
+    estimator.add("long", 1, 0.03)
+    assert [estimator.line(key).row_s for key in ("short", "long")] == [0.01, 0.03]
+    assert estimator.line(None).row_s == pytest.approx(0.02, rel=0.02)
+
+
 def test_a_part_of_the_full_rate_takes_the_smallest_batch_that_reaches_it():
     line = LatencyLine()
     for rows in (1, 8) * 10:
@@ -222,6 +265,8 @@ def test_a_part_of_the_full_rate_takes_the_smallest_batch_that_reaches_it():
     # Eight rows in 68 ms; three in 63 ms are less than half as fast, and four in 64 ms are more.
     assert line.rows_for_rate(0.5, 8) == 4
     assert line.rows_for_rate(1.0, 8) == 8
+    # Eight rows in 50 ms; one in 15 ms is less than half as fast, and two in 20 ms are more.
+    assert learned(*samples_of(0.010, 0.005, (1, 8))).rows_for_rate(0.5, 8) == 2
 
 
 def test_where_a_batch_has_no_constant_one_row_is_as_good_as_many():

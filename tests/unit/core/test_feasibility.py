@@ -126,6 +126,18 @@ def test_what_rides_beside_it_in_its_own_batch_lengthens_that_and_is_no_wait(lan
     assert ends_after_s(lane, acme, Outlook(NOW, 1, 8)) == pytest.approx(0.08 + 0.04)
     assert ends_after_s(lane, acme, Outlook(NOW, 4, 8)) == pytest.approx(0.02 + 0.04)
     assert ends_after_s(lane, acme, Outlook(NOW, 4, 8), merge_key=None) == pytest.approx(0.11 / 4 + 0.01)
+    # One that fills a batch by itself has nothing beside it.
+    assert ends_after_s(lane, acme, Outlook(NOW, 4, 8), rows=8) == pytest.approx(0.11 / 4 + 0.08)
+
+
+def test_what_a_batch_costs_by_itself_is_counted_once_for_those_that_share_it(monkeypatch):
+    """20 ms a batch and 10 ms a row: eight rows in 100 ms."""
+    monkeypatch.setattr(feasibility, "DOUBT", 1.0)
+    lane, acme = Lane("m", CLASSES), tenant()
+    for rows in (1, 8) * KNOWN_SAMPLES:
+        lane.estimator.learn("k", rows, 0.02 + 0.01 * rows)
+    push(lane, acme, 11)
+    assert ends_after_s(lane, acme, Outlook(NOW, 1, 8)) == pytest.approx(0.10 + 0.02 + 4 * 0.01)
 
 
 def test_a_class_whose_bounds_keep_its_batches_short_waits_longer_behind_itself_and_others_behind_it(lane):
@@ -178,20 +190,28 @@ def test_the_backlog_served_is_within_one_step_of_the_exact_sum_and_never_less(t
 
 
 def test_a_backlog_that_has_gone_leaves_nothing():
+    backlog, tenants = Backlog(), ((7, 0.1), (14, 0.2), (21, 0.3), (7, 10.0))
+    for rows, weight in tenants:
+        backlog.change(0, rows, weight)
+    for rows, weight in tenants:
+        backlog.change(rows, 0, weight)
+    assert [backlog.rows, *(backlog.served(level) for level in (0.001, 0.5, 1e9))] == [0, 0, 0, 0]
+
+
+def test_a_tenant_with_less_than_a_row_for_a_unit_of_its_weight_counts_for_its_weight():
     backlog = Backlog()
-    for weight in (0.1, 0.2, 0.3, 1 / 3):
-        backlog.change(0, 7, weight)
-    for weight in (0.1, 0.2, 0.3, 1 / 3):
-        backlog.change(7, 0, weight)
-    assert backlog.rows == backlog.served(1e9) == 0
-    assert backlog._weights == pytest.approx([0.0] * len(backlog._weights), abs=1e-12)
+    backlog.change(0, 7, 10.0)
+    assert [backlog.served(level) for level in (0.25, 0.5, 1.0)] == [2.5, 5.0, 7]
 
 
-def test_weights_beyond_all_measure_are_counted_in_the_last_step():
+def test_weights_beyond_all_measure_are_counted_in_the_first_and_the_last_step():
     backlog = Backlog()
     backlog.change(0, 1, 1e12)
+    backlog.change(0, 100, 1.0)
+    backlog.change(0, 3 * 10**9, 1.0)
     backlog.change(0, 10**12, 1e-3)
-    assert backlog.served(1e30) == 10**12 + 1
+    assert backlog.served(1e-10) == pytest.approx(1)
+    assert backlog.served(1e30) == 10**12 + 3 * 10**9 + 101
 
 
 def test_a_backlog_that_grows_within_one_step_keeps_its_weight():
@@ -225,6 +245,15 @@ def test_from_the_least_samples_that_are_known_on_a_deadline_is_judged():
     assert not in_time(line, 1, NOW + 0.4, NOW)
     assert in_time(line, 1, NOW + 0.6, NOW)
     assert in_time(unknown, 1, NOW + 0.4, NOW)
+
+
+@pytest.mark.parametrize(("samples", "judged"), [(KNOWN_SAMPLES - 1, False), (KNOWN_SAMPLES, True)])
+def test_from_the_least_samples_that_are_known_on_an_arrival_is_judged(samples, judged):
+    lane = Lane("m", CLASSES)
+    for _ in range(samples):
+        lane.estimator.learn("k", 1, 0.5)
+    asked = make_ticket(merge_key="k", deadline=NOW + 0.4)
+    assert feasible(lane, lane.classes[1], tenant(), asked, ONE) is not judged
 
 
 def test_rows_of_every_class_that_comes_before_are_counted_where_batches_are_large(lane):

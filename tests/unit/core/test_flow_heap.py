@@ -1,5 +1,5 @@
 from scheduler.core.flow_heap import SLACK_ENTRIES
-from tests.unit.core.queues import lift_cap, push, take_first, tenant
+from tests.unit.core.queues import lift_cap, push, take_first, take_rider, tenant
 
 
 def test_equal_tags_go_to_the_tenant_that_came_first(queue):
@@ -57,6 +57,25 @@ def test_a_storm_of_names_that_come_and_go_leaves_nothing_behind(queue):
         assert len(queue._by_key["k"]) <= SLACK_ENTRIES + 2
     assert len(queue._flows) == 1
     assert take_first(queue).tenant == "steady"
+
+
+def test_a_sweep_keeps_everybody_who_waits_with_the_key(queue):
+    waiting = [tenant(f"t{number}") for number in range(SLACK_ENTRIES + 5)]
+    for owner in waiting:
+        push(queue, owner, "other")
+        push(queue, owner, "k")
+    riders = [take_rider(queue, "k") for _ in waiting]
+    assert {(ticket.tenant, ticket.merge_key) for ticket in riders} == {(owner.name, "k") for owner in waiting}
+    assert take_rider(queue, "k") is None
+
+
+def test_the_heap_of_a_key_does_not_keep_those_who_wait_with_another_alone(queue):
+    push(queue, tenant("steady"), "k")
+    for number in range(5 * SLACK_ENTRIES):
+        owner = tenant(f"t{number}")
+        push(queue, owner, "other")
+        queue.remove(push(queue, owner, "k"))
+        assert len(queue._by_key["k"]) <= SLACK_ENTRIES + 2
 
 
 def test_a_tag_that_has_grown_is_corrected_when_it_comes_to_the_top(queue):

@@ -84,6 +84,12 @@ def test_a_class_whose_tenants_were_all_capped_gets_no_credit_for_that_time(lane
     assert not lane.classes[1].blocked
 
 
+def test_a_class_is_blocked_while_all_that_waits_in_it_is_at_a_cap_and_not_while_nothing_waits(lane):
+    push(lane, Tenant("capped", tenant_settings(max_in_flight=0)), "background")
+    assert lane.next_turn() is None
+    assert [queue.blocked for queue in lane.classes] == [False, True]
+
+
 def test_after_the_lane_was_empty_nobody_owes_anything(lane, acme):
     push(lane, acme, "background")
     serve(lane, cost_s=100.0)

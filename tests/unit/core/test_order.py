@@ -25,6 +25,15 @@ def leave(queue: TicketQueue, ticket: Ticket) -> None:
     queue.remove(ticket)
 
 
+def entries(queue: TicketQueue) -> int:
+    """Tickets that it remembers, dead ones included."""
+    return len(queue._all) + len(queue._all.early or ())
+
+
+def test_an_empty_queue_has_no_head():
+    assert (TicketQueue().head(), TicketQueue().head_of("a")) == (None, None)
+
+
 def test_first_come_first_served():
     first, second = queued_ticket(merge_key="a"), queued_ticket()
     queue = queue_of(first, second)
@@ -49,6 +58,12 @@ def test_there_is_an_index_only_while_a_second_key_waits():
     queue.append(queued_ticket())
     assert queue._by_key is None
     assert queue.head_of("a") is None
+
+
+def test_tickets_without_a_key_stand_in_no_index():
+    for keys in ((None, "a", None), ("a", None, None)):
+        queue = queue_of(*(queued_ticket(merge_key=key) for key in keys))
+        assert set(queue._by_key) == {"a"}
 
 
 def test_a_second_key_finds_the_first_one_in_its_order_early_ones_included():
@@ -89,7 +104,7 @@ def test_memory_follows_the_living_when_tickets_leave_from_the_middle():
         ticket = queued_ticket(merge_key=f"key{number}")
         queue.append(ticket)
         leave(queue, ticket)
-        assert queue._all.entries() <= 2 * len(queue) + SLACK_ENTRIES
+        assert entries(queue) <= 2 * len(queue) + SLACK_ENTRIES
         assert set(queue._by_key or {"kept"}) == {"kept"}
     assert queue.head() is oldest
     assert queue.head_of("kept") is oldest
@@ -102,7 +117,7 @@ def test_the_dead_are_swept_out_as_soon_as_they_outnumber_the_living_and_the_sla
         ticket = queued_ticket()
         queue.append(ticket)
         leave(queue, ticket)
-        lengths.append(queue._all.entries())
+        lengths.append(entries(queue))
     assert lengths == [*range(2, SLACK_ENTRIES + 3), 1, 2]
     assert len(queue) == 1
 
@@ -131,6 +146,23 @@ def test_equal_ones_keep_their_order_of_arrival():
     for ticket in tickets[1:]:
         queue.append(ticket)
     for expected in tickets:
+        assert queue.head() is expected
+        leave(queue, expected)
+
+
+def test_equal_ones_keep_their_order_of_arrival_when_the_dead_are_swept_out():
+    queue = queue_of(gone := due_at(9.0), early := due_at(3.0, rows=4))
+    leave(queue, gone)
+    assert queue.head() is early
+    others = [due_at(3.0, rows=2), due_at(4.0)]
+    for ticket in others:
+        queue.append(ticket)
+    for _ in range(2 * SLACK_ENTRIES):
+        queue.append(gone := due_at(9.0))
+        leave(queue, gone)
+    assert entries(queue) < 2 * SLACK_ENTRIES
+    assert (len(queue), queue.rows) == (3, 7)
+    for expected in (early, *others):
         assert queue.head() is expected
         leave(queue, expected)
 
@@ -177,7 +209,7 @@ def test_memory_follows_the_living_when_tickets_come_out_of_order():
         ticket = due_at(1e6 - number)
         queue.append(ticket)
         leave(queue, ticket)
-        assert queue._all.entries() <= 2 * len(queue) + SLACK_ENTRIES
+        assert entries(queue) <= 2 * len(queue) + SLACK_ENTRIES
 
 
 class TestRowsBefore:
@@ -191,8 +223,8 @@ class TestRowsBefore:
         assert queue.rows_before(due_at(9.0)) == 8
 
     def test_between_them_it_is_as_if_they_were_spread_evenly(self):
-        queue = queue_of(*(due_at(float(at), rows=2) for at in range(11)))
-        assert queue.rows_before(due_at(5.0)) == 11
+        queue = queue_of(*(due_at(float(at), rows=2) for at in range(3, 14)))
+        assert queue.rows_before(due_at(8.0)) == 11
 
     def test_a_queue_whose_deque_has_emptied_counts_what_came_early(self):
         last, early = due_at(2.0), due_at(1.0, rows=3)

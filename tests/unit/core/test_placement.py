@@ -7,6 +7,8 @@ from tests.unit.core.build import backend_state, make_batch, make_ticket
 
 def where(backends: list[Backend], ticket: Ticket) -> Backend | None:
     able = [backend for backend in backends if backend.has_place(ticket.model)]
+    for backend in able:
+        backend.estimator(ticket.model, Estimator())
     return place(able, backends, ticket) if able else None
 
 
@@ -48,6 +50,15 @@ def test_the_faster_of_two_idle_backends_wins():
     for backend, row_s in ((slow, 0.02), (fast, 0.01)):
         backend.estimator("m", Estimator()).learn(None, 1, row_s)
     assert where([slow, fast], make_ticket()).name == "gpu1"
+
+
+def test_the_faster_one_for_the_tickets_own_key_wins():
+    first, second = backends([], [])
+    for backend, of_key_s, of_other_s in ((first, 0.02, 0.01), (second, 0.01, 0.02)):
+        backend.estimator("m", Estimator()).learn("k", 1, of_key_s)
+        backend.estimator("m", Estimator()).learn("other", 1, of_other_s)
+    assert where([first, second], make_ticket(merge_key="k")) is second
+    assert where([first, second], make_ticket(merge_key="other")) is first
 
 
 def test_work_and_own_speed_count_together():

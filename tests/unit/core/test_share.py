@@ -9,6 +9,14 @@ def test_a_charge_is_divided_by_the_weight():
     assert account.start == 0.5
 
 
+def test_before_the_first_charge_v_stays_at_nought():
+    virtual = VirtualTime()
+    virtual.catch_up(9.0)
+    assert virtual.now == 0.0
+    virtual.rest()
+    assert virtual.now == 0.0
+
+
 def test_v_is_the_start_tag_of_the_ticket_last_chosen():
     virtual, account = VirtualTime(), Account(1)
     virtual.serve(account, 2.0)
@@ -56,6 +64,13 @@ def test_rides_are_charged_up_to_a_bound_until_the_accounts_own_turn():
     virtual.serve(rider, 2.0)
     virtual.ride(rider, 3.0, most_s=8.0)
     assert rider.start == 4.0 + 1.0 + 1.5
+
+
+def test_a_ride_is_charged_what_is_left_of_the_bound_however_little():
+    virtual, rider = VirtualTime(), Account(1)
+    virtual.ride(rider, 7.5, most_s=8.0)
+    virtual.ride(rider, 3.0, most_s=8.0)
+    assert rider.start == 8.0
 
 
 def test_an_account_that_rides_for_ever_still_gets_its_turns():
