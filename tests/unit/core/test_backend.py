@@ -78,8 +78,8 @@ def test_a_model_that_vanished_keeps_its_batches_until_they_end():
     assert backend.busy_models() == ["m"]
     assert backend.finish(first, now=1.0) == 1.0
     assert backend.finish(second, now=2.0) == 1.0
-    late = start(backend, 3, 3.0)
-    assert late.started_at == 3.0
+    late, behind = start(backend, 3, 3.0), start(backend, 4, 3.0)
+    assert (late.started_at, behind.started_at) == (3.0, None)
 
 
 def test_fewer_instances_take_places_away_only_from_new_batches():
@@ -123,8 +123,8 @@ def test_a_further_batch_begins_behind_those_that_lie_ready():
     assert backend.open_at("m", now=9.0) == 9.0  # and so may the first
 
 
-def heard(backend: Backend, batch_id: int, verdict: Verdict) -> None:
-    backend.heard(make_batch(batch_id), verdict, now=1.0)
+def heard(backend: Backend, batch_id: int, verdict: Verdict, model: str = "m") -> None:
+    backend.heard(make_batch(batch_id, model=model), verdict, now=1.0)
 
 
 def test_a_lost_batch_takes_the_models_places_away_until_an_answer():
@@ -156,6 +156,24 @@ def test_a_batch_that_was_abandoned_says_nothing():
     assert not backend.has_place("m")
 
 
+def test_an_answer_of_a_model_that_has_no_breaker_leaves_those_of_others():
+    backend = Backend(backend_state(models=("m", "n")))
+    heard(backend, 1, Verdict.LOST)
+    heard(backend, 2, Verdict.SUCCEEDED, "n")
+    assert list(backend.breakers) == ["m"]
+
+
+def test_a_probe_that_was_abandoned_makes_room_for_another_and_other_batches_do_not():
+    backend = Backend(backend_state())
+    heard(backend, 1, Verdict.LOST)
+    assert backend.tick(now=99.0) == ["m"]
+    backend.breaker("m").sent(3)
+    heard(backend, 2, Verdict.ABANDONED)
+    assert not backend.has_place("m")
+    heard(backend, 3, Verdict.ABANDONED)
+    assert backend.has_place("m")
+
+
 def test_a_batch_that_lies_ready_does_not_hang():
     running, ready = make_batch(started_at=1.0, dispatched_at=0.5, patience_s=5.0), make_batch(dispatched_at=0.5)
     assert (running.began, running.hangs_at) == (1.0, 6.0)
@@ -171,11 +189,19 @@ def test_more_instances_run_what_lay_ready_from_then_on():
     assert backend.finish(batches[1], now=5.0) == 2.0
 
 
+def test_fewer_instances_than_run_let_nothing_more_run():
+    backend = Backend(backend_state(instances=2))
+    batches = [start(backend, number, 1.0) for number in range(3)]
+    backend.change(backend_state(instances=1), now=3.0)
+    assert [batch.started_at for batch in batches] == [1.0, 1.0, None]
+
+
 def test_a_ticket_fits_within_the_models_largest_batch():
     backend = Backend(backend_state(max_batch_size=8))
     assert [backend.fits(make_ticket(rows=rows)) for rows in (8, 9)] == [True, False]
     assert not backend.fits(make_ticket(model="other"))
-    assert Backend(backend_state(max_batch_size=0)).fits(make_ticket())
+    single = Backend(backend_state(max_batch_size=0))
+    assert [single.fits(make_ticket(rows=rows)) for rows in (1, 2)] == [True, False]
 
 
 def test_a_new_backend_predicts_by_the_others_until_it_has_its_own_times():
@@ -214,7 +240,48 @@ def test_a_model_by_itself_is_never_crowded():
     start(backend, 2, 0.0, rank=1, lesser=True)
     assert not backend.crowded("m", 1, now=0.0)
     backend.note_end(important(backend, 3, 0.0), 0.01, now=1.0)
-    assert backend.concurrency.moved_at == 0.0
+    important(backend, 4, 5.0)  # not even by a quiet spell
+    assert (backend.concurrency.limit, backend.concurrency.moved_at) == (1.0, 0.0)
+
+
+def test_a_model_that_is_left_by_itself_tells_the_limit_nothing_of_what_was_beside_it():
+    backend = Backend(backend_state(models=("m", "n")))
+    lesser(backend, 1, 0.0)
+    batch = important(backend, 2, 0.0)
+    assert batch.crowd == 1
+    backend.change(backend_state(), now=0.005)
+    backend.note_end(batch, backend.finish(batch, now=0.01), now=0.01)
+    assert (backend.concurrency.limit, backend.concurrency.ratio, backend.concurrency.moved_at) == (1.0, 1.0, 0.0)
+
+
+def test_a_class_without_a_bound_on_its_wait_tells_the_limit_nothing_though_lesser_ones_are_beside_it():
+    backend = Backend(backend_state(models=("m", "n")))
+    lesser(backend, 1, 0.0)
+    batch = start(backend, 2, 0.0, rows=1)
+    backend.note_end(batch, backend.finish(batch, now=0.01), now=0.01)
+    assert (backend.concurrency.limit, backend.concurrency.ratio, backend.concurrency.moved_at) == (1.0, 1.0, 0.0)
+
+
+def test_a_batch_of_the_same_rank_is_no_lesser_one():
+    backend = Backend(backend_state(models=("m", "n")))
+    important(backend, 1, 0.0, "n")
+    assert important(backend, 2, 0.0).crowd == 0
+
+
+@pytest.mark.parametrize("other", [{"model": "n"}, {"merge_key": "short"}])
+def test_what_a_batch_takes_alone_is_known_by_its_model_and_merge_key(other):
+    backend = Backend(backend_state(models=("m", "n", "beside")))
+
+    def serve(at: float, took_s: float, **about: str) -> None:
+        batch = start(backend, 1, at, rows=1, wait_s=0.05, **({"merge_key": "long"} | about))
+        backend.note_end(batch, backend.finish(batch, now=at + took_s), now=at + took_s)
+
+    for number in range(10):
+        serve(number / 20, 0.04)
+        serve(number / 20, 0.01, **other)
+    lesser(backend, 2, 0.5, "beside")
+    serve(0.5, 0.04)
+    assert backend.concurrency.ratio == pytest.approx(1.0)
 
 
 def test_an_important_batch_beside_lesser_ones_moves_the_limit():

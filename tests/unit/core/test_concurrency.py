@@ -196,3 +196,25 @@ def test_after_a_stall_the_worst_is_taken_for_true_for_so_many_batches_and_no_lo
     limit.ratio = 1.0
     learn(limit, 0.02, 3)
     assert limit.ratio == pytest.approx(1 + SMOOTHING * (ratio - 1))
+
+
+def test_after_a_stall_what_agrees_with_what_was_learned_since_drops_no_other_key():
+    limit = opened()
+    learn(limit, 1.0, 1)
+    learn(limit, 0.02, 1)
+    limit.learn(Sample("digits", "long", 1, 0.08, 9.0, 1), most=4, now=5.0)
+    learn(limit, 0.02, 1, times=RELEARNED - 2)
+    for merge_key, service_s in (("k", 0.02), ("long", 0.08)):
+        limit.ratio = 1.0
+        limit.learn(Sample("digits", merge_key, 1, service_s, 9.0, 3), most=4, now=5.0)
+        assert limit.ratio == pytest.approx(1 + SMOOTHING * (2 - 1))
+
+
+def test_a_key_that_first_comes_during_the_doubt_drops_no_other():
+    limit = opened()
+    learn(limit, 1.0, 1)
+    learn(limit, 0.02, 1, times=RELEARNED - 1)
+    limit.learn(Sample("digits", "long", 1, 0.08, 9.0, 1), most=4, now=5.0)
+    limit.ratio = 1.0
+    learn(limit, 0.02, 3)
+    assert limit.ratio == pytest.approx(1 + SMOOTHING * (2 - 1))

@@ -33,14 +33,21 @@ def finish(fleet: Fleet, batch_id: int, verdict: Verdict, now: float):
     return fleet.finish(batch_id, verdict, {name: lane_of(name) for name in "mn"}, now=now)
 
 
-def start(fleet: Fleet, lane: Lane, at: float, count: int = 1, merge_key: str | None = None):
+def start(fleet: Fleet, lane: Lane, at: float, count: int = 1, merge_key: str | None = None, rank: int = 0):
     tickets = tuple(make_ticket(model=lane.model, merge_key=merge_key) for _ in range(count))
     for ticket in tickets:
         ticket.state = TicketState.IN_FLIGHT
     backend = fleet.place(fleet.able(lane.model), lane, tickets[0])
     if lane.estimator.knows(None):
         backend.estimator(lane.model, lane.estimator).add(None, 1, 0.01)
-    return fleet.start(lane, backend, tickets, lane.classes[0], now=at)
+    return fleet.start(lane, backend, tickets, lane.classes[rank], now=at)
+
+
+def test_a_fleet_without_backends_offers_nothing():
+    fleet = Fleet(HANG_S)
+    assert not fleet.offered("m")
+    assert fleet.able("m") == []
+    assert fleet.next_wakeup() == inf
 
 
 def test_a_backend_is_added_once_and_changed_after():
@@ -136,6 +143,28 @@ def test_a_backend_that_is_ready_again_is_probed_at_once():
     assert fleet.tick(now=1.02) == ["m"]
 
 
+def test_a_backend_that_stays_ready_is_probed_no_sooner_for_a_change():
+    fleet, lane = fleet_of(), lane_of()
+    finish(fleet, start(fleet, lane, 0.0).batch_id, Verdict.LOST, now=1.0)
+    fleet.set_state(backend_state(instances=2), now=1.02)
+    assert fleet.next_wakeup() == 1.0 + FIRST_BACKOFF_S
+    assert fleet.tick(now=1.02) == []
+
+
+def test_instances_that_are_added_run_what_lay_ready_from_that_moment_on():
+    fleet, lane = fleet_of(), lane_of()
+    running, ready = (start(fleet, lane, 1.0) for _ in range(2))
+    fleet.set_state(backend_state(instances=2), now=3.0)
+    assert (running.started_at, ready.started_at) == (1.0, 3.0)
+
+
+def test_breakers_of_two_backends_let_their_probes_out_at_the_same_time():
+    fleet = fleet_of(backend_state("a"), backend_state("b", models=("n",)))
+    for model in "mn":
+        finish(fleet, start(fleet, lane_of(model), 0.0).batch_id, Verdict.LOST, now=1.0)
+    assert fleet.tick(now=1.0 + FIRST_BACKOFF_S) == ["m", "n"]
+
+
 def test_a_batch_is_waited_for_while_one_ticket_is_in_flight():
     tickets = (make_ticket(), make_ticket())
     tickets[0].state = TicketState.IN_FLIGHT
@@ -223,3 +252,55 @@ def test_a_lost_step_of_a_sequence_is_not_sent_again():
     assert not may_try_again(ticket, batch, Verdict.LOST)
     assert not may_try_again(ticket, batch, Verdict.UNAVAILABLE)
     assert not ticket.resent
+
+
+def test_a_batch_carries_the_key_of_its_tickets_and_the_rank_and_wait_of_the_class_that_opened_it():
+    fleet, lane = fleet_of(), lane_of()
+    plain = start(fleet, lane, 0.0)
+    assert (plain.merge_key, plain.rank, plain.wait_s, plain.lesser) == (None, 0, 0.05, False)
+    keyed = start(fleet, lane, 0.0, merge_key="k", rank=1)
+    assert (keyed.merge_key, keyed.rank, keyed.wait_s, keyed.lesser) == ("k", 1, None, True)
+
+
+def lane_of_keys() -> Lane:
+    """A model of 10 ms a row on the whole, and of 250 ms a row of key "k"."""
+    lane = lane_of()
+    lane.estimator.learn("k", 1, 0.25)
+    return lane
+
+
+def test_a_backends_first_batch_is_expected_to_take_what_those_of_its_key_took_elsewhere():
+    fleet, lane = fleet_of(), lane_of_keys()
+    batch = fleet.start(lane, fleet.able("m")[0], (make_ticket(merge_key="k"),), lane.classes[0], now=0.0)
+    assert batch.estimate_s == 0.25
+
+
+def test_a_new_backend_is_thought_as_fast_as_the_others_when_a_batch_is_placed():
+    fleet, lane = fleet_of(backend_state("a"), backend_state("b")), lane_of_keys()
+    first, new = fleet.able("m")
+    first.estimator("m", lane.estimator).learn("k", 1, 0.125)
+    assert fleet.place([first, new], lane, make_ticket(merge_key="k")) is first
+
+
+def test_an_answer_teaches_all_backends_what_its_key_takes():
+    fleet, lane = fleet_of(), lane_of()
+    batch = start(fleet, lane, 1.0, merge_key="k")
+    fleet.finish(batch.batch_id, Verdict.SUCCEEDED, {"m": lane}, now=1.25)
+    assert lane.estimator.line("k").predict(1) == 0.25
+    assert lane.estimator.line(None).predict(1) < 0.05
+
+
+def test_an_important_batch_beside_a_lesser_one_moves_the_limit_when_it_ends():
+    fleet = fleet_of(backend_state(models=("m", "n")))
+    start(fleet, lane_of("n"), 1.0, rank=1)
+    important = start(fleet, lane_of(), 1.0)
+    finish(fleet, important.batch_id, Verdict.SUCCEEDED, now=1.01)
+    assert fleet.snapshot()[0].concurrency.moved_at == 1.01
+
+
+def test_when_all_that_was_out_is_given_up_nothing_is_left_to_look_for():
+    fleet, lane = fleet_of(), lane_of()
+    batch = start(fleet, lane, 0.0)
+    assert fleet.give_up_hanging(now=HANG_S) == [batch]
+    assert fleet.tick(now=HANG_S + FIRST_BACKOFF_S) == ["m"]
+    assert fleet.next_wakeup() == inf

@@ -144,6 +144,7 @@ def test_a_step_without_a_start_is_refused_for_good() -> None:
     (event,) = Bench().submit(step(1))
     assert isinstance(event, Reject)
     assert (event.outcome, event.pushback_s) == (Outcome.SEQUENCE_LOST, None)
+    assert event.detail == "there is no such sequence, or a step of it is missing; begin anew with sequence_start"
 
 
 def test_a_step_after_the_end_is_refused() -> None:
@@ -274,6 +275,36 @@ def test_sequences_that_ended_take_no_memory() -> None:
     assert len(bench.core._steps.sequences._idle) <= 3
 
 
+def test_one_that_is_open_beside_many_that_ended_is_still_forgotten_in_time() -> None:
+    bench = Bench()
+    bench.submit(step(1, "open", start=True))
+    bench.complete(1)
+    for number in range(2, 12):
+        bench.submit(step(number, str(number), start=True, end=True))
+        bench.complete(number)
+    sequences = bench.core._steps.sequences
+    assert len(sequences) == 1
+    sequences.forget_idle(now=IDLE_S)
+    assert len(sequences) == 0
+
+
+def test_what_is_forgotten_is_counted_at_no_backend() -> None:
+    bench = Bench()
+    bench.submit(step(1, start=True))
+    bench.complete(1)
+    sequences = bench.core._steps.sequences
+    assert sequences.by_backend("m") == {"b0": 1}
+    sequences.forget_idle(now=IDLE_S)
+    assert sequences.by_backend("m") == {"b0": 0}
+
+
+def test_a_new_start_of_an_open_sequence_needs_no_room() -> None:
+    bench = Bench(max_sequences=1)
+    bench.submit(step(1, start=True))
+    assert told(bench.submit(step(2, start=True))) == []
+    assert told(bench.complete(1)) == [(2, "b0")]
+
+
 def test_a_step_of_a_sequence_that_is_forgotten_takes_none_with_it() -> None:
     sequences, first, second = Sequences(), step(1, start=True, end=True), step(2, start=True)
     first.holder = second.holder = Tenant("a", tenant_settings())
@@ -335,12 +366,12 @@ def test_a_refused_step_may_come_again() -> None:
     assert told(bench.submit(step(3), now=0.5)) == [(3, "b0")]
 
 
-@pytest.mark.parametrize("under_way", [True, False])
-def test_a_refused_step_that_others_may_follow_is_a_gap(under_way: bool) -> None:
+@pytest.mark.parametrize(("under_way", "about"), [(True, {}), (False, {"pipelined": True}), (False, {"start": True})])
+def test_a_refused_step_that_others_may_follow_is_a_gap(under_way: bool, about: dict[str, bool]) -> None:
     bench = refusing(tenant_settings(rate_per_s=1.0, burst=1))
     if not under_way:
-        bench.complete(1)
-    assert told(bench.submit(step(2, pipelined=not under_way), now=0.5)) == [(2, "RATE_LIMITED")]
+        bench.complete(1, now=0.25)  # idle since then, and not forgotten before 1.25
+    assert told(bench.submit(step(2, **about), now=0.5)) == [(2, "RATE_LIMITED")]
     assert told(bench.submit(step(3), now=1.0)) == [(3, "SEQUENCE_LOST")]
 
 
