@@ -95,7 +95,7 @@ def module(backend):
 
 @pytest.fixture
 def runner(module, clock):
-    made = module.BatchRunner(clock)
+    made = module.BatchRunner(2, clock)
     yield made
     made.close()
 
@@ -133,6 +133,18 @@ def test_batches_that_come_alone_are_run_by_their_caller(lone):
 
 def test_a_model_that_is_done_sooner_than_a_batch_comes_stays_with_its_caller(lone):
     assert [lone(0.0004, 0.0001) for _ in range(20)] == [["by the caller"]] * 20
+
+
+def test_on_one_cpu_every_batch_is_run_by_its_caller(module, clock):
+    runner = module.BatchRunner(1, clock)
+
+    def take():
+        clock.s += 0.002
+        return ["by the caller"]
+
+    # Each comes at once after the one before.
+    assert [runner.answer([Request()], take) for _ in range(20)] == [["by the caller"]] * 20
+    runner.close()
 
 
 @pytest.mark.usefixtures("loaded")

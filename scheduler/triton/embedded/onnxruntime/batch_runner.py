@@ -7,7 +7,8 @@ leave by each request's response sender. It is double buffering: one batch runs 
 Triton forms no batch earlier than one run ahead (its guide warns of backends that return at once).
 
 A batch that comes alone is run by `execute` itself: the other thread would only cost it a change of threads, and
-Triton takes the time that `execute` takes for the time that the model took.
+Triton takes the time that `execute` takes for the time that the model took. So is every batch where there is one CPU:
+reading and running take turns on it anyway.
 """
 
 import queue
@@ -52,11 +53,13 @@ class BatchRunner:
     """Runs batches one at a time and in order, by itself or on a thread; a second thread sends what that one gave.
 
     Args:
+        cpus: that this process may use.
         now: seconds of a monotonic clock.
     """
 
-    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, cpus: int, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
+        self._side_by_side = cpus > 1
         self._soon = 0
         self._tries = 0
         self._ran_s = 0.0
@@ -95,7 +98,7 @@ class BatchRunner:
         if not self._idle.is_set() or self._tries:
             return True
         self._soon = self._soon + 1 if self._now() - self._ended < self._ran_s else 0
-        if self._soon < IN_A_ROW:
+        if self._soon < IN_A_ROW or not self._side_by_side:
             return False
         self._soon, self._tries = 0, 1
         return True
