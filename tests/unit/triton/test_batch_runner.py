@@ -189,6 +189,7 @@ def test_an_answer_that_cannot_be_sent_is_logged_and_stops_nobody(runner, backen
     gone, other = Work("a", request=Request(broken=True)), Work("b")
     one_behind_the_other(runner, gone, other)
     assert other.answered() == [("b", FINAL)]
+    runner.close()  # the two are sent by different threads
     assert backend.pb_utils.Logger.errors == ["a response could not be sent: RuntimeError('the client is gone')"]
 
 
