@@ -7,7 +7,6 @@ processor.
 
 import asyncio
 import json
-import os
 import struct
 import sys
 import time
@@ -16,6 +15,7 @@ from typing import Final
 
 import hpack
 
+from bench.elsewhere import LOWEST, give_way
 from bench.wire import (
     ACK,
     CANCEL,
@@ -189,7 +189,7 @@ def prepared(kind: str, body: bytes) -> Attack:
 
 async def main(kind: str, address: str, per_s: str, seconds: str) -> None:
     """Attack, and tell how often."""
-    os.nice(19)
+    give_way(LOWEST)
     once = prepared(kind, sys.stdin.buffer.read())
     sys.stdout.write(json.dumps({"done": await attack(once, address, float(per_s), float(seconds))}) + "\n")
 

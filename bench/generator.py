@@ -9,12 +9,12 @@ it ends.
 
 import asyncio
 import gc
-import os
 import sys
 import time
 from typing import Final
 
 from bench.arrivals import offsets_s
+from bench.elsewhere import give_way
 from bench.loop import closed_loop, open_loop
 from bench.sender import Sender
 from bench.stream import Job
@@ -64,7 +64,7 @@ def main() -> None:
     job = Job.model_validate_json(sys.stdin.readline())
     if job.stream.lateness_p99_bound_ms is None:
         # Whose moments do not matter gives way to what is measured: it would not share its machine elsewhere.
-        os.nice(NICE)
+        give_way(NICE)
     # A full collection with tens of thousands of calls alive stops the loop for 100 ms and more.
     gc.freeze()
     gc.disable()

@@ -1,0 +1,30 @@
+"""A process that gives way, as it is afterwards."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+AFTERWARDS = """
+import os
+from bench.elsewhere import AUTOGROUP, give_way
+give_way(7)
+print(os.nice(0), os.getsid(0) == os.getpid(), AUTOGROUP.read_text().split()[-1] if AUTOGROUP.exists() else 7)
+"""
+
+
+def afterwards(*, leads_a_group: bool) -> list[str]:
+    command = [sys.executable, "-c", AFTERWARDS]
+    group = 0 if leads_a_group else None
+    return subprocess.run(command, check=True, capture_output=True, text=True, process_group=group).stdout.split()
+
+
+def test_its_session_is_its_own_and_is_nice_as_a_whole() -> None:
+    assert afterwards(leads_a_group=False) == [str(os.nice(0) + 7), "True", "7"]
+
+
+def test_the_session_of_who_started_it_is_not_made_nice() -> None:
+    autogroup = Path("/proc/self/autogroup")
+    before = autogroup.read_text() if autogroup.exists() else ""
+    assert afterwards(leads_a_group=True)[:2] == [str(os.nice(0) + 7), "False"]
+    assert not before or autogroup.read_text() == before
