@@ -17,6 +17,7 @@ from bench.runner import OUTSTANDING
 from bench.sender import SERVICE
 from bench.setting import Setting
 from bench.stream import Stream
+from scheduler.cpus import TritonCpus
 from scheduler.triton.launcher import EmbeddedTriton
 
 LOAD_TIMEOUT_S: Final = 120.0
@@ -38,12 +39,10 @@ class TrialServer:
         config: the model's ModelConfig message.
         stream: what a request is.
         seed: of arrivals and request values.
-        cpus: of the server, by number; None: all that this process may use.
+        cpus: of the server and the models; None: all that this process may use.
     """
 
-    def __init__(
-        self, models: Path, config: Any, stream: Stream, seed: int, cpus: frozenset[int] | None = None
-    ) -> None:
+    def __init__(self, models: Path, config: Any, stream: Stream, seed: int, cpus: TritonCpus | None = None) -> None:
         self._config = config
         self._stream = stream
         self._seed = seed

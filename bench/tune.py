@@ -5,7 +5,6 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Set
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
@@ -38,7 +37,7 @@ EXPECTED_RUNS: Final = 50
 @objective_options
 @click.option("--seconds", type=Finite(min=0.1), default=4.0, show_default=True, help="A run of the final.")
 @click.option("--rounds", type=click.IntRange(min=1), default=3, show_default=True, help="Rounds of the final.")
-@click.option("--cores", type=click.IntRange(min=1), help="To share out.  [default: as many as Triton's CPUs]")
+@click.option("--cores", type=click.IntRange(min=1), help="To share out.  [default: as many as the models' CPUs]")
 @click.option("--all-cpus", is_flag=True, help="Triton uses all CPUs, as where `own_cpu` is false.")
 @click.option("--dry-run", is_flag=True, help="Measure and print; leave config.pbtxt as it is.")
 def tune(
@@ -46,16 +45,19 @@ def tune(
 ) -> None:
     """Choose instances, threads and batch size of MODEL on this machine, and write them to its config.pbtxt.
 
-    Triton gets the CPUs that `fairlane serve` leaves to it. Exit code 3: the load was not the one asked for, and
-    nothing is written.
+    Triton and its models get the CPUs that `fairlane serve` leaves to them. Exit code 3: the load was not the one
+    asked for, and nothing is written.
     """
     model, p99_ms = objective.model, objective.p99_ms
-    cpus = frozenset(os.sched_getaffinity(0)) if all_cpus else triton_cpus(os.sched_getaffinity(0))
+    allowed = os.sched_getaffinity(0)
+    division = None if all_cpus else divide(allowed)
     try:
         with tempfile.TemporaryDirectory(prefix="fairlane-tune-") as scratch:
             models = copy_model(objective.model_repository, model, Path(scratch) / "models")
             config = parse_config((models / model / CONFIG_FILE).read_text(encoding="utf-8"), model)
-            settings = candidates(Setting.of(config), cores or len(cpus), objective.rows)
+            share = len(allowed if division is None else division.triton.models)
+            settings = candidates(Setting.of(config), cores or share, objective.rows)
+            cpus = None if division is None else division.triton
             server = TrialServer(models, config, objective.stream("tune"), objective.seed, cpus)
             with RunProgress(Console(stderr=True), model, EXPECTED_RUNS * seconds) as progress:
                 tuned = asyncio.run(_search(server, settings, progress, p99_ms, seconds, rounds))
@@ -70,12 +72,6 @@ def tune(
         print_tables(Console(), tuned, p99_ms, written=written)
     if not tuned.valid:
         sys.exit(INVALID)
-
-
-def triton_cpus(allowed: Set[int]) -> frozenset[int]:
-    """The CPUs that `fairlane serve` gives its Triton, of those that it may use."""
-    division = divide(allowed)
-    return frozenset(allowed) if division is None else division.triton
 
 
 async def _search(

@@ -11,6 +11,7 @@ from scheduler.config import BackendConfig, Config
 from scheduler.core.backend import BackendState
 from scheduler.core.scheduler import Scheduler
 from scheduler.core.snapshot import Snapshot
+from scheduler.cpus import TritonCpus
 from scheduler.driver import Driver
 from scheduler.edge.audit import Audit
 from scheduler.edge.http import HttpSide
@@ -48,10 +49,10 @@ class App:
 
     Args:
         config: everything that can be set.
-        triton_cpus: the CPUs of the embedded Triton, by number; None: those of this process.
+        triton_cpus: the CPUs of the embedded Triton and its models; None: those of this process.
     """
 
-    def __init__(self, config: Config, triton_cpus: frozenset[int] | None = None) -> None:
+    def __init__(self, config: Config, triton_cpus: TritonCpus | None = None) -> None:
         self._config = config
         self._triton_cpus = triton_cpus
         recorder = recorder_of(config)

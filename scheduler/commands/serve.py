@@ -15,7 +15,7 @@ import click
 
 from scheduler.app import Addresses, App
 from scheduler.config import Config, load
-from scheduler.cpus import divide
+from scheduler.cpus import TritonCpus, divide
 from scheduler.errors import StartError
 from scheduler.grpc_operations import free_operations
 from scheduler.grpc_threads import give_way
@@ -123,11 +123,11 @@ def _drop_unwritten() -> None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
-def _own_cpu(config: Config) -> frozenset[int] | None:
+def _own_cpu(config: Config) -> TritonCpus | None:
     """Keep to a CPU of our own; threads that are still to come inherit it.
 
     Returns:
-        The CPUs of the embedded Triton; None where all are shared.
+        The CPUs of the embedded Triton and its models; None where all are shared.
     """
     division = divide(os.sched_getaffinity(0)) if config.own_cpu and not config.backends else None
     if division is None:

@@ -41,8 +41,8 @@ class Config(Section):
     )
     own_cpu: bool = Field(
         default=True,
-        description="Whether the scheduler keeps to one CPU and the embedded Triton to the others, where this process "
-        "may use at least two. `false`: both use all; for models that need every CPU more than an even answer.",
+        description="Whether the scheduler keeps to one CPU and the embedded Triton's models to the others, where this "
+        "process may use at least two. `false`: all use all; for models that need every CPU more than an even answer.",
     )
     classes: tuple[ClassConfig, ...] = Field(
         default_factory=default_classes, description="Priority classes, most important first."

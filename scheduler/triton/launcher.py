@@ -15,6 +15,7 @@ from typing import Final
 
 import aiohttp
 
+from scheduler.cpus import TritonCpus
 from scheduler.triton import launcher_log, launcher_residue, supervise
 from scheduler.triton.launcher_environment import TritonEnvironment, TritonEnvironmentError
 
@@ -66,7 +67,7 @@ class EmbeddedTriton:
         ready_timeout_s: seconds that the models have for loading.
         log_path: where Triton's output goes, anew at each start (at most 16 MiB, and what was before in LOG_PATH.1);
             None: a temporary file that goes with the server.
-        cpus: the CPUs that Triton and its models may use, by number; None: those of this process.
+        cpus: whose CPUs are whose within Triton; None: all may use those of this process.
     """
 
     def __init__(
@@ -77,7 +78,7 @@ class EmbeddedTriton:
         environment: Path | None = None,
         ready_timeout_s: float = 120.0,
         log_path: Path | None = None,
-        cpus: frozenset[int] | None = None,
+        cpus: TritonCpus | None = None,
     ) -> None:
         self.model_repository = model_repository.absolute()
         self.ports = ports
@@ -121,7 +122,7 @@ class EmbeddedTriton:
             environment = TritonEnvironment.find(self.environment)
         except TritonEnvironmentError as error:
             raise TritonStartError(str(error)) from error
-        self._child = child = _Child(self.log_path, sorted(self.cpus or ()))
+        self._child = child = _Child(self.log_path, self.cpus)
         try:
             await child.launch(environment, self.model_repository, ports)
             await self._ready(child, ports[1], deadline)
@@ -172,7 +173,7 @@ class EmbeddedTriton:
 class _Child:
     """One supervisor process and the tritonserver under it; `ended` resolves when both are gone."""
 
-    def __init__(self, log_path: Path | None, cpus: list[int]) -> None:
+    def __init__(self, log_path: Path | None, cpus: TritonCpus | None) -> None:
         self.cpus = cpus
         self.name = launcher_residue.new_name()
         self.scratch = Path(tempfile.gettempdir(), self.name)
@@ -189,13 +190,13 @@ class _Child:
         launcher_residue.remove_stale()
         self.scratch.mkdir(mode=0o700)
         backends = self.scratch / "backends"
-        environment.assemble_backends(backends)
+        environment.assemble_backends(backends, None if self.cpus is None else self.cpus.models)
         self.log_path.parent.mkdir(parents=True, exist_ok=True)
         server = environment.runnable_server(self.scratch)
         spec: supervise.Spec = {
             "command": [str(server), *self._flags(backends, repository, ports)],
             "environment": environment.variables(os.environ),
-            "cpus": self.cpus,
+            "cpus": sorted(self.cpus.server) if self.cpus else [],
             "log": str(self.log_path),
             "log_bytes": LOG_BYTES,
             "shm_prefix": self.name,

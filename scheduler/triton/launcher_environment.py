@@ -1,16 +1,22 @@
 """The environment that `make setup` puts Triton in: where its files are and how its server has to be called."""
 
 import os
+import shlex
 import shutil
 import stat
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 EMBEDDED: Final = Path(__file__).with_name("embedded")
 RUN_BITS: Final = stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH
+# What Triton starts for each instance of a model instead of the stub; it becomes the stub, on the models' CPUs.
+STUB_ON_CPUS: Final = """#!/bin/sh
+exec {python} -I -S -c 'import os, sys; os.sched_setaffinity(0, {cpus}); os.execv(sys.argv[1], sys.argv[1:])' \\
+    {stub} "$@"
+"""
 SERVER_FILES: Final = ("libtriton_python.so", "triton_python_backend_utils.py")
 
 
@@ -92,16 +98,28 @@ class TritonEnvironment:
             return scratch / "tritonserver"
         return self.server
 
-    def assemble_backends(self, directory: Path) -> None:
+    def assemble_backends(self, directory: Path, model_cpus: Set[int] | None = None) -> None:
         """Lay out a backend directory: Triton's Python backend, and ours named `onnxruntime` on top of it.
 
         Copies, 3 MB, and not links: Triton refuses a backend library that resolves to outside of the directory.
+
+        Args:
+            directory: is made.
+            model_cpus: that the models' processes may use, by number; None: those of the server.
         """
         python = directory / "python"
         python.mkdir(parents=True)
         for name in SERVER_FILES:
             shutil.copyfile(self.backend / name, python / name)
-        copy_runnable(self.stub, python / self.stub.name)
+        stub = python / self.stub.name
+        if model_cpus is None:
+            copy_runnable(self.stub, stub)
+        else:
+            binary = stub.with_suffix(".bin")
+            copy_runnable(self.stub, binary)
+            interpreter, program = (shlex.quote(str(each)) for each in (self.root / "bin" / "python", binary))
+            stub.write_text(STUB_ON_CPUS.format(python=interpreter, cpus=sorted(model_cpus), stub=program))
+            stub.chmod(0o755)
         shutil.copytree(EMBEDDED, directory, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
 
     def variables(self, base: Mapping[str, str]) -> dict[str, str]:

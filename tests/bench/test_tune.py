@@ -2,15 +2,15 @@
 
 import json
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from bench.setting import Setting, candidates
-from bench.tune import triton_cpus, tune
+from bench.tune import tune
 from export.config import parse_config
+from scheduler.cpus import TritonCpus, divide
 from scheduler.triton.launcher import EmbeddedTriton, TritonAddress, TritonStartError
 from tests.real_triton import ModelRepository
 
@@ -37,24 +37,17 @@ def test_a_real_server_is_measured_with_several_settings_and_a_dry_run_writes_no
     assert (folder / "config.pbtxt").read_text() == before
 
 
-def test_triton_gets_the_cpus_that_serve_leaves_to_it() -> None:
-    assert triton_cpus({2, 5, 7}) == {5, 7}
-    assert triton_cpus({3}) == {3}
-
-
-@pytest.mark.parametrize(("flags", "expected"), [((), triton_cpus), (("--all-cpus",), frozenset)])
-def test_server_is_started_on_those_cpus_and_cores_are_as_many(
-    models: ModelRepository,
-    monkeypatch: pytest.MonkeyPatch,
-    flags: tuple[str, ...],
-    expected: Callable[[set[int]], frozenset[int]],
+@pytest.mark.parametrize("flags", [(), ("--all-cpus",)])
+def test_server_gets_the_cpus_that_serve_leaves_to_it_and_cores_are_as_many_as_the_models_have(
+    models: ModelRepository, monkeypatch: pytest.MonkeyPatch, flags: tuple[str, ...]
 ) -> None:
     models.add_identity("digits", "FP32", dims=[4])
-    allowed = os.sched_getaffinity(0)
+    division = None if flags else divide(os.sched_getaffinity(0))
+    cores = len(os.sched_getaffinity(0) if division is None else division.triton.models)
     seen: dict[str, object] = {}
 
     class Recorded(EmbeddedTriton):
-        def __init__(self, models: Path, *, cpus: frozenset[int] | None) -> None:
+        def __init__(self, models: Path, *, cpus: TritonCpus | None) -> None:
             super().__init__(models, cpus=cpus)
             seen["cpus"] = cpus
 
@@ -69,7 +62,7 @@ def test_server_is_started_on_those_cpus_and_cores_are_as_many(
     monkeypatch.setattr("bench.tune.candidates", recorded)
     done = CliRunner().invoke(tune, ["digits", "--p99-ms", "5", "--model-repository", str(models.path), *flags])
     assert "far enough" in done.stderr
-    assert seen == {"cpus": expected(allowed), "cores": len(expected(allowed))}
+    assert seen == {"cpus": division and division.triton, "cores": cores}
 
 
 def test_an_unbuilt_model_is_said_in_one_line(tmp_path: Path) -> None:

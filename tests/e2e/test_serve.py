@@ -132,15 +132,18 @@ def cpus(pid: int) -> set[int]:
     return set().union(*(os.sched_getaffinity(thread) for thread in threads))
 
 
-def test_scheduler_and_triton_run_on_cpus_of_their_own(serve: Callable[..., Serving], tmp_path: Path) -> None:
+def test_scheduler_and_models_run_on_cpus_of_their_own(serve: Callable[..., Serving], tmp_path: Path) -> None:
     division = divide(os.sched_getaffinity(0))
     if division is None:
         pytest.skip("one CPU alone is shared")
     apart = serve()
-    stubs = [pid for pid in descendants(apart.process.pid) if b"triton" in Path(f"/proc/{pid}/comm").read_bytes()]
-    assert len(stubs) >= 3  # tritonserver, and a stub for each of the two models
+    names = {pid: Path(f"/proc/{pid}/comm").read_text() for pid in descendants(apart.process.pid)}
+    (server,) = (pid for pid, name in names.items() if name.startswith("tritonserver"))
+    stubs = [pid for pid, name in names.items() if name.startswith("triton_python")]
+    assert len(stubs) == 2  # one for each model
     assert cpus(apart.process.pid) == division.scheduler
-    assert {frozenset(cpus(pid)) for pid in stubs} == {division.triton}
+    assert cpus(server) == division.triton.server
+    assert {frozenset(cpus(pid)) for pid in stubs} == {division.triton.models}
     shared = tmp_path / "shared.yaml"
     shared.write_text("own_cpu: false")
     together = serve("--config", str(shared))

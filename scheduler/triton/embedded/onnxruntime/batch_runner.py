@@ -53,7 +53,7 @@ class BatchRunner:
     """Runs batches one at a time and in order, by itself or on a thread; a second thread sends what that one gave.
 
     Args:
-        cpus: that this process may use.
+        cpus: how many this process and tritonserver share.
         now: seconds of a monotonic clock.
     """
 

@@ -279,7 +279,8 @@ class TritonPythonModel:
         missing = sorted({node.name for node in nodes} - self.inputs.keys())
         if missing:
             raise ModelError(f"input {missing} of the graph not in config.pbtxt, which has {sorted(self.inputs)}")
-        self.runner = BatchRunner(len(os.sched_getaffinity(0)))
+        # tritonserver, which started this process, may have CPUs that its models have not.
+        self.runner = BatchRunner(len(os.sched_getaffinity(0) | os.sched_getaffinity(os.getppid())))
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
         """One Triton batch: a response per request, in order, an error in place of each that failed.
