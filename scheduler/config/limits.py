@@ -24,6 +24,9 @@ METADATA_BYTES: Final = 16 * 1024
 # Calls that one connection may have open, a bound on what a peer makes us hold. Above what may wait in all: gRPC resets
 # calls beyond it (UNAVAILABLE, no pushback) before they are seen here, and a full queue has to be told as such.
 CALLS_PER_CONNECTION: Final = 50_000
+# A stream keeps all instances busy with these, and one that is not read from holds no more; what it sends at once takes
+# the event loop some 10 ms, where 128 took it long enough to be felt by others.
+REQUESTS_PER_STREAM: Final = 32
 # A peer that vanished without a word is found within a minute.
 KEEPALIVE_S: Final = 40.0
 # Long enough that a client that calls now and then keeps its connection.
@@ -60,6 +63,11 @@ class Limits(Section):
         default=CALLS_PER_CONNECTION,
         gt=0,
         description="Open calls of one connection, at most, above `limits.max_queued`; gRPC resets those beyond.",
+    )
+    requests_per_stream: int = Field(
+        default=REQUESTS_PER_STREAM,
+        gt=0,
+        description="Requests of one stream taken in before their answers have left, at most; the next is not read.",
     )
     keepalive_s: float = Field(
         default=KEEPALIVE_S,

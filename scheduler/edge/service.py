@@ -63,6 +63,7 @@ class InferenceService(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: 
 
     def configure(self, config: Config) -> None:
         """Go on with these settings of tenants, classes and models; calls under way keep what they began with."""
+        self._requests_per_stream = config.limits.requests_per_stream
         self._access = Access(config)
         self._classifier = Classifier(config, self._access)
         self._intake.configure(config)
@@ -119,7 +120,10 @@ class InferenceService(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: 
             return await self._answer_on_stream(request, responses, headers, context)
 
         grpc_error = headers.get(GRPC_ERROR_HEADER, "").lower() == "true"
-        stream = InferenceStream(answer, self._answers_once, context.write, grpc_error=grpc_error)
+        outstanding = self._requests_per_stream
+        stream = InferenceStream(
+            answer, self._answers_once, context.write, outstanding=outstanding, grpc_error=grpc_error
+        )
         try:
             await stream.run(request_iterator)
         except StreamEnded as ended:

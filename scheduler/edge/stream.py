@@ -4,8 +4,8 @@ Order is Triton's (its stream_infer_handler.cc): the answers of models with one 
 order of the requests, those of decoupled models as they are made. A request that fails is answered in its place
 by an error message; with the header `triton_grpc_error: true` the first error ends the stream instead.
 
-At most MAX_OUTSTANDING requests of a stream are taken in before their answers have left, so a client that does
-not read is not read from either.
+Only so many requests of a stream are taken in before their answers have left, so a client that does not read is not
+read from either, and one that sends all at once leaves the event loop to others.
 """
 
 import asyncio
@@ -16,7 +16,6 @@ from tritonclient.grpc import service_pb2
 
 from scheduler.edge.status import Status
 
-MAX_OUTSTANDING: Final = 128
 GRPC_ERROR_HEADER: Final = "triton_grpc_error"
 FINAL: Final = "triton_final_response"
 
@@ -67,6 +66,7 @@ class InferenceStream:
         answer: schedules one request; never raises but for cancellation.
         in_order: tells whether the request's answer must keep its place among the stream's.
         write: sends one `ModelStreamInferResponse`.
+        outstanding: requests taken in whose answers have not left, at most.
         grpc_error: whether the first error ends the stream.
     """
 
@@ -76,6 +76,7 @@ class InferenceStream:
         in_order: Callable[[Any], Awaitable[bool]],
         write: Callable[[Any], Awaitable[None]],
         *,
+        outstanding: int,
         grpc_error: bool,
     ) -> None:
         self._answer = answer
@@ -83,7 +84,8 @@ class InferenceStream:
         self._write = write
         self._grpc_error = grpc_error
         self._writing = asyncio.Lock()
-        self._room = asyncio.Semaphore(MAX_OUTSTANDING)
+        self._outstanding = outstanding
+        self._room = asyncio.Semaphore(outstanding)
         self._last_written = _done()
         # Of each sequence that has a request under way: when it is answered.
         self._sequences: dict[tuple[str, str], asyncio.Event] = {}
@@ -155,7 +157,7 @@ class InferenceStream:
         key = (request.model_name, str(getattr(parameter, parameter.WhichOneof("parameter_choice") or "string_param")))
         turn = self._sequences.get(key) or _done()
         self._sequences[key] = answered
-        if len(self._sequences) > MAX_OUTSTANDING:
+        if len(self._sequences) > self._outstanding:
             self._sequences = {each: event for each, event in self._sequences.items() if not event.is_set()}
         return turn, answered
 

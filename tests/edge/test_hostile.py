@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from scheduler.config import Config
+from scheduler.config.limits import REQUESTS_PER_STREAM
 from scheduler.edge.access import Access
 from scheduler.edge.classify import Classifier
 from scheduler.edge.shape import Shapes
@@ -264,11 +265,33 @@ async def test_client_that_does_not_read_its_stream_is_not_read_from(
         before = sent
         await asyncio.sleep(0.5)
     snapshot = served.app.snapshot()
-    assert snapshot.queued + snapshot.in_flight <= 128
+    assert snapshot.queued + snapshot.in_flight <= REQUESTS_PER_STREAM
     # Another client is served meanwhile.
     await served.infer(request_of([[1]]))
     call.cancel()
     await eventually(lambda: not served.app.snapshot().queued)
+
+
+async def test_no_more_requests_of_a_stream_are_taken_in_than_allowed_and_all_are_answered(
+    serve: Any, request_of: Any, eventually: Any
+) -> None:
+    served = await serve(limits={"requests_per_stream": 3, "drain_s": 1})
+    served.triton.hold()
+    call = served.stub.ModelStreamInfer()
+    for number in range(5):
+        await call.write(request_of([[number]]))
+    await call.done_writing()
+
+    def under_way() -> int:
+        snapshot = served.app.snapshot()
+        return snapshot.queued + snapshot.in_flight
+
+    await eventually(lambda: under_way() == 3)
+    await served.stub.ServerLive(service_pb2.ServerLiveRequest())  # what came before it has been seen
+    assert under_way() == 3
+    served.triton.release()
+    answers = [answer async for answer in call]
+    assert [answer.error_message for answer in answers] == [""] * 5
 
 
 REMEMBERING = Shapes()
