@@ -38,7 +38,14 @@ from bench.wire import End, Wire
 
 MODEL: Final = "digits"
 # Name -> times a second.
-ATTACKS: Final = {"drops": 1000.0, "headers": 200.0, "idle": 500.0, "resets": 10.0, "slow-readers": 5.0}
+ATTACKS: Final = {
+    "drops": 1000.0,
+    "half-open": 500.0,
+    "headers": 200.0,
+    "idle": 500.0,
+    "resets": 10.0,
+    "slow-readers": 5.0,
+}
 BOUND: Final = 2.0
 # Nobody waits longer; a request that is not answered then counts as lost.
 TIMEOUT_S: Final = 20.0

@@ -122,17 +122,28 @@ class Resets:
             writer.transport.abort()
 
 
-class Idle:
-    """Connections that agree on their settings, and are held without a word."""
+class Held:
+    """Connections that are held without another word.
 
-    def __init__(self) -> None:
+    Args:
+        said: the only one.
+    """
+
+    def __init__(self, said: bytes) -> None:
         self.held: list[asyncio.StreamWriter] = []
+        self._said = said
 
     async def __call__(self, address: str) -> None:
         """Hold one more."""
         _, writer = await connected(address)
-        writer.write(PREFACE + frame(SETTINGS, 0, 0) + frame(SETTINGS, ACK, 0))
+        writer.write(self._said)
         self.held.append(writer)
+
+
+# They agree on their settings.
+IDLE: Final = PREFACE + frame(SETTINGS, 0, 0) + frame(SETTINGS, ACK, 0)
+# They stop in the middle of a word.
+HALF_OPEN: Final = PREFACE[: len(PREFACE) // 2]
 
 
 class SlowReaders:
@@ -180,7 +191,8 @@ def prepared(kind: str, body: bytes) -> Attack:
     kinds: dict[str, Callable[[], Attack]] = {
         "drops": Drops,
         "headers": Headers,
-        "idle": Idle,
+        "half-open": lambda: Held(HALF_OPEN),
+        "idle": lambda: Held(IDLE),
         "resets": lambda: Resets(body),
         "slow-readers": lambda: SlowReaders(body),
     }
