@@ -29,7 +29,7 @@ from typing import Final
 # Batches that lie ready at the backend beyond those that run.
 READY_BATCHES: Final = 1
 # The part of wait_s that the ready batch leaves ahead of time.
-LEAD_PART: Final = 0.3
+LEAD_PART: Final = 0.2
 # No less than the way to an instance (about 1 ms) and a timer that is 1 ms late.
 LEAST_LEAD_S: Final = 0.002
 

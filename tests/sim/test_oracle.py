@@ -19,7 +19,7 @@ def test_everybody_content():
 
 def test_closed_forms():
     assert sfq_lag_s({"a": 2.0, "b": 3.0}, {"a": 1, "b": 3}) == 3.0
-    assert largest_batch_rows(0.005, 0.002, 0.0501, 32) == 15
+    assert largest_batch_rows(0.005, 0.002, 0.0501, 32) == 17
     assert largest_batch_rows(0.005, 0.001, 0.0601, 32) == 32
     assert largest_batch_rows(0.1, 0.001, 0.05, 32) == 1
     assert turn_wait_s(1, 16, turn_s=0.01, lesser_turn_s=0.02) == pytest.approx(0.35)

@@ -35,8 +35,8 @@ class TestHolding:
         core = self.core()
         submit(core, 2, now=100.0, priority_class="background")
         assert len(dispatched(core)) == 1
-        assert core.next_wakeup() == pytest.approx(100.085)
-        core.tick(now=100.08)
+        assert core.next_wakeup() == pytest.approx(100.09)
+        core.tick(now=100.085)
         assert dispatched(core) == []
         core.tick(now=core.next_wakeup())
         assert len(dispatched(core)) == 1
