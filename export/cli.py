@@ -15,6 +15,7 @@ from export.card import ModelCard, read_card
 from export.catalog import blame, chosen, is_path, load_definition, named_in
 from export.config import TARGETS, ConfigError, Target
 from export.errors import ExportError
+from export.lock import waiting_on
 from export.repository import DEFAULT_BUILD, DEFAULT_REPOSITORY, Repository, built_folder, is_built
 from export.server import bring_into_service
 from export.session import DEVICES, Device, absent
@@ -95,7 +96,7 @@ class _Export:
 
     @cached_property
     def _repository(self) -> Repository:
-        return Repository(self.model_repository)
+        return Repository(self.model_repository, waiting_on(Console(stderr=True)))
 
     def one(self, typed: str, missing: bool, console: Console) -> dict[str, Any]:
         """Export one model where it must be, and see that it is served."""
@@ -135,7 +136,7 @@ class _Export:
         return card
 
     def _serve(self, card: ModelCard, folder: Path, console: Console) -> None:
-        # What is decided and what is published are of one moment.
+        # What is decided and what is published are of one moment: that after another process was waited for.
         with self._repository.changing(card.name):
             before, configure = self._repository.versions(card.name), self._configures(card, folder, console)
             version = before[-1] if before and self._stays(card, console) else None

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from export.card import CardError
 from export.errors import ExportError
+from export.lock import waiting_on
 from export.repository import DEFAULT_REPOSITORY, Repository
 from export.server import bring_into_service
 from export.version import MODEL_FILE
@@ -101,7 +102,9 @@ def _promote(name: str, folder: Path, server: str | None, which: Callable[[Repos
             repository.expect(name, older)
             _check_fit(repository, name, repository.version_folder(name, older) / MODEL_FILE)
             version = repository.promote(name, older)
-        bring_into_service(repository, server, name, version, new=version not in before)
+        # A version that the server refuses is withdrawn, also where somebody else is at the model just then.
+        patient = Repository(folder, waiting_on(Console(stderr=True)))
+        bring_into_service(patient, server, name, version, new=version not in before)
     except (ExportError, OSError) as error:
         raise click.ClickException(str(error)) from error
     where = "by the next server that starts, or loads it" if server is None else f"by {server}"

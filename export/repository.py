@@ -18,6 +18,7 @@ from export.card import CARD_FILE, CardError, ModelCard, read_card
 from export.config import CONFIG_FILE, parse_config
 from export.errors import ExportError
 from export.folder import appearing, discard, link, recover, write_file
+from export.lock import Tell
 from export.pin import pinned
 from export.turn import NEW_MODEL, Turns
 from export.version import FP32_FILE, MODEL_FILE, Content
@@ -54,11 +55,17 @@ def is_built(build: Path, name: str) -> bool:
 
 
 class Repository:
-    """A Triton model repository on disk."""
+    """A Triton model repository on disk.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        folder: where it is.
+        waiting: told whom a change waits for, where another process is changing the model. Without it, nobody is
+            waited for, and the change is refused at once.
+    """
+
+    def __init__(self, folder: Path, waiting: Tell | None = None) -> None:
         self.folder = folder
-        self._turns = Turns(folder)
+        self._turns = Turns(folder, waiting)
 
     def changing(self, name: str) -> AbstractContextManager[frozenset[str]]:
         """Be the only one that changes a model; see `export.turn`. Every change does this by itself."""

@@ -9,7 +9,7 @@ from typing import Final
 
 from export.card import CARD_FILE
 from export.folder import sweep
-from export.lock import FolderBusyError, locked
+from export.lock import FolderBusyError, Tell, locked
 from export.pin import is_pinned, unpin
 
 # The end of the name of a new model's folder, in that of another, while it is being written.
@@ -17,10 +17,15 @@ NEW_MODEL: Final = ".model"
 
 
 class Turns:
-    """The turns of this object's user at the models of a repository. Not for several threads."""
+    """The turns of this object's user at the models of a repository. Not for several threads.
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    Args:
+        folder: the repository.
+        waiting: told whom a turn waits for; without it, none waits.
+    """
+
+    def __init__(self, folder: Path, waiting: Tell | None = None) -> None:
+        self.folder, self._waiting = folder, waiting
         self._held: set[str] = set()
 
     @contextmanager
@@ -41,16 +46,23 @@ class Turns:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
         model = self.folder / name
-        # A model that is not there has no lock of its own.
-        there = model.is_dir()
-        with locked(model if there else self.folder):
-            if model.is_dir() != there:
-                raise FolderBusyError(f"{model}: another process has just put it there; run this again")
+        with self._locked(model):
             self._held.add(name)
             try:
                 yield self._cleared(model)
             finally:
                 self._held.remove(name)
+
+    @contextmanager
+    def _locked(self, model: Path) -> Iterator[None]:
+        while True:
+            # A model that is not there has no lock of its own.
+            there = model.is_dir()
+            with locked(model if there else self.folder, self._waiting):
+                # Else another process has put it there, just now or while it was waited for.
+                if model.is_dir() == there:
+                    yield
+                    return
 
     def settle(self, name: str) -> None:
         """Undo what a crash has left half done, so that the newest version is the one that is served."""

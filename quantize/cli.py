@@ -15,6 +15,7 @@ from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColum
 from export.card import CardError, ModelCard, read_card
 from export.catalog import blame, chosen, is_path, load_definition, named_in
 from export.errors import ExportError
+from export.lock import waiting_on
 from export.repository import DEFAULT_BUILD, DEFAULT_REPOSITORY, Repository, built_folder, is_built
 from export.server import bring_into_service
 from export.session import absent
@@ -199,23 +200,16 @@ class _Quantize:
             from quantize.verdict import quantize_model  # noqa: PLC0415
 
             task = load_task(typed, self.build_dir)
-        built, before = built_folder(self.build_dir, name), self.repository.versions(name)
+        built, repository = built_folder(self.build_dir, name), Repository(self.model_repository, waiting_on(console))
         read_card(built)
-        check_fit(self.repository, name, built / FP32_FILE)
+        check_fit(repository, name, built / FP32_FILE)
         recipe, choice = self._recipe(name, task, console)
         with console.status(name) as status:
-            card = quantize_model(
-                name,
-                task,
-                recipe,
-                self.build_dir,
-                self.repository,
-                lambda text: status.update(f"{name}: {text}"),
-                choice,
+            done = quantize_model(
+                name, task, recipe, self.build_dir, repository, lambda text: status.update(f"{name}: {text}"), choice
             )
-        version = self.repository.versions(name)[-1]
-        bring_into_service(self.repository, self.server, name, version, new=version not in before)
-        return card
+        bring_into_service(repository, self.server, name, done.version, new=done.new)
+        return done.card
 
     def _recipe(self, name: str, task: "Task", console: Console) -> tuple["Recipe", str]:
         from quantize.default import symmetric_form  # noqa: PLC0415  (as above)

@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from export.card import Measure, ModelCard, Quantization, read_card
@@ -20,9 +21,18 @@ from quantize.task import Outcomes, Task
 Step = Callable[[str], None]
 
 
+@dataclass(frozen=True)
+class Published:
+    """What is served of a model from now on; `new` says whether the version was made for it."""
+
+    card: ModelCard
+    version: int
+    new: bool
+
+
 def quantize_model(
     name: str, task: Task, recipe: Recipe, build: Path, repository: Repository, step: Step, choice: str = ""
-) -> ModelCard:
+) -> Published:
     """Quantize an exported model and publish it; where the gate refuses it, publish the FP32 export.
 
     Args:
@@ -30,12 +40,12 @@ def quantize_model(
         task: what to calibrate and judge on.
         recipe: how to quantize.
         build: where `fairlane export` left the export.
-        repository: where to publish.
+        repository: where to publish; one that waits for others, as what was computed until then took minutes.
         step: told, in a few words, what is being done.
         choice: why this recipe, for the card.
 
     Returns:
-        The card, which is both published and written beside the export. Its `quantization` is set.
+        The version, and its card, which is written beside the export too. Its `quantization` is set.
 
     Raises:
         ExportError: there is no export, or its INT8 form is not loadable. What is served then stays as it was.
@@ -59,9 +69,10 @@ def quantize_model(
         with repository.changing(name):
             # Again: quantizing took minutes, in which another process may have given the model another configuration.
             check_fit(repository, name, built / FP32_FILE)
-            repository.publish(card, int8 if verdict.passed else built / FP32_FILE, built)
+            before = repository.versions(name)
+            version = int(repository.publish(card, int8 if verdict.passed else built / FP32_FILE, built).name)
     card.write(built)
-    return card
+    return Published(card, version, version not in before)
 
 
 def quantized_bytes(task: Task, recipe: Recipe, built: Path) -> int:

@@ -14,6 +14,7 @@ from typing import Any, Final
 from export.card import read_card
 from export.errors import ExportError
 from export.folder import replacing
+from export.repository import Repository
 from export.version import FP32_FILE
 from tests.export.place import NAME, Place, build
 
@@ -28,6 +29,14 @@ def publish(place: Place, turn: int) -> int:
         version = place.repository.publish(read_card(built), built / FP32_FILE, built, configure=True).name
         assert place.served()[NAME] == (mark, mark, mark)
     return int(version)
+
+
+def publish_patiently(place: Place, turn: int) -> int:
+    """Publish a graph as the commands do, which wait for others."""
+    mark, built = f"{os.getpid()}.{turn}", place.folder / str(os.getpid())
+    build(built, mark, mark, NAME)
+    repository = Repository(place.repository.folder, lambda _: None)
+    return int(repository.publish(read_card(built), built / FP32_FILE, built, configure=True).name)
 
 
 def export_and_publish(place: Place, turn: int) -> int:
@@ -73,6 +82,7 @@ def list_(place: Place, turn: int) -> str:
 
 ROLES: Final[dict[str, Act]] = {
     "publish": publish,
+    "publish patiently": publish_patiently,
     "export and publish": export_and_publish,
     "remove": remove,
     "roll back": roll_back,

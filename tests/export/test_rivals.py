@@ -94,6 +94,22 @@ def test_each_succeeds_or_is_told_who_is_at_it_and_no_version_is_lost_or_mixed(
     assert place.residue() == []
 
 
+def test_those_who_wait_for_each_other_all_publish(place: Place) -> None:
+    came = run(place, *["publish patiently"] * 3)
+    assert sorted(chain(*came)) == list(range(KEPT_VERSIONS + 1, KEPT_VERSIONS + 1 + 3 * ROUNDS))
+    graph, configuration, labels = place.served()[NAME]
+    assert graph == configuration == labels
+    assert place.residue() == []
+
+
+def test_new_model_that_several_publish_at_once_is_there_with_all_their_versions(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    place.publish("old", graph="old", name="other")
+    came = run(place, *["publish patiently"] * 2)
+    assert sorted(chain(*came)) == list(range(1, 2 * ROUNDS + 1))
+    assert place.residue() == []
+
+
 def test_process_that_is_at_it_is_named_with_its_command(place: Place) -> None:
     line = [sys.executable, "-m", "tests.export.rival", str(place.folder), "publish", "1"]
     with place.repository.changing(NAME):

@@ -7,11 +7,13 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+import export.lock
 import quantize.task
 from export.card import read_card
 from export.repository import Repository
 from quantize.cli import quantize as command
 from quantize.cli import quantize_report
+from tests.export.holder import Clock, held, let_go
 
 Run = Callable[..., Result]
 
@@ -203,6 +205,56 @@ def test_configuration_that_the_export_does_not_fit_is_named_before_anything_is_
     config = tmp_path / "repository" / "digits" / "config.pbtxt"
     config.write_text(config.read_text().replace("dims: [4]", "dims: [5]"))
     result = run(lenient, "--exclude", "prod*")
+    assert result.exit_code == 1
+    assert "output 'y': it says dims [5], the graph has [4]" in " ".join(result.stderr.split())
+    assert Repository(tmp_path / "repository").versions("digits") == (1,)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The time of those who wait for a lock."""
+    clock = Clock()
+    monkeypatch.setattr(export.lock, "time", clock)
+    return clock
+
+
+def test_what_was_computed_waits_for_the_process_that_has_the_model(
+    run: Run, lenient: Any, tmp_path: Path, clock: Clock
+) -> None:
+    run(lenient)
+    with held(tmp_path / "repository" / "digits") as holder:
+        clock.meanwhile = lambda: let_go(holder)
+        result = run(lenient, "--search", "--exclude", "prod*")
+    assert result.exit_code == 0, result.output
+    assert result.stderr.count(f"digits: waiting for process {holder.pid} (") == 1
+    assert Repository(tmp_path / "repository").versions("digits") == (1, 2)
+
+
+def test_process_that_never_ends_is_named_and_what_was_served_stays(
+    run: Run, lenient: Any, tmp_path: Path, clock: Clock
+) -> None:
+    run(lenient)
+    with held(tmp_path / "repository" / "digits") as holder:
+        result = run(lenient, "--exclude", "prod*")
+    assert result.exit_code == 1
+    assert re.search(rf"\nError: \S+/digits: process {holder.pid} \(.*\) is writing there; wait for it", result.stderr)
+    assert clock.now > 0
+    assert Repository(tmp_path / "repository").versions("digits") == (1,)
+
+
+def test_configuration_that_came_while_waiting_is_looked_at_again(
+    run: Run, lenient: Any, tmp_path: Path, clock: Clock
+) -> None:
+    run(lenient)
+    config = tmp_path / "repository" / "digits" / "config.pbtxt"
+    with held(config.parent) as holder:
+
+        def change() -> None:
+            config.write_text(config.read_text().replace("dims: [4]", "dims: [5]"))
+            let_go(holder)
+
+        clock.meanwhile = change
+        result = run(lenient, "--exclude", "prod*")
     assert result.exit_code == 1
     assert "output 'y': it says dims [5], the graph has [4]" in " ".join(result.stderr.split())
     assert Repository(tmp_path / "repository").versions("digits") == (1,)

@@ -20,7 +20,7 @@ def silent(_: str) -> None:
 
 
 def test_model_that_passes_is_served_as_int8(lenient: Any, build: Path, repository: Repository) -> None:
-    card = quantize_model("digits", lenient, lenient.recipe, build, repository, silent)
+    card = quantize_model("digits", lenient, lenient.recipe, build, repository, silent).card
     version = repository.version_folder("digits")
     assert card.quantization is not None
     assert card.quantization.passed
@@ -30,14 +30,14 @@ def test_model_that_passes_is_served_as_int8(lenient: Any, build: Path, reposito
 
 
 def test_model_that_fails_the_gate_is_served_as_fp32(strict: Any, build: Path, repository: Repository) -> None:
-    card = quantize_model("digits", strict, strict.recipe, build, repository, silent)
+    card = quantize_model("digits", strict, strict.recipe, build, repository, silent).card
     assert card.quantization is not None
     assert not card.quantization.passed
     assert sha256_of(repository.version_folder("digits") / "model.onnx") == card.fp32_sha256
 
 
 def test_refusal_is_recorded_with_its_numbers_in_both_cards(strict: Any, build: Path, repository: Repository) -> None:
-    card = quantize_model("digits", strict, strict.recipe, build, repository, silent)
+    card = quantize_model("digits", strict, strict.recipe, build, repository, silent).card
     assert card == repository.card("digits") == read_card(build / "models" / "digits")
     assert card.quantization is not None
     (refusal,) = card.quantization.refusals
@@ -49,14 +49,14 @@ def test_refusal_replaces_an_int8_model_of_before(
     lenient: Any, strict: Any, build: Path, repository: Repository
 ) -> None:
     quantize_model("digits", lenient, lenient.recipe, build, repository, silent)
-    card = quantize_model("digits", strict, strict.recipe, build, repository, silent)
+    card = quantize_model("digits", strict, strict.recipe, build, repository, silent).card
     assert sha256_of(repository.version_folder("digits") / "model.onnx") == card.fp32_sha256
 
 
 def test_error_while_quantizing_leaves_what_is_served(
     lenient: Any, build: Path, repository: Repository, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = quantize_model("digits", lenient, lenient.recipe, build, repository, silent)
+    before = quantize_model("digits", lenient, lenient.recipe, build, repository, silent).card
 
     def fail(*_: Any) -> None:
         raise RuntimeError("out of memory")
@@ -67,13 +67,21 @@ def test_error_while_quantizing_leaves_what_is_served(
     assert repository.card("digits") == before
 
 
+def test_version_is_new_where_it_was_made_for_this_and_not_where_it_was_there(
+    lenient: Any, build: Path, repository: Repository
+) -> None:
+    first, again = (quantize_model("digits", lenient, lenient.recipe, build, repository, silent) for _ in range(2))
+    assert (first.version, first.new) == (1, True)
+    assert (again.version, again.new) == (1, False)
+
+
 def test_model_without_an_export_says_what_to_run(lenient: Any, tmp_path: Path, repository: Repository) -> None:
     with pytest.raises(CardError, match="run `fairlane export digits` first"):
         quantize_model("digits", lenient, lenient.recipe, tmp_path / "empty", repository, silent)
 
 
 def test_both_latencies_and_sizes_are_measured(lenient: Any, build: Path, repository: Repository) -> None:
-    card = quantize_model("digits", lenient, lenient.recipe, build, repository, silent)
+    card = quantize_model("digits", lenient, lenient.recipe, build, repository, silent).card
     assert card.quantization is not None
     for measure in (card.quantization.fp32, card.quantization.int8):
         assert set(measure.latency_ms) == {"1", "8"}
@@ -82,7 +90,7 @@ def test_both_latencies_and_sizes_are_measured(lenient: Any, build: Path, reposi
 
 
 def test_card_says_whether_requests_may_be_merged(lenient: Any, build: Path, repository: Repository) -> None:
-    card = quantize_model("digits", lenient, lenient.recipe, build, repository, silent)
+    card = quantize_model("digits", lenient, lenient.recipe, build, repository, silent).card
     assert card.batch_invariant is True
     assert card.batch_cosine_min is not None
     assert card.batch_cosine_min >= 0.9999
@@ -91,7 +99,7 @@ def test_card_says_whether_requests_may_be_merged(lenient: Any, build: Path, rep
 def test_model_that_company_changes_is_refused_and_fp32_may_be_merged(
     lenient: Any, build: Path, repository: Repository
 ) -> None:
-    card = quantize_model("digits", lenient, Dynamic(), build, repository, silent)
+    card = quantize_model("digits", lenient, Dynamic(), build, repository, silent).card
     assert card.quantization is not None
     (refusal,) = card.quantization.refusals
     assert refusal.startswith("batch_cosine_min: expected at least 0.9999")
@@ -100,7 +108,7 @@ def test_model_that_company_changes_is_refused_and_fp32_may_be_merged(
 
 
 def test_scores_have_intervals_and_so_has_what_was_lost(lenient: Any, build: Path, repository: Repository) -> None:
-    verdict = quantize_model("digits", lenient, lenient.recipe, build, repository, silent).quantization
+    verdict = quantize_model("digits", lenient, lenient.recipe, build, repository, silent).card.quantization
     assert verdict is not None
     low, high = verdict.int8.intervals["closeness"]
     assert low < verdict.int8.scores["closeness"] < high
