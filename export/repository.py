@@ -20,7 +20,7 @@ from export.errors import ExportError
 from export.folder import appearing, discard, link, recover, write_file
 from export.lock import Tell
 from export.pin import pinned
-from export.turn import NEW_MODEL, Turns
+from export.turn import Turns
 from export.version import FP32_FILE, MODEL_FILE, Content
 
 FIRST_VERSION: Final = 1
@@ -77,7 +77,7 @@ class Repository:
 
     def names(self) -> tuple[str, ...]:
         """The models that have a version."""
-        found = sorted(path.name for path in self.folder.glob("*") if path.is_dir())
+        found = sorted(path.name for path in self.folder.glob("[!.]*") if path.is_dir())
         return tuple(name for name in found if self.versions(name))
 
     def versions(self, name: str) -> tuple[int, ...]:
@@ -258,18 +258,12 @@ class Repository:
 
     @contextmanager
     def _model(self, name: str) -> Iterator[Path]:
-        """The model's folder; that of a new one is elsewhere until it is whole.
-
-        Triton takes every folder of a repository for a model, whatever its name, and starts with none where one of
-        them is not whole. So a new one is written where it does not look: in the folder of another.
-        """
+        """The model's folder; that of a new one is elsewhere until it is whole."""
         model = self.folder / name
-        others = sorted(path for path in self.folder.glob("*") if path.is_dir())
-        if model.is_dir() or not others:
-            model.mkdir(exist_ok=True)
+        if model.is_dir():
             yield model
             return
-        with appearing(model, others[0] / f".{name}{NEW_MODEL}") as new:
+        with appearing(model, self._turns.new_folder(name)) as new:
             yield new
 
     def _publish(self, model: Path, content: Content, *, configure: bool) -> int:

@@ -1,6 +1,7 @@
 """Turns: who changes a model of a repository does so alone, and finds what a crash left of others cleared up."""
 
 import contextlib
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ from export.folder import sweep
 from export.lock import FolderBusyError, Tell, locked
 from export.pin import is_pinned, unpin
 
-# The end of the name of a new model's folder, in that of another, while it is being written.
+# The end of the name of a new model's folder while it is being written.
 NEW_MODEL: Final = ".model"
 
 
@@ -71,12 +72,34 @@ class Turns:
             with contextlib.suppress(FolderBusyError, OSError), self.of(name):
                 pass
 
+    def new_folder(self, name: str) -> Path:
+        """Where a new model is written until it is whole. The caller has its turn.
+
+        Triton takes every folder of a repository for a model, whatever its name, and starts with none where one of
+        them is not whole. So this is where it does not look: in the folder of another model, of which a name that
+        begins with a dot is no version. In a repository without models, where there is nothing to serve, it is beside.
+        """
+        device = self.folder.stat().st_dev
+        others = (path for path in sorted(self.folder.glob("[!.]*")) if path.is_dir())
+        # A link to another disk is no place to rename from, nor is another user's folder.
+        beside = next((one for one in others if one.stat().st_dev == device and os.access(one, os.W_OK)), self.folder)
+        return beside / f".{name}{NEW_MODEL}"
+
+    def _unfinished(self) -> list[Path]:
+        return [*self.folder.glob(f".*{NEW_MODEL}"), *self.folder.glob(f"*/.*{NEW_MODEL}")]
+
+    def _clear_unfinished(self) -> None:
+        for left in self._unfinished():
+            shutil.rmtree(left, ignore_errors=True)
+
     def _cleared(self, model: Path) -> frozenset[str]:
         if not model.is_dir():
-            # New models that a crash left under way, beside the versions of others: see `Repository._model`.
-            for left in self.folder.glob(f"*/.*{NEW_MODEL}"):
-                shutil.rmtree(left, ignore_errors=True)
+            self._clear_unfinished()
             return frozenset()
+        if self._unfinished():
+            # Who is writing a new model right now has this lock, and what is found under it was left by a crash.
+            with contextlib.suppress(FolderBusyError, OSError), locked(self.folder):
+                self._clear_unfinished()
         unpin(model)
         for card in model.glob(f"*/.{CARD_FILE}.new"):
             card.unlink()

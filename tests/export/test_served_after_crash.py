@@ -130,3 +130,14 @@ def test_server_starts_with_the_models_that_were_there_where_a_new_one_was_kille
     repository.publish(read_card(exported / "another"), exported / "another" / FP32_FILE, exported / "another")
     load_on_server(server.address.grpc, "another", 1)
     assert not list(repository.folder.rglob(".*"))
+
+
+def test_server_starts_with_a_model_that_came_after_the_first_one_of_all_was_killed(
+    start_triton: Callable[..., Any], exported: Path, tmp_path: Path
+) -> None:
+    repository = Repository(tmp_path / "repository")
+    assert killed(repository, exported / "another", 2)
+    published(repository.folder, exported)
+    server = start_triton(repository.folder)
+    assert best_class(server.address.grpc, 3) == "7.000000:2:c"
+    assert repository.names() == ("digits",)
