@@ -131,12 +131,16 @@ def _run_file(path: Path) -> ModuleType:
 
 def _reason(error: BaseException) -> str:
     if isinstance(error, ValidationError):
-        faults = (
-            f"{'.'.join(map(str, one['loc']))}: {one['msg'].lower()}, got {reprlib.repr(one['input'])}"
-            for one in error.errors()
-        )
-        return f"{error.title}: {'; '.join(faults)}"
+        return f"{error.title}: {faults(error)}"
     return f"{type(error).__name__}: {error}"
+
+
+def faults(error: ValidationError) -> str:
+    """Each field that is not as it must be, why, and what came."""
+    every = error.errors()
+    return "; ".join(
+        f"{'.'.join(map(str, one['loc']))}: {one['msg'].lower()}, got {reprlib.repr(one['input'])}" for one in every
+    )
 
 
 def _line(error: BaseException, path: Path) -> str:

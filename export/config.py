@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
+from urllib.parse import quote
 
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
@@ -105,8 +106,8 @@ def _faults(config: Any) -> Iterator[str]:
 
 
 def label_file(output: str) -> str:
-    """The name of the label file of an output, beside config.pbtxt."""
-    return f"{output}_labels.txt"
+    """The name of the label file of an output, beside config.pbtxt; of an output whose name has a slash, too."""
+    return f"{quote(output, safe='')}_labels.txt"
 
 
 def write_config(definition: Definition, target: Target, folder: Path) -> None:

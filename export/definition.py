@@ -7,7 +7,7 @@ a file of `export/models/`, or any path that is given to `fairlane export`.
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import field
-from math import prod
+from math import isfinite, prod
 from pathlib import Path
 from typing import Any, Final
 
@@ -104,9 +104,12 @@ class Gate:
     may_fall: float | None = None
 
     def __post_init__(self) -> None:
-        """Refuse a gate that is always open."""
+        """Refuse a gate that is always open, or always shut."""
         if self.at_least is None and self.may_fall is None:
             raise DefinitionError(f"gate {self.score!r}: expected at_least or may_fall, got neither")
+        for name, bound in (("at_least", self.at_least), ("may_fall", self.may_fall)):
+            if bound is not None and not isfinite(bound):
+                raise DefinitionError(f"gate {self.score!r}: {name}: expected a number, got {bound}")
 
 
 @dataclass(frozen=True, kw_only=True, config=CHECKED)
@@ -203,6 +206,9 @@ class Definition:
         scalars = [tensor.name for tensor in (*self.inputs, *self.outputs) if not tensor.dims]
         if scalars:
             raise DefinitionError(f"{scalars}: dims: expected at least one axis, got none; Triton serves no scalars")
+        words = [tensor.name for tensor in (*self.inputs, *self.outputs) if tensor.datatype == "STRING"]
+        if words and self.module is not None:
+            raise DefinitionError(f"{words}: datatype: expected one that PyTorch has, got STRING; onnx_file takes it")
         if len(self.summary.splitlines()) > 1:
             raise DefinitionError(f"summary: expected one line, got {self.summary!r}")
         self._check_batch()
@@ -248,6 +254,11 @@ class Definition:
         scores = (self.evaluate or _no_scores)(predict)
         if not isinstance(scores, Mapping):
             raise DefinitionError(f"{self.name}: evaluate: expected scores by name, got {type(scores).__name__}")
+        unnamed = [name for name in scores if not isinstance(name, str)]
+        if unnamed:
+            raise DefinitionError(f"{self.name}: evaluate: expected scores by name, got {unnamed[0]!r} for a name")
+        if COSINE in scores:
+            raise DefinitionError(f"{self.name}: evaluate: expected other names than {COSINE!r}, which every model has")
         found = {name: self._score(name, value) for name, value in scores.items()}
         for gate in self.gates:
             if gate.score not in (*found, COSINE):
@@ -288,13 +299,19 @@ class Definition:
         """What `samples` or `calibration` gave, each as soon as it was found to fit.
 
         Raises:
-            DefinitionError: they are no feeds, or one does not fit the declared inputs.
+            DefinitionError: they are no feeds, there is none, or one does not fit the declared inputs.
         """
+        number = -1
         if not isinstance(feeds, Iterable):
             raise DefinitionError(f"{self.name}: {kind}: expected feeds, got {type(feeds).__name__}")
         for number, feed in enumerate(feeds):
             self.check_feed(feed, f"{self.name}: {kind} {number}")
             yield feed
+        if number < 0:
+            raise DefinitionError(
+                f"{self.name}: {kind}: expected a feed or more each time it is called, got none: "
+                "is it one iterator, which is read only once?"
+            )
 
     def check_feed(self, feed: Feed, what: str) -> None:
         """Refuse a feed that does not fit the declared inputs.
@@ -304,7 +321,7 @@ class Definition:
             what: what to call the feed in the message.
 
         Raises:
-            DefinitionError: a name, datatype, rank or size differs, or an axis has two sizes in one feed.
+            DefinitionError: a name, datatype, rank or size differs, an axis has two sizes in one feed, or no row.
         """
         if not isinstance(feed, Mapping):
             raise DefinitionError(f"{what}: expected arrays by input name, got {type(feed).__name__}")
@@ -315,6 +332,8 @@ class Definition:
         # Sums last, when their parts are known.
         for tensor in sorted(self.inputs, key=lambda one: any("+" in name for name in one.varying().values())):
             check_array(tensor, feed[tensor.name], sizes, f"{what}: input")
+        if self.batched and sizes[BATCH] == 0:
+            raise DefinitionError(f"{what}: {BATCH}: expected a row or more, got none")
 
 
 def check_array(tensor: Tensor, array: Array, sizes: dict[str, int], what: str) -> None:

@@ -14,6 +14,7 @@ from typing import Any, Final
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
+from export.catalog import faults
 from export.definition import BATCH, COSINE, Definition, DefinitionError, Feed, FloatArray
 from export.session import Session
 from export.version import FP32_FILE
@@ -58,8 +59,7 @@ class DefinedTask:
         try:
             return RECIPE.validate_python(self._definition.recipe)
         except ValidationError as error:
-            reasons = "; ".join(one["msg"] for one in error.errors())
-            raise DefinitionError(f"{self._definition.name}: recipe: {reasons}") from error
+            raise DefinitionError(f"{self._definition.name}: recipe: {faults(error)}") from error
 
     @cached_property
     def candidates(self) -> Mapping[str, Recipe]:
@@ -83,14 +83,27 @@ class DefinedTask:
         return limits or [CLOSE]
 
     def calibration(self, built: Path) -> Iterator[Feed]:
-        """The definition's."""
+        """The definition's.
+
+        Raises:
+            DefinitionError: one does not fit the declared inputs, or has what is no number, of which there is no range.
+        """
         del built
-        yield from self._definition.checked("calibration", self._calibration())
+        for number, feed in enumerate(self._definition.checked("calibration", self._calibration())):
+            for name, values in feed.items():
+                if values.dtype.kind == "f" and np.isnan(values).any():
+                    raise DefinitionError(
+                        f"{self._definition.name}: calibration {number}: input {name!r}: expected numbers, got NaN"
+                    )
+            yield feed
+
+    def _samples(self) -> Iterator[Feed]:
+        yield from self._definition.checked("samples", self._definition.samples())
 
     def answers(self, model: Runner, built: Path, split: Split) -> FloatArray:
         """The first output for each row of the samples, flat, and filled up with zeros to one length."""
         del built, split
-        rows = [row for feed in self._definition.samples() for row in self._rows(model.run(feed))]
+        rows = [row for feed in self._samples() for row in self._rows(model.run(feed))]
         longest = max(row.size for row in rows)
         return np.stack([np.pad(row, (0, longest - row.size)) for row in rows])
 
@@ -113,8 +126,8 @@ class DefinedTask:
         del built
         if not self._definition.batched:
             return
-        first = next(iter(self._definition.samples()))
-        for feed in chain(self._definition.samples(), [next(iter(self._calibration()), first)]):
+        first = next(self._samples())
+        for feed in chain(self._samples(), [next(iter(self._calibration()), first)]):
             count = min(self._count(feed), COMPANY_ROWS)
             if count > 1:
                 yield [self._take(feed, [row]) for row in range(count)], self._take(feed, range(count))
@@ -122,7 +135,7 @@ class DefinedTask:
     def latency_feeds(self, built: Path) -> Mapping[str, Feed]:
         """The first sample, alone and as a full batch of up to 32."""
         del built
-        first = next(iter(self._definition.samples()))
+        first = next(self._samples())
         if not self._definition.batched:
             return {"one": first}
         most = self._definition.max_batch_size

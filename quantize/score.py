@@ -9,6 +9,7 @@ from typing import Final
 import numpy as np
 
 from export.definition import FloatArray
+from export.errors import ExportError
 from quantize.interval import Interval, interval
 from quantize.task import Figures, Outcomes
 
@@ -16,6 +17,10 @@ LOG_LIKELIHOOD: Final = "log_likelihood"
 PERPLEXITY: Final = "perplexity"
 # Kullback-Leibler divergence from FP32's distribution, in nats. Of all other outcomes higher is better.
 KL: Final = "kl"
+
+
+class ScoreError(ExportError):
+    """Scores of two forms of a model cannot be compared."""
 
 
 def told_apart(figures: Figures) -> tuple[dict[str, float], dict[str, FloatArray]]:
@@ -39,6 +44,30 @@ def intervals(outcomes: Outcomes) -> dict[str, Interval]:
         low, high = found[LOG_LIKELIHOOD]
         found[PERPLEXITY] = (float(np.exp(-high)), float(np.exp(-low)))
     return found
+
+
+def check_alike(name: str, before: Figures, after: Figures) -> None:
+    """Refuse figures of INT8 that are not about what those of FP32 are about.
+
+    Args:
+        name: the model's.
+        before: of FP32: figures, or what samples came to.
+        after: of INT8.
+
+    Raises:
+        ScoreError: a score is of one alone, or of another number of samples. Names it.
+    """
+    shapes = [{score: np.shape(value) for score, value in figures.items()} for figures in (before, after)]
+    for score in sorted(shapes[0].keys() | shapes[1].keys()):
+        fp32, int8 = (_about(one.get(score)) for one in shapes)
+        if fp32 != int8:
+            raise ScoreError(f"{name}: {score!r}: expected the same samples of FP32 and of INT8, got {fp32} and {int8}")
+
+
+def _about(shape: tuple[int, ...] | None) -> str:
+    if shape is None:
+        return "no such score"
+    return f"{shape[0]} samples" if shape else "a figure"
 
 
 def losses(before: Outcomes, after: Outcomes) -> dict[str, Interval]:

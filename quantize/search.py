@@ -22,8 +22,8 @@ from quantize.interval import Interval
 from quantize.invariance import BATCH_COSINE, BATCH_LIMIT, batch_cosine_min
 from quantize.latency import medians_ms
 from quantize.quantizer import quantize_graph
-from quantize.score import intervals, scores, told_apart
-from quantize.task import Runner, Task
+from quantize.score import check_alike, intervals, scores, told_apart
+from quantize.task import Figures, Runner, Task
 
 FP32: Final = "FP32"
 # Two measurements of one model on a busy machine differ by this much.
@@ -102,13 +102,17 @@ def _trials(
         for name, median_ms in zip(runners, medians_ms(list(runners.values()), feed), strict=True):
             latency[name][shape] = median_ms
     trials: list[Trial] = []
+    expected: Figures | None = None
     reference: FloatArray | None = None
     for name, runner in runners.items():
         step(f"comparing accuracy: {name}")
         answers = task.answers(runner, built, "choose")
         # FP32 is the first. Only its answers are kept: a language model's are gigabytes.
         reference = answers if reference is None else reference
-        figures, samples = told_apart(task.figures(runner))
+        found = task.figures(runner)
+        expected = found if expected is None else expected
+        check_alike(name, expected, found)
+        figures, samples = told_apart(found)
         outcomes = {**task.outcomes(answers, reference, built, "choose"), **samples}
         measure = Measure(
             size_bytes=sizes[name],

@@ -15,7 +15,7 @@ from quantize.invariance import BATCH_COSINE, BATCH_LIMIT, batch_cosine_min
 from quantize.latency import medians_ms
 from quantize.quantizer import quantize_graph
 from quantize.recipe import Recipe
-from quantize.score import intervals, losses, scores, told_apart
+from quantize.score import check_alike, intervals, losses, scores, told_apart
 from quantize.task import Outcomes, Task
 
 Step = Callable[[str], None]
@@ -56,7 +56,7 @@ def quantize_model(
         int8 = Path(scratch, MODEL_FILE)
         step("calibrating and quantizing")
         quantize_graph(recipe, lambda: task.calibration(built), built / FP32_FILE, int8)
-        verdict = judged(task, recipe, built, int8, step).model_copy(update={"choice": choice})
+        verdict = judged(name, task, recipe, built, int8, step).model_copy(update={"choice": choice})
         served = verdict.int8 if verdict.passed else verdict.fp32
         card = card.model_copy(
             update={
@@ -83,13 +83,19 @@ def quantized_bytes(task: Task, recipe: Recipe, built: Path) -> int:
         return int8.stat().st_size
 
 
-def judged(task: Task, recipe: Recipe, built: Path, int8: Path, step: Step) -> Quantization:
-    """Measure the INT8 graph against the FP32 one, on the samples to judge on, and hold it to the limits."""
+def judged(name: str, task: Task, recipe: Recipe, built: Path, int8: Path, step: Step) -> Quantization:
+    """Measure the INT8 graph against the FP32 one, on the samples to judge on, and hold it to the limits.
+
+    Raises:
+        ScoreError: the scores of the two are not about the same.
+    """
     paths = (built / FP32_FILE, int8)
     sessions = open_session(paths[0], threads=1), open_session(paths[1], threads=1)
     step("comparing accuracy")
     answers = [task.answers(session, built, "judge") for session in sessions]
-    figures, samples = zip(*(told_apart(task.figures(session)) for session in sessions), strict=True)
+    fp32, quantized = (task.figures(session) for session in sessions)
+    check_alike(name, fp32, quantized)
+    figures, samples = zip(*(told_apart(one) for one in (fp32, quantized)), strict=True)
     outcomes = [
         {**task.outcomes(one, answers[0], built, "judge"), **more} for one, more in zip(answers, samples, strict=True)
     ]

@@ -9,7 +9,7 @@ import pytest
 
 import export.config
 from export.catalog import MODEL_NAMES, load_definition
-from export.config import ConfigError, config_text, parse_config
+from export.config import ConfigError, config_text, parse_config, write_config
 from export.definition import Definition, Serving, Tensor
 from export.graph import check_tensors
 from export.repository import DEFAULT_REPOSITORY, Repository
@@ -101,3 +101,20 @@ def test_number_per_row_is_a_vector_of_one_to_clients(tiny: Definition) -> None:
 def test_what_triton_refuses_without_a_reason_is_named(text: str, message: str) -> None:
     with pytest.raises(ConfigError, match=f"m/config.pbtxt: not a model configuration that Triton takes: {message}"):
         parse_config(text, "m/config.pbtxt")
+
+
+def test_labels_of_an_output_whose_name_is_a_path_lie_beside_the_configuration(
+    tiny: Definition, tmp_path: Path
+) -> None:
+    for name in ("head/y", "../y"):
+        labelled = replace(
+            tiny, outputs=(Tensor(name, "FP32", ("batch", 3)),), serving=Serving(labels={name: ("a", "b", "c")})
+        )
+        write_config(labelled, "cpu", tmp_path)
+        (output,) = parse_config((tmp_path / "config.pbtxt").read_text(), "written").output
+        assert (tmp_path / output.label_filename).read_text() == "a\nb\nc\n"
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "..%2Fy_labels.txt",
+        "config.pbtxt",
+        "head%2Fy_labels.txt",
+    ]

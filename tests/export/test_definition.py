@@ -23,6 +23,7 @@ from export.template import TEMPLATE
         ({"serving": Serving(labels={"y": ("a", "b", "c\nd")})}, "labels: 'y': expected one line each"),
         ({"outputs": (Tensor("y", "FP32", (3,)),)}, r"the first axis of every input and output .* for \['y'\]"),
         ({"outputs": (Tensor("y", "FP32", ("n", 3)),)}, r"the first axis of every input and output .* for \['y'\]"),
+        ({"inputs": (Tensor("x", "STRING", ("batch", 3)),)}, r"\['x'\]: datatype: expected one that PyTorch has"),
         ({"summary": "one\ntwo"}, "summary: expected one line, got"),
         ({"serving": Serving(warm_up={"seq": 3})}, r"warm_up: \['seq'\] are no axes; expected some of \['batch'\]"),
     ],
@@ -43,6 +44,40 @@ def test_tensor_of_a_type_or_shape_that_cannot_be_served_is_named() -> None:
         Gate("accuracy")
 
 
+@pytest.mark.parametrize(
+    ("bounds", "message"),
+    [
+        ({"at_least": float("nan")}, "at_least: expected a number, got nan"),
+        ({"at_least": float("inf")}, "at_least: expected a number, got inf"),
+        ({"may_fall": float("nan")}, "may_fall: expected a number, got nan"),
+    ],
+)
+def test_gate_that_is_always_shut_is_refused(bounds: dict[str, float], message: str) -> None:
+    with pytest.raises(DefinitionError, match=f"gate 'accuracy': {message}"):
+        Gate("accuracy", **bounds)
+
+
+@pytest.mark.parametrize(
+    ("scores", "message"),
+    [
+        ({1: 0.5}, "evaluate: expected scores by name, got 1 for a name"),
+        ({"cosine": 0.5}, "evaluate: expected other names than 'cosine'"),
+    ],
+)
+def test_name_of_a_score_is_a_name_and_of_no_other_score(
+    tiny: Definition, scores: dict[str, float], message: str
+) -> None:
+    with pytest.raises(DefinitionError, match=f"digits: {message}"):
+        replace(tiny, evaluate=lambda _: scores).evaluated(lambda feed: feed)
+
+
+def test_feeds_are_read_anew_each_time(tiny: Definition) -> None:
+    once = iter([{"x": np.zeros((2, 3), np.float32)}])
+    assert len(list(tiny.checked("samples", once))) == 1
+    with pytest.raises(DefinitionError, match=r"digits: samples: expected a feed or more each time .* got none"):
+        list(tiny.checked("samples", once))
+
+
 def test_feed_is_held_to_names_types_and_sizes(tiny: Definition) -> None:
     pair = replace(tiny, inputs=(Tensor("a", "INT64", ("batch", "n")), Tensor("b", "INT64", ("batch", "n"))))
     good = np.zeros((2, 3), np.int64)
@@ -52,6 +87,7 @@ def test_feed_is_held_to_names_types_and_sizes(tiny: Definition) -> None:
         ({"a": good, "b": good[:1]}, r"input 'b': expected shape \[batch, n\] with {'batch': 2, 'n': 3}, got \[1, 3\]"),
         ({"a": good, "b": good[0]}, r"input 'b': expected shape \[batch, n\] .*, got \[3\]"),
         ({"a": good, "b": [[1]]}, "input 'b': expected INT64, got list"),
+        ({"a": good[:0], "b": good[:0]}, "sample: batch: expected a row or more, got none"),
     ):
         with pytest.raises(DefinitionError, match=message):
             pair.check_feed(feed, "sample")  # type: ignore[arg-type]

@@ -45,7 +45,7 @@ def test_difference_is_refused_naming_shape_expected_and_got(tiny: Definition, o
 
 
 def test_nothing_to_compare_on_is_no_agreement(tiny: Definition, onnx_path: Path) -> None:
-    with pytest.raises(ParityError, match="no real input"):
+    with pytest.raises(DefinitionError, match="samples: expected a feed or more each time it is called, got none"):
         check_parity(replace(tiny, samples=lambda: ()), Shifted(0.0), onnx_path)
 
 

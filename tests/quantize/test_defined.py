@@ -83,12 +83,18 @@ def quantize_file(build: Path, tmp_path: Path) -> Any:
     """Run `fairlane quantize FILE.py` on the tiny model, whose definition has this gate."""
     file = tmp_path / "mine.py"
 
-    def invoke(may_fall: float, *args: str, by_sample: bool = False, raising: bool = False) -> Result:
+    def invoke(
+        may_fall: float, *args: str, by_sample: bool = False, raising: bool = False, changing: bool = False
+    ) -> Result:
         text = FILE.replace("BOUND", str(may_fall))
         if by_sample:
             text = text.replace('float(np.abs(predict({"x": x})["y"]).max())', 'predict({"x": x})["y"].max(axis=1)')
         if raising:
             text = text.replace('["y"]', '["z"]')
+        if changing:
+            text = text.replace("return {", 'calls.append(1.0)\n    return {"calls": calls, ').replace(
+                "def ev", "calls = []\ndef ev"
+            )
         file.write_text(text)
         places = ["--build-dir", str(build), "--model-repository", str(tmp_path / "repository")]
         return CliRunner().invoke(command, [*places, *args, str(file)])
@@ -162,7 +168,7 @@ def test_definition_without_calibration_is_an_error_that_says_what_is_missing(tm
 
 
 def test_recipe_that_is_none_is_an_error_that_names_it(tmp_path: Path) -> None:
-    with pytest.raises(DefinitionError, match=r"(?s)digits: recipe: .*nonsense.*static"):
+    with pytest.raises(DefinitionError, match=r"(?s)digits: recipe: .*nonsense.*static.*, got {'method'"):
         _ = DefinedTask(definition(recipe={"method": "nonsense"}), tmp_path).recipe
 
 
@@ -241,3 +247,32 @@ def test_export_for_tensorrt_is_quantized_symmetrically(quantize_file: Any, buil
 def test_template_can_be_quantized(tmp_path: Path) -> None:
     template = Path(load_definition.__code__.co_filename).parent / "template_model.py"
     DefinedTask(load_definition(str(template)), tmp_path)
+
+
+def test_calibration_without_an_input_or_with_what_is_no_number_is_named(build: Path) -> None:
+    nan = {"x": np.full((2, FEATURES), np.nan, np.float32)}
+    for feeds, message in (
+        ([], "digits: calibration: expected a feed or more"),
+        ([*samples(), nan], "digits: calibration 2: input 'x': expected numbers, got NaN"),
+    ):
+        task = DefinedTask(definition(calibration=lambda feeds=feeds: feeds), built_folder(build, "digits"))
+        with pytest.raises(DefinitionError, match=message):
+            list(task.calibration(build))
+
+
+def test_samples_that_are_read_only_once_are_named(build: Path) -> None:
+    once = samples()
+    task = DefinedTask(definition(samples=lambda: once), built_folder(build, "digits"))
+    list(once)
+    with pytest.raises(DefinitionError, match="digits: samples: expected a feed or more each time it is called"):
+        task.latency_feeds(build)
+
+
+def test_scores_that_change_from_call_to_call_are_named_and_nothing_is_published(
+    quantize_file: Any, tmp_path: Path
+) -> None:
+    result = quantize_file(0.05, changing=True)
+    assert result.exit_code == 1
+    told = "mine.py: digits: 'calls': expected the same samples of FP32 and of INT8, got 1 samples and 2 samples"
+    assert told in " ".join(result.stderr.split())
+    assert not Repository(tmp_path / "repository").serves("digits")

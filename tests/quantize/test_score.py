@@ -3,7 +3,8 @@ import math
 import numpy as np
 import pytest
 
-from quantize.score import KL, LOG_LIKELIHOOD, PERPLEXITY, intervals, losses, scores
+from quantize.score import KL, LOG_LIKELIHOOD, PERPLEXITY, ScoreError, check_alike, intervals, losses, scores
+from quantize.task import Figures
 
 
 def values(*numbers: float) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
@@ -34,3 +35,17 @@ def test_what_is_lost_is_counted_up_where_lower_is_better() -> None:
     lost = losses({"hits": values(1, 1), KL: values(0, 0)}, {"hits": values(0.5, 0.5), KL: values(0.1, 0.1)})
     assert lost["hits"] == pytest.approx((0.5, 0.5))
     assert lost[KL] == pytest.approx((0.1, 0.1))
+
+
+@pytest.mark.parametrize(
+    ("int8", "got"),
+    [
+        ({"hits": values(1, 0, 1)}, "2 samples and 3 samples"),
+        ({"hits": 0.5}, "2 samples and a figure"),
+        ({}, "2 samples and no such score"),
+        ({"hits": values(1, 0), "more": 1.0}, "no such score and a figure"),
+    ],
+)
+def test_scores_of_other_samples_are_not_compared(int8: Figures, got: str) -> None:
+    with pytest.raises(ScoreError, match=rf"digits: '\w+': expected the same samples of FP32 and of INT8, got {got}"):
+        check_alike("digits", {"hits": values(1, 1)}, int8)
