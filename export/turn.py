@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from export.card import CARD_FILE
+from export.errors import ExportError
 from export.folder import sweep
 from export.lock import FolderBusyError, Tell, locked
 from export.pin import is_pinned, unpin
@@ -41,7 +42,11 @@ class Turns:
 
         Raises:
             FolderBusyError: another process is changing this model.
+            ExportError: this is the name of no model, but a path to what is none of a repository's.
         """
+        if not name or "/" in name or name.startswith("."):
+            # What is cleared up there would be somebody else's `.vimrc.old`.
+            raise ExportError(f"expected the name of a model, got {name!r}")
         if name in self._held:
             yield frozenset()
             return

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Literal, Protocol, cast
 
 from export.catalog import chosen, is_path, load_definition
-from export.definition import Feed, FloatArray
+from export.definition import Definition, Feed, FloatArray
 from export.errors import ExportError
 from export.repository import built_folder
+from export.version import FP32_FILE
 from quantize.gate import Limit
 from quantize.recipe import Recipe
 
@@ -97,6 +98,7 @@ def load_task(name: str, build: Path) -> Task:
         UnknownModelError: the name is not in the catalog.
         DefinitionFileError: the file defines no model.
         NoTaskError: nobody has said how to quantize and judge this model.
+        GraphError: the export is not one of this definition, which has changed since, or not a graph.
     """
     if not is_path(name):
         (known,) = chosen([name])
@@ -107,4 +109,17 @@ def load_task(name: str, build: Path) -> Task:
     from quantize.defined import DefinedTask  # noqa: PLC0415
 
     definition = load_definition(name)
-    return DefinedTask(definition, built_folder(build, definition.name))
+    built = built_folder(build, definition.name)
+    if (built / FP32_FILE).is_file():
+        _check_export(definition, built / FP32_FILE)
+    return DefinedTask(definition, built)
+
+
+def _check_export(definition: Definition, graph: Path) -> None:
+    # Imported late: onnx takes a second.
+    from export.graph import GraphError, check_tensors, read_graph  # noqa: PLC0415
+
+    try:
+        check_tensors(read_graph(graph), definition.inputs, definition.outputs, definition.name)
+    except GraphError as error:
+        raise GraphError(f"{error}; export it again where the definition has changed since") from error

@@ -149,3 +149,17 @@ def test_new_model_goes_through_no_folder_that_is_on_another_disk(place: Place) 
         shutil.rmtree(elsewhere)
         (place.repository.folder / "aaa").unlink()
     assert served(place) == {NAME, "other", NEW}
+
+
+@pytest.mark.parametrize("name", ["..", ".", "../elsewhere", "", "digits/1"])
+@pytest.mark.parametrize("command", [("promote", "1"), ("rollback",), ("remove", "1")])
+def test_path_in_place_of_a_name_is_refused_and_nothing_is_cleared_up_there(
+    place: Place, name: str, command: tuple[str, ...]
+) -> None:
+    (place.folder / "elsewhere").mkdir()
+    theirs = [place.folder / where / ".vimrc.old" for where in (".", "elsewhere", "repository", "repository/digits/1")]
+    for file in theirs:
+        file.write_text("of somebody else")
+    told = place.models(command[0], name, *command[1:])
+    assert told == f"Error: expected the name of a model, got {name!r}\n"
+    assert all(file.is_file() for file in theirs)

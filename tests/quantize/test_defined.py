@@ -276,3 +276,17 @@ def test_scores_that_change_from_call_to_call_are_named_and_nothing_is_published
     told = "mine.py: digits: 'calls': expected the same samples of FP32 and of INT8, got 1 samples and 2 samples"
     assert told in " ".join(result.stderr.split())
     assert not Repository(tmp_path / "repository").serves("digits")
+
+
+def test_export_of_a_definition_that_has_changed_since_is_named_before_anything_is_quantized(
+    quantize_file: Any, build: Path, tmp_path: Path
+) -> None:
+    path = built_folder(build, "digits") / "fp32.onnx"
+    model = onnx.load(path)
+    model.graph.output[0].type.tensor_type.shape.dim[1].dim_value = 5
+    onnx.save(model, path)
+    result = quantize_file(0.05)
+    assert result.exit_code == 1
+    told = "'y': the definition says FP32 ['batch', 4], the graph has FP32 ['batch', 5]; export it again"
+    assert told in " ".join(result.stderr.split())
+    assert not Repository(tmp_path / "repository").serves("digits")
