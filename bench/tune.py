@@ -23,6 +23,7 @@ from bench.trial_server import FULL_S, TrialError, TrialServer
 from bench.tune_table import explanation, print_tables
 from export.config import CONFIG_FILE, ConfigError, message_text, parse_config
 from export.errors import ExportError
+from export.lock import waiting_on
 from export.repository import Repository
 from scheduler.cpus import divide
 from scheduler.triton.launcher import TritonStartError
@@ -102,7 +103,7 @@ def write_setting(repository: Path, model: str, measured: Any, setting: Setting,
 
     Raises:
         ConfigError: the file that is there is not a configuration, or no longer the one that was measured.
-        FolderBusyError: another process is changing this model.
+        FolderBusyError: another process is changing this model, and goes on for longer than one waits for.
     """
 
     def edited(text: str) -> str:
@@ -112,7 +113,8 @@ def write_setting(repository: Path, model: str, measured: Any, setting: Setting,
         header = "".join(f"{line}\n" for line in (*head, f"{TUNED}{why}"))
         return message_text(setting.applied(measured), header)
 
-    Repository(repository).rewrite_config(model, edited)
+    # Minutes of measuring are not lost to whoever publishes for seconds.
+    Repository(repository, waiting_on(Console(stderr=True))).rewrite_config(model, edited)
 
 
 def _head(text: str) -> list[str]:
