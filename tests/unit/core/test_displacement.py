@@ -30,6 +30,23 @@ def test_memory_follows_the_living():
     assert newest.pop() is kept
 
 
+def test_the_living_are_looked_at_a_few_times_each_however_many_they_are():
+    looks = 0
+
+    class Counting:
+        @property
+        def state(self):
+            nonlocal looks
+            looks += 1
+            return TicketState.QUEUED
+
+    newest = Newest()
+    for _ in range(10_000):
+        newest.push(Counting())
+    # A sweep comes when there are twice as many as after the last: 1 + 1/2 + 1/4 and so on of the last one.
+    assert looks <= 2 * 10_000
+
+
 def test_nobody_is_lost_when_the_dead_are_swept_out():
     newest, tickets = Newest(), [queued_ticket() for _ in range(1000)]
     for ticket in tickets:

@@ -9,6 +9,7 @@ from tests.unit.core.build import (
     ONE_CLASS,
     UNHURRIED,
     backend_state,
+    class_settings,
     core_settings,
     dispatched,
     make_ticket,
@@ -47,6 +48,19 @@ class TestBackends:
         assert core.complete(second.batch_id, Verdict.LOST, now=3.0) == []
         assert [(event.ticket, event.outcome) for event in pull(core)] == [(tickets[1], Outcome.NO_BACKEND)]
         assert core.idle
+
+    def test_a_backend_that_was_lost_and_is_ready_again_is_probed_at_once(self):
+        core = ready_core()
+        (ticket,) = submit(core, now=1.0)
+        core.complete(dispatched(core)[0].batch_id, Verdict.LOST, now=2.0)
+        assert pull(core) == []  # it waits to be tried again, and the breaker is open
+        core.set_backend(backend_state("b"), now=2.0)
+        core.set_backend(backend_state(ready=False), now=2.0)
+        assert [event.tickets for event in dispatched(core)] == [(ticket,)]
+        core.set_backend(backend_state("b", ready=False), now=2.0)
+        core.set_backend(backend_state(), now=2.0 + FIRST_BACKOFF_S / 2)
+        (other,) = submit(core, now=2.0 + FIRST_BACKOFF_S / 2)
+        assert [event.tickets for event in dispatched(core)] == [(other,)]
 
     def test_while_another_backend_offers_the_model_nothing_is_evicted(self):
         core = ready_core(backend_state("a"), backend_state("b"), classes=UNHURRIED)
@@ -118,8 +132,10 @@ def test_the_clock_never_goes_back():
 class TestChange:
     def test_other_classes_are_refused_and_the_old_settings_stay(self):
         core = ready_core()
-        with pytest.raises(ValueError, match="classes: expected interactive, background as before, got interactive"):
-            core.reconfigure(core_settings(ONE_CLASS), now=1.0)
+        with pytest.raises(
+            ValueError, match=r"classes: expected interactive, background as before, got interactive, x$"
+        ):
+            core.reconfigure(core_settings((*ONE_CLASS, class_settings("x"))), now=1.0)
         submit(core, priority_class="background")
         assert len(dispatched(core)) == 1
 
