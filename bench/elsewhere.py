@@ -7,11 +7,14 @@ their own; so a process that gives way to them must be in one, too, and make the
 
 import contextlib
 import os
+import time
 from pathlib import Path
 from typing import Final
 
 LOWEST: Final = 19
 AUTOGROUP: Final = Path("/proc/self/autogroup")
+RETRY_S: Final = 0.1
+ATTEMPTS: Final = 50
 
 
 def give_way(niceness: int) -> None:
@@ -27,4 +30,14 @@ def give_way(niceness: int) -> None:
     with contextlib.suppress(PermissionError):
         os.setsid()
         with contextlib.suppress(FileNotFoundError):  # a kernel without autogroups: `nice` means what it says
+            _make_group_nice(niceness)
+
+
+def _make_group_nice(niceness: int) -> None:
+    """The kernel takes one such change in 0.1 s from all who are not root, and several processes start at a time."""
+    for _ in range(ATTEMPTS):
+        with contextlib.suppress(BlockingIOError):
             AUTOGROUP.write_text(f"{niceness}\n")
+            return
+        time.sleep(RETRY_S)
+    raise TimeoutError(f"{AUTOGROUP}: the kernel was busy with others' changes for {ATTEMPTS * RETRY_S:g} s")

@@ -24,8 +24,8 @@ METADATA_BYTES: Final = 16 * 1024
 # Calls that one connection may have open, a bound on what a peer makes us hold. Above what may wait in all: gRPC resets
 # calls beyond it (UNAVAILABLE, no pushback) before they are seen here, and a full queue has to be told as such.
 CALLS_PER_CONNECTION: Final = 50_000
-# A stream keeps all instances busy with these, and one that is not read from holds no more; what it sends at once takes
-# the event loop some 10 ms, where 128 took it long enough to be felt by others.
+# A stream keeps an instance busy with these, and one that is not read from holds no more. With 128, what a stream sends
+# at once was felt by others (`python -m bench.attack slow-readers`).
 REQUESTS_PER_STREAM: Final = 32
 # A peer that vanished without a word is found within a minute.
 KEEPALIVE_S: Final = 40.0

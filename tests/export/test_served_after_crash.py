@@ -19,28 +19,12 @@ from export.repository import Repository
 from export.server import load_on_server
 from export.version import FP32_FILE
 from tests.export.conftest import Affine
+from tests.export.publishing import publishing
 
 ROOT = Path(__file__).parents[2]
 
 # Publishes, with the configuration, and is killed before it renames something for the N-th time.
-KILLED = """
-import os, sys
-from pathlib import Path
-from export.card import read_card
-from export.repository import Repository
-
-built, repository, last = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
-renames = 0
-
-def count(event, args):
-    global renames
-    renames += event == "os.rename"
-    if renames == last:
-        os._exit(9)
-
-sys.addaudithook(count)
-Repository(repository).publish(read_card(built), built / "fp32.onnx", built, configure=True)
-"""
+KILLED = publishing("os._exit(9)", configure=True)
 
 
 def wide_samples() -> Any:

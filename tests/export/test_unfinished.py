@@ -11,30 +11,12 @@ from export.lock import FolderBusyError
 from export.repository import Repository
 from tests.export.holder import Process, python
 from tests.export.place import NAME, Place
+from tests.export.publishing import publishing
 
 NEW = "another"
 
 # Publishes, and stops before its N-th rename until it is let go.
-STOPPED = """
-import sys
-from pathlib import Path
-from export.card import read_card
-from export.repository import Repository
-
-built, repository, last = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
-renames = 0
-
-def stop(event, args):
-    global renames
-    renames += event == "os.rename"
-    if event == "os.rename" and renames == last:
-        print("stopped", flush=True)
-        sys.stdin.readline()
-
-sys.addaudithook(stop)
-Repository(repository).publish(read_card(built), built / "fp32.onnx", built)
-print("published", flush=True)
-"""
+STOPPED = publishing('print("stopped", flush=True); sys.stdin.readline()')
 # Of labels, configuration, card, version, model.
 RENAMES = range(1, 6)
 
