@@ -53,6 +53,13 @@ async def traced(
     return running.address.grpc
 
 
+async def keep_asking(stub: service_pb2_grpc.GRPCInferenceServiceStub, request: service_pb2.ModelInferRequest) -> None:
+    """Until cancelled: Triton's exporter (opentelemetry-cpp) now and then loses the first spans that it sends."""
+    while True:
+        await stub.ModelInfer(request, metadata=(("traceparent", SAMPLED),), timeout=60)
+        await asyncio.sleep(0.2)
+
+
 async def test_tritons_own_span_is_a_child_of_the_call_to_it(
     traced: str,
     of_triton: Any,
@@ -73,11 +80,14 @@ async def test_tritons_own_span_is_a_child_of_the_call_to_it(
     request.raw_input_contents.append(np.ones(4, dtype=np.float32).tobytes())
     async with grpc.aio.insecure_channel(addresses.grpc) as channel:
         stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
-        await stub.ModelInfer(request, metadata=(("traceparent", SAMPLED),), timeout=60)
+        async with asyncio.TaskGroup() as group:
+            asking = group.create_task(keep_asking(stub, request))
+            await eventually(lambda: "InferRequest" in of_triton[0])
+            asking.cancel()
     assert await app.stop()
-    await eventually(lambda: "InferRequest" in of_triton[0])
-    (call,) = ours.named("fairlane.upstream")
-    (asked,) = ours.named("fairlane.request")
+    calls = {call.span_id.hex() for call in ours.named("fairlane.upstream")}
     tritons = of_triton[0]["InferRequest"]
-    assert (asked.trace_id.hex(), asked.parent_span_id.hex()) == (TRACE, PARENT)
-    assert (tritons["traceId"], tritons["parentSpanId"]) == (TRACE, call.span_id.hex())
+    for asked in ours.named("fairlane.request"):
+        assert (asked.trace_id.hex(), asked.parent_span_id.hex()) == (TRACE, PARENT)
+    assert tritons["traceId"] == TRACE
+    assert tritons["parentSpanId"] in calls
