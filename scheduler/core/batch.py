@@ -1,71 +1,86 @@
-"""Which tickets ride together.
+"""Which tickets ride together, and what each pays for it.
 
-The ticket whose turn it is (class by class share, tenant by tenant share) opens the batch. Further
-tickets of the same merge key ride along, more important classes first, within a class in fair order,
-each charged to its own class and tenant, up to the model's max_batch_size.
+The ticket whose turn it is (class by class share, tenant by tenant share) opens the batch. Further tickets of the same
+merge key ride along, more important classes first, within a class in fair order, up to the rows that it may have
+(batch_size.py). Nothing waits for a batch to fill: a batch is what is there when a place in flight is free.
 
-A batch may stand in the way of an arrival that comes before its tickets: of a more important class, or of a tenant of
-its own class that was served less. So it may last no longer than T, derived in limit.py from the tightest wait_s of
-its class and those above; the learned latency line (estimate.py) turns T into rows. A ticket that is larger than its
-bound by itself still goes, alone: it cannot be split.
+Riders of one merge key must not take the turns of tenants that wait with another. Whoever rides, and so puts off its
+class's next turn, may be ahead of the least tag that waits in its class by one full batch, by its weight, and the
+ticket in which it gets there; then the batch goes as it is. A tenant fills a batch that it opens all the same, and two
+that cannot ride together differ in normalised service by at most a full batch of each, divided by their weights, as if
+each batch were one ticket of SFQ (share.py). Where only one key waits, and all fit, nothing is held back.
 
-The price of a class's own wait_s is throughput where a full batch of N rows takes longer than T: n = (T - a) / b rows
-then go at a time, at n / (a + b * n) rows a second and instance in place of N / (a + b * N). It is paid while tenants
-share the class (class_queue.py); one by itself has nobody to wait for it. It is never more than half: the batch keeps
-the n >= N * a / (2 * a + b * N) that half of the full rate takes, and where these take longer than T (a is large), that
-is how long a tenant of the same class may have to wait for them. Before the first answer nothing is known and the batch
-is full. For a more important class T holds at any price, and from the first batch.
+A more important class rides in the batch of a lesser one until it is a full batch ahead of it, by its weight: what is
+left of the batch is the lesser one's turn. If it rode without a bound it would take all but a row of each turn of the
+others.
 
-Riders of one merge key must not take the turns of tenants that wait with another. Whoever rides in a batch of its own
-class may be ahead of the least tag that waits there by one full batch, by its weight, and the ticket in which it gets
-there; then the batch goes as it is. A tenant fills a batch that it opens all the same, and two that cannot ride
-together differ in normalised service by at most a full batch of each, divided by their weights, as if each batch were
-one ticket of SFQ (share.py). Where only one key waits, and all fit, nothing is held back.
+A lesser class rides in the free places of a more important one's batch until it is a full batch ahead of any other that
+waits, by its weight; then they stay free. Otherwise whoever fits where others do not would have more than its share.
+Where no other waits it takes all places, and pays for no more than a full batch between two turns of its own, so that
+its tenants which cannot ride still get its turns. A strict class has no share: in its batches only those that could
+ride, too, have to be waited for, as others may get no turn at all.
 
-A more important class rides in the batch of a lesser one until it is a full batch ahead of it, by its weight, and pays
-for all that rides: what is left of the batch is the lesser one's turn. If it rode without a bound it would take all but
-a row of each turn of the others, and if it did not pay it would have more than its share. So with every class
-backlogged two differ in normalised service by at most a full batch of each, divided by their weights.
+Places are free where lesser tickets lengthen the batch by no more than FREE of what it takes without them. On a GPU
+that is most places, on a CPU few.
 
 A ticket that does not fit is passed over, once in a batch, and keeps its turn: smaller ones take the places until they
 are a full batch ahead of it, as if they waited with another key. Otherwise whoever sends large tickets would keep
 everybody's batches small.
 
-Lesser tickets fill the free places of a more important batch where those are free: where they lengthen
-it by no more than FREE of what it takes without them. On a GPU that is most places, on a CPU few.
-Nothing waits for a batch to fill: a batch is what is there when a place in flight is free.
+What a batch takes is paid by the classes and tenants in it, each for its part of the rows. So with every class
+backlogged two differ in normalised service by at most a full batch of each, divided by their weights, whatever their
+keys and sizes are. Until the batch is whole a tenant's tickets count as rows of a full one, the least that they cost.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import inf
 from typing import Final
 
 from scheduler.core.backend import ModelCapacity
+from scheduler.core.batch_size import most_rows, usual_batch
 from scheduler.core.class_queue import ClassQueue
 from scheduler.core.departure import Departure
 from scheduler.core.estimate import Estimator, LatencyLine
 from scheduler.core.flow import Flow
 from scheduler.core.lane import Lane, Turn
-from scheduler.core.limit import longest_batch_s
 from scheduler.core.ticket import Ticket
 
 # What a person who waits 20 ms does not notice is 5 ms more.
 FREE: Final = 0.25
-# Of the rate in its largest batches, what a class's own wait_s may not cost.
-HALF: Final = 0.5
 
 
 @dataclass(slots=True)
 class _Filling:
-    """A batch while it is put together; `top` is the most important class in it, `estimator` its backend's."""
+    """A batch while it is put together.
+
+    Attributes:
+        top: the most important class in it.
+        estimator: its backend's.
+        line: what it will take, of all backends together.
+        row_s: what a row of a full batch takes, in seconds.
+        taken: its tickets, each with its class and its tenant's flow.
+    """
 
     capacity: ModelCapacity
     estimator: Estimator
     opened_by: ClassQueue
     top: ClassQueue
-    tickets: list[Ticket]
-    rows: int
+    line: LatencyLine
+    row_s: float
     limit_rows: int
+    rows: int = 0
+    taken: list[tuple[ClassQueue, Flow, Ticket]] = field(default_factory=list)
+
+    @property
+    def full_s(self) -> float:
+        """What a full batch takes, in seconds."""
+        return self.row_s * max(1, self.capacity.max_batch_size)
+
+    def add(self, queue: ClassQueue, flow: Flow, ticket: Ticket) -> None:
+        """Take the ticket out of its class."""
+        queue.take(flow, ticket, ticket.rows * self.row_s, chosen=not self.taken)
+        self.taken.append((queue, flow, ticket))
+        self.rows += ticket.rows
 
 
 def form(
@@ -87,31 +102,54 @@ def form(
             whose turn it is has been looked at.
     """
     queue, flow, ticket = turn
-    cost_s = _cost_s(lane, ticket)
-    lane.virtual.serve(queue, cost_s)
+    line, full_rows = lane.estimator.line(ticket.merge_key), max(1, capacity.max_batch_size)
     if flow is None:
+        lane.virtual.serve(queue, line.predict(ticket.rows))
         return [queue.retries.popleft()]
     limit_rows = most_rows(queue, capacity, estimator, ticket.merge_key)
     if departure is not None:
         limit_rows = departure.rows_for(ticket, limit_rows)
-    queue.usual = usual_batch(queue, max(1, capacity.max_batch_size), lane.estimator.line(None))
-    queue.take(flow, ticket, cost_s, chosen=True)
-    batch = _Filling(capacity, estimator, queue, queue, [ticket], ticket.rows, limit_rows)
+    queue.usual = usual_batch(queue, full_rows, lane.estimator.line(None))
+    batch = _Filling(capacity, estimator, queue, queue, line, line.predict(full_rows) / full_rows, limit_rows)
+    batch.add(queue, flow, ticket)
+    riders: list[tuple[ClassQueue, int, bool]] = []
     if ticket.merge_key is not None and batch.rows < limit_rows:
-        for rider_queue in lane.classes:
-            _fill(lane, rider_queue, ticket.merge_key, batch, departure)
-    return batch.tickets
+        for rider in lane.classes:
+            if not rider.waiting_of(ticket.merge_key):
+                continue
+            before_rows, least = batch.rows, _least_tag(lane, rider, queue, ticket.merge_key)
+            _fill(rider, ticket.merge_key, batch, departure, least)
+            if batch.rows > before_rows:
+                riders.append((rider, batch.rows - before_rows, rider is not queue and least == inf))
+    _charge(lane, batch, ticket.rows, riders)
+    return [ticket for _, _, ticket in batch.taken]
 
 
-def _fill(lane: Lane, queue: ClassQueue, merge_key: str, batch: _Filling, departure: Departure | None) -> None:
-    """Add this class's tickets of the key while they fit."""
-    found = queue.first_of(merge_key)
-    if found is None:
-        return
-    opened_by, virtual, row_s = batch.opened_by, lane.virtual, lane.estimator.line(merge_key).row_s
-    limit_rows, full_batch_s = _limit_rows(queue, merge_key, batch), batch.capacity.max_batch_size * row_s
-    own, lesser = queue is opened_by, queue.rank > opened_by.rank
-    most_start = inf if own or lesser else opened_by.start + full_batch_s / queue.weight
+def _least_tag(lane: Lane, queue: ClassQueue, opened_by: ClassQueue, merge_key: str) -> float:
+    """The tag that this class may be ahead of by a full batch when it rides; inf: there is none."""
+    if queue is opened_by:
+        return inf
+    if queue.rank < opened_by.rank and opened_by.weight < inf:
+        return opened_by.start
+    return min(
+        (
+            other.start
+            for other in lane.classes
+            if other is not queue
+            and other.waits
+            and other.weight < inf
+            and (opened_by.weight < inf or other.waiting_of(merge_key))
+        ),
+        default=inf,
+    )
+
+
+def _fill(queue: ClassQueue, merge_key: str, batch: _Filling, departure: Departure | None, least: float) -> None:
+    """Add this class's tickets of the key while they fit, and until its tag is a full batch ahead of `least`."""
+    found, full_s = queue.first_of(merge_key), batch.full_s
+    limit_rows, start, row_tag = _limit_rows(queue, merge_key, batch), queue.start, batch.row_s / queue.weight
+    most_start = least + full_s / queue.weight
+    others_have_turns = queue is batch.opened_by or (least < inf and batch.opened_by.weight < inf)
     aside: Flow | None = None
     while found is not None and batch.rows < limit_rows:
         flow, ticket = found
@@ -121,9 +159,9 @@ def _fill(lane: Lane, queue: ClassQueue, merge_key: str, batch: _Filling, depart
             aside, found = flow, queue.set_aside(flow, merge_key)
             continue
         if (
-            queue.start > most_start
-            or (own and queue.leads(flow, merge_key, full_batch_s))
-            or (aside is not None and flow.start - aside.start > full_batch_s / flow.weight)
+            start > most_start
+            or (others_have_turns and queue.leads(flow, merge_key, full_s))
+            or (aside is not None and flow.start - aside.start > full_s / flow.weight)
         ):
             break
         if departure is not None and ticket.deadline is not None:
@@ -131,19 +169,30 @@ def _fill(lane: Lane, queue: ClassQueue, merge_key: str, batch: _Filling, depart
                 found = queue.first_of(merge_key)
                 continue
             limit_rows = departure.rows_for(ticket, limit_rows)
-        cost_s = ticket.rows * row_s
-        queue.take(flow, ticket, cost_s, chosen=False)
-        if lesser:
-            virtual.ride(queue, cost_s, most_s=full_batch_s)
-        else:
-            virtual.charge(queue, cost_s)
-        batch.tickets.append(ticket)
-        batch.rows += ticket.rows
+        batch.add(queue, flow, ticket)
+        start += ticket.rows * row_tag
         batch.top = batch.top if batch.top.rank <= queue.rank else queue
         batch.limit_rows = limit_rows
         found = queue.first_of(merge_key)
     if aside is not None:
         queue.put_back(aside, merge_key)
+
+
+def _charge(lane: Lane, batch: _Filling, first_rows: int, riders: list[tuple[ClassQueue, int, bool]]) -> None:
+    """Each class and tenant pays for its rows what a row of this batch takes."""
+    row_s = batch.line.predict(batch.rows) / batch.rows
+    lane.virtual.serve(batch.opened_by, first_rows * row_s)
+    for queue, rows, free in riders:
+        if free:
+            lane.virtual.ride(queue, rows * row_s, most_s=batch.full_s)
+        else:
+            lane.virtual.charge(queue, rows * row_s)
+    if batch.opened_by.weight == inf:
+        lane.follow()
+    more_s = row_s - batch.row_s
+    if more_s > 0.0:
+        for queue, flow, ticket in batch.taken:
+            queue.charge_more(flow, ticket.rows * more_s)
 
 
 def _limit_rows(queue: ClassQueue, merge_key: str, batch: _Filling) -> int:
@@ -154,35 +203,3 @@ def _limit_rows(queue: ClassQueue, merge_key: str, batch: _Filling) -> int:
     if queue.rank > batch.opened_by.rank and batch.top.settings.wait_s is not None:
         limit_rows = min(limit_rows, estimator.rows_for_free(merge_key, batch.rows, FREE))
     return limit_rows
-
-
-def _cost_s(lane: Lane, ticket: Ticket) -> float:
-    """The ticket's service time: its rows' part of a usual batch, or all of the batch that it is by itself."""
-    line = lane.estimator.line(ticket.merge_key)
-    return line.predict(ticket.rows) if ticket.merge_key is None else ticket.rows * line.row_s
-
-
-def most_rows(queue: ClassQueue, capacity: ModelCapacity, estimator: Estimator, merge_key: str | None) -> int:
-    """Rows of a batch that holds tickets of this class, at most; at least 1."""
-    most = capacity.max_batch_size
-    above_s, own_s = queue.above_wait_s, queue.own_wait_s
-    if own_s is not None and (line := estimator.line(merge_key)).samples:
-        most = min(most, max(line.rows_within(longest_batch_s(own_s)), line.rows_for_rate(HALF, most)))
-    if above_s is not None:
-        most = min(most, estimator.rows_within(merge_key, longest_batch_s(above_s)))
-    return max(1, most)
-
-
-def usual_batch(queue: ClassQueue, max_batch_size: int, line: LatencyLine) -> tuple[int, float]:
-    """A batch of this class under a backlog: its rows, and the seconds each of them costs.
-
-    As `most_rows`, but for the growth to sizes that were not tried yet: under a backlog that is over in a few batches.
-    """
-    rows: float = max_batch_size
-    above_s, own_s = queue.above_wait_s, queue.own_wait_s
-    if own_s is not None:
-        rows = min(rows, max(line.rows_in(longest_batch_s(own_s)), line.rows_for_rate(HALF, max_batch_size)))
-    if above_s is not None:
-        rows = min(rows, line.rows_in(longest_batch_s(above_s)))
-    whole = max(1, int(rows))
-    return whole, min(line.row_s, line.predict(whole) / whole)

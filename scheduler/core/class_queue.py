@@ -40,8 +40,8 @@ class ClassQueue(Account):
         queued: waiting tickets.
         backlog: their rows, and how they are spread over tenants.
         blocked: whether every tenant that waits here was last seen at its cap.
-        usual: rows of a batch of this class under a backlog, and seconds a row, as of its last batch (batch.py); None
-            before the first.
+        usual: rows of a batch of this class under a backlog, and seconds a row, as of its last batch (batch_size.py);
+            None before the first.
         retries: tickets of a batch that failed, each to be tried alone; they still count in flight.
     """
 
@@ -102,6 +102,11 @@ class ClassQueue(Account):
     def backlogged(self) -> bool:
         """Whether anything waits here, retries included."""
         return self.queued > 0 or self.next_retry() is not None
+
+    @property
+    def waits(self) -> bool:
+        """Whether a ticket waits here whose tenant was not at its cap when last seen."""
+        return self.queued > 0 and not self.blocked
 
     def next_retry(self) -> Ticket | None:
         """The oldest ticket that waits to be tried alone."""
@@ -221,6 +226,13 @@ class ClassQueue(Account):
         flow.tenant.take(ticket)
         self._leave(flow, ticket, IN_FLIGHT)
 
+    def charge_more(self, flow: Flow, cost_s: float) -> None:
+        """Charge for a ticket that was taken what it costs beyond what was charged then."""
+        more = self.virtual.charge_more(flow, cost_s)
+        flow.place += more
+        if not flow.tickets.size:
+            self._rest(flow)
+
     def remove(self, ticket: Ticket) -> None:
         """Take out a waiting ticket that will not be served (cancelled, expired, evicted)."""
         assert ticket.holder is not None
@@ -280,9 +292,12 @@ class ClassQueue(Account):
         if self._by_key is not None and ticket.merge_key is not None:
             self._unindex(self._by_key, ticket.merge_key)
         if not tickets.size:
-            if not self.queued:
-                self.virtual.rest()
-            self._resting.add(flow, self.virtual.now)
+            self._rest(flow)
+
+    def _rest(self, flow: Flow) -> None:
+        if not self.queued:
+            self.virtual.rest()
+        self._resting.add(flow, self.virtual.now)
 
     def _unindex(self, by_key: dict[str, FlowHeap], merge_key: str) -> None:
         self._key_counts[merge_key] -= 1

@@ -8,6 +8,7 @@ important model (concurrency.py).
 from scheduler.core import batch as batching
 from scheduler.core.admission import Admission
 from scheduler.core.backend import Backend
+from scheduler.core.batch_size import most_rows
 from scheduler.core.departure import Departure
 from scheduler.core.endings import Endings
 from scheduler.core.events import Dispatch
@@ -81,7 +82,7 @@ class Dispatcher:
         def waiting(ticket: Ticket) -> int:
             beside = sum(queue.waiting_of(merge_key) for queue in lane.classes)
             queue = lane.classes[self._ranks[ticket.priority_class]]
-            return max(ticket.rows, min(batching.most_rows(queue, capacity, estimator, merge_key), beside))
+            return max(ticket.rows, min(most_rows(queue, capacity, estimator, merge_key), beside))
 
         def evict(ticket: Ticket) -> None:
             self._endings.evict(ticket, Outcome.DEADLINE_INFEASIBLE, now=now)

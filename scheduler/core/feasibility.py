@@ -8,7 +8,7 @@ On arrival the time is a fluid bound. Until the ticket's turn its tenant has had
 tickets before it hold) of the class, and start-time fair queuing has given every other tenant g that
 waits min(backlog_g, r * w_g / w) of it (share.py); the classes share in the same way above that. With the
 rows R that are served before, n instances, and c the seconds a row costs in a batch as large as the bounds of its
-class allow (batch.py: a class's own `wait_s` and that of those above may keep batches far below the model's largest),
+class allow (batch_size.py: a class's own `wait_s` and that of those above may keep batches far below the largest),
 
     end  =  first instance free for a further batch
             +  DOUBT * (whole batches of R * c / n  +  the rows beside it in its own batch)  +  its own rows

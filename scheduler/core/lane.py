@@ -3,12 +3,12 @@
 A ticket to be tried once more goes first within its class, and its class pays for the second try: a
 failed background batch of many tickets does not stand in the way of a more important arrival.
 
-A class that rides in a more important one's batches pays for no more than one full batch between two turns of its
-own (share.py): it may take every free place, and its tenants that cannot ride still get its turns. One that rides in a
-lesser one's batches pays for all of it, and is never far ahead of it (batch.py).
+What a class pays for the batches that it rides in, and how far ahead of the others that may bring it, is told in
+batch.py.
 """
 
 from collections.abc import Iterator, Sequence
+from math import inf
 from typing import NamedTuple
 
 from scheduler.core.caps import Tenant
@@ -90,6 +90,14 @@ class Lane:
             if best is None or queue.start < best.start:
                 best, best_flow, best_ticket = queue, flow, ticket
         return None if best is None or best_ticket is None else Turn(best, best_flow, best_ticket)
+
+    def follow(self) -> None:
+        """V goes to the least tag of those that wait: a strict class's turns do not move it, and others ride in them.
+
+        Otherwise who comes next would start as far behind the others as the rides have brought them ahead.
+        """
+        least = min((each.start for each in self.classes if each.waits and each.weight < inf), default=0.0)
+        self.virtual.now = max(self.virtual.now, least)
 
     def reconfigure(self, classes: Sequence[ClassSettings]) -> None:
         """Go on with these settings of the same classes, most important first."""

@@ -14,8 +14,9 @@ who has just come (flow.py), which adds a tenth of one to it.
 
 A ticket that rides in another's batch is charged, but does not move V: it was not chosen for its
 tag, and V would otherwise run ahead of accounts that still wait. Without V moving, rides could put an
-account ahead without bound and put its next turn off for as long. Where that would fall on others (lane.py:
-not all tenants of a class ride) `ride` bounds what is charged between two turns of the account's own.
+account ahead without bound and put its next turn off for as long. Where that would fall on others (batch.py:
+not all tenants of a class ride) `ride` bounds what is charged between two turns of the account's own. What a ticket
+costs may be known only when all are taken that ride with it: the rest is charged then.
 """
 
 
@@ -76,6 +77,14 @@ class VirtualTime:
         account.start = start = self.taken + cost_s / account.weight
         if start > self.latest:
             self.latest = start
+
+    def charge_more(self, account: Account, cost_s: float) -> float:
+        """Charge for what was charged already, as more than it was taken for; returns by how much the tag grows."""
+        more = cost_s / account.weight
+        account.start = start = account.start + more
+        if start > self.latest:
+            self.latest = start
+        return more
 
     def ride(self, account: Account, cost_s: float, *, most_s: float) -> None:
         """As `charge`, of no more than `most_s` seconds between two turns of the account's own."""

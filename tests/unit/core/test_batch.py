@@ -1,57 +1,16 @@
+from dataclasses import replace
+
 import pytest
 
-from scheduler.core import batch as batching
 from scheduler.core.backend import ModelCapacity
 from scheduler.core.caps import Tenant
 from scheduler.core.departure import Departure
 from scheduler.core.lane import Lane
-from scheduler.core.ticket import Ticket
 from tests.unit.core.build import class_settings, make_ticket, tenant_settings
+from tests.unit.core.learned import ONE, WAIT_S, flat_lane, form, learn_long, learned_lane, push, sizes
 
-WAIT_S = 0.0503
-ONE, TWO = ModelCapacity(1, 8), ModelCapacity(2, 8)
-
-
-def learned_lane(a: float, b: float, wait_s: float | None = WAIT_S) -> Lane:
-    """Learned, of key `k` and of the model: `a` seconds a batch and `b` a row."""
-    lane = Lane("m", (class_settings("interactive", 16, wait_s=wait_s), class_settings("background", 1)))
-    for rows in (1, 8) * 10:
-        lane.estimator.learn("k", rows, a + b * rows)
-    return lane
-
-
-def flat_lane() -> Lane:
-    """Batches that take little longer with more rows: 20 ms a batch and 1 ms a row."""
-    return learned_lane(0.020, 0.001)
-
-
-def form(lane: Lane, capacity: ModelCapacity, departure: Departure | None = None) -> list[Ticket]:
-    """The next batch, on a backend of which the lane's own estimates hold."""
-    turn = lane.next_turn()
-    return [] if turn is None else batching.form(lane, turn, capacity, lane.estimator, departure)
-
-
-@pytest.fixture
-def lane() -> Lane:
-    """Learned: 5 ms a batch and 5 ms a row."""
-    return learned_lane(0.005, 0.005)
-
-
-@pytest.fixture
-def acme() -> Tenant:
-    return Tenant("acme", tenant_settings())
-
-
-def push(lane: Lane, tenant: Tenant, priority_class: str, count: int, **others: object) -> list[Ticket]:
-    rank = {"interactive": 0, "background": 1}[priority_class]
-    tickets = [make_ticket(priority_class, tenant.name, **{"merge_key": "k"} | others) for _ in range(count)]
-    for ticket in tickets:
-        lane.push(ticket, rank, tenant)
-    return tickets
-
-
-def sizes(lane: Lane, capacity: ModelCapacity) -> list[int]:
-    return [len(tickets) for tickets in iter(lambda: form(lane, capacity), [])]
+# Of a batch of eight, at 5 ms a batch and 5 ms a row.
+FULL_S = 0.045
 
 
 def test_nothing_waits_nothing_goes(lane):
@@ -93,55 +52,6 @@ def test_rows_never_exceed_the_models_maximum(lane, acme):
     assert sizes(lane, ONE) == [2, 1]
 
 
-def test_a_ticket_larger_than_its_bound_goes_alone(lane, acme):
-    push(lane, acme, "background", 2, rows=7)
-    assert sizes(lane, ONE) == [1, 1]
-
-
-@pytest.mark.parametrize("capacity", [ONE, TWO])
-def test_a_background_batch_lasts_no_longer_than_the_interactive_wait_allows(lane, acme, capacity):
-    # 50.3 ms less a lead of 10.1: 40.2 = 5 + 7 * 5 and a little, so seven rows.
-    push(lane, acme, "background", 16)
-    assert sizes(lane, capacity)[0] == 7
-
-
-def push_shared(lane: Lane, tenant: Tenant, **others: object) -> None:
-    """Eight interactive tickets, half of them another tenant's."""
-    push(lane, tenant, "interactive", 4, **others)
-    push(lane, Tenant("other", tenant_settings()), "interactive", 4, **others)
-
-
-def test_an_interactive_batch_lasts_no_longer_than_the_wait_of_its_own_class_allows(lane, acme):
-    push_shared(lane, acme)
-    assert sizes(lane, ONE) == [7, 1]
-
-
-def test_a_tenant_that_has_its_class_to_itself_fills_its_batches(lane, acme):
-    push(lane, acme, "interactive", 8)
-    assert sizes(lane, ONE) == [8]
-
-
-def test_its_own_wait_costs_a_class_no_more_than_half_of_the_full_rate(acme):
-    # 60 ms a batch and 1 ms a row: 8 rows in 68 ms, and 4 in 64 is the least that is more than half as fast.
-    lane = learned_lane(0.060, 0.001)
-    push_shared(lane, acme)
-    assert sizes(lane, ONE) == [4, 4]
-    push(lane, acme, "background", 2)
-    assert sizes(lane, ONE) == [1, 1]
-
-
-def test_before_the_first_answer_a_batch_of_the_most_important_class_is_full(acme):
-    lane = Lane("m", (class_settings("interactive", wait_s=WAIT_S),))
-    push(lane, acme, "interactive", 9)
-    assert sizes(lane, ONE) == [8, 1]
-
-
-def test_without_a_bound_above_batches_are_full(acme):
-    lane = Lane("m", (class_settings("interactive"), class_settings("background")))
-    push(lane, acme, "background", 9)
-    assert sizes(lane, ONE) == [8, 1]
-
-
 def test_places_of_an_interactive_batch_that_cost_it_time_stay_free(lane, acme):
     # Two rows take 15 ms, a third would make it 20: a third more.
     interactive = push(lane, acme, "interactive", 2)
@@ -168,12 +78,6 @@ def test_a_full_interactive_batch_carries_no_background(lane, acme):
     push(lane, acme, "interactive", 8)
     push(lane, acme, "background", 5)
     assert {ticket.priority_class for ticket in form(lane, ONE)} == {"interactive"}
-
-
-def learn_long(lane: Lane, a: float, b: float) -> None:
-    """Of key `long`: `a` seconds a batch and `b` a row."""
-    for rows in (1, 8) * 10:
-        lane.estimator.learn("long", rows, a + b * rows)
 
 
 def test_free_places_are_those_that_lengthen_a_batch_of_its_own_key_little(acme):
@@ -207,7 +111,7 @@ def test_riders_of_a_classs_own_batch_are_no_rides_in_others_and_those_are_charg
     assert form(lane, ONE) == background[:8]
     interactive, before = push(lane, acme, "interactive", 1), lane.classes[1].start
     assert form(lane, ONE) == interactive + background[8:15]
-    assert lane.classes[1].start - before == pytest.approx(7 * lane.estimator.line("k").row_s)
+    assert lane.classes[1].start - before == pytest.approx(7 / 8 * FULL_S)
 
 
 def test_the_least_class_lengthens_a_batch_little_where_one_with_a_wait_rides_in_it(acme):
@@ -221,6 +125,96 @@ def test_the_least_class_lengthens_a_batch_little_where_one_with_a_wait_rides_in
     lane.classes[0].start, lane.classes[2].start = 1e-6, 1.0
     # Three rows take 19 ms; 23.75 are allowed, and a fourth would make it 24. Six would be in time.
     assert form(lane, ONE) == [b, a, other_b]
+
+
+def three_classes(*, strict: bool = False) -> Lane:
+    """5 ms a batch and 5 ms a row; classes `a`, `b` and `c` of weights 16, 2 and 1."""
+    classes = (replace(class_settings("a", 16), strict=strict), class_settings("b", 2), class_settings("c", 1))
+    return learned_lane(0.005, 0.005, classes=classes)
+
+
+@pytest.mark.parametrize(("ahead", "rides"), [(0.99, True), (1.01, False)])
+@pytest.mark.parametrize("key", ["k", "other"])
+def test_a_lesser_class_leaves_places_free_when_it_is_a_full_batch_ahead_of_another_that_waits(acme, key, ahead, rides):
+    lane = three_classes()
+    opens, b = push(lane, acme, "a", 1, rows=5), push(lane, acme, "b", 1)
+    push(lane, acme, "c", 1, rows=8, merge_key=key)
+    lane.classes[1].start = lane.classes[2].start = 1.0
+    lane.classes[1].start += ahead * FULL_S / 2
+    assert form(lane, ONE) == opens + b * rides
+
+
+def test_a_lesser_class_rides_until_it_is_a_full_batch_ahead_of_what_is_left_of_the_more_important(acme):
+    lane = three_classes()
+    push(lane, acme, "a", 9, rows=5)
+    push(lane, acme, "c", 99)
+    # After nine rows of a full batch it is 50.6 ms ahead of nought, and 45.3 ahead of what `a` has had by its weight.
+    assert [len(form(lane, ONE)) - 1 for _ in range(4)] == [3, 3, 3, 0]
+    assert lane.classes[2].start == pytest.approx(9 / 8 * FULL_S)
+
+
+def test_a_class_at_its_caps_is_not_waited_for(acme):
+    lane, capped = three_classes(), Tenant("capped", tenant_settings(max_in_flight=1))
+    capped.take(make_ticket("c", "capped"))
+    opens, b = push(lane, acme, "a", 1, rows=5), push(lane, acme, "b", 9)
+    push(lane, capped, "c", 1)
+    lane.classes[1].start = 1000.0
+    assert form(lane, ONE) == opens + b[:3]
+
+
+@pytest.mark.parametrize(("key", "riders"), [("k", "ccc"), ("other", "bbb")])
+def test_in_a_strict_classs_batch_only_those_that_could_ride_too_are_waited_for(acme, key, riders):
+    lane = three_classes(strict=True)
+    push(lane, acme, "a", 1, rows=5)
+    push(lane, acme, "b", 9)
+    push(lane, acme, "c", 9, merge_key=key)
+    lane.classes[1].start = 1.0
+    assert "".join(ticket.priority_class for ticket in form(lane, ONE)[1:]) == riders
+
+
+def test_classes_share_the_places_that_a_strict_class_leaves_and_who_comes_next_has_no_credit(acme):
+    lane = three_classes(strict=True)
+    push(lane, acme, "b", 999)
+    push(lane, acme, "c", 999)
+    served = ""
+    for _ in range(200):
+        push(lane, acme, "a", 1, rows=5)
+        served += "".join(ticket.priority_class for ticket in form(lane, ONE)[1:])
+    assert served.count("b") == pytest.approx(2 * served.count("c"), abs=3 * 8)
+    assert lane.virtual.now == min(queue.start for queue in lane.classes[1:])
+
+
+def test_a_class_with_one_more_important_strict_below_it_rides_in_its_batches(acme):
+    lane = learned_lane(0.005, 0.005, classes=(class_settings("a"), replace(class_settings("b"), strict=True)))
+    for _ in range(50):
+        b, a = push(lane, acme, "b", 1), push(lane, acme, "a", 7)
+        lane.classes[0].start += 1e-6
+        assert form(lane, ONE) == b + a
+
+
+def test_a_tenant_that_rides_for_its_class_leaves_turns_to_those_of_its_class_that_cannot(acme):
+    lane, other = three_classes(), Tenant("other", tenant_settings())
+    push(lane, acme, "b", 99)
+    push(lane, other, "b", 99, merge_key="other")
+    served = {"acme": 0, "other": 0}
+    for _ in range(60):
+        push(lane, acme, "a", 1)
+        push(lane, acme, "a", 8, merge_key="busy")
+        for ticket in form(lane, ONE):
+            served[ticket.tenant] += ticket.priority_class == "b"
+    assert served["other"] >= served["acme"] - 2 * 8 > 0
+
+
+def test_tenants_pay_for_their_rows_of_the_batch_as_it_is():
+    lane = learned_lane(0.005, 0.005, wait_s=None)
+    first, second = Tenant("first", tenant_settings()), Tenant("second", tenant_settings(weight=2))
+    push(lane, first, "interactive", 2, rows=3)
+    push(lane, second, "interactive", 5, rows=2)
+    assert [ticket.rows for ticket in form(lane, ONE)] == [3, 2, 2]  # 40 ms
+    flows = lane.classes[0]._flows
+    assert flows["first"].start == pytest.approx(3 / 7 * 0.040)
+    assert flows["second"].start == pytest.approx(4 / 7 * 0.040 / 2)
+    assert lane.classes[0].start == pytest.approx(0.040 / 16)
 
 
 def turn_of_background(lane: Lane) -> None:
@@ -238,31 +232,28 @@ def test_a_background_batch_takes_interactive_tickets_of_its_key_first_and_then_
 
 def test_what_rides_in_a_lesser_batch_pays_for_all_of_it(acme):
     lane = learned_lane(0.005, 0.005, wait_s=None)
-    row_s = lane.estimator.line("k").row_s
     for turn in range(3):
         push(lane, acme, "background", 1)
         push(lane, acme, "interactive", 6)
         lane.classes[1].start = 0.0
         lane.classes[0].start = before = 1e-6 * (turn + 1)
         assert len(form(lane, ONE)) == 7
-        assert lane.classes[0].start - before == pytest.approx(6 * row_s / 16)
+        assert lane.classes[0].start - before == pytest.approx(6 / 7 * 0.040 / 16)
 
 
 def test_a_class_that_is_a_full_batch_ahead_leaves_a_lesser_one_its_turn(acme):
     lane = learned_lane(0.005, 0.005, wait_s=None)
-    full_batch_s = 8 * lane.estimator.line("k").row_s
     background = push(lane, acme, "background", 20)
     push(lane, acme, "interactive", 20)
-    lane.classes[0].start = full_batch_s / 8 + full_batch_s / 16 * 1.01  # a row of background is paid already
+    lane.classes[0].start = FULL_S / 16 * 1.01
     assert form(lane, ONE) == background[:8]
 
 
 def test_a_class_that_is_less_than_a_full_batch_ahead_still_rides(acme):
     lane = learned_lane(0.005, 0.005, wait_s=None)
-    full_batch_s = 8 * lane.estimator.line("k").row_s
     background = push(lane, acme, "background", 20)
     interactive = push(lane, acme, "interactive", 20)
-    lane.classes[0].start = full_batch_s / 8 + full_batch_s / 16 * 0.99
+    lane.classes[0].start = FULL_S / 16 * 0.99
     assert form(lane, ONE) == [background[0], interactive[0], *background[1:7]]
 
 
@@ -272,14 +263,7 @@ def test_each_key_is_charged_and_bounded_by_what_its_own_rows_take(acme):
     learn_long(lane, 0.005, 0.010)
     push(lane, acme, "background", 9, merge_key="long")
     assert len(form(lane, ONE)) == 3
-    assert lane.classes[1].start == pytest.approx(3 * lane.estimator.line("long").row_s)
-
-
-def test_the_wait_of_its_own_class_bounds_a_batch_by_what_rows_of_its_own_key_take(acme):
-    lane = learned_lane(0.005, 0.001)
-    learn_long(lane, 0.005, 0.010)
-    push_shared(lane, acme, merge_key="long")
-    assert sizes(lane, ONE) == [3, 3, 2]
+    assert lane.classes[1].start == pytest.approx(0.035)
 
 
 def test_a_rider_that_does_not_fit_keeps_its_turn_while_a_smaller_one_takes_the_place(acme):
@@ -348,24 +332,23 @@ def test_riding_stops_at_the_tenants_cap(lane):
 def test_each_ticket_is_charged_to_its_own_class_and_tenant(acme):
     lane = flat_lane()
     other = Tenant("other", tenant_settings(weight=2))
-    row_s = lane.estimator.line("k").row_s
     push(lane, acme, "interactive", 1)
     push(lane, other, "background", 2)
     form(lane, ONE)
-    assert lane.classes[0].start == pytest.approx(row_s / 16)
-    assert lane.classes[1].start == pytest.approx(2 * row_s)
-    assert lane.classes[1].virtual.latest == pytest.approx(2 * row_s / 2)
+    # Three rows take 23 ms.
+    assert lane.classes[0].start == pytest.approx(0.023 / 3 / 16)
+    assert lane.classes[1].start == pytest.approx(2 * 0.023 / 3)
+    assert lane.classes[1].virtual.latest == pytest.approx(2 * 0.023 / 3 / 2)
 
 
 def test_the_ticket_that_opens_a_batch_moves_its_classs_virtual_time_and_riders_do_not(acme):
     lane, other = learned_lane(0.005, 0.005, wait_s=None), Tenant("other", tenant_settings())
-    row_s = lane.estimator.line("k").row_s
     push(lane, acme, "interactive", 3, rows=5)
     push(lane, other, "interactive", 3)
     assert [ticket.rows for ticket in form(lane, ONE)] == [5, 1, 1, 1]
     assert lane.classes[0].virtual.now == 0.0
     assert len(form(lane, ONE)) == 1
-    assert lane.classes[0].virtual.now == pytest.approx(5 * row_s)
+    assert lane.classes[0].virtual.now == pytest.approx(5 / 8 * FULL_S)
 
 
 def test_a_ticket_that_rides_alone_is_charged_the_whole_batch(lane, acme):
@@ -379,7 +362,7 @@ def test_a_retry_goes_alone_and_its_class_pays(lane, acme):
     lane.retry(retry, 1)
     push(lane, acme, "background", 2)
     assert form(lane, ONE) == [retry]
-    assert lane.classes[1].start == pytest.approx(lane.estimator.line("k").row_s)
+    assert lane.classes[1].start == pytest.approx(0.010)
     assert sizes(lane, ONE) == [2]
 
 
@@ -458,37 +441,3 @@ class TestRidersOfAnotherKey:
         lane.classes[0]._flows["ahead"].start = 100.0
         push(lane, small, "interactive", 1)
         assert sizes(lane, ONE) == [8, 8, 8, 7]
-
-
-def test_what_a_class_has_in_a_batch_under_a_backlog_is_what_its_waits_allow(lane, acme):
-    other = Tenant("other", tenant_settings())
-    push(lane, acme, "interactive", 1)
-    push(lane, other, "interactive", 1)
-    push(lane, acme, "background", 1)
-    assert [queue.usual for queue in lane.classes] == [None, None]
-    form(lane, ONE)
-    form(lane, ONE)
-    # 40 ms is seven rows, also where one alone was in the batch; they cost 5 ms each, and a seventh of the constant.
-    push(lane, acme, "background", 1)
-    form(lane, ONE)
-    assert [queue.usual for queue in lane.classes] == [(7, pytest.approx(0.040 / 7))] * 2
-
-
-def test_without_a_wait_or_with_sizes_that_were_never_tried_it_is_a_full_batch(acme):
-    for lane in (learned_lane(0.005, 0.005, wait_s=None), learned_lane(0.001, 0.001)):
-        push(lane, acme, "background", 1)
-        form(lane, ModelCapacity(1, 32))
-        assert lane.classes[1].usual[0] == 32
-
-
-def test_of_a_model_without_a_batch_dimension_it_is_one_row(lane, acme):
-    push(lane, acme, "background", 1)
-    form(lane, ModelCapacity(1, 0))
-    assert lane.classes[1].usual == (1, pytest.approx(lane.estimator.line(None).row_s))
-
-
-def test_a_batch_that_takes_longer_than_every_wait_is_usually_one_row(acme):
-    lane = learned_lane(0.2, 0.001)
-    push(lane, acme, "background", 1)
-    form(lane, ONE)
-    assert lane.classes[1].usual[0] == 1

@@ -319,3 +319,51 @@ def test_a_flow_that_was_set_aside_lets_the_next_go_first_and_comes_back_to_its_
     assert queue.first_of("k") is None
     queue.put_back(flow, "k")
     assert take_rider(queue, "k") is passed
+
+
+def test_what_is_charged_later_moves_a_tenants_place_with_its_tag(queue):
+    owner = tenant(weight=2)
+    for _ in range(3):
+        push(queue, owner)
+    take_first(queue, cost_s=2.0)
+    flow, _ = queue.first()
+    queue.charge_more(flow, 3.0)
+    assert (flow.start, flow.place) == (2.5, pytest.approx(2.4))
+
+
+def test_a_class_that_has_emptied_rests_beyond_what_is_charged_later(queue):
+    owner = tenant()
+    push(queue, owner)
+    flow, _ = queue.first()
+    take_first(queue, cost_s=2.0)
+    queue.charge_more(flow, 3.0)
+    assert queue.virtual.now == 5.0
+    assert not queue._flows
+
+
+def test_a_tenant_without_tickets_is_remembered_by_what_was_charged_later(queue):
+    gone, stays = tenant("gone"), tenant("stays")
+    push(queue, gone)
+    flow, _ = queue.first()
+    for _ in range(9):
+        push(queue, stays)
+    take_first(queue, cost_s=2.0)
+    queue.charge_more(flow, 3.0)
+    for _ in range(3):
+        take_first(queue, cost_s=2.0)
+    assert "gone" in queue._flows  # V is at 4
+    for _ in range(2):
+        take_first(queue, cost_s=2.0)
+    push(queue, tenant("new"))
+    push(queue, stays)
+    queue.remove(push(queue, tenant("new", weight=2)))
+    assert push(queue, gone).queued_tag == 8.0
+    assert queue._flows["gone"].start == 8.0
+
+
+def test_a_class_waits_while_a_tenant_of_it_is_below_its_cap(queue):
+    assert not queue.waits
+    push(queue, tenant())
+    assert queue.waits
+    queue.blocked = True
+    assert not queue.waits

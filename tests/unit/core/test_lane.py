@@ -13,11 +13,6 @@ def lane() -> Lane:
     return Lane("m", (INTERACTIVE, BACKGROUND))
 
 
-@pytest.fixture
-def acme() -> Tenant:
-    return Tenant("acme", tenant_settings())
-
-
 def push(lane: Lane, tenant: Tenant, priority_class: str = "interactive") -> Ticket:
     ticket = make_ticket(priority_class, tenant.name)
     lane.push(ticket, RANKS[priority_class], tenant)
@@ -169,3 +164,21 @@ def test_a_class_is_overtaken_by_the_tightest_wait_above_it():
     assert [queue.above_wait_s for queue in lane.classes] == [None, 0.2, 0.05]
     lane.reconfigure([class_settings("a"), class_settings("b", wait_s=0.1), class_settings("c", wait_s=0.01)])
     assert [queue.above_wait_s for queue in lane.classes] == [None, None, 0.1]
+
+
+def test_v_follows_the_rides_of_those_that_wait_while_a_strict_class_has_the_turns(acme):
+    lane = Lane("m", (class_settings("interactive", strict=True), class_settings("normal"), BACKGROUND))
+    strict, normal, background = lane.classes
+    lane.follow()
+    assert lane.virtual.now == 0.0
+    for rank, queue in enumerate(lane.classes):
+        lane.push(make_ticket(queue.settings.name), rank, acme)
+    normal.start, background.start = 7.0, 5.0
+    lane.follow()
+    assert (lane.virtual.now, strict.start) == (5.0, 0.0)
+    background.blocked = True
+    lane.follow()
+    assert lane.virtual.now == 7.0
+    normal.start = 6.0
+    lane.follow()
+    assert lane.virtual.now == 7.0

@@ -128,3 +128,19 @@ def test_v_follows_the_rides_and_passes_nobody():
     assert virtual.now == 2.0
     virtual.catch_up(1.0)
     assert virtual.now == 2.0
+
+
+def test_what_is_charged_later_is_told_and_moves_neither_v_nor_what_it_follows():
+    virtual, account = VirtualTime(), Account(2)
+    virtual.serve(account, 2.0)
+    assert virtual.charge_more(account, 3.0) == 1.5
+    assert (account.start, virtual.latest) == (2.5, 2.5)
+    virtual.catch_up(9.0)
+    assert virtual.now == 0.0
+
+
+def test_what_is_charged_later_leaves_the_latest_tag_of_another():
+    virtual, account, other = VirtualTime(), Account(1), Account(1)
+    virtual.charge(other, 9.0)
+    virtual.charge_more(account, 3.0)
+    assert virtual.latest == 9.0
