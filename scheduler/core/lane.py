@@ -70,7 +70,10 @@ class Lane:
         queue.retries.append(ticket)
 
     def next_turn(self) -> Turn | None:
-        """Whose turn it is: the class with the least start tag (ties: the more important), then its first flow."""
+        """Whose turn it is: the class with the least start tag, then its first flow.
+
+        Ties go to a strict class, then to the more important one.
+        """
         best: ClassQueue | None = None
         best_flow: Flow | None = None
         best_ticket: Ticket | None = None
@@ -87,7 +90,11 @@ class Lane:
                 # No credit for the time in which all its tenants were at their caps.
                 queue.blocked = False
                 self.virtual.join(queue)
-            if best is None or queue.start < best.start:
+            if (
+                best is None
+                or queue.start < best.start
+                or (queue.start == best.start and queue.weight == inf > best.weight)
+            ):
                 best, best_flow, best_ticket = queue, flow, ticket
         return None if best is None or best_ticket is None else Turn(best, best_flow, best_ticket)
 

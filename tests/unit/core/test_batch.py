@@ -184,12 +184,49 @@ def test_classes_share_the_places_that_a_strict_class_leaves_and_who_comes_next_
     assert lane.virtual.now == min(queue.start for queue in lane.classes[1:])
 
 
-def test_a_class_with_one_more_important_strict_below_it_rides_in_its_batches(acme):
+def test_a_class_above_a_strict_one_rides_in_its_batches_as_far_ahead_as_it_may_be(acme):
     lane = learned_lane(0.005, 0.005, classes=(class_settings("a"), replace(class_settings("b"), strict=True)))
-    for _ in range(50):
-        b, a = push(lane, acme, "b", 1), push(lane, acme, "a", 7)
-        lane.classes[0].start += 1e-6
-        assert form(lane, ONE) == b + a
+    push(lane, acme, "a", 99)
+    push(lane, acme, "b", 9, rows=5)
+    lane.classes[0].start = 1e-6
+    for _ in range(9):
+        assert [ticket.priority_class for ticket in form(lane, ONE)] == ["b", *"aaa"]
+    push(lane, acme, "b", 1)  # it joins where the least of those is that wait
+    assert [ticket.priority_class for ticket in form(lane, ONE)] == ["b", *"aaaaaaa"]
+
+
+def test_a_strict_class_that_waits_is_not_waited_for(acme):
+    lane = three_classes(strict=True)
+    opens, _ = push(lane, acme, "a", 2, rows=5)
+    c = push(lane, acme, "c", 3)
+    lane.classes[2].start = 1000.0
+    assert form(lane, ONE) == [opens, *c]
+
+
+def test_where_no_other_class_waits_rides_cost_no_more_than_a_full_batch_between_two_turns(acme):
+    lane = three_classes()
+    push(lane, acme, "c", 99)
+    for _ in range(5):
+        push(lane, acme, "a", 5)
+        assert len(form(lane, ONE)) == 8
+    assert lane.classes[2].start == pytest.approx(FULL_S)
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_where_nobody_else_could_have_the_places_a_tenant_takes_them_though_others_of_its_class_wait(acme, strict):
+    lane, other, third = (
+        three_classes(strict=strict),
+        Tenant("other", tenant_settings()),
+        Tenant("c", tenant_settings()),
+    )
+    (opens,) = push(lane, acme, "a", 1)
+    b = push(lane, acme, "b", 9)
+    push(lane, other, "b", 9, merge_key="other")
+    if strict:  # who may get no turn at all
+        push(lane, third, "c", 9)
+        lane.classes[2].start = 1000.0
+    lane.classes[1]._flows["acme"].start = 100.0
+    assert form(lane, ONE) == [opens, *b[:7]]
 
 
 def test_a_tenant_that_rides_for_its_class_leaves_turns_to_those_of_its_class_that_cannot(acme):
