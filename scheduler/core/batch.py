@@ -57,7 +57,8 @@ class _Filling:
         top: the most important class in it.
         estimator: its backend's.
         line: what it will take, of all backends together.
-        row_s: what a row of a full batch takes, in seconds.
+        full_s: what a full batch takes, in seconds.
+        row_s: what a row of it takes.
         taken: its tickets, each with its class and its tenant's flow.
     """
 
@@ -66,15 +67,11 @@ class _Filling:
     opened_by: ClassQueue
     top: ClassQueue
     line: LatencyLine
+    full_s: float
     row_s: float
     limit_rows: int
     rows: int = 0
     taken: list[tuple[ClassQueue, Flow, Ticket]] = field(default_factory=list)
-
-    @property
-    def full_s(self) -> float:
-        """What a full batch takes, in seconds."""
-        return self.row_s * max(1, self.capacity.max_batch_size)
 
     def add(self, queue: ClassQueue, flow: Flow, ticket: Ticket) -> None:
         """Take the ticket out of its class."""
@@ -110,11 +107,14 @@ def form(
     if departure is not None:
         limit_rows = departure.rows_for(ticket, limit_rows)
     queue.usual = usual_batch(queue, full_rows, lane.estimator.line(None))
-    batch = _Filling(capacity, estimator, queue, queue, line, line.predict(full_rows) / full_rows, limit_rows)
+    full_s = line.predict(full_rows)
+    batch = _Filling(capacity, estimator, queue, queue, line, full_s, full_s / full_rows, limit_rows)
     batch.add(queue, flow, ticket)
     riders: list[tuple[ClassQueue, int, bool]] = []
-    if ticket.merge_key is not None and batch.rows < limit_rows:
+    if ticket.merge_key is not None:
         for rider in lane.classes:
+            if batch.rows >= batch.limit_rows:
+                break
             if not rider.waiting_of(ticket.merge_key):
                 continue
             before_rows, least = batch.rows, _least_tag(lane, rider, queue, ticket.merge_key)
@@ -131,17 +131,17 @@ def _least_tag(lane: Lane, queue: ClassQueue, opened_by: ClassQueue, merge_key: 
         return inf
     if queue.rank < opened_by.rank and opened_by.weight < inf:
         return opened_by.start
-    return min(
-        (
-            other.start
-            for other in lane.classes
-            if other is not queue
+    least = inf
+    for other in lane.classes:
+        if (
+            other.start < least
+            and other is not queue
             and other.waits
             and other.weight < inf
             and (opened_by.weight < inf or other.waiting_of(merge_key))
-        ),
-        default=inf,
-    )
+        ):
+            least = other.start
+    return least
 
 
 def _fill(queue: ClassQueue, merge_key: str, batch: _Filling, departure: Departure | None, least: float) -> None:
