@@ -11,6 +11,8 @@ from scheduler.errors import denied, invalid
 MICROSECONDS: Final = 1e-6
 # A year: longer ones mean "no limit", and gRPC overflows on the largest.
 LONGEST_TIMEOUT_S: Final = 365 * 86400.0
+# As in Triton; thousands of them are kept for as long as their sequences are open.
+SEQUENCE_ID_BYTES: Final = 128
 
 
 class Caller(NamedTuple):
@@ -96,7 +98,7 @@ def step_of(request: Any, idle_s: float, *, pipelined: bool) -> Step | None:
     """What makes a request to a stateful model a step of a sequence; None where it names none, as Triton will say.
 
     Raises:
-        RequestError: INVALID_ARGUMENT, for a parameter of another type than Triton takes.
+        RequestError: INVALID_ARGUMENT, for a parameter of another type than Triton takes, or an id that is too long.
     """
     if "sequence_id" not in request.parameters:
         return None
@@ -109,6 +111,8 @@ def step_of(request: Any, idle_s: float, *, pipelined: bool) -> Step | None:
     given = getattr(parameter, kind)
     if not given:
         return None
+    if kind == "string_param" and len(given.encode()) > SEQUENCE_ID_BYTES:
+        raise invalid(f"parameter 'sequence_id': expected at most {SEQUENCE_ID_BYTES} bytes, got {len(given.encode())}")
     return Step(
         sequence_id=repr((request.model_version, given)),
         start=_flag(request, "sequence_start"),

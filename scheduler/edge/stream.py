@@ -10,7 +10,7 @@ read from either, and one that sends all at once leaves the event loop to others
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from tritonclient.grpc import service_pb2
 
@@ -55,6 +55,20 @@ class Responses:
             close()
 
 
+class Turn(NamedTuple):
+    """When a request may go to Triton: after the one before it of its sequence.
+
+    Attributes:
+        sequence: the sequence; None where it is of none.
+        before: set when the one before it is answered.
+        answered: to be set when it is answered itself.
+    """
+
+    sequence: tuple[str, str] | None
+    before: asyncio.Event
+    answered: asyncio.Event
+
+
 # Makes the answer of one request: a response, None where it has sent its responses itself, or a status.
 Answer = Callable[[Any, Responses], Awaitable["Any | Status | None"]]
 
@@ -84,7 +98,6 @@ class InferenceStream:
         self._write = write
         self._grpc_error = grpc_error
         self._writing = asyncio.Lock()
-        self._outstanding = outstanding
         self._room = asyncio.Semaphore(outstanding)
         self._last_written = _done()
         # Of each sequence that has a request under way: when it is answered.
@@ -110,22 +123,14 @@ class InferenceStream:
         before, after = self._last_written, None
         if await self._in_order(request):
             after = self._last_written = asyncio.Event()
-        turn, answered = self._sequence(request)
-        return self._one(request, before, after, turn, answered)
+        return self._one(request, before, after, self._turn(request))
 
-    async def _one(
-        self,
-        request: Any,
-        before: asyncio.Event,
-        after: asyncio.Event | None,
-        turn: asyncio.Event,
-        answered: asyncio.Event,
-    ) -> None:
+    async def _one(self, request: Any, before: asyncio.Event, after: asyncio.Event | None, turn: Turn) -> None:
         responses = Responses(self._send, ends_at_error=self._grpc_error)
         try:
-            await turn.wait()
+            await turn.before.wait()
             answer = await self._answer(request, responses)
-            answered.set()
+            self._pass_on(turn)
             if after is not None:
                 await before.wait()
             if isinstance(answer, Status):
@@ -138,7 +143,7 @@ class InferenceStream:
                 await self._send(answer)
         finally:
             responses.close()
-            answered.set()
+            self._pass_on(turn)
             if after is not None:
                 after.set()
             self._room.release()
@@ -148,18 +153,23 @@ class InferenceStream:
         async with self._writing:
             await self._write(response)
 
-    def _sequence(self, request: Any) -> tuple[asyncio.Event, asyncio.Event]:
-        """Requests of one sequence go to Triton one after the other: (its turn, to be set when answered)."""
+    def _turn(self, request: Any) -> Turn:
+        """Requests of one sequence go to Triton one after the other."""
         answered = asyncio.Event()
         if "sequence_id" not in request.parameters:
-            return _done(), answered
+            return Turn(None, _done(), answered)
         parameter = request.parameters["sequence_id"]
-        key = (request.model_name, str(getattr(parameter, parameter.WhichOneof("parameter_choice") or "string_param")))
-        turn = self._sequences.get(key) or _done()
-        self._sequences[key] = answered
-        if len(self._sequences) > self._outstanding:
-            self._sequences = {each: event for each, event in self._sequences.items() if not event.is_set()}
-        return turn, answered
+        given = getattr(parameter, parameter.WhichOneof("parameter_choice") or "string_param")
+        sequence = (request.model_name, str(given))
+        before = self._sequences.get(sequence) or _done()
+        self._sequences[sequence] = answered
+        return Turn(sequence, before, answered)
+
+    def _pass_on(self, turn: Turn) -> None:
+        """The next one of the sequence may go; where there is none, nothing is kept of a name of any length."""
+        turn.answered.set()
+        if turn.sequence is not None and self._sequences.get(turn.sequence) is turn.answered:
+            del self._sequences[turn.sequence]
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -4,10 +4,14 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
+from typing import Final
 
 from scheduler.core.backend import Batch
 from scheduler.core.outcome import Outcome
 from scheduler.core.ticket import Ticket
+
+# Of a client's id; a message may hold one of 64 MiB, and thousands of them are kept.
+ID_LENGTH: Final = 128
 
 
 @dataclass(slots=True, eq=False)
@@ -16,7 +20,7 @@ class Journey:
 
     Attributes:
         ticket: as the core knows it.
-        request_id: as the client gave it; empty where it gave none.
+        request_id: as the client gave it, as far as ID_LENGTH; empty where it gave none.
         arrived: when the edge saw the request.
         queued_at: when it was valid and went to the core.
         dispatched_at: when its first batch left.
@@ -67,7 +71,8 @@ class Journal:
 
     def find(self, name: str) -> Journey | None:
         """The newest journey of this name (Journey.name); None where it was never there or has left the ring."""
-        return next((journey for journey in reversed(self._ended) if journey.name == name), None)
+        kept = name[:ID_LENGTH]
+        return next((journey for journey in reversed(self._ended) if journey.name == kept), None)
 
     def newest(self, count: int) -> list[Journey]:
         """The last ones that ended, newest first."""

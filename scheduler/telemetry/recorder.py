@@ -8,7 +8,7 @@ from scheduler.core.events import Evict, Reject
 from scheduler.core.outcome import Outcome, Verdict
 from scheduler.core.ticket import Ticket
 from scheduler.telemetry.hooks import Header
-from scheduler.telemetry.journey import Journal, Journey
+from scheduler.telemetry.journey import ID_LENGTH, Journal, Journey
 from scheduler.telemetry.measures import Measures
 
 
@@ -65,7 +65,7 @@ class Recorder:
         self, ticket: Ticket, *, request_id: str, headers: Iterable[Header], arrived: float, now: float
     ) -> None:
         """Follow the request from here."""
-        journey = self._open[ticket.ticket_id] = Journey(ticket, request_id, arrived, now)
+        journey = self._open[ticket.ticket_id] = Journey(ticket, request_id[:ID_LENGTH], arrived, now)
         if self._tracer is not None:
             self._tracer.received(journey, headers)
 

@@ -3,6 +3,7 @@
 import pytest
 
 from scheduler.core.outcome import Outcome, Verdict
+from scheduler.telemetry.journey import ID_LENGTH
 from tests.telemetry.conftest import Told
 
 
@@ -69,3 +70,9 @@ def test_journal_forgets_the_oldest(told: Told) -> None:
 def test_request_without_an_id_is_found_by_its_number(told: Told) -> None:
     told.refuse(0.0, told.arrive(0.0))
     assert told.journey("#1").ticket.ticket_id == 1
+
+
+def test_of_a_long_id_no_more_is_kept_than_its_beginning_and_it_is_found_by_all_of_it(told: Told) -> None:
+    long = "r" * 1_000_000
+    told.end(1.0, told.send(0.5, told.arrive(0.0, request_id=long)))
+    assert told.journey(long).name == "r" * ID_LENGTH
