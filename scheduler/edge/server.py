@@ -11,6 +11,7 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 from scheduler.config import Config, Limits
 from scheduler.edge.certificates import Certificates
 from scheduler.edge.service import InferenceService
+from scheduler.edge.unparsable import ParsingServer
 from scheduler.errors import StartError
 
 # Answers that are ready leave within this time when the server stops.
@@ -39,7 +40,7 @@ class EdgeServer:
         self._server = grpc.aio.server(options=_options(config.limits))
         self._health = health.aio.HealthServicer()
         self._telling: asyncio.Task[None] | None = None
-        service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(service, self._server)
+        service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(service, ParsingServer(self._server))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection((INFERENCE, HEALTH, reflection.SERVICE_NAME), self._server)
 

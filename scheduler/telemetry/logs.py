@@ -2,11 +2,14 @@
 
 Everything goes through the standard library's `logging`, so that libraries' lines look the same; structlog formats.
 A request is a line at `debug`. From `info` on refusals are told of, sampled: the first of each class and reason, and
-then at most one each SAMPLE_S seconds, with the number of those that were not told of.
+then at most one each SAMPLE_S seconds, with the number of those that were not told of. So are the errors that libraries
+write for what peers send.
 """
 
 import logging
 import logging.config
+import time
+from collections.abc import Callable
 from typing import Any, Final
 
 import structlog
@@ -16,6 +19,8 @@ from scheduler.telemetry.journey import Journey
 from scheduler.telemetry.tenants import REFUSALS
 
 SAMPLE_S: Final = 10.0
+# More wordings than the libraries have; those beyond share one place.
+KINDS: Final = 64
 LOGGER: Final = "fairlane.requests"
 
 
@@ -44,11 +49,11 @@ def configure(style: str, level: str) -> None:
                     "foreign_pre_chain": shared,
                 }
             },
-            "filters": {"peer": {"()": lambda: _of_a_peer_that_is_there}},
+            "filters": {"peer": {"()": lambda: _of_a_peer_that_is_there}, "sample": {"()": Sample}},
             "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "structured"}},
             "root": {"handlers": ["stderr"], "level": "WARNING" if level == "warning" else "INFO"},
             "loggers": {name: {"level": level.upper()} for name in ("fairlane", "scheduler")}
-            | {"grpc._cython.cygrpc": {"filters": ["peer"]}},
+            | {"grpc._cython.cygrpc": {"filters": ["peer", "sample"]}, "aiohttp.server": {"filters": ["sample"]}},
         }
     )
 
@@ -56,6 +61,38 @@ def configure(style: str, level: str) -> None:
 def _of_a_peer_that_is_there(record: logging.LogRecord) -> bool:
     """False for gRPC's traceback of an answer to a peer that has just gone: no error, and as many as a peer likes."""
     return "raised in core by servicer method" not in record.getMessage()
+
+
+class Sample(logging.Filter):
+    """Lets through the first record of a kind, and then one each SAMPLE_S seconds, with the number of those left out.
+
+    For loggers of libraries that write a traceback for whatever a peer sends, before anybody knows who it is: header
+    bytes that are no text, requests that are no HTTP. A kind is a wording and an exception's type, never what came.
+
+    Args:
+        clock: seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._clock = clock
+        # Kind -> when the next one may be told of, and how many were not.
+        self._next_at: dict[tuple[str, str], float] = {}
+        self._untold: dict[tuple[str, str], int] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether this one is told of."""
+        raised = record.exc_info[0] if record.exc_info else None
+        kind = (str(record.msg), "" if raised is None else raised.__name__)
+        if kind not in self._next_at and len(self._next_at) >= KINDS:
+            kind = ("", "")
+        now = self._clock()
+        if now < self._next_at.get(kind, 0.0):
+            self._untold[kind] = self._untold.get(kind, 0) + 1
+            return False
+        self._next_at[kind] = now + SAMPLE_S
+        record.untold = self._untold.pop(kind, 0)
+        return True
 
 
 def _printable(logger: Any, method: str, line: dict[str, Any]) -> dict[str, Any]:

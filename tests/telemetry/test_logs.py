@@ -94,6 +94,21 @@ def test_lines_for_people_carry_the_same_and_other_loggers_look_alike(capsys: py
     assert "somebody.else" in written
 
 
+def test_what_libraries_write_of_what_peers_send_is_sampled_by_wording_and_counted() -> None:
+    now = [0.0]
+    sample = logs.Sample(lambda: now[0])
+
+    def told(wording: str, *about: object) -> int | None:
+        record = logging.LogRecord("grpc", logging.ERROR, "", 0, wording, about, None)
+        return record.untold if sample.filter(record) else None  # type: ignore[attr-defined]
+
+    assert [told("Invalid encoding on %s", b"\xff" * n) for n in range(100)] == [0] + 99 * [None]
+    assert told("Unexpected %s", "KeyError") == 0
+    now[0] = logs.SAMPLE_S
+    assert told("Invalid encoding on %s", b"\xff") == 99
+    assert [told(f"anything {n}") for n in range(200)].count(None) == 200 - (logs.KINDS - 2) - 1
+
+
 def test_peers_that_go_while_they_are_answered_fill_no_disk(capsys: pytest.CaptureFixture[str]) -> None:
     logs.configure("json", "info")
     grpcs = logging.getLogger("grpc._cython.cygrpc")
