@@ -237,7 +237,10 @@ class InferenceService(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: 
         """Queue the request, and wait for its answer; None where the responses have gone their own way."""
         arrived = self._driver.now()
         model, version = request.model_name, request.model_version
-        spec = self._catalog.get(model, version) or await self._catalog.find(model, version)
+        spec = self._catalog.get(model, version)
+        if spec is None:
+            permits = self._access.rights(caller.tenant).permits_model
+            spec = await self._catalog.find(model, version, permits)
         call = self._intake.call(request, caller, spec, metadata, responses, arrived)
         answer = await self._driver.submit(call.ticket, call)
         if answer is not None:
@@ -247,7 +250,9 @@ class InferenceService(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: 
     async def _answers_once(self, request: Any) -> bool:
         """Whether the model gives one response to a request; so does one that nobody knows: an error."""
         try:
-            return not (await self._catalog.find(request.model_name, request.model_version)).decoupled
+            # Who asks is not known yet, and is told nothing here.
+            spec = await self._catalog.find(request.model_name, request.model_version, lambda _: False)
+            return not spec.decoupled
         except RequestError:
             return True
 

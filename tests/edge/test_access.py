@@ -117,6 +117,13 @@ async def test_index_and_metadata_show_only_the_allowed_models(serve: Any) -> No
     assert code is grpc.StatusCode.PERMISSION_DENIED
 
 
+async def test_an_unknown_name_is_told_with_the_allowed_models_alone(serve: Any, request_of: Any) -> None:
+    tenants = {"acme": {"api_keys": [hashed("one")], "models": ["identity", "mine-*"]}}
+    served = await serve(tenants=tenants)
+    with pytest.raises(grpc.aio.AioRpcError, match=r"unknown model 'mine-1'; served are: identity\b(?!,)"):
+        await served.infer(request_of([[1]], model="mine-1"), metadata=bearer("one"))
+
+
 async def test_admin_action_needs_an_admin_and_is_in_the_audit_log(serve: Any, tmp_path: Path) -> None:
     path = tmp_path / "audit.jsonl"
     served = await serve(tenants=TENANTS, audit_log=path)
