@@ -20,7 +20,8 @@ from scheduler.triton.sequence_id import RestoringStream, SequenceIds, restore
 # Codes that are not about the requests. With the others the model answered: a request may be guilty.
 VERDICTS: Final = {
     grpc.StatusCode.UNAVAILABLE: Verdict.UNAVAILABLE,
-    grpc.StatusCode.CANCELLED: Verdict.LOST,
+    # Not by us: a model may say so, and so does a server that stops.
+    grpc.StatusCode.CANCELLED: Verdict.UNAVAILABLE,
     # The deadline of the requests has passed, which says nothing of the backend.
     grpc.StatusCode.DEADLINE_EXCEEDED: Verdict.ABANDONED,
 }
@@ -190,11 +191,11 @@ class Pool:
             raise BackendFailure(model, grpc.StatusCode.UNAVAILABLE, details, Verdict.LOST) from None
 
     async def _failure(self, backend: str, model: str, error: grpc.aio.AioRpcError) -> BackendFailure:
-        gone = error.code() is grpc.StatusCode.UNAVAILABLE and not await self._connected(backend)
+        gone = VERDICTS.get(error.code()) is Verdict.UNAVAILABLE and not await self._connected(backend)
         return BackendFailure(model, error.code(), error.details() or "", Verdict.LOST if gone else None)
 
     async def _connected(self, backend: str) -> bool:
-        """Whether an UNAVAILABLE can have come from the server: where the connection is gone, the channel made it."""
+        """Whether such an answer can have come from the server: where the connection is gone, the channel made it."""
         for wait_s in (0.0, SETTLE_S):
             await asyncio.sleep(wait_s)
             channel = self._channels.get(backend)

@@ -302,6 +302,19 @@ async def test_backend_error_keeps_its_code_and_names_the_model(serve: Any, requ
     assert (error.code(), error.details()) == (grpc.StatusCode.INTERNAL, "model identity: out of luck")
 
 
+async def test_model_that_says_cancelled_has_its_answer_passed_on_and_harms_nobody(
+    serve: Any, request_of: Any, rows_of: Any
+) -> None:
+    served = await serve()
+    served.triton.failures = [(grpc.StatusCode.CANCELLED, "not today")] * 2
+    error = await refusal(served.infer(request_of([[1]])))
+    assert (error.code(), error.details()) == (grpc.StatusCode.CANCELLED, "model identity: not today")
+    assert len(served.triton.requests) == 2
+    (backend,) = served.app.snapshot().backends
+    assert {breaker.state for breaker in backend.breakers.values()} == {"closed"}
+    assert rows_of(await served.infer(request_of([[2]]))) == [[2]]
+
+
 async def test_lost_backend_is_unavailable_with_pushback(serve: Any, eventually: Any, request_of: Any) -> None:
     served = await serve()
     await served.infer(request_of([[1]]))
