@@ -58,6 +58,7 @@ class InferenceService(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: 
         self._relay = Relay(pool, catalog)
         self._queue_times = QueueTimes()
         self._audit = audit
+        self._message_bytes = config.limits.message_bytes
         self.draining = False
         self.configure(config)
 
@@ -99,7 +100,11 @@ class InferenceService(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: 
                 # Echoed on every way a call can end: in the answer, and in a trailer.
                 request.id = caller.request_id
                 context.set_trailing_metadata(_id_trailer(caller.request_id))
-            return await self._scheduled(request, caller, metadata, None)
+            answer = await self._scheduled(request, caller, metadata, None)
+            oversized = status.of_oversized(answer, answer, self._message_bytes)
+            if oversized is None:
+                return answer
+            ended = oversized
         except RequestError as error:
             self._telemetry.invalid(error.reason)
             ended = self._refused(error, context, "ModelInfer", request.model_name)
@@ -122,7 +127,12 @@ class InferenceService(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: 
         grpc_error = headers.get(GRPC_ERROR_HEADER, "").lower() == "true"
         outstanding = self._requests_per_stream
         stream = InferenceStream(
-            answer, self._answers_once, context.write, outstanding=outstanding, grpc_error=grpc_error
+            answer,
+            self._answers_once,
+            context.write,
+            outstanding=outstanding,
+            message_bytes=self._message_bytes,
+            grpc_error=grpc_error,
         )
         try:
             await stream.run(request_iterator)
@@ -237,10 +247,8 @@ class InferenceService(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: 
         """Queue the request, and wait for its answer; None where the responses have gone their own way."""
         arrived = self._driver.now()
         model, version = request.model_name, request.model_version
-        spec = self._catalog.get(model, version)
-        if spec is None:
-            permits = self._access.rights(caller.tenant).permits_model
-            spec = await self._catalog.find(model, version, permits)
+        permits = self._access.rights(caller.tenant).permits_model
+        spec = self._catalog.get(model, version) or await self._catalog.find(model, version, permits)
         call = self._intake.call(request, caller, spec, metadata, responses, arrived)
         answer = await self._driver.submit(call.ticket, call)
         if answer is not None:
@@ -250,9 +258,7 @@ class InferenceService(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: 
     async def _answers_once(self, request: Any) -> bool:
         """Whether the model gives one response to a request; so does one that nobody knows: an error."""
         try:
-            # Who asks is not known yet, and is told nothing here.
-            spec = await self._catalog.find(request.model_name, request.model_version, lambda _: False)
-            return not spec.decoupled
+            return not (await self._catalog.find(request.model_name, request.model_version)).decoupled
         except RequestError:
             return True
 

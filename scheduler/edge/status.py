@@ -2,7 +2,7 @@
 
 from functools import lru_cache
 from math import ceil
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import grpc
 from google.protobuf import any_pb2, duration_pb2
@@ -78,6 +78,25 @@ def of_backend_failure(failure: BackendFailure) -> Status:
     if failure.code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return _status(_worded(failure.code, str(failure), Outcome.DEADLINE_EXPIRED.name, {}), None)
     return Status(failure.code, str(failure)[:MESSAGE_LENGTH], ())
+
+
+def of_oversized(message: Any, answer: Any, most_bytes: int) -> Status | None:
+    """What stands in the place of an answer that is larger than a message may be; None for one that is not.
+
+    Args:
+        message: what would be sent.
+        answer: the `ModelInferResponse` in it.
+        most_bytes: of a message.
+    """
+    # The exact size takes as long as sending it; what is in a message beside the contents is small.
+    if 2 * sum(map(len, answer.raw_output_contents)) <= most_bytes:
+        return None
+    size_bytes = message.ByteSize()
+    if size_bytes <= most_bytes:
+        return None
+    model = answer.model_name
+    told = f"model {model}: expected an answer of at most limits.message_bytes, {most_bytes}, got {size_bytes} bytes"
+    return Status(grpc.StatusCode.RESOURCE_EXHAUSTED, told[:MESSAGE_LENGTH], (("grpc-retry-pushback-ms", NO_RETRY),))
 
 
 class _Told(NamedTuple):

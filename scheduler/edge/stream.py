@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 
 from tritonclient.grpc import service_pb2
 
-from scheduler.edge.status import Status
+from scheduler.edge.status import Status, of_oversized
 
 GRPC_ERROR_HEADER: Final = "triton_grpc_error"
 FINAL: Final = "triton_final_response"
@@ -81,6 +81,7 @@ class InferenceStream:
         in_order: tells whether the request's answer must keep its place among the stream's.
         write: sends one `ModelStreamInferResponse`.
         outstanding: requests taken in whose answers have not left, at most.
+        message_bytes: of one response, at most; a larger one is an error in its place.
         grpc_error: whether the first error ends the stream.
     """
 
@@ -91,6 +92,7 @@ class InferenceStream:
         write: Callable[[Any], Awaitable[None]],
         *,
         outstanding: int,
+        message_bytes: int,
         grpc_error: bool,
     ) -> None:
         self._answer = answer
@@ -98,6 +100,7 @@ class InferenceStream:
         self._write = write
         self._grpc_error = grpc_error
         self._writing = asyncio.Lock()
+        self._message_bytes = message_bytes
         self._room = asyncio.Semaphore(outstanding)
         self._last_written = _done()
         # Of each sequence that has a request under way: when it is answered.
@@ -126,13 +129,14 @@ class InferenceStream:
         return self._one(request, before, after, self._turn(request))
 
     async def _one(self, request: Any, before: asyncio.Event, after: asyncio.Event | None, turn: Turn) -> None:
-        responses = Responses(self._send, ends_at_error=self._grpc_error)
+        responses = Responses(self._send_one_of_many, ends_at_error=self._grpc_error)
         try:
             await turn.before.wait()
             answer = await self._answer(request, responses)
             self._pass_on(turn)
             if after is not None:
                 await before.wait()
+            answer = self._of_a_size(answer)
             if isinstance(answer, Status):
                 if self._grpc_error:
                     # Never released: gRPC cannot end a stream while a write is under way.
@@ -152,6 +156,21 @@ class InferenceStream:
         """Write; one at a time, as gRPC wants it."""
         async with self._writing:
             await self._write(response)
+
+    async def _send_one_of_many(self, response: Any) -> None:
+        """A decoupled model's; those that come after one that is too large can still be sent."""
+        sized = self._of_a_size(response)
+        if isinstance(sized, Status):
+            final = response.infer_response.parameters[FINAL].bool_param
+            sized = _error(response.infer_response, sized)
+            sized.infer_response.parameters[FINAL].bool_param = final
+        await self._send(sized)
+
+    def _of_a_size(self, answer: Any) -> Any:
+        """The answer, or what stands in the place of one that is larger than a message may be."""
+        if not isinstance(answer, service_pb2.ModelStreamInferResponse):
+            return answer
+        return of_oversized(answer, answer.infer_response, self._message_bytes) or answer
 
     def _turn(self, request: Any) -> Turn:
         """Requests of one sequence go to Triton one after the other."""

@@ -66,13 +66,13 @@ class Catalog:
             self._found[model, version] = spec
         return spec
 
-    async def find(self, model: str, version: str, permits: Callable[[str], bool]) -> ModelSpec:
+    async def find(self, model: str, version: str, permits: Callable[[str], bool] | None = None) -> ModelSpec:
         """The model as a ready backend serves it, or as a lost one did where no ready one knows it.
 
         Args:
             model: its name.
             version: of it; empty: any.
-            permits: whether who asks may know of a model; an error names no other one.
+            permits: whether who asks may know of a model; an error names no other one. None: of none.
 
         Raises:
             RequestError: NOT_FOUND, where no backend serves the model, or not this version; UNAVAILABLE,
@@ -85,7 +85,7 @@ class Catalog:
         if spec is None and not self.ready():
             raise no_backend("no backend is ready")
         if spec is None:
-            served = sorted({name for specs in self._specs.values() for name in specs if permits(name)})
+            served = sorted({name for specs in self._specs.values() for name in specs if permits and permits(name)})
             raise unknown_model(f"unknown model {model!r}; served are: {', '.join(served) or 'none'}")
         if version and version not in spec.versions:
             raise unknown_model(f"model {model}: unknown version {version!r}; served are: {', '.join(spec.versions)}")

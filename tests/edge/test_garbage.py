@@ -230,7 +230,14 @@ async def test_answer_that_is_larger_than_a_message_may_be_ends_its_request_alon
     served.triton.models["long"] = FakeModel(
         "long", compute=lambda tensors: {"OUTPUT": np.repeat(tensors["INPUT"], 2**18, axis=1)}
     )
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
+    words = "model long: expected an answer of at most limits.message_bytes, 1048576, got 2097"
+    with pytest.raises(grpc.aio.AioRpcError, match=words) as caught:
         await served.infer(request_of([[1]], model="long"))
     assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert dict(tuple(caught.value.trailing_metadata()))["grpc-retry-pushback-ms"] == "-1"
     assert rows_of(await served.infer(request_of([[1]]))) == [[1]]
+    requests = [request_of([[1]]), request_of([[1]], model="long", id="large"), request_of([[2]])]
+    first, large, last = [each async for each in served.stub.ModelStreamInfer(iter(requests), timeout=60)]
+    assert words in large.error_message
+    assert large.infer_response.id == "large"
+    assert (rows_of(first.infer_response), rows_of(last.infer_response)) == ([[1]], [[2]])

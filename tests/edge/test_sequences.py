@@ -123,6 +123,8 @@ async def test_parameters_of_another_type_are_named(
 @pytest.mark.parametrize("id_", ["x" * 129, "\u00e9" * 65])
 async def test_a_string_id_is_at_most_as_long_as_triton_takes(served: Any, step_of: Any, id_: str) -> None:
     await served.infer(step_of(1, "x" * 128, start=True))
-    with pytest.raises(grpc.aio.AioRpcError, match="parameter 'sequence_id': expected at most 128 bytes, got 1") as caught:
+    with pytest.raises(
+        grpc.aio.AioRpcError, match="parameter 'sequence_id': expected at most 128 bytes, got 1"
+    ) as caught:
         await served.infer(step_of(1, id_, start=True))
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT

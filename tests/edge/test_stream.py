@@ -40,7 +40,7 @@ async def test_names_of_sequences_are_forgotten_with_the_answers_while_the_strea
                     await asyncio.sleep(0)
         held.append(tracemalloc.get_traced_memory()[0])
 
-    stream = InferenceStream(answer, in_order, write, outstanding=32, grpc_error=False)
+    stream = InferenceStream(answer, in_order, write, outstanding=32, message_bytes=64 * MIB, grpc_error=False)
     tracemalloc.start()
     try:
         await stream.run(requests())
@@ -48,3 +48,28 @@ async def test_names_of_sequences_are_forgotten_with_the_answers_while_the_strea
         tracemalloc.stop()
     assert [response.infer_response.id for response in written] == [str(number) for number in range(16)]
     assert held[0] < 8 * MIB
+
+
+async def test_a_response_of_a_decoupled_model_that_is_too_large_is_an_error_and_the_others_come() -> None:
+    written: list[Any] = []
+
+    async def answer(request: Any, responses: Any) -> Any:
+        for size, final in ((1, False), (MIB, False), (2, True)):
+            response = service_pb2.ModelStreamInferResponse(infer_response={"id": request.id})
+            response.infer_response.raw_output_contents.append(b"x" * size)
+            response.infer_response.parameters["triton_final_response"].bool_param = final
+            await responses.put(response)
+
+    async def in_order(request: Any) -> bool:
+        return False
+
+    async def write(response: Any) -> None:
+        written.append(response)
+
+    async def requests() -> AsyncIterator[Any]:
+        yield step(1, "")
+
+    await InferenceStream(answer, in_order, write, outstanding=2, message_bytes=MIB, grpc_error=False).run(requests())
+    assert [bool(each.error_message) for each in written] == [False, True, False]
+    finals = [each.infer_response.parameters["triton_final_response"].bool_param for each in written]
+    assert finals == [False, False, True]
