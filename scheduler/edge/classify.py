@@ -11,6 +11,7 @@ from scheduler.errors import denied, invalid
 MICROSECONDS: Final = 1e-6
 # A year: longer ones mean "no limit", and gRPC overflows on the largest.
 LONGEST_TIMEOUT_S: Final = 365 * 86400.0
+LONGEST_TIMEOUT_US: Final = 2**63 - 1
 # As in Triton; thousands of them are kept for as long as their sequences are open.
 SEQUENCE_ID_BYTES: Final = 128
 
@@ -115,14 +116,19 @@ def step_of(request: Any, idle_s: float, *, pipelined: bool) -> Step | None:
         raise invalid(f"parameter 'sequence_id': expected at most {SEQUENCE_ID_BYTES} bytes, got {len(given.encode())}")
     return Step(
         sequence_id=repr((request.model_version, given)),
-        start=_flag(request, "sequence_start"),
-        end=_flag(request, "sequence_end"),
+        start=flag(request, "sequence_start"),
+        end=flag(request, "sequence_end"),
         idle_s=idle_s,
         pipelined=pipelined,
     )
 
 
-def _flag(request: Any, name: str) -> bool:
+def flag(request: Any, name: str) -> bool:
+    """A request parameter that is true or false; False where it is absent.
+
+    Raises:
+        RequestError: INVALID_ARGUMENT, for one of another type.
+    """
     if name not in request.parameters:
         return False
     kind = request.parameters[name].WhichOneof("parameter_choice")
@@ -132,7 +138,10 @@ def _flag(request: Any, name: str) -> bool:
 
 
 def _timeout_s(request: Any) -> float | None:
+    """The parameter `timeout`; Triton takes it as int64 alone, and is given it so where it came as uint64."""
     timeout_us = _integer(request, "timeout")
+    if timeout_us and request.parameters["timeout"].HasField("uint64_param"):
+        request.parameters["timeout"].int64_param = min(timeout_us, LONGEST_TIMEOUT_US)
     return timeout_us * MICROSECONDS if timeout_us else None
 
 

@@ -6,11 +6,11 @@ from typing import Any
 from scheduler.config import Config
 from scheduler.core.ticket import Step, Ticket
 from scheduler.driver import Driver
-from scheduler.edge.classify import Caller, step_of
+from scheduler.edge.classify import Caller, flag, step_of
 from scheduler.edge.shape import Shape, Shapes
 from scheduler.errors import unsupported
 from scheduler.telemetry.hooks import Header, Telemetry
-from scheduler.triton.decoupled import ResponseStream
+from scheduler.triton.decoupled import EMPTY_FINAL, ResponseStream
 from scheduler.triton.pool import Call, Pool
 from scheduler.triton.spec import ModelSpec
 
@@ -58,6 +58,8 @@ class Intake:
         Raises:
             RequestError: the request does not fit its model, or cannot be served by several backends.
         """
+        if spec.decoupled:
+            flag(request, EMPTY_FINAL)  # to be of its type, as in Triton: the call to it sets it
         request_bytes = request.ByteSize()
         shape = self._shapes.of(request, spec, request_bytes)
         if shape.merge_key is None and len(self._pool.names()) > 1:

@@ -180,6 +180,8 @@ async def test_decoupled_model_streams_all_its_responses(start: Any, stub_of: An
     finals = [each.infer_response.parameters["triton_final_response"].bool_param for each in with_final]
     assert finals == [False, False, True]
     assert await streamed_alike(stubs, [message("repeat", 0, (1,))]) == []
+    (refused,) = await responses_to(stubs[1], [message("repeat", 1, (1,), triton_enable_empty_final_response=1)])
+    assert "expected bool_param" in refused.error_message
     both = await responses_to(stubs[1], [message("repeat", 3, (1,)), message("numbers", 7, (1, 1))])
     assert sorted(value_of(each) for each in both) == [0, 1, 2, 7]
 

@@ -1,5 +1,6 @@
 """Forms of ModelInfer that are easily forgotten: each ends through Fairlane as it ends at the real Triton."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -88,7 +89,6 @@ FORMS = {
     "priority as int64": with_parameter("priority", "int64_param", 2),
     "priority as uint64": with_parameter("priority", "uint64_param", 2),
     "timeout as int64": with_parameter("timeout", "int64_param", 10**7),
-    "timeout as uint64": with_parameter("timeout", "uint64_param", 10**7),
     "a parameter of one's own": with_parameter("colour", "string_param", "blue"),
     "binary_data true": asking_for(True),
     "binary_data false": asking_for(False),
@@ -109,3 +109,15 @@ async def ended(stub: Any, request: Any) -> Any:
 async def test_form_ends_as_at_triton(both: tuple[Any, Any], form: str) -> None:
     direct, ours = both
     assert await ended(ours, FORMS[form]) == await ended(direct, FORMS[form])
+
+
+@pytest.mark.parametrize("timeout_us", [10**7, 2**64 - 1])
+async def test_timeout_as_uint64_is_answered_alone_and_merged_where_triton_takes_int64_alone(
+    both: tuple[Any, Any], timeout_us: int
+) -> None:
+    direct, ours = both
+    form = with_parameter("timeout", "uint64_param", timeout_us)
+    assert await ended(direct, form) is grpc.StatusCode.INVALID_ARGUMENT
+    plain = await ended(direct, message())
+    assert await ended(ours, form) == plain
+    assert await asyncio.gather(*(ended(ours, form) for _ in range(16))) == [plain] * 16
