@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from scheduler.config import BackendConfig, Config
+from scheduler.config import BackendConfig, Config, split_address
 from scheduler.core.backend import BackendState
 from scheduler.core.scheduler import Scheduler
 from scheduler.core.snapshot import Snapshot
@@ -161,7 +161,7 @@ class App:
         side = HttpSide(lambda: self.ready, self.snapshot, self._service.check_monitor, self._observatory)
         stack.push_async_callback(side.stop)
         try:
-            return f"{host}:{await side.start(host, port)}"
+            return f"{host}:{await side.start(host.strip('[]'), port)}"
         except OSError as error:
             raise StartError(f"listen.http: {host}:{port}: {error.strerror or error}") from None
 
@@ -190,18 +190,6 @@ class App:
     def _backend_changed(self, state: BackendState) -> None:
         self._driver.set_backend(state)
         self._server.readiness_changed()
-
-
-def split_address(address: str) -> tuple[str, int]:
-    """HOST:PORT as (host, port).
-
-    Raises:
-        StartError: it is not of that form.
-    """
-    host, _, port = address.rpartition(":")
-    if not host or not port.isdigit() or int(port) > 65535:
-        raise StartError(f"expected HOST:PORT, got {address!r}")
-    return host, int(port)
 
 
 def _security(backend: BackendConfig) -> BackendSecurity:

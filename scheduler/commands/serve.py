@@ -51,6 +51,8 @@ def serve(
         drained = asyncio.run(_run(config, lambda: load(config_path, overrides)))
     except StartError as error:
         raise click.ClickException(str(error)) from None
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # the interpreter's own end takes handlers away, not this
     _drop_unwritten()
     if not drained:
         raise click.ClickException(f"requests were still unanswered after {config.limits.drain_s:g} s; they were ended")
@@ -73,8 +75,7 @@ async def _run(config: Config, read: Callable[[], Config]) -> bool:
     """Serve until SIGINT or SIGTERM, reload at SIGHUP; False where the drain ran out of time."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
+    _stop_at_signals(loop, stop)
     _allow_many_connections()
     triton_cpus = _own_cpu(config)
     free_operations()
@@ -93,6 +94,21 @@ async def _run(config: Config, read: Callable[[], Config]) -> bool:
     stopping.cancel()
     _tell("stopping: finishing accepted requests", err=True)
     return await app.stop()
+
+
+def _stop_at_signals(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
+    """SIGINT and SIGTERM stop us, once: what comes after the first changes nothing, up to the end of the process.
+
+    Not the loop's own handlers: they go with the loop, and a signal that comes then kills whoever stops in order.
+    """
+
+    def told(number: int, frame: Any) -> None:
+        del number, frame
+        with contextlib.suppress(RuntimeError):  # the loop has ended
+            loop.call_soon_threadsafe(stop.set)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, told)
 
 
 async def _start(app: App) -> None:

@@ -7,7 +7,7 @@ Precedence: flags, then the file, then the environment (`FAIRLANE_GRPC`, `FAIRLA
 from scheduler.config.config import Config
 from scheduler.config.file import load
 from scheduler.config.limits import Limits
-from scheduler.config.listen import DEFAULT_HTTP, BackendConfig, ServerTls
+from scheduler.config.listen import DEFAULT_HTTP, BackendConfig, ServerTls, split_address
 from scheduler.config.tenants import DEFAULT_TENANT, TenantConfig
 
 __all__ = [
@@ -19,4 +19,5 @@ __all__ = [
     "ServerTls",
     "TenantConfig",
     "load",
+    "split_address",
 ]

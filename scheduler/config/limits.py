@@ -31,6 +31,9 @@ REQUESTS_PER_STREAM: Final = 32
 KEEPALIVE_S: Final = 40.0
 # Long enough that a client that calls now and then keeps its connection.
 IDLE_S: Final = 1800.0
+# gRPC keeps its settings in 32 bits, and times as milliseconds.
+GRPC_MOST: Final = 2**31 - 1
+GRPC_LONGEST_S: Final = GRPC_MOST // 1000
 
 
 class Limits(Section):
@@ -49,7 +52,9 @@ class Limits(Section):
         description="Stateful sequences known at a time, at most; a tenant may start one while it has fewer than there "
         "is room left for, so half of them where it is alone.",
     )
-    message_bytes: int = Field(default=MESSAGE_BYTES, gt=0, description="Bytes of one gRPC message, at most.")
+    message_bytes: int = Field(
+        default=MESSAGE_BYTES, gt=0, le=GRPC_MOST, description="Bytes of one gRPC message, at most."
+    )
     drain_s: float = Field(default=DRAIN_S, ge=0, description="Seconds to finish accepted requests when stopping.")
     hang_s: float = Field(
         default=HANG_S,
@@ -57,11 +62,15 @@ class Limits(Section):
         description="Seconds before which no batch counts as hung; ten times its usual time where that is more.",
     )
     metadata_bytes: int = Field(
-        default=METADATA_BYTES, ge=1024, description="Bytes of one call's metadata, at most; gRPC refuses more."
+        default=METADATA_BYTES,
+        ge=1024,
+        le=GRPC_MOST,
+        description="Bytes of one call's metadata, at most; gRPC refuses more.",
     )
     calls_per_connection: int = Field(
         default=CALLS_PER_CONNECTION,
         gt=0,
+        le=GRPC_MOST,
         description="Open calls of one connection, at most, above `limits.max_queued`; gRPC resets those beyond.",
     )
     requests_per_stream: int = Field(
@@ -72,10 +81,14 @@ class Limits(Section):
     keepalive_s: float = Field(
         default=KEEPALIVE_S,
         gt=0,
+        le=GRPC_LONGEST_S,
         description="Seconds of silence after which a connection is asked for a sign of life.",
     )
     idle_s: float = Field(
-        default=IDLE_S, gt=0, description="Seconds after which a connection without calls is closed; clients reconnect."
+        default=IDLE_S,
+        gt=0,
+        le=GRPC_LONGEST_S,
+        description="Seconds after which a connection without calls is closed; clients reconnect.",
     )
 
     @model_validator(mode="after")

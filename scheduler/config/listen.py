@@ -2,15 +2,36 @@
 
 import ipaddress
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Final
 
-from pydantic import Field, SecretStr
+from pydantic import AfterValidator, Field, SecretStr
 
 from scheduler.config.section import Section
 
 # 9001 and 9080 lie beside Triton's 8000 to 8002 and collide with none of them.
 DEFAULT_GRPC: Final = "127.0.0.1:9001"
 DEFAULT_HTTP: Final = "127.0.0.1:9080"
+LAST_PORT: Final = 65535
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """HOST:PORT as (host, port); of an IPv6 address the brackets stay.
+
+    Raises:
+        ValueError: it is not of that form.
+    """
+    host, _, port = address.rpartition(":")
+    if not host or not (port.isascii() and port.isdigit()) or int(port) > LAST_PORT:
+        raise ValueError("expected HOST:PORT")
+    return host, int(port)
+
+
+def _address(address: str) -> str:
+    split_address(address)
+    return address
+
+
+Address = Annotated[str, AfterValidator(_address)]
 
 
 class ServerTls(Section):
@@ -39,8 +60,8 @@ class BackendTls(Section):
 class Listen(Section):
     """Where the service listens."""
 
-    grpc: str = Field(default=DEFAULT_GRPC, description="HOST:PORT of the gRPC service; port 0 takes a free one.")
-    http: str = Field(
+    grpc: Address = Field(default=DEFAULT_GRPC, description="HOST:PORT of the gRPC service; port 0 takes a free one.")
+    http: Address = Field(
         default=DEFAULT_HTTP, description="HOST:PORT of the live page, /metrics, /healthz, /readyz and /debug."
     )
     tls: ServerTls | None = Field(default=None, description="TLS of the gRPC service; none: plain text.")
@@ -50,7 +71,7 @@ class BackendConfig(Section):
     """A running Triton."""
 
     name: str = Field(description="Name in logs, metrics and the snapshot.", min_length=1)
-    grpc: str = Field(description="HOST:PORT of its gRPC service.")
+    grpc: Address = Field(description="HOST:PORT of its gRPC service.")
     tls: BackendTls | None = Field(default=None, description="TLS to the backend; none: plain text.")
     restricted_protocol: dict[str, SecretStr] = Field(
         default_factory=dict,
@@ -60,7 +81,7 @@ class BackendConfig(Section):
 
 def loopback(address: str) -> bool:
     """Whether HOST:PORT is reached from this machine alone."""
-    host = address.rpartition(":")[0].strip("[]")
+    host = split_address(address)[0].strip("[]")
     if host == "localhost":
         return True
     try:

@@ -10,6 +10,8 @@ from scheduler.config.section import Section
 LABELLED_TENANTS: Final = 20
 # The last seconds of a busy service, the last minutes of a quiet one; a few MB.
 JOURNAL_REQUESTS: Final = 4096
+# A gigabyte.
+MOST_REQUESTS: Final = 1_000_000
 # One request in a hundred tells how the usual ones fare.
 TRACE_SAMPLE: Final = 0.01
 
@@ -47,7 +49,10 @@ class TelemetryConfig(Section):
         default=LABELLED_TENANTS, ge=0, description="Tenants with a label of their own in /metrics, at most."
     )
     requests: int = Field(
-        default=JOURNAL_REQUESTS, ge=0, description="The last requests kept for `fairlane explain`; about 1 KB each."
+        default=JOURNAL_REQUESTS,
+        ge=0,
+        le=MOST_REQUESTS,
+        description="The last requests kept for `fairlane explain`; about 1 KB each.",
     )
     logs: Logs = Field(default_factory=Logs, description="What the service writes to standard error.")
     tracing: Tracing = Field(default_factory=Tracing, description="OpenTelemetry spans.")

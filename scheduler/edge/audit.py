@@ -14,6 +14,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
+from scheduler.errors import StartError
+
 REFUSALS_PER_S: Final = 50
 # Longer ones are no names that anybody configured.
 VALUE_LENGTH: Final = 256
@@ -25,12 +27,18 @@ class Audit:
     Args:
         path: the file, appended to, and opened anew when it was moved away; None: standard error.
         clock: seconds; for the bound per second.
+
+    Raises:
+        StartError: the file cannot be opened.
     """
 
     def __init__(self, path: Path | None, clock: Callable[[], float] = time.monotonic) -> None:
-        self._handler: logging.Handler = (
-            logging.StreamHandler() if path is None else logging.handlers.WatchedFileHandler(path, encoding="utf-8")
-        )
+        try:
+            self._handler: logging.Handler = (
+                logging.StreamHandler() if path is None else logging.handlers.WatchedFileHandler(path, encoding="utf-8")
+            )
+        except OSError as error:
+            raise StartError(f"audit_log: {path}: cannot be written: {error.strerror}") from None
         self._clock = clock
         self._second = 0
         self._refusals = 0
@@ -66,5 +74,10 @@ class Audit:
         record = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": event}
         record |= {key: value[:VALUE_LENGTH] for key, value in about.items()}
         line = json.dumps(record)
-        # A full disk or a closed stream is reported by logging itself, and stops nothing.
-        self._handler.handle(logging.LogRecord("audit", logging.INFO, "", 0, line, None, None))
+        written = logging.LogRecord("audit", logging.INFO, "", 0, line, None, None)
+        try:
+            # A full disk or a closed stream is reported by logging itself, and stops nothing.
+            self._handler.handle(written)
+        except OSError:
+            # Not so a file that was moved away and cannot be opened anew.
+            self._handler.handleError(written)

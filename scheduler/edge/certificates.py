@@ -30,6 +30,7 @@ class Certificates:
     def __init__(self, tls: ServerTls) -> None:
         self._tls = tls
         self._lock = threading.Lock()
+        self._told = ""
         try:
             self._signature = self._look()
             self._first = self._read()
@@ -52,11 +53,18 @@ class Certificates:
                 configuration = self._read()
             except (OSError, ssl.SSLError) as error:
                 # Half-written files, or a key that comes a moment after its certificate: the old ones stay.
-                log.warning("listen.tls: the changed certificate is not used yet: %s", error)
+                self._tell(str(error))
                 return None
             self._signature = signature
+            self._told = ""
         log.info("listen.tls: certificate read again from %s", self._tls.certificate)
         return configuration
+
+    def _tell(self, why: str) -> None:
+        """Once, not at every handshake."""
+        if why != self._told:
+            self._told = why
+            log.warning("listen.tls: the changed certificate is not used yet: %s", why)
 
     def _files(self) -> list[Path]:
         files = [self._tls.certificate, self._tls.key]

@@ -51,11 +51,12 @@ class EdgeServer:
             StartError: the address cannot be bound, or the certificate cannot be used.
         """
         address = f"{host}:{port}"
+        credentials = None if self._listen.tls is None else Certificates(self._listen.tls).credentials()
         try:
-            if self._listen.tls is None:
+            if credentials is None:
                 bound = self._server.add_insecure_port(address)
             else:
-                bound = self._server.add_secure_port(address, Certificates(self._listen.tls).credentials())
+                bound = self._server.add_secure_port(address, credentials)
         except RuntimeError as error:
             raise StartError(f"listen.grpc: {address}: cannot be bound: {error}") from None
         await self._tell_health()

@@ -18,6 +18,8 @@ DOMAIN: Final = "fairlane"
 NO_RETRY: Final = "-1"
 # gRPC drops a status whose headers exceed 8 KiB; the message is in them twice.
 MESSAGE_LENGTH: Final = 1024
+# gRPC keeps it as milliseconds in 32 bits; a rate of one request in a year waits longer.
+LONGEST_PUSHBACK_S: Final = 86400.0
 # Wordings, and pushbacks in milliseconds; about 2 KB of each at most.
 REMEMBERED: Final = 2048
 
@@ -129,7 +131,7 @@ def _status(told: _Told, pushback_s: float | None) -> Status:
     details = told.details
     if pushback_s is not None:
         # Up: whoever comes when the token of a rate is almost there is refused again.
-        pushback, retry_info = _again(max(1, ceil(pushback_s * 1000)))
+        pushback, retry_info = _again(max(1, ceil(min(pushback_s, LONGEST_PUSHBACK_S) * 1000)))
         trailers = (told.reason, pushback)
         # Serialized messages merge when they are joined: repeated fields become longer.
         details += retry_info

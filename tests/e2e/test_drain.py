@@ -1,7 +1,9 @@
 """Stopping under load: a process told to end, and two schedulers restarted one after the other."""
 
 import asyncio
+import contextlib
 import json
+import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -101,6 +103,20 @@ async def test_told_to_end_it_finishes_what_it_accepted_and_exits_with_zero(
 
 def _accepted(snapshot: Any) -> int:
     return int(snapshot["queued"] + snapshot["in_flight"])
+
+
+async def test_told_to_end_again_and_again_it_still_exits_with_zero(
+    address_of_triton: tuple[FakeTriton, str], tmp_path: Path
+) -> None:
+    _, backend = address_of_triton
+    async with serve_process(tmp_path / "serve.err", "--backend", backend) as serving:
+        serving.end()
+        while serving.process.returncode is None:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                with contextlib.suppress(ProcessLookupError):
+                    serving.process.send_signal(number)
+            await asyncio.sleep(0.001)
+    # What leaves the process in another way than with 0 has failed there.
 
 
 async def test_rolling_restart_of_two_schedulers_behind_one_client_loses_nothing(

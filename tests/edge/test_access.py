@@ -14,7 +14,7 @@ from tritonclient.grpc import service_pb2
 from scheduler.config import Config
 from scheduler.edge.access import Access
 from scheduler.edge.audit import REFUSALS_PER_S, Audit
-from scheduler.errors import RequestError
+from scheduler.errors import RequestError, StartError
 
 
 def hashed(key: str) -> str:
@@ -229,3 +229,24 @@ def test_full_disk_stops_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     audit.reload("done")
     audit.close()
     assert "No space left" in capsys.readouterr().err
+
+
+def test_file_that_cannot_be_opened_ends_the_start_in_words(tmp_path: Path) -> None:
+    with pytest.raises(StartError, match=r"audit_log: .*nowhere/audit.jsonl: cannot be written: No such file"):
+        Audit(tmp_path / "nowhere" / "audit.jsonl")
+
+
+def test_file_that_is_gone_with_its_folder_stops_nothing_and_is_opened_anew_with_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "logs"
+    folder.mkdir()
+    audit = Audit(folder / "audit.jsonl")
+    audit.reload("done")
+    folder.rename(tmp_path / "elsewhere")
+    audit.reload("lost")
+    folder.mkdir()
+    audit.reload("told")
+    audit.close()
+    assert json.loads((folder / "audit.jsonl").read_text())["outcome"] == "told"
+    assert "No such file" in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -123,3 +124,14 @@ async def test_a_tenant_that_is_no_monitor_stands_in_the_audit_log_by_name(serve
     record = json.loads(audit.read_text())
     assert (record["event"], record["tenant"], record["what"]) == ("refused", "acme", "GET /metrics")
     assert record["outcome"].startswith("PERMISSION_DENIED: GET /metrics: expected a tenant with `monitor: true`")
+
+
+async def test_both_sides_listen_on_ipv6(serve: Any, request_of: Any) -> None:
+    with socket.socket(socket.AF_INET6) as probe:
+        try:
+            probe.bind(("::1", 0))
+        except OSError:
+            pytest.skip("this machine has no IPv6")
+    served = await serve(listen={"grpc": "[::1]:0", "http": "[::1]:0"})
+    await served.infer(request_of([[1]]))
+    assert (await ask(served, "/readyz"))[0] == 200

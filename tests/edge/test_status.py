@@ -77,3 +77,8 @@ def test_what_is_told_twice_is_told_of_each_one_that_asks() -> None:
     for tenant in ("acme", "other", "acme"):
         ticket = Ticket(1, "interactive", tenant, "minilm")
         assert f"tenant {tenant}," in status.of_refusal(Refused(ticket, Outcome.QUEUE_FULL, 1.0)).message
+
+
+def test_pushback_is_a_day_at_most_whatever_the_rate() -> None:
+    _, trailers = ended(Outcome.RATE_LIMITED, 1e300)
+    assert trailers["grpc-retry-pushback-ms"] == "86400000"

@@ -88,6 +88,24 @@ async def test_changed_certificate_is_used_without_a_restart_and_a_broken_one_is
     await infer(address, authority, request_of([[1]]))
 
 
+async def test_broken_certificate_is_told_of_once_and_not_at_every_handshake(
+    serve: Any, authority: Authority, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    first, second = authority.sign("server", "told-first"), authority.sign("server", "told-second")
+    pair = Pair(tmp_path / "server.pem", tmp_path / "server.key")
+    shutil.copy(first.certificate, pair.certificate)
+    shutil.copy(first.key, pair.key)
+    served = await serve(listen=listen(pair))
+    for broken, mended in ((second, first), (second, second)):
+        shutil.copy(broken.certificate, pair.certificate)
+        for _ in range(5):
+            await asyncio.to_thread(presented, served.addresses.grpc)
+        shutil.copy(mended.certificate, pair.certificate)
+        shutil.copy(mended.key, pair.key)
+        await asyncio.to_thread(presented, served.addresses.grpc)
+    assert [record.levelname for record in caplog.records if "not used yet" in record.message] == ["WARNING"] * 2
+
+
 async def test_key_of_another_certificate_ends_the_start_in_words(authority: Authority) -> None:
     one, other = authority.sign("server", "one"), authority.sign("server", "other")
     config = Config.model_validate({"listen": listen(Pair(one.certificate, other.key)), "backends": [BACKEND]})
