@@ -31,15 +31,19 @@ class Relay:
         self._catalog = catalog
 
     async def to_one(self, method: str, request: Any) -> Any:
-        """Ask a ready backend; where the request names a model, one that serves it.
+        """Ask a ready backend, and the next one where it has gone; where the request names a model, one that serves it.
 
         Raises:
             RequestError: UNAVAILABLE, where none is ready.
         """
-        ready = self._ready()
-        name = getattr(request, "name", "")
-        backend = next((each for each in ready if name and self._catalog.serves(each, name)), ready[0])
-        return await self._call(backend, method, request, RELAY_TIMEOUT_S)
+        *others, last = self._asked(request)
+        for backend in others:
+            try:
+                return await self._call(backend, method, request, RELAY_TIMEOUT_S)
+            except grpc.aio.AioRpcError as error:
+                if error.code() is not grpc.StatusCode.UNAVAILABLE:
+                    raise
+        return await self._call(last, method, request, RELAY_TIMEOUT_S)
 
     async def to_all(self, method: str, request: Any, remaining_s: float | None) -> Any:
         """Ask every backend, ready or not: all must agree.
@@ -89,24 +93,36 @@ class Relay:
         return await self._call(names[0], method, request, RELAY_TIMEOUT_S)
 
     async def statistics(self, request: Any, queue_times: QueueTimes) -> Any:
-        """Statistics of all ready backends, added up; of a model, those that serve it.
+        """Statistics of all ready backends that are there, added up; of a model, those that serve it.
 
         Raises:
             RequestError: UNAVAILABLE, where none is ready.
         """
-        ready = self._ready()
-        serving = [each for each in ready if self._catalog.serves(each, request.name)] if request.name else ready
-        calls = (self._call(name, "ModelStatistics", request, RELAY_TIMEOUT_S) for name in serving or ready[:1])
-        return summed(await asyncio.gather(*calls), queue_times)
+        calls = (self._call(name, "ModelStatistics", request, RELAY_TIMEOUT_S) for name in self._asked(request))
+        answers = await asyncio.gather(*calls, return_exceptions=True)
+        told = [answer for answer in answers if not isinstance(answer, BaseException)]
+        errors = [answer for answer in answers if isinstance(answer, BaseException)]
+        gone = [error for error in errors if _code(error) is grpc.StatusCode.UNAVAILABLE]
+        if errors and not (told and len(gone) == len(errors)):
+            raise next((error for error in errors if error not in gone), errors[0])
+        return summed(told, queue_times)
 
-    def _ready(self) -> list[str]:
+    def _asked(self, request: Any) -> list[str]:
+        """The ready backends that serve the model that the request names; one that tells where there are none."""
         ready = self._catalog.ready()
         if not ready:
             raise no_backend("no backend is ready")
-        return ready
+        name = getattr(request, "name", "")
+        if not name:
+            return ready
+        return [each for each in ready if self._catalog.serves(each, name)] or ready[:1]
 
     async def _call(self, backend: str, method: str, request: Any, timeout_s: float) -> Any:
         return parsed(await getattr(self._pool.stub(backend), method)(request, timeout=timeout_s))
+
+
+def _code(error: BaseException) -> grpc.StatusCode | None:
+    return error.code() if isinstance(error, grpc.aio.AioRpcError) else None
 
 
 def _disagreement(method: str, names: Sequence[str], answers: Sequence[Any]) -> RequestError:

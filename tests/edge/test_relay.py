@@ -77,3 +77,23 @@ async def test_shared_memory_with_several_backends_is_refused_and_says_why(serve
         details = str(caught.value.details())
         for word in (method, "2 backends", "left, right", "shared memory needs exactly one"):
             assert word in details
+
+
+@pytest.mark.parametrize("gone", [0, 1])
+async def test_a_backend_that_has_just_gone_is_passed_over(serve: Any, gone: int, monkeypatch: Any) -> None:
+    monkeypatch.setattr("scheduler.triton.catalog.PROBE_INTERVAL_S", 3600.0)
+    async with AsyncExitStack() as stack:
+        tritons = [FakeTriton((FakeModel("identity"),)) for _ in range(2)]
+        addresses = [await triton.start() for triton in tritons]
+        for triton in tritons:
+            stack.push_async_callback(triton.stop)
+        served = await serve(backends=[{"name": f"b{n}", "grpc": each} for n, each in enumerate(addresses)])
+        await tritons[gone].stop()
+        assert (await served.stub.ServerMetadata(service_pb2.ServerMetadataRequest(), timeout=30)).name == "fake"
+        config = await served.stub.ModelConfig(service_pb2.ModelConfigRequest(name="identity"), timeout=30)
+        assert config.config.name == "identity"
+        assert (await served.stub.RepositoryIndex(service_pb2.RepositoryIndexRequest(), timeout=30)).models
+        # Both are asked for these; the fake that is there has none.
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await served.stub.ModelStatistics(service_pb2.ModelStatisticsRequest(name="identity"), timeout=30)
+        assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
