@@ -97,6 +97,35 @@ FORMS = {
 }
 
 
+def version(spelled: str) -> Any:
+    request = message()
+    request.model_version = spelled
+    return request
+
+
+def asking_twice() -> Any:
+    request = message()
+    request.outputs.add(name="OUT")
+    request.outputs.add(name="OUT")
+    return request
+
+
+def with_more_contents() -> Any:
+    request = message()
+    request.raw_input_contents.append(b"more")
+    return request
+
+
+# As docs/protocol.md has them: None is an answer.
+DIFFERENT: dict[str, tuple[Any, grpc.StatusCode | None, grpc.StatusCode]] = {
+    "a version with a zero": (version("01"), None, grpc.StatusCode.NOT_FOUND),
+    "a version that is no number": (version("x"), grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND),
+    "more contents than inputs": (with_more_contents(), None, grpc.StatusCode.INVALID_ARGUMENT),
+    "an output asked for twice": (asking_twice(), None, grpc.StatusCode.INVALID_ARGUMENT),
+    "a negative timeout": (with_parameter("timeout", "int64_param", -5), None, grpc.StatusCode.INVALID_ARGUMENT),
+}
+
+
 async def ended(stub: Any, request: Any) -> Any:
     """The answer, or the code."""
     try:
@@ -121,3 +150,12 @@ async def test_timeout_as_uint64_is_answered_alone_and_merged_where_triton_takes
     plain = await ended(direct, message())
     assert await ended(ours, form) == plain
     assert await asyncio.gather(*(ended(ours, form) for _ in range(16))) == [plain] * 16
+
+
+@pytest.mark.parametrize("form", DIFFERENT)
+async def test_form_ends_in_another_way_than_at_triton_as_documented(both: tuple[Any, Any], form: str) -> None:
+    direct, ours = both
+    request, at_triton, here = DIFFERENT[form]
+    answer = await ended(direct, request)
+    assert (answer if isinstance(answer, grpc.StatusCode) else None) is at_triton
+    assert await ended(ours, request) is here
