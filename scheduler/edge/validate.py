@@ -13,6 +13,8 @@ from scheduler.triton.spec import ELEMENT_BYTES, ModelSpec, TensorSpec, string_e
 # Strings whose framing is walked here: about 2 ms of the event loop. A request with more of them rides alone,
 # so that only its sender has to do with what Triton makes of it.
 MAX_STRINGS: Final = 16_384
+# Parameter of a requested output: its so many highest numbers, with their labels.
+CLASSIFICATION: Final = "classification"
 # Dimensions that a message shows.
 SHOWN_DIMS: Final = 16
 
@@ -96,11 +98,15 @@ def _check_names(request: Any, spec: ModelSpec) -> None:
 
 
 def _check_outputs(request: Any, spec: ModelSpec) -> None:
-    """An output asked for twice is left to Triton, which answers it; more than that are no request."""
+    """No more outputs than there are, each by its name, and no classes of strings: these crash Triton 24.10."""
     for output in request.outputs[: len(spec.outputs) + 1]:
         if output.name not in spec.outputs:
             raise invalid(
                 f"model {spec.name}: unknown output {output.name!r}; it has {', '.join(sorted(spec.outputs))}"
+            )
+        if spec.outputs[output.name] == "BYTES" and CLASSIFICATION in output.parameters:
+            raise invalid(
+                f"model {spec.name}, output {output.name}: expected no parameter {CLASSIFICATION!r}, since it is BYTES"
             )
     if len(request.outputs) > len(spec.outputs):
         raise invalid(

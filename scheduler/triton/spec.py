@@ -1,7 +1,7 @@
 """What Triton says of a model, as far as requests are checked and batched by it."""
 
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from tritonclient.grpc import model_config_pb2
@@ -74,7 +74,7 @@ class ModelSpec:
         mergeable: whether rows of different requests may go as one: the model has a batch dimension,
             keeps no state between requests, gives one response to each, and asks for no ragged input.
         versions: versions that are loaded.
-        outputs: names of the outputs.
+        outputs: datatypes of the outputs, by name.
         decoupled: whether a request may have any number of responses.
         sequence_idle_s: seconds without a request after which Triton forgets the state of a sequence; None: the model
             keeps none.
@@ -88,7 +88,7 @@ class ModelSpec:
     inputs: dict[str, TensorSpec]
     mergeable: bool
     versions: tuple[str, ...]
-    outputs: frozenset[str] = frozenset()
+    outputs: dict[str, str] = field(default_factory=dict)
     decoupled: bool = False
     sequence_idle_s: float | None = None
     sequence_slots: int | None = None
@@ -115,7 +115,7 @@ def spec_from_config(config: Any, versions: tuple[str, ...]) -> ModelSpec:
         inputs={tensor.name: _tensor(tensor) for tensor in config.input},
         mergeable=_mergeable(config),
         versions=versions,
-        outputs=frozenset(tensor.name for tensor in config.output),
+        outputs={tensor.name: DATATYPES.get(tensor.data_type, "") for tensor in config.output},
         decoupled=config.model_transaction_policy.decoupled,
         sequence_idle_s=_sequence_idle_s(config),
         sequence_slots=_sequence_slots(config),

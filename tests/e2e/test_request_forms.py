@@ -42,6 +42,7 @@ instance_group [{ count: 1 kind: KIND_CPU }]
 def triton(triton_factory: TritonFactory, new_repository: Callable[[], ModelRepository]) -> str:
     repository = new_repository()
     repository.add_identity("numbers", "INT32")
+    repository.add_identity("text", "STRING")
     folder = repository.path / "maybe"
     (folder / "1").mkdir(parents=True)
     (folder / "1" / "model.py").write_text(MAYBE)
@@ -159,3 +160,16 @@ async def test_form_ends_in_another_way_than_at_triton_as_documented(both: tuple
     answer = await ended(direct, request)
     assert (answer if isinstance(answer, grpc.StatusCode) else None) is at_triton
     assert await ended(ours, request) is here
+
+
+@pytest.mark.parametrize("count", [1, 100])
+async def test_classes_of_strings_which_crash_triton_never_reach_it(both: tuple[Any, Any], count: int) -> None:
+    direct, ours = both
+    request = service_pb2.ModelInferRequest(model_name="text", raw_input_contents=[b"\x01\0\0\0a"])
+    request.inputs.add(name="IN", datatype="BYTES", shape=[1, 1])
+    request.outputs.add(name="OUT").parameters["classification"].int64_param = count
+    assert await ended(ours, request) is grpc.StatusCode.INVALID_ARGUMENT
+    (streamed,) = [each async for each in ours.ModelStreamInfer(iter([request]), timeout=60)]
+    assert "output OUT: expected no parameter 'classification', since it is BYTES" in streamed.error_message
+    del request.outputs[:]
+    assert await ended(ours, request) == await ended(direct, request)

@@ -29,7 +29,7 @@ SPEC = ModelSpec(
     {"A": TensorSpec("A", "INT32", (-1,), optional=False), "S": TensorSpec("S", "BYTES", (-1,), optional=True)},
     mergeable=True,
     versions=("1",),
-    outputs=frozenset({"OUT"}),
+    outputs={"OUT": "FP32"},
 )
 CONFIG = Config.model_validate({"tenants": {"acme": {"classes": ["background"], "models": ["m*"]}}})
 CLASSIFIER = Classifier(CONFIG, Access(CONFIG))

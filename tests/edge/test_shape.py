@@ -15,7 +15,7 @@ from scheduler.triton.spec import ModelSpec, TensorSpec
 
 def spec_of(datatype: str = "INT32", max_batch_size: int = 8) -> ModelSpec:
     inputs = {"X": TensorSpec("X", datatype, (2,), optional=False)}
-    return ModelSpec("m", max_batch_size, 1, inputs, mergeable=True, versions=("1",), outputs=frozenset({"Y"}))
+    return ModelSpec("m", max_batch_size, 1, inputs, mergeable=True, versions=("1",), outputs={"Y": "FP32"})
 
 
 SPEC = spec_of()
