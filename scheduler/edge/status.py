@@ -16,8 +16,10 @@ from scheduler.triton.pool import BackendFailure
 DOMAIN: Final = "fairlane"
 # A deadline cannot be met by coming again, nor a gap in a sequence filled: gRPC's word for "do not retry".
 NO_RETRY: Final = "-1"
-# gRPC drops a status whose headers exceed 8 KiB; the message is in them twice.
+# gRPC drops a status whose headers exceed 8 KiB. The message is in them twice: once as base64, and once with every byte
+# that is no printable ASCII as three.
 MESSAGE_LENGTH: Final = 1024
+MESSAGE_BYTES: Final = 3 * MESSAGE_LENGTH
 # gRPC keeps it as milliseconds in 32 bits; a rate of one request in a year waits longer.
 LONGEST_PUSHBACK_S: Final = 86400.0
 # Wordings, and pushbacks in milliseconds; about 2 KB of each at most.
@@ -79,7 +81,7 @@ def of_backend_failure(failure: BackendFailure) -> Status:
     """The backend's own code and message; nothing is said of coming again, but of a deadline that passed there."""
     if failure.code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return _status(_worded(failure.code, str(failure), Outcome.DEADLINE_EXPIRED.name, {}), None)
-    return Status(failure.code, str(failure)[:MESSAGE_LENGTH], ())
+    return Status(failure.code, _cut(str(failure)), ())
 
 
 def of_oversized(message: Any, answer: Any, most_bytes: int) -> Status | None:
@@ -98,7 +100,7 @@ def of_oversized(message: Any, answer: Any, most_bytes: int) -> Status | None:
         return None
     model = answer.model_name
     told = f"model {model}: expected an answer of at most limits.message_bytes, {most_bytes}, got {size_bytes} bytes"
-    return Status(grpc.StatusCode.RESOURCE_EXHAUSTED, told[:MESSAGE_LENGTH], (("grpc-retry-pushback-ms", NO_RETRY),))
+    return Status(grpc.StatusCode.RESOURCE_EXHAUSTED, _cut(told), (("grpc-retry-pushback-ms", NO_RETRY),))
 
 
 class _Told(NamedTuple):
@@ -120,10 +122,23 @@ def _told(outcome: Outcome, detail: str, priority_class: str, tenant: str, model
 
 
 def _worded(code: grpc.StatusCode, message: str, reason: str, about: dict[str, str]) -> _Told:
-    message = message[:MESSAGE_LENGTH]
+    message = _cut(message)
     info = _packed(error_details_pb2.ErrorInfo(reason=reason, domain=DOMAIN, metadata=about))
     details = status_pb2.Status(code=code.value[0], message=message, details=[info]).SerializeToString()
     return _Told(code, message, ("fairlane-reason", reason), details)
+
+
+def _cut(message: str) -> str:
+    """As much of it as headers can carry."""
+    message = message[:MESSAGE_LENGTH]
+    if message.isascii() and message.isprintable():
+        return message
+    left = MESSAGE_BYTES
+    for place, character in enumerate(message):
+        left -= 1 if " " <= character <= "~" else 3 * len(character.encode(errors="replace"))
+        if left < 0:
+            return message[:place]
+    return message
 
 
 def _status(told: _Told, pushback_s: float | None) -> Status:

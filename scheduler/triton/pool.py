@@ -25,6 +25,8 @@ VERDICTS: Final = {
     # The deadline of the requests has passed, which says nothing of the backend.
     grpc.StatusCode.DEADLINE_EXCEEDED: Verdict.ABANDONED,
 }
+# Headers and trailers of a backend's answer, at most.
+METADATA_BYTES: Final = 1024 * 1024
 # A channel fails its calls a moment before it says that it has lost its connection.
 SETTLE_S: Final = 0.01
 
@@ -68,6 +70,9 @@ class Pool:
             # The bound on messages is the edge's; a batch of admitted requests may be larger than one of them.
             ("grpc.max_send_message_length", -1),
             ("grpc.max_receive_message_length", -1),
+            # A model's error may be a long traceback; with gRPC's own 8 KiB it would be an error about its length.
+            ("grpc.max_metadata_size", METADATA_BYTES),
+            ("grpc.absolute_max_metadata_size", METADATA_BYTES),
             # Retries are the core's decision.
             ("grpc.enable_retries", 0),
             # A backend that comes back is found within a second, not after the default backoff.

@@ -302,6 +302,17 @@ async def test_backend_error_keeps_its_code_and_names_the_model(serve: Any, requ
     assert (error.code(), error.details()) == (grpc.StatusCode.INTERNAL, "model identity: out of luck")
 
 
+@pytest.mark.parametrize("character", ["x", "\u4e2d"])
+async def test_long_error_of_a_model_arrives_as_far_as_a_client_can_read_it(
+    serve: Any, request_of: Any, character: str
+) -> None:
+    served = await serve()
+    served.triton.failures = [(grpc.StatusCode.INTERNAL, "why: " + character * 20_000)]
+    error = await refusal(served.infer(request_of([[1]])))
+    assert error.code() is grpc.StatusCode.INTERNAL
+    assert str(error.details()).startswith("model identity: why: " + 100 * character)
+
+
 async def test_model_that_says_cancelled_has_its_answer_passed_on_and_harms_nobody(
     serve: Any, request_of: Any, rows_of: Any
 ) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+
 import grpc
 import pytest
 from google.rpc import error_details_pb2, status_pb2
@@ -10,6 +12,7 @@ from scheduler.core.outcome import FINAL, Outcome
 from scheduler.core.ticket import Ticket
 from scheduler.driver import Refused
 from scheduler.edge import status
+from scheduler.errors import invalid
 
 TICKET = Ticket(1, "interactive", "acme", "minilm")
 # Nobody waits for the status of these, or it is the backend's own.
@@ -82,3 +85,12 @@ def test_what_is_told_twice_is_told_of_each_one_that_asks() -> None:
 def test_pushback_is_a_day_at_most_whatever_the_rate() -> None:
     _, trailers = ended(Outcome.RATE_LIMITED, 1e300)
     assert trailers["grpc-retry-pushback-ms"] == "86400000"
+
+
+@pytest.mark.parametrize("character", ["x", "%", "\n", "\u00e9", "\u4e2d", "\U0001f600"])
+def test_message_of_any_language_is_cut_to_what_headers_carry(character: str) -> None:
+    of = status.of_request_error(invalid(character * 5000))
+    headers = 3 * len(of.message.encode()) if character != "x" else len(of.message)
+    details = dict(of.trailers)["grpc-status-details-bin"]
+    assert headers + len(base64.b64encode(bytes(details))) < 6144  # type: ignore[arg-type]
+    assert len(of.message) == min(1024, 1024 // len(character.encode()))
