@@ -10,6 +10,15 @@ from scheduler.core.outcome import Outcome
 NO_BACKEND_PUSHBACK_S: Final = 2.0
 
 
+# As much of a name from outside as an error tells: quoting one of 64 MiB takes longer than reading it.
+SHOWN_LENGTH: Final = 128
+
+
+def shown(name: str) -> str:
+    """A name that came from outside, quoted."""
+    return repr(name[:SHOWN_LENGTH])
+
+
 class StartError(RuntimeError):
     """The service cannot start; the message says what is wrong and what to do."""
 

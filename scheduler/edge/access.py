@@ -12,7 +12,7 @@ from fnmatch import fnmatchcase
 from typing import Any, Final
 
 from scheduler.config import DEFAULT_TENANT, Config, TenantConfig
-from scheduler.errors import denied, invalid, unauthenticated
+from scheduler.errors import denied, invalid, shown, unauthenticated
 
 # Names come from outside and end in logs and metrics.
 NAME_LENGTH: Final = 128
@@ -91,7 +91,7 @@ class Access:
     def check_model(self, tenant: str, model: str) -> None:
         """Raise PERMISSION_DENIED where the tenant may not use the model."""
         if not self.rights(tenant).permits_model(model):
-            raise denied(tenant, f"tenant {tenant} may not use model {model!r}")
+            raise denied(tenant, f"tenant {tenant} may not use model {shown(model)}")
 
     def check_admin(self, tenant: str, method: str) -> None:
         """Raise PERMISSION_DENIED where the tenant may not administer."""

@@ -5,8 +5,8 @@ from typing import Any, Final, NamedTuple
 
 from scheduler.config import Config
 from scheduler.core.ticket import Step
-from scheduler.edge.access import NAME_LENGTH, Access, AuthContext, printable_name
-from scheduler.errors import denied, invalid
+from scheduler.edge.access import Access, AuthContext, printable_name
+from scheduler.errors import denied, invalid, shown
 
 MICROSECONDS: Final = 1e-6
 # A year: longer ones mean "no limit", and gRPC overflows on the largest.
@@ -91,7 +91,7 @@ class Classifier:
 
     def _named(self, name: str, header: str) -> str:
         if name not in self._classes:
-            raise invalid(f"{header}: unknown class {name[:NAME_LENGTH]!r}; expected one of {', '.join(self._classes)}")
+            raise invalid(f"{header}: unknown class {shown(name)}; expected one of {', '.join(self._classes)}")
         return name
 
 

@@ -7,7 +7,7 @@ it would have ridden with.
 import math
 from typing import Any, Final, NamedTuple
 
-from scheduler.errors import invalid
+from scheduler.errors import invalid, shown
 from scheduler.triton.spec import ELEMENT_BYTES, ModelSpec, TensorSpec, string_end
 
 # Strings whose framing is walked here: about 2 ms of the event loop. A request with more of them rides alone,
@@ -102,7 +102,7 @@ def _check_outputs(request: Any, spec: ModelSpec) -> None:
     for output in request.outputs[: len(spec.outputs) + 1]:
         if output.name not in spec.outputs:
             raise invalid(
-                f"model {spec.name}: unknown output {output.name!r}; it has {', '.join(sorted(spec.outputs))}"
+                f"model {spec.name}: unknown output {shown(output.name)}; it has {', '.join(sorted(spec.outputs))}"
             )
         if spec.outputs[output.name] == "BYTES" and CLASSIFICATION in output.parameters:
             raise invalid(

@@ -9,7 +9,7 @@ import grpc
 from tritonclient.grpc import service_pb2
 
 from scheduler.core.backend import BackendState
-from scheduler.errors import no_backend, unknown_model
+from scheduler.errors import no_backend, shown, unknown_model
 from scheduler.triton.answer import parsed
 from scheduler.triton.pool import Pool
 from scheduler.triton.spec import ModelSpec, spec_from_config
@@ -86,9 +86,11 @@ class Catalog:
             raise no_backend("no backend is ready")
         if spec is None:
             served = sorted({name for specs in self._specs.values() for name in specs if permits and permits(name)})
-            raise unknown_model(f"unknown model {model!r}; served are: {', '.join(served) or 'none'}")
+            raise unknown_model(f"unknown model {shown(model)}; served are: {', '.join(served) or 'none'}")
         if version and version not in spec.versions:
-            raise unknown_model(f"model {model}: unknown version {version!r}; served are: {', '.join(spec.versions)}")
+            raise unknown_model(
+                f"model {model}: unknown version {shown(version)}; served are: {', '.join(spec.versions)}"
+            )
         return spec
 
     async def until_ready(self) -> None:

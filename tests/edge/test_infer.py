@@ -302,6 +302,16 @@ async def test_backend_error_keeps_its_code_and_names_the_model(serve: Any, requ
     assert (error.code(), error.details()) == (grpc.StatusCode.INTERNAL, "model identity: out of luck")
 
 
+async def test_of_a_name_without_end_no_more_is_told_than_its_beginning(serve: Any, request_of: Any) -> None:
+    served = await serve()
+    long = "\x01" * 1_000_000
+    asking = request_of([[1]])
+    asking.outputs.add(name=long)
+    for request in (request_of([[1]], model=long), request_of([[1]], model_version=long), asking):
+        error = await refusal(served.infer(request))
+        assert str(error.details()).count("\\x01") == 128
+
+
 @pytest.mark.parametrize("character", ["x", "\u4e2d"])
 async def test_long_error_of_a_model_arrives_as_far_as_a_client_can_read_it(
     serve: Any, request_of: Any, character: str
