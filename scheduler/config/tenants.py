@@ -71,7 +71,7 @@ class TenantConfig(Section):
     )
     admin: bool = Field(
         default=False,
-        description="Whether it may load and unload models, change settings and register shared memory; "
+        description="Whether it may load and unload models, change settings, and register and use shared memory; "
         "includes `monitor`.",
     )
     monitor: bool = Field(

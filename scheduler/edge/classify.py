@@ -24,12 +24,14 @@ class Caller(NamedTuple):
         tenant: the unit of fairness.
         request_id: as given, empty where none was.
         timeout_s: seconds from now within which the answer must be there; None: no limit.
+        admin: whether it administers the backends, and may name their memory.
     """
 
     priority_class: str
     tenant: str
     request_id: str
     timeout_s: float | None
+    admin: bool
 
 
 class Classifier:
@@ -61,7 +63,11 @@ class Classifier:
         if not request_id and "x-request-id" in headers:
             request_id = printable_name(headers["x-request-id"], "x-request-id")
         return Caller(
-            self._class_of(request, headers, tenant), tenant, request_id, _sooner(remaining_s, _timeout_s(request))
+            self._class_of(request, headers, tenant),
+            tenant,
+            request_id,
+            _sooner(remaining_s, _timeout_s(request)),
+            self._access.rights(tenant).admin,
         )
 
     def _class_of(self, request: Any, headers: Mapping[str, str], tenant: str) -> str:

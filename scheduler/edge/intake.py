@@ -8,7 +8,7 @@ from scheduler.core.ticket import Step, Ticket
 from scheduler.driver import Driver
 from scheduler.edge.classify import Caller, flag, step_of
 from scheduler.edge.shape import Shape, Shapes
-from scheduler.errors import unsupported
+from scheduler.errors import denied, unsupported
 from scheduler.telemetry.hooks import Header, Telemetry
 from scheduler.triton.decoupled import EMPTY_FINAL, ResponseStream
 from scheduler.triton.pool import Call, Pool
@@ -56,14 +56,15 @@ class Intake:
             arrived: when the request was seen, monotonic seconds.
 
         Raises:
-            RequestError: the request does not fit its model, or cannot be served by several backends.
+            RequestError: the request does not fit its model, cannot be served by several backends, or names memory
+                that is not the caller's.
         """
         if spec.decoupled:
             flag(request, EMPTY_FINAL)  # to be of its type, as in Triton: the call to it sets it
         request_bytes = request.ByteSize()
         shape = self._shapes.of(request, spec, request_bytes)
-        if shape.merge_key is None and len(self._pool.names()) > 1:
-            _check_movable(request, spec)
+        if shape.merge_key is None:
+            self._check_shared_memory(request, spec, caller)
         ticket = Ticket(
             ticket_id=self._driver.next_ticket_id(),
             priority_class=caller.priority_class,
@@ -81,6 +82,24 @@ class Intake:
         )
         return call
 
+    def _check_shared_memory(self, request: Any, spec: ModelSpec, caller: Caller) -> None:
+        """Refuse a region to who may not name it, and where only one of several backends has it."""
+        for tensor in (*request.inputs, *request.outputs):
+            if "shared_memory_region" not in tensor.parameters:
+                continue
+            if not caller.admin:
+                # Triton asks for a region's name alone: whoever has that may read and write what is another's.
+                raise denied(
+                    caller.tenant,
+                    f"model {spec.name}, {tensor.name}: shared memory: expected a tenant with `admin: true`, "
+                    f"got {caller.tenant}",
+                )
+            if len(self._pool.names()) > 1:
+                raise unsupported(
+                    f"model {spec.name}, {tensor.name}: shared memory is registered with one backend, and there are "
+                    "several; it needs exactly one"
+                )
+
     def _step(self, request: Any, spec: ModelSpec, *, streamed: bool) -> Step | None:
         return None if spec.sequence_idle_s is None else step_of(request, spec.sequence_idle_s, pipelined=streamed)
 
@@ -94,13 +113,3 @@ class Intake:
             return key
         # Where answers depend on what else is in the batch, one tenant's words must not change another's answer.
         return f"{caller.tenant!r} {key}"
-
-
-def _check_movable(request: Any, spec: ModelSpec) -> None:
-    """Raise UNIMPLEMENTED for a request that only one of several backends could answer."""
-    for tensor in (*request.inputs, *request.outputs):
-        if "shared_memory_region" in tensor.parameters:
-            raise unsupported(
-                f"model {spec.name}, {tensor.name}: shared memory is registered with one backend, and there are "
-                "several; it needs exactly one"
-            )

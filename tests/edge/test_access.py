@@ -1,5 +1,6 @@
 """Who may do what: API keys, tenants, allowed classes and models, administration, and the audit log."""
 
+import contextlib
 import hashlib
 import json
 from pathlib import Path
@@ -115,6 +116,27 @@ async def test_index_and_metadata_show_only_the_allowed_models(serve: Any) -> No
         served.stub.ModelMetadata(service_pb2.ModelMetadataRequest(name="floats"), metadata=bearer("one"))
     )
     assert code is grpc.StatusCode.PERMISSION_DENIED
+
+
+@pytest.mark.parametrize("side", ["inputs", "outputs"])
+async def test_memory_that_is_shared_is_for_an_admin_and_no_name_of_it_reaches_triton_otherwise(
+    serve: Any, request_of: Any, tmp_path: Path, side: str
+) -> None:
+    tenants = {"acme": {"api_keys": [hashed("one")]}, "ops": {"api_keys": [hashed("root")], "admin": True}}
+    path = tmp_path / "audit.jsonl"
+    served = await serve(tenants=tenants, audit_log=path)
+    request = request_of([[1]])
+    request.outputs.add(name="OUTPUT")
+    if side == "inputs":
+        request.ClearField("raw_input_contents")
+    getattr(request, side)[0].parameters["shared_memory_region"].string_param = "of somebody else"
+    code, *_ = await refusal(served.infer(request, metadata=bearer("one")))
+    assert code is grpc.StatusCode.PERMISSION_DENIED
+    assert served.triton.requests == []
+    assert "shared memory: expected a tenant with `admin: true`, got acme" in path.read_text()
+    with contextlib.suppress(grpc.aio.AioRpcError):  # the fake knows nothing of shared memory
+        await served.infer(request, metadata=bearer("root"))
+    assert len(served.triton.requests) == 1
 
 
 async def test_an_unknown_name_is_told_with_the_allowed_models_alone(serve: Any, request_of: Any) -> None:

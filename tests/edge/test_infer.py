@@ -381,7 +381,7 @@ async def test_timeout_beyond_all_reason_is_no_limit(serve: Any, request_of: Any
 
 
 async def test_tensor_in_shared_memory_is_left_to_triton(serve: Any, request_of: Any) -> None:
-    served = await serve()
+    served = await serve(tenants={"default": {"admin": True}})
     request = request_of([[1]])
     request.ClearField("raw_input_contents")
     request.inputs[0].parameters["shared_memory_region"].string_param = "region"
