@@ -5,6 +5,7 @@ from typing import Final
 from pydantic import Field
 
 from scheduler.config.section import Section
+from scheduler.config.weight import Weight
 from scheduler.core.settings import ClassSettings
 
 # Background keeps a trickle of 1/17 of the service while interactive traffic is backlogged.
@@ -21,7 +22,7 @@ class ClassConfig(Section):
     """A priority class."""
 
     name: str = Field(description="As in `x-priority`.", min_length=1)
-    weight: float = Field(default=1, gt=0, description="Share of service time while all classes are backlogged.")
+    weight: Weight = Field(default=1, description="Share of service time while all classes are backlogged.")
     wait_ms: float | None = Field(
         default=None,
         gt=0,

@@ -6,6 +6,7 @@ from typing import Final, Self
 from pydantic import Field, field_validator, model_validator
 
 from scheduler.config.section import Section
+from scheduler.config.weight import Weight
 from scheduler.core.settings import Cap, TenantSettings
 
 # One tenant with all its places in flight leaves room for others on any model of ours.
@@ -32,7 +33,7 @@ class CapConfig(Section):
 class TenantConfig(Section):
     """What one tenant may hold; `default` holds for every tenant without an entry."""
 
-    weight: float = Field(default=1, gt=0, description="Share of its class relative to the other tenants.")
+    weight: Weight = Field(default=1, description="Share of its class relative to the other tenants.")
     max_in_flight: int = Field(default=TENANT_IN_FLIGHT, gt=0, description="Requests at Triton at a time, at most.")
     max_rows_in_flight: int | None = Field(
         default=None,

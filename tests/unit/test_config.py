@@ -130,3 +130,10 @@ def test_every_field_is_documented() -> None:
         assert field.description, name
         assert f"{name}` |" in document, name
         assert field.description in document, name
+
+
+@pytest.mark.parametrize("weight", ["0", "1e-7", "1e7", ".inf"])
+@pytest.mark.parametrize("text", ["classes: [{{name: a, weight: {}}}]", "tenants: {{acme: {{weight: {}}}}}"])
+def test_a_weight_is_one_that_virtual_time_can_keep(tmp_path: Path, text: str, weight: str) -> None:
+    with pytest.raises(StartError, match="weight"):
+        load(write(tmp_path, text.format(weight)), {}, {})
