@@ -74,7 +74,7 @@ def test_all_errors_are_reported_together_each_with_its_path(tmp_path: Path) -> 
     message = str(caught.value)
     assert "4 error(s)" in message
     assert "listen.gprc: unknown key" in message
-    assert "classes.0.weight: Input should be greater than or equal to 1e-06, got -1" in message
+    assert "classes.0.weight: Input should be greater than or equal to 0.000001, got -1" in message
     assert "tenants.t.max_in_flight" in message
     assert "got 'many'" in message
     assert "limits.queue_bytes: Input should be greater than 0, got 0" in message
