@@ -99,6 +99,10 @@ class ModelCard(_Record):
         """Whether INT8 must be symmetric, s8 activations and s8 weights: all that TensorRT takes."""
         return self.target == "tensorrt"
 
+    def as_exported(self) -> "ModelCard":
+        """The card without what quantizing added."""
+        return self.model_copy(update={"quantization": None, "batch_invariant": None, "batch_cosine_min": None})
+
     def write(self, folder: Path) -> None:
         """Write the card into `folder`, in place of any before it. It is never there in part."""
         write_file(folder / CARD_FILE, f"{self.model_dump_json(indent=2)}\n".encode())

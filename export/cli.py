@@ -20,6 +20,7 @@ from export.repository import DEFAULT_BUILD, DEFAULT_REPOSITORY, Repository, bui
 from export.server import bring_into_service
 from export.session import DEVICES, Device, absent
 from export.template import write_template
+from export.unpublished import command, staying
 from export.version import FP32_FILE
 
 
@@ -106,8 +107,15 @@ class _Export:
         skip = missing and is_built(self.build_dir, name)
         started = time.monotonic()
         with named_in(typed):
-            card = read_card(folder) if skip else self._export(typed, folder, console)
-            self._serve(card, folder, console)
+            if skip:
+                # As it was exported, whatever an earlier Fairlane noted there when it quantized it.
+                card = read_card(folder).as_exported()
+                version, new = self._publish(card, folder, console)
+            else:
+                card = self._export(typed, folder, console)
+                with staying(folder, self._again(typed), waiting_on(console)):
+                    version, new = self._publish(card, folder, console)
+            bring_into_service(self._repository, self.server, name, version, new=new)
         return {
             "model": name,
             "exported": not skip,
@@ -135,7 +143,12 @@ class _Export:
         console.print(f"{card.name}: {told}", soft_wrap=True)
         return card
 
-    def _serve(self, card: ModelCard, folder: Path, console: Console) -> None:
+    def _again(self, typed: str) -> str:
+        words = ("export", typed, "--missing", *(["--overwrite-config"] if self.overwrite_config else []))
+        return command(words, self.model_repository, self.build_dir, self.server)
+
+    def _publish(self, card: ModelCard, folder: Path, console: Console) -> tuple[int, bool]:
+        """Publish an export where it must be; the version that is served, and whether it is new."""
         # What is decided and what is published are of one moment: that after another process was waited for.
         with self._repository.changing(card.name):
             before, configure = self._repository.versions(card.name), self._configures(card, folder, console)
@@ -147,7 +160,7 @@ class _Export:
                 version = int(published.name)
             elif configure:
                 self._repository.configure(card, folder)
-        bring_into_service(self._repository, self.server, card.name, version, new=version not in before)
+        return version, version not in before
 
     def _configures(self, card: ModelCard, folder: Path, console: Console) -> bool:
         """Whether the configuration that is there is to be replaced; says so where another one stays."""

@@ -36,15 +36,21 @@ def replacing(target: Path) -> Iterator[Path]:
         FolderBusyError: another process is at it.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    with locked(target.parent):
+    with locked(target.parent), swapped(target) as new:
+        yield new
+
+
+@contextmanager
+def swapped(target: Path) -> Iterator[Path]:
+    """As `replacing`, for who has the parent's lock already."""
+    _put_back(target)
+    try:
+        with _written(_beside(target, "new")) as new:
+            yield new
+        _swap_in(_beside(target, "new"), target)
+    finally:
         _put_back(target)
-        try:
-            with _written(_beside(target, "new")) as new:
-                yield new
-            _swap_in(_beside(target, "new"), target)
-        finally:
-            _put_back(target)
-            shutil.rmtree(_beside(target, "new"), ignore_errors=True)
+        shutil.rmtree(_beside(target, "new"), ignore_errors=True)
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from export.lock import waiting_on
 from export.repository import DEFAULT_BUILD, DEFAULT_REPOSITORY, Repository, built_folder, is_built
 from export.server import bring_into_service
 from export.session import absent
+from export.unpublished import command, staying
 from export.version import FP32_FILE
 
 if TYPE_CHECKING:
@@ -80,6 +81,9 @@ def _refuse_nan(_context: click.Context, option: click.Parameter, value: float |
 @_layers_option
 @_repository_option
 @_build_option
+@click.option(
+    "--kept", is_flag=True, help="Compute nothing: publish what an earlier call computed and could not publish."
+)
 @click.option("--server", metavar="HOST:PORT", help="A running Triton on this repository: load the version there.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for machines.")
 def quantize(names: tuple[str, ...], missing: bool, as_json: bool, **options: Any) -> None:
@@ -91,6 +95,10 @@ def quantize(names: tuple[str, ...], missing: bool, as_json: bool, **options: An
     exits with 0: what was asked for is a model to serve.
     """
     console, run = Console(stderr=True), _Quantize(**options)
+    if run.kept and (missing or run.search or run.exclude or run.budget_mb is not None):
+        raise click.UsageError(
+            "--kept computes nothing; it goes with none of --missing, --search, --exclude, --budget-mb"
+        )
     try:
         models = named(names)
         todo = [name for name in models if not (missing and is_judged(name, run.repository, run.build_dir))]
@@ -181,6 +189,7 @@ class _Quantize:
     exclude: tuple[str, ...]
     budget_mb: float | None
     layers: int
+    kept: bool
     server: str | None
 
     @property
@@ -195,21 +204,34 @@ class _Quantize:
     def _one(self, name: str, typed: str, console: Console) -> ModelCard:
         with console.status(f"{name}: importing ONNX Runtime"):
             # Imported late, as `--missing` mostly has nothing to do.
-            from export.fit import check_fit  # noqa: PLC0415
-            from quantize.task import load_task  # noqa: PLC0415
-            from quantize.verdict import quantize_model  # noqa: PLC0415
+            from quantize.kept import keeping, publish  # noqa: PLC0415
 
-            task = load_task(typed, self.build_dir)
         built, repository = built_folder(self.build_dir, name), Repository(self.model_repository, waiting_on(console))
-        read_card(built)
-        check_fit(repository, name, built / FP32_FILE)
-        recipe, choice = self._recipe(name, task, console)
-        with console.status(name) as status:
-            done = quantize_model(
-                name, task, recipe, self.build_dir, repository, lambda text: status.update(f"{name}: {text}"), choice
-            )
+        again = command(("quantize", typed, "--kept"), self.model_repository, self.build_dir, self.server)
+        with keeping(self.build_dir, name) as kept:
+            self._compute(name, typed, kept, console)
+            with staying(kept, again, waiting_on(console)), console.status(f"{name}: publishing"):
+                done = publish(kept, built, repository)
         bring_into_service(repository, self.server, name, done.version, new=done.new)
         return done.card
+
+    def _compute(self, name: str, typed: str, kept: Path, console: Console) -> None:
+        """Have a graph and a card kept that can be published."""
+        from export.fit import check_fit  # noqa: PLC0415  (as above)
+        from quantize.kept import expect_kept  # noqa: PLC0415
+        from quantize.task import load_task  # noqa: PLC0415
+        from quantize.verdict import quantize_model  # noqa: PLC0415
+
+        built = built_folder(self.build_dir, name)
+        if self.kept:
+            expect_kept(kept, built)
+            return
+        task = load_task(typed, self.build_dir)
+        read_card(built)
+        check_fit(self.repository, name, built / FP32_FILE)
+        recipe, choice = self._recipe(name, task, console)
+        with console.status(name) as status:
+            quantize_model(name, task, recipe, built, kept, lambda text: status.update(f"{name}: {text}"), choice)
 
     def _recipe(self, name: str, task: "Task", console: Console) -> tuple["Recipe", str]:
         from quantize.default import symmetric_form  # noqa: PLC0415  (as above)

@@ -1,13 +1,11 @@
-"""The verdict on one model: quantize it, measure it, judge it, and serve INT8 or FP32 accordingly."""
+"""The verdict on one model: quantize it, measure it, and judge whether INT8 or FP32 is to be served."""
 
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from export.card import Measure, ModelCard, Quantization, read_card
-from export.fit import check_fit
-from export.repository import Repository, built_folder
+from export.folder import swapped
 from export.session import Session, open_session
 from export.version import FP32_FILE, MODEL_FILE
 from quantize.gate import judge
@@ -21,39 +19,29 @@ from quantize.task import Outcomes, Task
 Step = Callable[[str], None]
 
 
-@dataclass(frozen=True)
-class Published:
-    """What is served of a model from now on; `new` says whether the version was made for it."""
-
-    card: ModelCard
-    version: int
-    new: bool
-
-
 def quantize_model(
-    name: str, task: Task, recipe: Recipe, build: Path, repository: Repository, step: Step, choice: str = ""
-) -> Published:
-    """Quantize an exported model and publish it; where the gate refuses it, publish the FP32 export.
+    name: str, task: Task, recipe: Recipe, built: Path, kept: Path, step: Step, choice: str = ""
+) -> ModelCard:
+    """Quantize an exported model and judge it. Nothing of it is served before it is published, see `quantize.kept`.
 
     Args:
         name: the model's name.
         task: what to calibrate and judge on.
         recipe: how to quantize.
-        build: where `fairlane export` left the export.
-        repository: where to publish; one that waits for others, as what was computed until then took minutes.
+        built: the folder of the export.
+        kept: the folder that the graph and its card are put into, as a whole; the caller has its lock.
         step: told, in a few words, what is being done.
         choice: why this recipe, for the card.
 
     Returns:
-        The version, and its card, which is written beside the export too. Its `quantization` is set.
+        The card that was written. Its `quantization` is set.
 
     Raises:
-        ExportError: there is no export, or its INT8 form is not loadable. What is served then stays as it was.
+        ExportError: there is no export, or its INT8 form is not loadable. What is kept then stays as it was.
     """
-    built = built_folder(build, name)
     card = read_card(built)
-    with tempfile.TemporaryDirectory(prefix="fairlane-quantize-") as scratch:
-        int8 = Path(scratch, MODEL_FILE)
+    with swapped(kept) as new:
+        int8 = new / MODEL_FILE
         step("calibrating and quantizing")
         quantize_graph(recipe, lambda: task.calibration(built), built / FP32_FILE, int8)
         verdict = judged(name, task, recipe, built, int8, step).model_copy(update={"choice": choice})
@@ -65,14 +53,8 @@ def quantize_model(
                 "batch_invariant": BATCH_LIMIT.refusal(verdict.fp32, served) is None,
             }
         )
-        step("publishing")
-        with repository.changing(name):
-            # Again: quantizing took minutes, in which another process may have given the model another configuration.
-            check_fit(repository, name, built / FP32_FILE)
-            before = repository.versions(name)
-            version = int(repository.publish(card, int8 if verdict.passed else built / FP32_FILE, built).name)
-    card.write(built)
-    return Published(card, version, version not in before)
+        card.write(new)
+    return card
 
 
 def quantized_bytes(task: Task, recipe: Recipe, built: Path) -> int:

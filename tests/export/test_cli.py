@@ -1,6 +1,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from click.testing import CliRunner, Result
 
 import export.cli
 import export.version
-from export.card import Measure, Quantization
+from export.card import Measure, Quantization, read_card
 from export.cli import export as command
 from export.definition import Definition, Tensor
 from export.models_cli import models
@@ -61,6 +62,19 @@ def test_missing_skips_what_is_there_and_makes_what_is_not(run: Run, tmp_path: P
     assert json.loads(run("--missing", "--json", "digits").stdout)[0]["exported"] is False
     (tmp_path / "build/models/digits/fp32.onnx").unlink()
     assert json.loads(run("--missing", "--json", "digits").stdout)[0]["exported"] is True
+
+
+def test_export_that_was_quantized_before_is_published_as_what_it_is(run: Run, tmp_path: Path) -> None:
+    run("digits")
+    built, repository = tmp_path / "build/models/digits", Repository(tmp_path / "repository")
+    measure = Measure(size_bytes=1, latency_ms={}, scores={})
+    verdict = Quantization(recipe="r", fp32=measure, int8=measure, refusals=())
+    read_card(built).model_copy(update={"quantization": verdict, "batch_invariant": True}).write(built)
+    shutil.rmtree(repository.folder)
+    assert run("--missing", "digits").exit_code == 0
+    served = repository.card("digits")
+    assert served is not None
+    assert (served.quantization, served.batch_invariant) == (None, None)
 
 
 def test_parity_failure_is_one_line_and_a_non_zero_exit(run: Run, definition: list[Definition], tmp_path: Path) -> None:

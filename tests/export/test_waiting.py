@@ -2,19 +2,24 @@
 
 import os
 import re
+import shlex
 import signal
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+import export.cli
 import export.lock
 import export.server
 from export.card import read_card
+from export.checksum import sha256_of
+from export.definition import Definition
 from export.lock import POLL_S, WAIT_S, FolderBusyError, locked
 from export.repository import KEPT_VERSIONS, Repository
 from export.server import LoadRefusedError
-from export.version import FP32_FILE
+from export.version import FP32_FILE, MODEL_FILE
 from tests.export.holder import Clock, Process, held, let_go, python
 from tests.export.place import NAME, OLD, Place, build
 
@@ -118,6 +123,27 @@ def test_interrupt_while_waiting_ends_the_command_and_leaves_everything_as_it_wa
     assert place.served()[NAME] == OLD
     assert place.residue() == []
     assert place.publish_built(NAME) == ""
+
+
+def test_export_that_could_not_be_published_is_by_the_command_that_the_error_names(
+    place: Place, tiny: Definition, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export.cli, "load_definition", lambda _: tiny)
+    build, repository = place.folder / "build", place.repository
+    places = ["--model-repository", str(repository.folder), "--build-dir", str(build)]
+    with held(repository.folder / NAME):
+        result = CliRunner().invoke(export.cli.export, [*places, "--overwrite-config", NAME])
+    assert result.exit_code == 1
+    again = f"fairlane export {NAME} --missing --overwrite-config {' '.join(places)}"
+    told = f"is writing there; wait for it to end; what was computed stays in {build}/models/{NAME}, and `{again}`"
+    assert told in result.stderr
+    assert repository.versions(NAME)[-1] == KEPT_VERSIONS
+    computed = sha256_of(build / "models" / NAME / FP32_FILE)
+    result = CliRunner().invoke(export.cli.export, shlex.split(again)[2:])
+    assert result.exit_code == 0, result.output
+    assert repository.versions(NAME)[-1] == KEPT_VERSIONS + 1
+    assert sha256_of(repository.version_folder(NAME) / MODEL_FILE) == computed
+    assert clock.now > 0
 
 
 def test_other_process_is_waited_for_no_longer_than_said_and_told_of_once(tmp_path: Path, clock: Clock) -> None:

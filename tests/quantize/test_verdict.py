@@ -6,7 +6,8 @@ import pytest
 from export.card import CardError, read_card
 from export.checksum import sha256_of
 from export.repository import Repository
-from quantize.recipe import Dynamic
+from quantize.kept import Published, keeping, publish
+from quantize.recipe import Dynamic, Recipe
 from quantize.verdict import quantize_model
 
 
@@ -15,12 +16,16 @@ def repository(tmp_path: Path) -> Repository:
     return Repository(tmp_path / "repository")
 
 
-def silent(_: str) -> None:
-    pass
+def quantized(task: Any, build: Path, repository: Repository, recipe: Recipe | None = None) -> Published:
+    """Quantize the tiny model and publish what came of it."""
+    built = build / "models" / "digits"
+    with keeping(build, "digits") as kept:
+        quantize_model("digits", task, recipe or task.recipe, built, kept, lambda _: None)
+        return publish(kept, built, repository)
 
 
 def test_model_that_passes_is_served_as_int8(lenient: Any, build: Path, repository: Repository) -> None:
-    card = quantize_model("digits", lenient, lenient.recipe, build, repository, silent).card
+    card = quantized(lenient, build, repository).card
     version = repository.version_folder("digits")
     assert card.quantization is not None
     assert card.quantization.passed
@@ -30,15 +35,19 @@ def test_model_that_passes_is_served_as_int8(lenient: Any, build: Path, reposito
 
 
 def test_model_that_fails_the_gate_is_served_as_fp32(strict: Any, build: Path, repository: Repository) -> None:
-    card = quantize_model("digits", strict, strict.recipe, build, repository, silent).card
+    card = quantized(strict, build, repository).card
     assert card.quantization is not None
     assert not card.quantization.passed
     assert sha256_of(repository.version_folder("digits") / "model.onnx") == card.fp32_sha256
 
 
-def test_refusal_is_recorded_with_its_numbers_in_both_cards(strict: Any, build: Path, repository: Repository) -> None:
-    card = quantize_model("digits", strict, strict.recipe, build, repository, silent).card
-    assert card == repository.card("digits") == read_card(build / "models" / "digits")
+def test_refusal_is_recorded_with_its_numbers_in_the_card_of_the_version_and_the_exports_stays(
+    strict: Any, build: Path, repository: Repository
+) -> None:
+    before = read_card(build / "models" / "digits")
+    card = quantized(strict, build, repository).card
+    assert card == repository.card("digits")
+    assert card.as_exported() == before == read_card(build / "models" / "digits")
     assert card.quantization is not None
     (refusal,) = card.quantization.refusals
     assert refusal.startswith("closeness: expected at least 1.5000, got 0.99")
@@ -48,40 +57,40 @@ def test_refusal_is_recorded_with_its_numbers_in_both_cards(strict: Any, build: 
 def test_refusal_replaces_an_int8_model_of_before(
     lenient: Any, strict: Any, build: Path, repository: Repository
 ) -> None:
-    quantize_model("digits", lenient, lenient.recipe, build, repository, silent)
-    card = quantize_model("digits", strict, strict.recipe, build, repository, silent).card
+    quantized(lenient, build, repository)
+    card = quantized(strict, build, repository).card
     assert sha256_of(repository.version_folder("digits") / "model.onnx") == card.fp32_sha256
 
 
 def test_error_while_quantizing_leaves_what_is_served(
     lenient: Any, build: Path, repository: Repository, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = quantize_model("digits", lenient, lenient.recipe, build, repository, silent).card
+    before = quantized(lenient, build, repository).card
 
     def fail(*_: Any) -> None:
         raise RuntimeError("out of memory")
 
     monkeypatch.setattr(lenient, "outcomes", fail)
     with pytest.raises(RuntimeError):
-        quantize_model("digits", lenient, lenient.recipe, build, repository, silent)
+        quantized(lenient, build, repository)
     assert repository.card("digits") == before
 
 
 def test_version_is_new_where_it_was_made_for_this_and_not_where_it_was_there(
     lenient: Any, build: Path, repository: Repository
 ) -> None:
-    first, again = (quantize_model("digits", lenient, lenient.recipe, build, repository, silent) for _ in range(2))
+    first, again = (quantized(lenient, build, repository) for _ in range(2))
     assert (first.version, first.new) == (1, True)
     assert (again.version, again.new) == (1, False)
 
 
 def test_model_without_an_export_says_what_to_run(lenient: Any, tmp_path: Path, repository: Repository) -> None:
     with pytest.raises(CardError, match="run `fairlane export digits` first"):
-        quantize_model("digits", lenient, lenient.recipe, tmp_path / "empty", repository, silent)
+        quantized(lenient, tmp_path / "empty", repository)
 
 
 def test_both_latencies_and_sizes_are_measured(lenient: Any, build: Path, repository: Repository) -> None:
-    card = quantize_model("digits", lenient, lenient.recipe, build, repository, silent).card
+    card = quantized(lenient, build, repository).card
     assert card.quantization is not None
     for measure in (card.quantization.fp32, card.quantization.int8):
         assert set(measure.latency_ms) == {"1", "8"}
@@ -90,7 +99,7 @@ def test_both_latencies_and_sizes_are_measured(lenient: Any, build: Path, reposi
 
 
 def test_card_says_whether_requests_may_be_merged(lenient: Any, build: Path, repository: Repository) -> None:
-    card = quantize_model("digits", lenient, lenient.recipe, build, repository, silent).card
+    card = quantized(lenient, build, repository).card
     assert card.batch_invariant is True
     assert card.batch_cosine_min is not None
     assert card.batch_cosine_min >= 0.9999
@@ -99,7 +108,7 @@ def test_card_says_whether_requests_may_be_merged(lenient: Any, build: Path, rep
 def test_model_that_company_changes_is_refused_and_fp32_may_be_merged(
     lenient: Any, build: Path, repository: Repository
 ) -> None:
-    card = quantize_model("digits", lenient, Dynamic(), build, repository, silent).card
+    card = quantized(lenient, build, repository, Dynamic()).card
     assert card.quantization is not None
     (refusal,) = card.quantization.refusals
     assert refusal.startswith("batch_cosine_min: expected at least 0.9999")
@@ -108,7 +117,7 @@ def test_model_that_company_changes_is_refused_and_fp32_may_be_merged(
 
 
 def test_scores_have_intervals_and_so_has_what_was_lost(lenient: Any, build: Path, repository: Repository) -> None:
-    verdict = quantize_model("digits", lenient, lenient.recipe, build, repository, silent).card.quantization
+    verdict = quantized(lenient, build, repository).card.quantization
     assert verdict is not None
     low, high = verdict.int8.intervals["closeness"]
     assert low < verdict.int8.scores["closeness"] < high

@@ -1,0 +1,205 @@
+"""What was computed and cannot be published: it stays, the error says where, and it is published without computing."""
+
+import errno
+import os
+import re
+import shlex
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+import export.lock
+import export.version
+import quantize.task
+import quantize.verdict
+from export.card import read_card
+from export.checksum import sha256_of
+from export.lock import FolderBusyError
+from export.repository import Repository
+from quantize.cli import quantize as command
+from quantize.kept import NothingKeptError, expect_kept, keeping
+from tests.export.holder import Clock, held
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Repository:
+    return Repository(tmp_path / "repository")
+
+
+@pytest.fixture
+def kept(build: Path) -> Path:
+    return build / "quantize" / "digits" / "kept"
+
+
+@pytest.fixture
+def run(build: Path, repository: Repository, lenient: Any, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run `fairlane quantize` on the tiny model, which one can be kept from computing."""
+    monkeypatch.setattr(quantize.task, "load_task", lambda *_: lenient)
+
+    def invoke(*args: str, computing: bool = True) -> Result:
+        with monkeypatch.context() as patch:
+            if not computing:
+                patch.setattr(quantize.verdict, "quantize_model", None)
+            places = ["--build-dir", str(build), "--model-repository", str(repository.folder)]
+            return CliRunner().invoke(command, [*places, *args, "digits"])
+
+    return invoke
+
+
+@pytest.fixture
+def busy(run: Run, repository: Repository, monkeypatch: pytest.MonkeyPatch) -> Result:
+    """A call that was kept from publishing by a process that does not end."""
+    assert run().exit_code == 0
+    with monkeypatch.context() as patch, held(repository.folder / "digits"):
+        patch.setattr(export.lock, "time", Clock())
+        result = run("--exclude", "prod*")
+    assert result.exit_code == 1
+    assert repository.versions("digits") == (1,)
+    return result
+
+
+def test_what_another_process_kept_from_being_published_is_published_by_the_command_that_the_error_names(
+    run: Run, busy: Result, kept: Path, build: Path, repository: Repository
+) -> None:
+    said = re.search(r"is writing there; .*; what was computed stays in (\S+), and `(.*)` publishes it\n", busy.stderr)
+    assert said is not None, busy.stderr
+    places = f"--model-repository {repository.folder} --build-dir {build}"
+    assert said.groups() == (str(kept), f"fairlane quantize digits --kept {places}")
+    graph, card = sha256_of(kept / "model.onnx"), read_card(kept)
+    result = CliRunner().invoke(command, shlex.split(said[2])[2:])
+    assert result.exit_code == 0, result.output
+    assert repository.versions("digits") == (1, 2)
+    assert sha256_of(repository.version_folder("digits") / "model.onnx") == graph
+    assert repository.card("digits") == card
+
+
+def test_nothing_is_computed_for_what_is_kept(run: Run, busy: Result) -> None:
+    del busy
+    assert run("--kept", computing=False).exit_code == 0
+
+
+def test_what_was_published_is_kept_no_longer(run: Run, busy: Result, kept: Path) -> None:
+    del busy
+    run("--kept")
+    assert list(kept.parent.iterdir()) == []
+    result = run("--kept")
+    assert result.exit_code == 1
+    assert result.stderr.splitlines() == [f"Error: {kept}: nothing is kept there: quantize it without --kept"]
+
+
+def test_one_result_of_a_model_is_kept_at_most(run: Run, busy: Result, kept: Path) -> None:
+    del busy
+    assert run().exit_code == 0
+    assert list(kept.parent.iterdir()) == []
+
+
+def test_full_disk_while_publishing_keeps_what_was_computed(
+    run: Run, kept: Path, repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(export.version.shutil, "copyfile", full)
+        result = run()
+    assert result.exit_code == 1
+    assert re.search(rf"No space left on device: '\S+'; what was computed stays in {kept}", result.stderr)
+    assert not repository.serves("digits")
+    assert run("--kept", computing=False).exit_code == 0
+    assert repository.serves("digits")
+
+
+def test_interrupt_while_publishing_keeps_what_was_computed(
+    run: Run, kept: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(export.version.shutil, "copyfile", interrupt)
+        result = run()
+    assert (result.exit_code, result.stderr.splitlines()[-1]) == (1, "Aborted!")
+    assert f"what was computed stays in {kept}, and `fairlane quantize digits --kept" in result.stderr
+    assert run("--kept", computing=False).exit_code == 0
+
+
+def test_result_of_an_export_that_another_process_replaced_meanwhile_is_not_said_to_be_of_use(
+    run: Run, build: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built = build / "models" / "digits"
+
+    def replaced(*_: Any) -> None:
+        read_card(built).model_copy(update={"fp32_sha256": "f" * 64}).write(built)
+
+    monkeypatch.setattr(export.version.shutil, "copyfile", replaced)
+    result = run()
+    assert result.exit_code == 1
+    assert "another process has exported it anew meanwhile; run this again\n" in result.stderr
+
+
+def test_refusal_is_kept_too_and_fp32_is_published(
+    run: Run, strict: Any, repository: Repository, monkeypatch: pytest.MonkeyPatch, build: Path
+) -> None:
+    monkeypatch.setattr(quantize.task, "load_task", lambda *_: strict)
+    with monkeypatch.context() as patch:
+        patch.setattr(export.version.shutil, "copyfile", lambda *_: (_ for _ in ()).throw(OSError(errno.EIO, "gone")))
+        run()
+    result = run("--kept", computing=False)
+    assert result.exit_code == 1
+    assert "digits: INT8 refused, FP32 is served instead" in result.stderr
+    fp32 = build / "models" / "digits" / "fp32.onnx"
+    assert sha256_of(repository.version_folder("digits") / "model.onnx") == sha256_of(fp32)
+
+
+@pytest.mark.parametrize("change", [{"fp32_sha256": "f" * 64}, {"target": "tensorrt"}])
+def test_what_was_computed_of_an_earlier_export_is_not_published(
+    run: Run, busy: Result, build: Path, repository: Repository, change: dict[str, str]
+) -> None:
+    del busy
+    built = build / "models" / "digits"
+    read_card(built).model_copy(update=change).write(built)
+    result = run("--kept")
+    assert result.exit_code == 1
+    assert f"expected what was computed of the export in {built}, got what was computed of an earlier" in result.stderr
+    assert repository.versions("digits") == (1,)
+
+
+def test_what_failed_while_it_was_computed_leaves_what_was_kept_before(
+    run: Run, busy: Result, lenient: Any, kept: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    del busy
+    before = read_card(kept)
+    with monkeypatch.context() as patch:
+        patch.setattr(lenient, "outcomes", lambda *_: (_ for _ in ()).throw(OSError("no")))
+        assert run().exit_code == 1
+    assert read_card(kept) == before
+    assert [path.name for path in kept.parent.iterdir()] == ["kept"]
+
+
+def test_second_process_that_quantizes_the_model_is_refused_before_it_computes(run: Run, build: Path) -> None:
+    with keeping(build, "digits"):
+        result = run(computing=False)
+    assert result.exit_code == 1
+    assert re.search(rf"Error: \S+/quantize/digits: process {os.getpid()} \(.*\) is writing there", result.stderr)
+    with keeping(build, "digits"), pytest.raises(FolderBusyError):
+        keeping(build, "digits").__enter__()
+
+
+@pytest.mark.parametrize("option", [["--missing"], ["--search"], ["--exclude", "x"], ["--budget-mb", "1"]])
+def test_option_that_computes_does_not_go_with_what_is_kept(run: Run, option: list[str]) -> None:
+    result = run("--kept", *option)
+    assert result.exit_code == 2
+    assert "--kept computes nothing" in result.stderr
+
+
+def test_graph_that_is_gone_is_nothing_kept(busy: Result, build: Path, kept: Path) -> None:
+    del busy
+    shutil.move(kept / "model.onnx", kept / "moved.onnx")
+    with pytest.raises(NothingKeptError, match="nothing is kept there"):
+        expect_kept(kept, build / "models" / "digits")
