@@ -8,8 +8,9 @@ from urllib.parse import quote
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
-from export.definition import Definition, Tensor
+from export.definition import Definition
 from export.errors import ExportError
+from export.tensor import Tensor
 
 CONFIG_FILE: Final = "config.pbtxt"
 Target = Literal["cpu", "cuda", "tensorrt"]

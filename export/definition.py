@@ -5,140 +5,26 @@ a file of `export/models/`, or any path that is given to `fairlane export`.
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import field
-from math import isfinite, prod
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from math import prod
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
-import numpy.typing as npt
-from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
 from export.card import Source
-from export.errors import ExportError
+from export.errors import DefinitionError
+from export.gate import COSINE, Gate, Scores, score_of
+from export.serving import Serving
+from export.tensor import BATCH, CHECKED, Array, Feed, FloatArray, Tensor, check_array
 
-Array = npt.NDArray[Any]
-FloatArray = npt.NDArray[np.float32]
-# What one inference request carries: input name -> tensor. Also the form onnxruntime takes.
-Feed = Mapping[str, Array]
+# What a definition's file needs, in one place.
+__all__ = ["Array", "Definition", "Feed", "FloatArray", "Gate", "Predict", "Scores", "Serving", "Tensor"]
+
 # A loaded model, FP32 or INT8: a feed in, all outputs by name out.
 Predict = Callable[[Feed], Mapping[str, Array]]
-# Scores by name: a figure, or what each sample came to [samples], whose mean is the score and has an interval.
-Scores = Mapping[str, float | npt.ArrayLike]
 
-BATCH: Final = "batch"
-# Triton's names of the datatypes that a numpy array can hold, without TYPE_.
-NUMPY_TYPES: Final[Mapping[str, npt.DTypeLike]] = {
-    "BOOL": np.bool_,
-    "UINT8": np.uint8,
-    "UINT16": np.uint16,
-    "UINT32": np.uint32,
-    "UINT64": np.uint64,
-    "INT8": np.int8,
-    "INT16": np.int16,
-    "INT32": np.int32,
-    "INT64": np.int64,
-    "FP16": np.float16,
-    "FP32": np.float32,
-    "FP64": np.float64,
-    "STRING": np.object_,
-}
-# The score that every quantized definition has: of the first output, to FP32's.
-COSINE: Final = "cosine"
-# Fields are of the types that they are declared with; pydantic's error names those that are not.
-CHECKED: Final = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
 NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
-
-
-class DefinitionError(ExportError):
-    """A definition contradicts itself, or a tensor contradicts its definition."""
-
-
-@dataclass(frozen=True, config=CHECKED)
-class Tensor:
-    """An input or output.
-
-    Args:
-        name: as in the graph and in Triton.
-        datatype: Triton's name without TYPE_: FP32, INT64, ...
-        dims: every axis; a number where the size is fixed, a name where it varies. The same name is the same size,
-            and `past+new` is the sum of two.
-            A first axis named `batch`, in every input and output, makes a model whose requests Triton may batch.
-    """
-
-    name: str
-    datatype: str
-    dims: tuple[int | str, ...]
-
-    def __post_init__(self) -> None:
-        """Refuse what could never be served."""
-        if self.datatype not in NUMPY_TYPES:
-            raise DefinitionError(
-                f"{self.name}: datatype: expected one of {', '.join(NUMPY_TYPES)}; got {self.datatype!r}"
-            )
-        for size in self.dims:
-            if not (isinstance(size, str) and all(part.isidentifier() for part in size.split("+"))) and not (
-                isinstance(size, int) and size > 0
-            ):
-                raise DefinitionError(f"{self.name}: dims: expected positive numbers and axis names, got {self.dims}")
-
-    def varying(self) -> dict[int, str]:
-        """Axis -> name, of each axis that varies."""
-        return {axis: size for axis, size in enumerate(self.dims) if isinstance(size, str)}
-
-
-@dataclass(frozen=True, config=CHECKED)
-class Gate:
-    """A condition on one score of the quantized model; give one bound or both.
-
-    Args:
-        score: a name that `evaluate` returns. Higher is better.
-        at_least: the score itself must reach this.
-        may_fall: it may be lower than FP32's, but not by more than this.
-    """
-
-    score: str
-    at_least: float | None = None
-    may_fall: float | None = None
-
-    def __post_init__(self) -> None:
-        """Refuse a gate that is always open, or always shut."""
-        if self.at_least is None and self.may_fall is None:
-            raise DefinitionError(f"gate {self.score!r}: expected at_least or may_fall, got neither")
-        for name, bound in (("at_least", self.at_least), ("may_fall", self.may_fall)):
-            if bound is not None and not isfinite(bound):
-                raise DefinitionError(f"gate {self.score!r}: {name}: expected a number, got {bound}")
-
-
-@dataclass(frozen=True, kw_only=True, config=CHECKED)
-class Serving:
-    """How Triton serves the model: what goes to its config.pbtxt.
-
-    Args:
-        max_batch_size: rows of the largest batch; without effect on a model that has no batch axis.
-        instances: execution slots.
-        threads: intra-op threads of an instance.
-        warm_up: for each varying axis but the batch, the size that it has in the warm-up; None: no warm-up.
-            Warm-up inputs are zeros.
-        labels: for an output of class scores, the name of each class. Triton's classification extension gives them.
-        batch_invariant: whether a row's answer does not depend on what else is in the batch, as the card's batch test
-            found; the scheduler then merges requests of different tenants.
-    """
-
-    max_batch_size: int = 32
-    instances: int = 1
-    threads: int = 1
-    warm_up: Mapping[str, int] | None = field(default_factory=dict)
-    labels: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    batch_invariant: bool = False
-
-    def __post_init__(self) -> None:
-        """Refuse numbers that Triton would."""
-        for name in ("max_batch_size", "instances", "threads"):
-            if getattr(self, name) < 1:
-                raise DefinitionError(f"serving.{name}: expected 1 or more, got {getattr(self, name)}")
 
 
 def _no_scores(predict: Predict) -> Scores:
@@ -259,25 +145,16 @@ class Definition:
             raise DefinitionError(f"{self.name}: evaluate: expected scores by name, got {unnamed[0]!r} for a name")
         if COSINE in scores:
             raise DefinitionError(f"{self.name}: evaluate: expected other names than {COSINE!r}, which every model has")
-        found = {name: self._score(name, value) for name, value in scores.items()}
+        try:
+            found = {name: score_of(name, value) for name, value in scores.items()}
+        except DefinitionError as error:
+            raise DefinitionError(f"{self.name}: {error}") from error
         for gate in self.gates:
             if gate.score not in (*found, COSINE):
                 raise DefinitionError(
                     f"{self.name}: gates: expected one of the scores {', '.join((*found, COSINE))}; got {gate.score!r}"
                 )
         return found
-
-    def _score(self, name: str, value: float | npt.ArrayLike) -> float | FloatArray:
-        try:
-            values = np.asarray(value, dtype=np.float32)
-        except (TypeError, ValueError):
-            values = np.array([])
-        if values.ndim > 1 or not values.size or not np.isfinite(values).all():
-            got = repr(value) if np.ndim(values) != 1 or not values.size else f"{values.size} values, not all finite"
-            raise DefinitionError(
-                f"{self.name}: evaluate: {name!r}: expected a number, or one for each sample; got {got:.80}"
-            )
-        return values if values.ndim else float(values)
 
     @property
     def batched(self) -> bool:
@@ -334,23 +211,3 @@ class Definition:
             check_array(tensor, feed[tensor.name], sizes, f"{what}: input")
         if self.batched and sizes[BATCH] == 0:
             raise DefinitionError(f"{what}: {BATCH}: expected a row or more, got none")
-
-
-def check_array(tensor: Tensor, array: Array, sizes: dict[str, int], what: str) -> None:
-    """Refuse an array that is not what the tensor declares; `sizes` collects the sizes of named axes."""
-    if not isinstance(array, np.ndarray) or array.dtype != np.dtype(NUMPY_TYPES[tensor.datatype]):
-        got = array.dtype if isinstance(array, np.ndarray) else type(array).__name__
-        raise DefinitionError(f"{what} {tensor.name!r}: expected {tensor.datatype}, got {got}")
-    fits = len(array.shape) == len(tensor.dims)
-    for want, size in zip(tensor.dims, array.shape, strict=False):
-        if isinstance(want, str) and "+" in want:
-            parts = [sizes.get(part) for part in want.split("+")]
-            fits &= None in parts or size == sum(part or 0 for part in parts)
-        else:
-            fits &= size == (sizes.setdefault(want, size) if isinstance(want, str) else want)
-    if not fits:
-        known = {name: sizes[name] for name in tensor.varying().values() if name in sizes}
-        raise DefinitionError(
-            f"{what} {tensor.name!r}: expected shape [{', '.join(map(str, tensor.dims))}]"
-            f"{f' with {known}' if known else ''}, got {list(array.shape)}"
-        )

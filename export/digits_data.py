@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from export.definition import FloatArray
+from export.tensor import FloatArray
 
 SAMPLES_FILE: Final = "samples.npz"
 HELD_OUT: Final = 540  # 30%: half a point of accuracy is then 2.7 images, not less than one

@@ -3,3 +3,7 @@
 
 class ExportError(Exception):
     """Something about a model, its source or its files is not as it must be. The message says what."""
+
+
+class DefinitionError(ExportError):
+    """A definition contradicts itself, or a tensor contradicts its definition."""

@@ -7,9 +7,9 @@ from typing import Any
 from tritonclient.grpc import model_config_pb2
 
 from export.config import CONFIG_FILE, ConfigError, parse_config
-from export.definition import Tensor
 from export.graph import declared_tensors, read_graph
 from export.repository import Repository
+from export.tensor import Tensor
 
 
 def check_fit(repository: Repository, name: str, graph: Path) -> None:

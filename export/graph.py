@@ -8,8 +8,8 @@ from typing import Any, Final
 import onnx
 from google.protobuf.message import DecodeError
 
-from export.definition import Tensor
 from export.errors import ExportError
+from export.tensor import Tensor
 
 # The newest pair that the ONNX Runtime inside Triton 24.10 loads.
 OPSET: Final = 20

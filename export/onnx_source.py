@@ -8,9 +8,11 @@ import numpy as np
 
 from export.card import Source
 from export.checksum import sha256_of
-from export.definition import BATCH, NUMPY_TYPES, Definition, Feed, Serving, Tensor
+from export.definition import Definition
 from export.errors import ExportError
 from export.graph import GraphError, declared_tensors, read_graph
+from export.serving import Serving
+from export.tensor import BATCH, NUMPY_TYPES, Feed, Tensor
 
 # Sizes of a varying axis in the feeds that the graph is tried with: no example data come with an ONNX file.
 SIZES: Final = (1, 2, 16)

@@ -8,9 +8,10 @@ import numpy as np
 import torch
 
 from export.card import Parity
-from export.definition import Array, Definition, Feed, check_array
+from export.definition import Definition
 from export.errors import ExportError
 from export.session import Device, Session, open_session
+from export.tensor import Array, Feed, check_array
 
 if TYPE_CHECKING:
     from torch import nn

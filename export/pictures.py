@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from export.checksum import ChecksumError
-from export.definition import FloatArray
+from export.tensor import FloatArray
 
 SIDE: Final = 224
 # Share of the shorter side that the centre crop keeps, as the weights were evaluated.

@@ -7,8 +7,8 @@ from typing import Any, Final, Literal, get_args
 
 import numpy as np
 
-from export.definition import Array, Feed, FloatArray
 from export.errors import ExportError
+from export.tensor import Array, Feed, FloatArray
 
 Device = Literal["cpu", "cuda"]
 DEVICES: Final = get_args(Device)

@@ -7,7 +7,7 @@ from typing import Final
 import numpy as np
 from tokenizers import Tokenizer
 
-from export.definition import Feed
+from export.tensor import Feed
 
 TOKENIZER_FILE: Final = "tokenizer.json"
 

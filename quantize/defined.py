@@ -15,8 +15,11 @@ import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 from export.catalog import faults
-from export.definition import BATCH, COSINE, Definition, DefinitionError, Feed, FloatArray
+from export.definition import Definition
+from export.errors import DefinitionError
+from export.gate import COSINE
 from export.session import Session
+from export.tensor import BATCH, Feed, FloatArray
 from export.version import FP32_FILE
 from quantize.default import default_recipe
 from quantize.gate import AtLeast, Limit, MayFall

@@ -25,8 +25,8 @@ import onnx_ir as ir
 from onnx_ir.passes.common import CommonSubexpressionEliminationPass, RemoveUnusedNodesPass
 from onnxscript.rewriter.pattern import MatchResult, RewriteRuleClassBase, RewriteRuleSet, Var
 
-from export.definition import FloatArray
 from export.errors import ExportError
+from export.tensor import FloatArray
 from quantize.per_token import CONTRIB
 
 # Heads and tokens change places.

@@ -19,7 +19,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from export.definition import FloatArray
+from export.tensor import FloatArray
 from quantize.per_token import CONTRIB, replace_nodes
 
 BLOCK: Final = 32

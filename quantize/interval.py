@@ -4,7 +4,7 @@ from typing import Final
 
 import numpy as np
 
-from export.definition import FloatArray
+from export.tensor import FloatArray
 
 CONFIDENCE: Final = 0.95
 RESAMPLES: Final = 2000

@@ -8,7 +8,7 @@ from typing import Final
 
 import numpy as np
 
-from export.definition import FloatArray
+from export.tensor import FloatArray
 from quantize.gate import AtLeast
 from quantize.task import Company, Runner
 

@@ -5,7 +5,7 @@ import time
 from collections.abc import Sequence
 from typing import Final
 
-from export.definition import Feed
+from export.tensor import Feed
 from quantize.task import Runner
 
 WARM_UP: Final = 2

@@ -9,8 +9,8 @@ import onnx
 import onnxruntime as ort
 from onnx import TensorProto, helper
 
-from export.definition import Feed, FloatArray
 from export.errors import ExportError
+from export.tensor import Feed, FloatArray
 
 U8_STEPS: Final = 255
 

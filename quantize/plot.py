@@ -7,7 +7,7 @@ from typing import Final
 from matplotlib.figure import Figure
 
 from export.card import Quantization
-from export.definition import FloatArray
+from export.tensor import FloatArray
 from quantize.search import Trial, front
 from quantize.sensitivity import Sensitivity
 

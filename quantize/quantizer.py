@@ -19,8 +19,8 @@ from onnxruntime.quantization import (
 )
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
-from export.definition import Feed
 from export.graph import GraphError, read_graph, write_graph
+from export.tensor import Feed
 from quantize.fuse import fuse
 from quantize.grid import INT8_ACCURACY, on_grid, quantize_on_grid
 from quantize.layers import layers, quantized

@@ -10,9 +10,9 @@ from typing import Final
 from matplotlib.figure import Figure
 
 from export.card import CardError, ModelCard, Quantization
-from export.definition import FloatArray
 from export.repository import Repository, built_folder
 from export.session import open_session
+from export.tensor import FloatArray
 from export.version import FP32_FILE, MODEL_FILE
 from quantize import plot
 from quantize.invariance import cosine

@@ -8,8 +8,8 @@ from typing import Final
 
 import numpy as np
 
-from export.definition import FloatArray
 from export.errors import ExportError
+from export.tensor import FloatArray
 from quantize.interval import Interval, interval
 from quantize.task import Figures, Outcomes
 

@@ -13,9 +13,9 @@ from typing import Final
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from export.card import Measure
-from export.definition import FloatArray
 from export.errors import ExportError
 from export.session import open_session
+from export.tensor import FloatArray
 from export.version import FP32_FILE
 from quantize.gate import judge
 from quantize.interval import Interval

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Literal, Protocol, cast
 
 from export.catalog import chosen, is_path, load_definition
-from export.definition import Definition, Feed, FloatArray
+from export.definition import Definition
 from export.errors import ExportError
 from export.repository import built_folder
+from export.tensor import Feed, FloatArray
 from export.version import FP32_FILE
 from quantize.gate import Limit
 from quantize.recipe import Recipe

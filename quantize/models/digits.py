@@ -6,8 +6,8 @@ from typing import Final
 
 import numpy as np
 
-from export.definition import Feed, FloatArray
 from export.digits_data import Digits, load_split, read_samples
+from export.tensor import Feed, FloatArray
 from quantize.gate import Limit, MayFall
 from quantize.recipe import Recipe, Static
 from quantize.task import Company, Outcomes, Peer, Runner, Split, Task

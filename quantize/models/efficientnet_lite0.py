@@ -13,8 +13,8 @@ from typing import Final
 
 import numpy as np
 
-from export.definition import Feed, FloatArray
 from export.pictures import crops, picture
+from export.tensor import Feed, FloatArray
 from quantize.gate import AtLeast, Limit
 from quantize.invariance import cosine
 from quantize.recipe import Recipe, Static

@@ -13,7 +13,7 @@ from typing import Final
 
 import numpy as np
 
-from export.definition import Feed, FloatArray
+from export.tensor import Feed, FloatArray
 from export.tokenizer import Encoder
 from quantize.docstrings import docstring_pairs
 from quantize.gate import AtLeast, Limit, MayFall

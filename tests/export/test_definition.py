@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from export.catalog import DefinitionFileError, load_definition
-from export.definition import Definition, DefinitionError, Gate, Serving, Tensor
+from export.definition import Definition, Gate, Serving, Tensor
+from export.errors import DefinitionError
 from export.template import TEMPLATE
 
 

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from export.definition import Definition, DefinitionError
+from export.definition import Definition
+from export.errors import DefinitionError
 from export.exporter import trace
 from export.graph import write_graph
 from export.parity import ParityError, check_parity, describe, max_abs_diff, trace_feed

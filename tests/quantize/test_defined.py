@@ -13,7 +13,8 @@ from onnx import TensorProto
 
 from export.card import ModelCard, Source, read_card
 from export.catalog import load_definition
-from export.definition import Definition, DefinitionError, Feed, Gate, Predict, Serving, Tensor
+from export.definition import Definition, Feed, Gate, Predict, Serving, Tensor
+from export.errors import DefinitionError
 from export.repository import Repository, built_folder
 from export.session import open_session
 from quantize.cli import quantize as command

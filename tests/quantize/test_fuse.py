@@ -11,12 +11,13 @@ import torch
 
 pytest.importorskip("gguf", reason="an optional package: requirements/weights-large.txt")
 
-from export.definition import BATCH, Definition, Feed, FloatArray, Tensor
+from export.definition import Definition, Feed, Tensor
 from export.exporter import trace
 from export.graph import write_graph
 from export.llama import Llama, Shape
 from export.models.smollm2 import WithCache
 from export.session import open_session
+from export.tensor import BATCH, FloatArray
 from export.version import FP32_FILE
 from quantize.fuse import FusionError, fuse
 from quantize.layers import layers

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from export.definition import FloatArray
 from export.graph import IR_VERSION, OPSET, GraphError, write_graph
 from export.session import open_session
+from export.tensor import FloatArray
 from quantize.per_token import GELU_ZERO, columns_s8, quantize_per_token, token_grid
 from quantize.quantizer import quantize_graph
 from quantize.recipe import PerToken

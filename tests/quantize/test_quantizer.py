@@ -6,9 +6,9 @@ import onnx
 import pytest
 from onnx import TensorProto
 
-from export.definition import FloatArray
 from export.graph import IR_VERSION, OPSET, GraphError
 from export.session import open_session
+from export.tensor import FloatArray
 from quantize.layers import UnknownLayerError
 from quantize.quantizer import quantize_graph
 from quantize.recipe import Dynamic, PerToken, Recipe, Static, WeightOnly

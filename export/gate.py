@@ -1,0 +1,57 @@
+"""Scores of a model on its task, and the gates that INT8 must pass."""
+
+from collections.abc import Mapping
+from math import isfinite
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+from pydantic.dataclasses import dataclass
+
+from export.errors import DefinitionError
+from export.tensor import CHECKED, FloatArray
+
+# Scores by name: a figure, or what each sample came to [samples], whose mean is the score and has an interval.
+Scores = Mapping[str, float | npt.ArrayLike]
+
+# The score that every quantized definition has: of the first output, to FP32's.
+COSINE: Final = "cosine"
+
+
+@dataclass(frozen=True, config=CHECKED)
+class Gate:
+    """A condition on one score of the quantized model; give one bound or both.
+
+    Args:
+        score: a name that `evaluate` returns. Higher is better.
+        at_least: the score itself must reach this.
+        may_fall: it may be lower than FP32's, but not by more than this.
+    """
+
+    score: str
+    at_least: float | None = None
+    may_fall: float | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a gate that is always open, or always shut."""
+        if self.at_least is None and self.may_fall is None:
+            raise DefinitionError(f"gate {self.score!r}: expected at_least or may_fall, got neither")
+        for name, bound in (("at_least", self.at_least), ("may_fall", self.may_fall)):
+            if bound is not None and not isfinite(bound):
+                raise DefinitionError(f"gate {self.score!r}: {name}: expected a number, got {bound}")
+
+
+def score_of(name: str, value: float | npt.ArrayLike) -> float | FloatArray:
+    """A score as it is reckoned with: a figure as it is, what each sample came to as FP32 [samples].
+
+    Raises:
+        DefinitionError: it is neither. Names the score.
+    """
+    try:
+        values = np.asarray(value, dtype=np.float32)
+    except (TypeError, ValueError):
+        values = np.array([])
+    if values.ndim > 1 or not values.size or not np.isfinite(values).all():
+        got = repr(value) if np.ndim(values) != 1 or not values.size else f"{values.size} values, not all finite"
+        raise DefinitionError(f"evaluate: {name!r}: expected a number, or one for each sample; got {got:.80}")
+    return values if values.ndim else float(values)

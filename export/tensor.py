@@ -1,0 +1,89 @@
+"""The tensors of a model: what goes in and what comes out, and whether an array is such a one."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import ConfigDict
+from pydantic.dataclasses import dataclass
+
+from export.errors import DefinitionError
+
+Array = npt.NDArray[Any]
+FloatArray = npt.NDArray[np.float32]
+# What one inference request carries: input name -> tensor. Also the form onnxruntime takes.
+Feed = Mapping[str, Array]
+
+BATCH: Final = "batch"
+# Triton's names of the datatypes that a numpy array can hold, without TYPE_.
+NUMPY_TYPES: Final[Mapping[str, npt.DTypeLike]] = {
+    "BOOL": np.bool_,
+    "UINT8": np.uint8,
+    "UINT16": np.uint16,
+    "UINT32": np.uint32,
+    "UINT64": np.uint64,
+    "INT8": np.int8,
+    "INT16": np.int16,
+    "INT32": np.int32,
+    "INT64": np.int64,
+    "FP16": np.float16,
+    "FP32": np.float32,
+    "FP64": np.float64,
+    "STRING": np.object_,
+}
+# Fields are of the types that they are declared with; pydantic's error names those that are not.
+CHECKED: Final = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
+
+
+@dataclass(frozen=True, config=CHECKED)
+class Tensor:
+    """An input or output.
+
+    Args:
+        name: as in the graph and in Triton.
+        datatype: Triton's name without TYPE_: FP32, INT64, ...
+        dims: every axis; a number where the size is fixed, a name where it varies. The same name is the same size,
+            and `past+new` is the sum of two.
+            A first axis named `batch`, in every input and output, makes a model whose requests Triton may batch.
+    """
+
+    name: str
+    datatype: str
+    dims: tuple[int | str, ...]
+
+    def __post_init__(self) -> None:
+        """Refuse what could never be served."""
+        if self.datatype not in NUMPY_TYPES:
+            raise DefinitionError(
+                f"{self.name}: datatype: expected one of {', '.join(NUMPY_TYPES)}; got {self.datatype!r}"
+            )
+        for size in self.dims:
+            if not (isinstance(size, str) and all(part.isidentifier() for part in size.split("+"))) and not (
+                isinstance(size, int) and size > 0
+            ):
+                raise DefinitionError(f"{self.name}: dims: expected positive numbers and axis names, got {self.dims}")
+
+    def varying(self) -> dict[int, str]:
+        """Axis -> name, of each axis that varies."""
+        return {axis: size for axis, size in enumerate(self.dims) if isinstance(size, str)}
+
+
+def check_array(tensor: Tensor, array: Array, sizes: dict[str, int], what: str) -> None:
+    """Refuse an array that is not what the tensor declares; `sizes` collects the sizes of named axes."""
+    if not isinstance(array, np.ndarray) or array.dtype != np.dtype(NUMPY_TYPES[tensor.datatype]):
+        got = array.dtype if isinstance(array, np.ndarray) else type(array).__name__
+        raise DefinitionError(f"{what} {tensor.name!r}: expected {tensor.datatype}, got {got}")
+    fits = len(array.shape) == len(tensor.dims)
+    for want, size in zip(tensor.dims, array.shape, strict=False):
+        if isinstance(want, str) and "+" in want:
+            parts = [sizes.get(part) for part in want.split("+")]
+            fits &= None in parts or size == sum(part or 0 for part in parts)
+        else:
+            fits &= size == (sizes.setdefault(want, size) if isinstance(want, str) else want)
+    if not fits:
+        known = {name: sizes[name] for name in tensor.varying().values() if name in sizes}
+        raise DefinitionError(
+            f"{what} {tensor.name!r}: expected shape [{', '.join(map(str, tensor.dims))}]"
+            f"{f' with {known}' if known else ''}, got {list(array.shape)}"
+        )
