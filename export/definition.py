@@ -4,19 +4,21 @@ A definition is data and a few functions, in one small Python file that ends in 
 a file of `export/models/`, or any path that is given to `fairlane export`.
 """
 
+import itertools
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from math import prod
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 from pydantic.dataclasses import dataclass
 
 from export.card import Source
-from export.errors import DefinitionError
+from export.errors import DefinitionError, ExportError
 from export.gate import COSINE, Gate, Scores, score_of
 from export.serving import Serving
-from export.tensor import BATCH, CHECKED, Array, Feed, FloatArray, Tensor, check_array
+from export.tensor import BATCH, CHECKED, Array, Feed, FloatArray, Tensor, beyond, check_array
 
 # What a definition's file needs, in one place.
 __all__ = ["Array", "Definition", "Feed", "FloatArray", "Gate", "Predict", "Scores", "Serving", "Tensor"]
@@ -137,7 +139,7 @@ class Definition:
         Raises:
             DefinitionError: a score is neither, or a gate is about a score that is not there. Names model and score.
         """
-        scores = (self.evaluate or _no_scores)(predict)
+        scores = (self.evaluate or _no_scores)(self._watched(predict))
         if not isinstance(scores, Mapping):
             raise DefinitionError(f"{self.name}: evaluate: expected scores by name, got {type(scores).__name__}")
         unnamed = [name for name in scores if not isinstance(name, str)]
@@ -155,6 +157,32 @@ class Definition:
                     f"{self.name}: gates: expected one of the scores {', '.join((*found, COSINE))}; got {gate.score!r}"
                 )
         return found
+
+    def _watched(self, predict: Predict) -> Predict:
+        """A model that names the feed of `evaluate` that it cannot answer."""
+        number = itertools.count()
+
+        def watched(feed: Feed) -> Mapping[str, Array]:
+            what = f"{self.name}: evaluate: feed {next(number)}"
+            try:
+                answer = predict(feed)
+            except ExportError as error:
+                raise DefinitionError(f"{what}: {error}") from error
+            self.check_answer(feed, answer, what)
+            return answer
+
+        return watched
+
+    @staticmethod
+    def check_answer(feed: Feed, answer: Mapping[str, Array], what: str) -> None:
+        """Refuse an answer with what is no number, where the feed has such, too, or a number too large.
+
+        Raises:
+            DefinitionError: naming the input, what was expected and what came.
+        """
+        floats = [value for value in answer.values() if value.dtype.kind == "f"]
+        if not all(np.isfinite(value).all() for value in floats) and (said := beyond(feed)):
+            raise DefinitionError(f"{what}: {said}")
 
     @property
     def batched(self) -> bool:

@@ -52,6 +52,9 @@ def score_of(name: str, value: float | npt.ArrayLike) -> float | FloatArray:
     except (TypeError, ValueError):
         values = np.array([])
     if values.ndim > 1 or not values.size or not np.isfinite(values).all():
-        got = repr(value) if np.ndim(values) != 1 or not values.size else f"{values.size} values, not all finite"
+        got = repr(value)
+        if values.ndim == 1 and values.size:
+            (place, *_) = np.flatnonzero(~np.isfinite(values))
+            got = f"{values[place]} for sample {place} of {values.size}"
         raise DefinitionError(f"evaluate: {name!r}: expected a number, or one for each sample; got {got:.80}")
     return values if values.ndim else float(values)

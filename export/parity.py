@@ -10,8 +10,8 @@ import torch
 from export.card import Parity
 from export.definition import Definition
 from export.errors import ExportError
-from export.session import Device, Session, open_session
-from export.tensor import Array, Feed, check_array
+from export.session import Device, RunError, Session, open_session
+from export.tensor import Array, Feed, beyond, check_array, describe
 
 if TYPE_CHECKING:
     from torch import nn
@@ -56,17 +56,19 @@ def check_parity(definition: Definition, module: "nn.Module | None", onnx_path: 
     """
     session = open_session(onnx_path, device=device)
     worst, shapes = 0.0, []
-    for feed in parity_feeds(definition):
+    for number, feed in enumerate(parity_feeds(definition)):
         shape = describe(feed)
-        got = _run(session, feed, f"{onnx_path.name} on {shape}")
+        got = _run(session, feed, f"{definition.name}: samples {number}")
         _check_outputs(definition, feed, got, f"{onnx_path.name} on {shape}: output")
         if module is not None:
             difference = max_abs_diff(run_module(definition, module, feed), got, shape)
             # Written so that a NaN, which compares false with everything, is refused.
             if not difference <= definition.tolerance:
+                said = beyond(feed)
                 raise ParityError(
                     f"{onnx_path.name} differs from PyTorch on {shape}: "
                     f"expected at most {definition.tolerance:.1e}, got {difference:.1e}"
+                    + (f"; samples {number}: {said}" if said else "")
                 )
             worst = max(worst, difference)
         shapes.append(shape)
@@ -112,17 +114,11 @@ def max_abs_diff(expected: Mapping[str, Array], got: Mapping[str, Array], shape:
     return worst
 
 
-def describe(feed: Feed) -> str:
-    """A feed's shapes as text: `input_ids[2,16] attention_mask[2,16]`; of many inputs, the first four."""
-    shapes = [f"{name}[{','.join(map(str, value.shape))}]" for name, value in feed.items()]
-    return " ".join(shapes[:4]) + (f" and {len(shapes) - 4} more" if len(shapes) > 4 else "")
-
-
 def _run(session: Session, feed: Feed, what: str) -> Mapping[str, Array]:
     try:
         return session.predict(feed)
-    except Exception as error:  # onnxruntime raises classes that share no base of their own
-        raise ParityError(f"{what}: ONNX Runtime fails: {error}") from error
+    except RunError as error:
+        raise ParityError(f"{what}: {error}") from error
 
 
 def _check_outputs(definition: Definition, feed: Feed, got: Mapping[str, Array], what: str) -> None:

@@ -1,6 +1,6 @@
 """A session: one ONNX file loaded in ONNX Runtime, typed, on the device that was asked for."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
@@ -8,7 +8,7 @@ from typing import Any, Final, Literal, get_args
 import numpy as np
 
 from export.errors import ExportError
-from export.tensor import Array, Feed, FloatArray
+from export.tensor import Array, Feed, FloatArray, describe, extent
 
 Device = Literal["cpu", "cuda"]
 DEVICES: Final = get_args(Device)
@@ -24,24 +24,42 @@ class RuntimeInstallError(ExportError):
     """ONNX Runtime is not installed as it must be, or not able to use the device that was asked for."""
 
 
-class Session:
-    """A loaded model."""
+class RunError(ExportError):
+    """ONNX Runtime cannot run a model on a feed."""
 
-    def __init__(self, inner: Any) -> None:
-        self._inner = inner
+
+class Session:
+    """A loaded model; `name` is what errors call it."""
+
+    def __init__(self, inner: Any, name: str) -> None:
+        self._inner, self._name = inner, name
 
     def run(self, feed: Feed) -> FloatArray:
         """The model's first output for one feed, FP32.
 
         Raises:
-            onnxruntime's own errors, where the feed does not fit the model's inputs.
+            RunError: the feed does not fit the model's inputs, or an index in it is beyond its table. Carries ONNX
+                Runtime's reason, and what the feed's numbers reach.
         """
-        return np.asarray(self._inner.run(None, dict(feed))[0], dtype=np.float32)
+        return np.asarray(self._outputs(None, feed)[0], dtype=np.float32)
 
     def predict(self, feed: Feed) -> Mapping[str, Array]:
         """All outputs by name, in their own types; raises as `run` does."""
         names = [output.name for output in self._inner.get_outputs()]
-        return dict(zip(names, self._inner.run(names, dict(feed)), strict=True))
+        return dict(zip(names, self._outputs(names, feed), strict=True))
+
+    def _outputs(self, names: Sequence[str] | None, feed: Feed) -> Sequence[Array]:
+        try:
+            outputs: Sequence[Array] = self._inner.run(names, dict(feed))
+        except Exception as error:  # onnxruntime raises classes that share no base of their own
+            raise RunError(refusal(self._name, feed, error)) from error
+        return outputs
+
+
+def refusal(name: str, feed: Feed, error: Exception) -> str:
+    """What ONNX Runtime says of a feed, in one line, and what the feed has."""
+    reason = " ".join(str(error).split())
+    return f"{name} on {describe(feed)}: ONNX Runtime fails: {reason}; {extent(feed)}"
 
 
 def open_session(path: Path, threads: int = 0, device: Device = "cpu") -> Session:
@@ -77,7 +95,7 @@ def open_session(path: Path, threads: int = 0, device: Device = "cpu") -> Sessio
             f"{device} was asked for, and ONNX Runtime loaded {path.name} on {', '.join(inner.get_providers())}: "
             "there is no usable CUDA device, or its libraries are missing"
         )
-    return Session(inner)
+    return Session(inner, path.name)
 
 
 def check_distributions() -> None:

@@ -32,6 +32,8 @@ NUMPY_TYPES: Final[Mapping[str, npt.DTypeLike]] = {
     "FP64": np.float64,
     "STRING": np.object_,
 }
+# The largest number that FP32 has a square of: a norm, or a product of two of its like, can be computed.
+LARGEST: Final = np.sqrt(np.float64(np.finfo(np.float32).max))
 # Fields are of the types that they are declared with; pydantic's error names those that are not.
 CHECKED: Final = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
 
@@ -87,3 +89,28 @@ def check_array(tensor: Tensor, array: Array, sizes: dict[str, int], what: str) 
             f"{what} {tensor.name!r}: expected shape [{', '.join(map(str, tensor.dims))}]"
             f"{f' with {known}' if known else ''}, got {list(array.shape)}"
         )
+
+
+def describe(feed: Feed) -> str:
+    """A feed's shapes as text: `input_ids[2,16] attention_mask[2,16]`; of many inputs, the first four."""
+    shapes = [f"{name}[{','.join(map(str, value.shape))}]" for name, value in feed.items()]
+    return " ".join(shapes[:4]) + (f" and {len(shapes) - 4} more" if len(shapes) > 4 else "")
+
+
+def extent(feed: Feed) -> str:
+    """What the numbers of a feed reach: `input_ids: 0 to 30521, attention_mask: 0 to 1`."""
+    numbers = {name: value for name, value in feed.items() if value.dtype.kind in "iuf" and value.size}
+    return ", ".join(f"{name}: {value.min():g} to {value.max():g}" for name, value in numbers.items())
+
+
+def beyond(feed: Feed) -> str | None:
+    """The first number of a feed that is none, or too large to be computed with, in words; None: there is none such."""
+    for name, value in feed.items():
+        if value.dtype.kind != "f":
+            continue
+        # Written so that a NaN, which compares false with everything, is found.
+        places = np.argwhere(~(np.abs(value) <= LARGEST))
+        if len(places):
+            place = tuple(map(int, places[0]))
+            return f"input {name!r}: expected numbers of at most {LARGEST:.1e}, got {value[place]:g} at {list(place)}"
+    return None

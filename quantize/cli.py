@@ -14,7 +14,7 @@ from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColum
 
 from export.card import CardError, ModelCard, read_card
 from export.catalog import blame, chosen, is_path, load_definition, named_in
-from export.errors import ExportError
+from export.errors import ExportError, about
 from export.lock import waiting_on
 from export.repository import DEFAULT_BUILD, DEFAULT_REPOSITORY, Repository, built_folder, is_built
 from export.server import bring_into_service
@@ -209,7 +209,8 @@ class _Quantize:
         built, repository = built_folder(self.build_dir, name), Repository(self.model_repository, waiting_on(console))
         again = command(("quantize", typed, "--kept"), self.model_repository, self.build_dir, self.server)
         with keeping(self.build_dir, name) as kept:
-            self._compute(name, typed, kept, console)
+            with about(name):
+                self._compute(name, typed, kept, console)
             with staying(kept, again, waiting_on(console)), console.status(f"{name}: publishing"):
                 done = publish(kept, built, repository)
         bring_into_service(repository, self.server, name, done.version, new=done.new)

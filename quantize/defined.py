@@ -18,7 +18,7 @@ from export.catalog import faults
 from export.definition import Definition
 from export.errors import DefinitionError
 from export.gate import COSINE
-from export.session import Session
+from export.session import RunError, Session
 from export.tensor import BATCH, Feed, FloatArray
 from export.version import FP32_FILE
 from quantize.default import default_recipe
@@ -104,11 +104,25 @@ class DefinedTask:
         yield from self._definition.checked("samples", self._definition.samples())
 
     def answers(self, model: Runner, built: Path, split: Split) -> FloatArray:
-        """The first output for each row of the samples, flat, and filled up with zeros to one length."""
+        """The first output for each row of the samples, flat, and filled up with zeros to one length.
+
+        Raises:
+            DefinitionError: the model cannot answer a sample. Names it.
+        """
         del built, split
-        rows = [row for feed in self._samples() for row in self._rows(model.run(feed))]
+        answers = [self._answer(model, feed, number) for number, feed in enumerate(self._samples())]
+        rows = [row for answer in answers for row in self._rows(answer)]
         longest = max(row.size for row in rows)
         return np.stack([np.pad(row, (0, longest - row.size)) for row in rows])
+
+    def _answer(self, model: Runner, feed: Feed, number: int) -> FloatArray:
+        what = f"{self._definition.name}: samples {number}"
+        try:
+            answer = model.run(feed)
+        except RunError as error:
+            raise DefinitionError(f"{what}: {error}") from error
+        self._definition.check_answer(feed, {"": answer}, what)
+        return answer
 
     def outcomes(self, answers: FloatArray, fp32: FloatArray, built: Path, split: Split) -> Outcomes:
         """Cosine of each row to FP32's. The zeros at the end change nothing."""

@@ -9,14 +9,11 @@ import onnx
 import onnxruntime as ort
 from onnx import TensorProto, helper
 
-from export.errors import ExportError
-from export.tensor import Feed, FloatArray
+from export.session import refusal
+from export.tensor import Feed, FloatArray, beyond, extent
+from quantize.calibration import CalibrationError
 
 U8_STEPS: Final = 255
-
-
-class CalibrationError(ExportError):
-    """There is nothing to calibrate on, or what it gives is no range."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +40,8 @@ def observe(model: onnx.ModelProto, activations: Sequence[str], feeds: Iterable[
         feeds: calibration inputs, without padding.
 
     Raises:
-        CalibrationError: there are no feeds, or an activation is not finite on one of them.
+        CalibrationError: there are no feeds, or on one of them the graph does not run or an activation is not finite.
+            Names the feed by its number.
     """
     if not activations:
         return {}
@@ -51,16 +49,27 @@ def observe(model: onnx.ModelProto, activations: Sequence[str], feeds: Iterable[
     computed = [name for name in dict.fromkeys(activations) if name not in inputs]
     session = _session(model, computed)
     seen: dict[str, Seen] = {}
-    for feed in feeds:
-        got = dict(zip(computed, session.run(computed, dict(feed)), strict=True)) if computed else {}
+    for number, feed in enumerate(feeds):
+        got = _run(session, computed, feed, number)
         for name in dict.fromkeys(activations):
             values = got[name] if name in got else feed[name]
             if not np.isfinite(values).all():
-                raise CalibrationError(f"{name}: expected finite values in calibration, got infinity or NaN")
+                worst = values[~np.isfinite(values)][0]
+                what = beyond(feed) or f"{name!r} in the graph: expected numbers, got {worst:g}, of {extent(feed)}"
+                raise CalibrationError(f"calibration {number}: {what}")
             seen[name] = _wider(seen.get(name), values)
     if not seen:
         raise CalibrationError("expected feeds to calibrate on, got none")
     return seen
+
+
+def _run(session: ort.InferenceSession, names: Sequence[str], feed: Feed, number: int) -> dict[str, FloatArray]:
+    if not names:
+        return {}
+    try:
+        return dict(zip(names, session.run(names, dict(feed)), strict=True))
+    except Exception as error:  # onnxruntime raises classes that share no base of their own
+        raise CalibrationError(refusal(f"calibration {number}", feed, error)) from error
 
 
 def _session(model: onnx.ModelProto, computed: Sequence[str]) -> ort.InferenceSession:

@@ -4,13 +4,14 @@ import contextlib
 import io
 import logging
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import onnx
+from onnx import numpy_helper
 from onnxruntime.quantization import (
-    CalibrationDataReader,
     CalibrationMethod,
     QuantFormat,
     QuantType,
@@ -20,7 +21,7 @@ from onnxruntime.quantization import (
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from export.graph import GraphError, read_graph, write_graph
-from export.tensor import Feed
+from quantize.calibration import Calibration, CalibrationError, FeedReader, check_inputs
 from quantize.fuse import fuse
 from quantize.grid import INT8_ACCURACY, on_grid, quantize_on_grid
 from quantize.layers import layers, quantized
@@ -29,30 +30,7 @@ from quantize.per_token import is_per_token, quantize_per_token, replace_nodes
 from quantize.recipe import Dynamic, PerToken, Recipe, Static, WeightOnly
 from quantize.smooth import smooth
 
-# Called anew for each pass over the calibration inputs.
-Calibration = Callable[[], Iterable[Feed]]
-
 CALIBRATORS: Final = {"minmax": CalibrationMethod.MinMax, "entropy": CalibrationMethod.Entropy}
-
-
-class FeedReader(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime ships no types
-    """Calibration feeds, in the form onnxruntime asks for them."""
-
-    def __init__(self, feeds: Iterable[Feed]) -> None:
-        self._every = list(feeds)
-        self._feeds = iter(self._every)
-
-    def __len__(self) -> int:
-        return len(self._every)
-
-    def set_range(self, start_index: int, end_index: int) -> None:
-        """Give these feeds only, from now on."""
-        self._feeds = iter(self._every[start_index:end_index])
-
-    def get_next(self) -> dict[str, Any] | None:
-        """The next feed, or None after the last."""
-        feed = next(self._feeds, None)
-        return None if feed is None else dict(feed)
 
 
 def quantize_graph(recipe: Recipe, calibration: Calibration, fp32: Path, int8: Path) -> None:
@@ -76,6 +54,8 @@ def quantize_graph(recipe: Recipe, calibration: Calibration, fp32: Path, int8: P
         # ONNX Runtime's quantizers take an empty list for all nodes.
         write_graph(model, int8)
         return
+    if isinstance(recipe, PerToken | Static):
+        check_inputs(_quantized_inputs(recipe, model, names), calibration())
     if isinstance(recipe, PerToken):
         _per_token(recipe, model, names, calibration)
     elif isinstance(recipe, Static):
@@ -131,6 +111,13 @@ def _ranged_inputs(model: onnx.ModelProto, names: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(inputs))
 
 
+def _quantized_inputs(recipe: PerToken | Static, model: onnx.ModelProto, names: Sequence[str]) -> list[str]:
+    """The graph's inputs that are activations with a range of their own."""
+    readers = [node for node in model.graph.node if node.name in names]
+    read = _ranged_inputs(model, names) if isinstance(recipe, PerToken) else [x for node in readers for x in node.input]
+    return [one.name for one in model.graph.input if one.name in read]
+
+
 def _static(recipe: Static, model: onnx.ModelProto, names: Sequence[str], calibration: Calibration) -> onnx.ModelProto:
     if recipe.smooth is not None:
         inputs = [node.input[0] for node in model.graph.node if node.name in names and node.op_type == "MatMul"]
@@ -138,21 +125,49 @@ def _static(recipe: Static, model: onnx.ModelProto, names: Sequence[str], calibr
         replace_nodes(model.graph, model.graph.node)
 
     def run(prepared: Path, raw: Path) -> None:
-        quantize_static(
-            str(prepared),
-            str(raw),
-            FeedReader(calibration()),
-            quant_format=QuantFormat.QDQ,
-            nodes_to_quantize=_present(prepared, names) if recipe.operators else _all_but(prepared, model, names),
-            activation_type=QuantType.QInt8 if recipe.symmetric else QuantType.QUInt8,
-            # u8 weights would be six times slower than FP32 on a convolution.
-            weight_type=QuantType.QInt8,
-            per_channel=True,
-            calibrate_method=CALIBRATORS[recipe.calibrate],
-            extra_options=_static_options(recipe),
-        )
+        chosen = _present(prepared, names) if recipe.operators else _all_but(prepared, model, names)
+        try:
+            quantize_static(
+                str(prepared),
+                str(raw),
+                FeedReader(calibration()),
+                quant_format=QuantFormat.QDQ,
+                nodes_to_quantize=chosen,
+                activation_type=QuantType.QInt8 if recipe.symmetric else QuantType.QUInt8,
+                # u8 weights would be six times slower than FP32 on a convolution.
+                weight_type=QuantType.QInt8,
+                per_channel=True,
+                calibrate_method=CALIBRATORS[recipe.calibrate],
+                extra_options=_static_options(recipe),
+            )
+        except Exception as error:  # of whatever class: onnxruntime's, numpy's, Python's
+            _blame(prepared, calibration)
+            reason = " ".join(str(error).split())
+            raise CalibrationError(f"ONNX Runtime's quantizer fails: {type(error).__name__}: {reason}") from error
+        if endless := _endless(raw):
+            _blame(prepared, calibration)
+            raise CalibrationError(f"{endless} in the graph: expected ranges with an end, got ones without")
 
     return _through_files(model, run)
+
+
+def _blame(prepared: Path, calibration: Calibration) -> None:
+    """Name the calibration input that is to blame, where one is: it is an error then. Runs the graph on all of them."""
+    model = onnx.load(prepared)
+    tensors = {one.name: one.type.tensor_type for one in (*model.graph.value_info, *model.graph.output)}
+    computed = [name for node in model.graph.node for name in node.output if name in tensors]
+    floats = [
+        name for name in computed if tensors[name].elem_type == onnx.TensorProto.FLOAT and tensors[name].shape.dim
+    ]
+    observe(model, floats, calibration())
+
+
+def _endless(raw: Path) -> list[str]:
+    """Activations whose scale is no number."""
+    model = onnx.load(raw)
+    scales = {one.name: numpy_helper.to_array(one) for one in model.graph.initializer}
+    steps = [node for node in model.graph.node if node.op_type == "QuantizeLinear" and node.input[1] in scales]
+    return [node.input[0] for node in steps if not np.isfinite(scales[node.input[1]]).all()]
 
 
 def _static_options(recipe: Static) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Final
 from matplotlib.figure import Figure
 
 from export.card import CardError, ModelCard, Quantization
+from export.errors import about
 from export.repository import Repository, built_folder
 from export.session import open_session
 from export.tensor import FloatArray
@@ -62,10 +63,11 @@ def write_report(
         card = repository.card(name)
         if card is None or card.quantization is None:
             raise CardError(f"{name} has not been quantized: run `fairlane quantize {name}` first")
-        figures = {
-            title: plot.png(figure)
-            for title, figure in _figures(task, card, card.quantization, build, repository, step, most)
-        }
+        with about(name):
+            figures = {
+                title: plot.png(figure)
+                for title, figure in _figures(task, card, card.quantization, build, repository, step, most)
+            }
         for title, image in figures.items():
             written.append(output.with_name(f"{name}-{title.replace(' ', '-')}.png"))
             written[-1].write_bytes(image)

@@ -10,7 +10,8 @@ from export.definition import Definition
 from export.errors import DefinitionError
 from export.exporter import trace
 from export.graph import write_graph
-from export.parity import ParityError, check_parity, describe, max_abs_diff, trace_feed
+from export.parity import ParityError, check_parity, max_abs_diff, trace_feed
+from export.tensor import describe
 
 
 @pytest.fixture(scope="module")
