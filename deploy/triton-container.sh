@@ -18,6 +18,20 @@ docker info >/dev/null 2>&1 ||
 compgen -G "$MODELS/*/[0-9]*/*.onnx" >/dev/null ||
     fail "model_repository/ has no model.onnx to serve: run 'make models' first."
 
+# Triton would end with the first model that it does not load.
+for model in "$MODELS"/*/; do
+    versions=("$model"[0-9]*/)
+    served=0
+    for version in "${versions[@]}"; do
+        number="${version%/}" && number="${number##*/}"
+        if [[ "$number" =~ ^[0-9]+$ && -f "$version/model.onnx" ]] && ((10#$number > served)); then served="$((10#$number))"; fi
+    done
+    card="$model$served/model_card.json"
+    if [[ -f "$card" ]] && grep -q '"loads_in_container": false' "$card"; then
+        fail "$card: the container's ONNX Runtime does not load this model (the card's warnings say why): use 'make serve', or quantize it without 8 bits in blocks."
+    fi
+done
+
 gpus=()
 if docker info --format '{{range $name, $_ := .Runtimes}}{{$name}} {{end}}' 2>/dev/null | grep -qw nvidia; then
     gpus=(--gpus all)

@@ -55,7 +55,7 @@ class Quantization(_Record):
     """What came of quantizing: the recipe, both measures, and the gate's refusals (none: INT8 is served).
 
     `falls` are the 95 % confidence intervals of what each score lost, sample against sample. `choice` says why
-    this recipe, where a search found it.
+    this recipe, where a search found it. `warnings` are what speaks against INT8 that is served all the same.
     """
 
     recipe: str
@@ -64,6 +64,7 @@ class Quantization(_Record):
     refusals: tuple[str, ...]
     falls: dict[str, tuple[float, float]] = {}
     choice: str = ""
+    warnings: tuple[str, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -80,6 +81,8 @@ class ModelCard(_Record):
     `batch_invariant` says whether the served model gives a row the same answer alone and among others, so that
     requests of several tenants may be merged; `batch_cosine_min` is the smallest cosine seen between the two.
     Both are absent where it was not measured.
+
+    `loads_in_container` says whether the ONNX Runtime in Triton's container loads what is served (`export.container`).
     """
 
     name: str
@@ -93,6 +96,7 @@ class ModelCard(_Record):
     batch_cosine_min: float | None = None
     target: Literal["cpu", "cuda", "tensorrt"] = "cpu"
     scores: dict[str, float] = {}
+    loads_in_container: bool = True
 
     @property
     def symmetric(self) -> bool:
@@ -101,7 +105,8 @@ class ModelCard(_Record):
 
     def as_exported(self) -> "ModelCard":
         """The card without what quantizing added."""
-        return self.model_copy(update={"quantization": None, "batch_invariant": None, "batch_cosine_min": None})
+        added = ("quantization", "batch_invariant", "batch_cosine_min", "loads_in_container")
+        return self.model_copy(update={name: type(self).model_fields[name].default for name in added})
 
     def write(self, folder: Path) -> None:
         """Write the card into `folder`, in place of any before it. It is never there in part."""

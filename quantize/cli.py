@@ -12,7 +12,7 @@ import click
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from export.card import CardError, ModelCard, read_card
+from export.card import CardError, ModelCard, Quantization, read_card
 from export.catalog import blame, chosen, is_path, load_definition, named_in
 from export.errors import ExportError, about
 from export.lock import waiting_on
@@ -112,10 +112,10 @@ def quantize(names: tuple[str, ...], missing: bool, as_json: bool, **options: An
             raise
         raise click.ClickException(str(told)) from error
     _print(cards, served, todo, as_json)
-    refused = [card for card in served.values() if card and card.quantization and not card.quantization.passed]
-    for card in refused:
-        _warn(card, console)
-    if refused and not missing:
+    judged = {card.name: card.quantization for card in served.values() if card and card.quantization}
+    for name, verdict in judged.items():
+        _warn(name, verdict, console)
+    if not missing and not all(verdict.passed for verdict in judged.values()):
         raise click.exceptions.Exit(1)
 
 
@@ -319,8 +319,10 @@ def _print(cards: list[ModelCard], served: dict[str, ModelCard | None], todo: li
         Console().print(comparison(cards))
 
 
-def _warn(card: ModelCard, console: Console) -> None:
-    assert card.quantization is not None
-    console.print(f"{card.name}: INT8 refused, FP32 is served instead", style="bold yellow", soft_wrap=True)
-    for refusal in card.quantization.refusals:
+def _warn(name: str, verdict: Quantization, console: Console) -> None:
+    if not verdict.passed:
+        console.print(f"{name}: INT8 refused, FP32 is served instead", style="bold yellow", soft_wrap=True)
+    for refusal in verdict.refusals:
         console.print(f"  {refusal}", highlight=False, soft_wrap=True)
+    for warning in verdict.warnings:
+        console.print(f"{name}: {warning}", style="yellow", highlight=False, markup=False, soft_wrap=True)

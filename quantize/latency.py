@@ -5,6 +5,7 @@ import time
 from collections.abc import Sequence
 from typing import Final
 
+from export.card import Measure
 from export.tensor import Feed
 from quantize.task import Runner
 
@@ -13,6 +14,8 @@ ROUNDS_MIN: Final = 5
 ROUNDS_MAX: Final = 40
 # Of one shape, all models together; shapes that take longer get fewer rounds.
 BUDGET_S: Final = 4.0
+# Two measurements of one model on a busy machine differ by this much.
+TIE: Final = 0.05
 
 
 def medians_ms(models: Sequence[Runner], feed: Feed) -> list[float]:
@@ -30,6 +33,23 @@ def medians_ms(models: Sequence[Runner], feed: Feed) -> list[float]:
     rounds = int(min(max(BUDGET_S / max(took_s, 1e-6), ROUNDS_MIN), ROUNDS_MAX))
     timed = [[_run_ms(model, feed) for model in models] for _ in range(rounds)]
     return [statistics.median(times) for times in zip(*timed, strict=True)]
+
+
+def speed_up(fp32: Measure, int8: Measure) -> float:
+    """How many times faster INT8 is: the geometric mean over the shapes."""
+    return statistics.geometric_mean([before / int8.latency_ms[shape] for shape, before in fp32.latency_ms.items()])
+
+
+def slower(fp32: Measure, int8: Measure) -> str | None:
+    """By how much INT8 is slower than FP32, in words; None where it is not, or where that may be chance."""
+    longer = 1 / speed_up(fp32, int8)
+    if longer <= 1 + TIE:
+        return None
+    shapes = ", ".join(f"{shape}: {int8.latency_ms[shape] / before:.2f}" for shape, before in fp32.latency_ms.items())
+    return (
+        f"INT8 takes {longer:.2f} times as long as FP32 on this processor ({shapes}); it is served all the same, with "
+        f"{int8.size_bytes / fp32.size_bytes:.2f} of the size"
+    )
 
 
 def _run_ms(model: Runner, feed: Feed) -> float:

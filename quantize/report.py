@@ -17,9 +17,9 @@ from export.tensor import FloatArray
 from export.version import FP32_FILE, MODEL_FILE
 from quantize import plot
 from quantize.invariance import cosine
+from quantize.latency import speed_up
 from quantize.search import TRIALS, headline
 from quantize.sensitivity import sensitivities, tried_layers
-from quantize.table import speed_up
 from quantize.task import Runner, Task
 
 STYLE: Final = """
@@ -121,7 +121,7 @@ def section(card: ModelCard, verdict: Quantization, figures: Mapping[str, bytes]
         f"<h2>{escape(card.name)}</h2>",
         f"<p>{escape(verdict.recipe)}. {served} {speed_up(verdict.fp32, verdict.int8):.2f} times as fast as FP32.</p>",
         f"<p>{escape(verdict.choice)}</p>" if verdict.choice else "",
-        *(f'<p class="refused">{escape(refusal)}</p>' for refusal in verdict.refusals),
+        *(f'<p class="refused">{escape(refusal)}</p>' for refusal in (*verdict.refusals, *verdict.warnings)),
         _table(verdict),
         *(_figure(title, image) for title, image in figures.items()),
     ]

@@ -20,14 +20,12 @@ from export.version import FP32_FILE
 from quantize.gate import judge
 from quantize.interval import Interval
 from quantize.invariance import BATCH_COSINE, BATCH_LIMIT, batch_cosine_min
-from quantize.latency import medians_ms
+from quantize.latency import TIE, medians_ms
 from quantize.quantizer import quantize_graph
 from quantize.score import check_alike, intervals, scores, told_apart
 from quantize.task import Figures, Runner, Task
 
 FP32: Final = "FP32"
-# Two measurements of one model on a busy machine differ by this much.
-TIE: Final = 0.05
 
 Step = Callable[[str], None]
 

@@ -1,12 +1,12 @@
 """The table that `fairlane quantize` prints: what INT8 saves and what it costs."""
 
 from collections.abc import Sequence
-from statistics import geometric_mean
 
 from rich.markup import escape
 from rich.table import Table
 
 from export.card import Measure, ModelCard
+from quantize.latency import speed_up
 from quantize.search import Trial, front
 from quantize.sensitivity import Sensitivity
 
@@ -25,11 +25,6 @@ def comparison(cards: list[ModelCard]) -> Table:
         served = "INT8" if card.quantization.passed else "FP32: INT8 was refused"
         table.add_row(card.name, "served", "", served, "", end_section=True)
     return table
-
-
-def speed_up(fp32: Measure, int8: Measure) -> float:
-    """How many times faster INT8 is: the geometric mean over the shapes."""
-    return geometric_mean([before / int8.latency_ms[shape] for shape, before in fp32.latency_ms.items()])
 
 
 def trials_table(name: str, trials: Sequence[Trial], score: str) -> Table:

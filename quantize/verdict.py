@@ -1,22 +1,29 @@
 """The verdict on one model: quantize it, measure it, and judge whether INT8 or FP32 is to be served."""
 
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Final
+
+import onnx
 
 from export.card import Measure, ModelCard, Quantization, read_card
+from export.container import CONTAINER, RUNTIME, too_new
 from export.folder import swapped
 from export.session import Session, open_session
 from export.version import FP32_FILE, MODEL_FILE
 from quantize.gate import judge
 from quantize.invariance import BATCH_COSINE, BATCH_LIMIT, batch_cosine_min
-from quantize.latency import medians_ms
+from quantize.latency import medians_ms, slower
 from quantize.quantizer import quantize_graph
 from quantize.recipe import Recipe
 from quantize.score import check_alike, intervals, losses, scores, told_apart
 from quantize.task import Outcomes, Task
 
 Step = Callable[[str], None]
+
+# Of those that a warning is about.
+NODES_NAMED: Final = 3
 
 
 def quantize_model(
@@ -44,17 +51,35 @@ def quantize_model(
         int8 = new / MODEL_FILE
         step("calibrating and quantizing")
         quantize_graph(recipe, lambda: task.calibration(built), built / FP32_FILE, int8)
-        verdict = judged(name, task, recipe, built, int8, step).model_copy(update={"choice": choice})
+        verdict = judged(name, task, recipe, built, int8, step)
+        newer = too_new(onnx.load(int8)) if verdict.passed else ()
+        verdict = verdict.model_copy(update={"choice": choice, "warnings": _warnings(card, verdict, newer)})
         served = verdict.int8 if verdict.passed else verdict.fp32
         card = card.model_copy(
             update={
                 "quantization": verdict,
                 "batch_cosine_min": served.scores[BATCH_COSINE],
                 "batch_invariant": BATCH_LIMIT.refusal(verdict.fp32, served) is None,
+                "loads_in_container": not newer,
             }
         )
         card.write(new)
     return card
+
+
+def _warnings(card: ModelCard, verdict: Quantization, newer: Sequence[str]) -> tuple[str, ...]:
+    """What speaks against INT8 that is served; `newer` are the nodes that Triton's container does not load."""
+    found = []
+    # For another target the latency on this processor says nothing.
+    if verdict.passed and card.target == "cpu" and (told := slower(verdict.fp32, verdict.int8)):
+        found.append(told)
+    if newer:
+        nodes = f"{', '.join(newer[:NODES_NAMED])}{', ...' if len(newer) > NODES_NAMED else ''}"
+        found.append(
+            f"the embedded Triton loads it, {CONTAINER} does not: its ONNX Runtime {RUNTIME} has no 8 bits in blocks, "
+            f"as in {nodes}; for the container, leave such layers in FP32 (--exclude) or take another recipe"
+        )
+    return tuple(found)
 
 
 def quantized_bytes(task: Task, recipe: Recipe, built: Path) -> int:

@@ -63,6 +63,22 @@ def test_asks_for_gpus_where_the_engine_has_them(launch):
     assert arguments[arguments.index("--gpus") + 1] == "all"
 
 
+@pytest.mark.parametrize(("said", "loads"), [("false", "true"), ("true", "false")])
+def test_model_that_the_containers_runtime_does_not_load_is_named_where_it_is_served(launch, tmp_path, said, loads):
+    versions = tmp_path / "root" / "model_repository" / "blocks"
+    for version, answer in (("9", said), ("10", loads), ("11", said)):
+        (versions / version).mkdir(parents=True)
+        (versions / version / "model_card.json").write_text(f'{{\n  "loads_in_container": {answer}\n}}\n')
+        # A folder without a graph is no version.
+        if version != "11":
+            (versions / version / "model.onnx").touch()
+    done, arguments = launch()
+    assert (done.returncode == 0) == (arguments is not None) == (loads == "true")
+    if loads == "false":
+        assert "blocks/10/model_card.json: the container's ONNX Runtime does not load this model" in done.stderr
+        assert done.stderr.count("\n") == 1
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [

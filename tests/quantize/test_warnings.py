@@ -1,0 +1,136 @@
+"""What speaks against an INT8 form that is served all the same: said in the output and in the card."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+from click.testing import CliRunner, Result
+
+import quantize.task
+import quantize.verdict
+from export.card import Measure, ModelCard, read_card
+from export.container import too_new
+from export.repository import Repository
+from export.tensor import Feed
+from quantize.cli import quantize as command
+from quantize.latency import slower
+from quantize.quantizer import quantize_graph
+from quantize.recipe import Dynamic, PerToken, Recipe, Static, WeightOnly
+from quantize.report import section
+from quantize.task import Runner
+
+Run = Callable[..., Result]
+BLOCKS = WeightOnly(bits=8, block=16)
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Repository:
+    return Repository(tmp_path / "repository")
+
+
+@pytest.fixture
+def run(build: Path, repository: Repository, lenient: Any, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run `fairlane quantize` on the tiny model with a recipe, where INT8 takes so many times as long as FP32."""
+
+    def invoke(longer: float = 0.5, recipe: Recipe = lenient.recipe) -> Result:
+        def medians_ms(models: list[Runner], feed: Feed) -> list[float]:
+            del models
+            return [2.0, 2.0 * longer * (2 if len(feed["x"]) > 1 else 0.5)]
+
+        monkeypatch.setattr(quantize.verdict, "medians_ms", medians_ms)
+        monkeypatch.setattr(quantize.task, "load_task", lambda *_: lenient)
+        monkeypatch.setattr(lenient, "recipe", recipe)
+        places = ["--build-dir", str(build), "--model-repository", str(repository.folder)]
+        return CliRunner().invoke(command, [*places, "digits"])
+
+    return invoke
+
+
+def card(repository: Repository) -> ModelCard:
+    found = repository.card("digits")
+    assert found is not None
+    return found
+
+
+def warnings(repository: Repository) -> tuple[str, ...]:
+    verdict = card(repository).quantization
+    assert verdict is not None
+    assert verdict.passed
+    return verdict.warnings
+
+
+def test_int8_that_is_slower_is_served_and_says_by_how_much(run: Run, repository: Repository) -> None:
+    result = run(longer=1.5)
+    assert result.exit_code == 0, result.output
+    told = (
+        "INT8 takes 1.50 times as long as FP32 on this processor (1: 0.75, 8: 3.00); it is served all the same, with "
+    )
+    assert f"digits: {told}" in result.stderr
+    (warning,) = warnings(repository)
+    assert warning.startswith(told)
+    verdict = card(repository).quantization
+    assert verdict is not None
+    assert f'<p class="refused">{warning}</p>' in section(card(repository), verdict, {})
+
+
+def test_int8_that_is_faster_has_no_warning(run: Run, repository: Repository) -> None:
+    assert "times as long" not in run(longer=0.9).stderr
+    assert warnings(repository) == ()
+
+
+@pytest.mark.parametrize(("longer", "told"), [(1.04, False), (1.06, True)])
+def test_what_two_measurements_differ_by_is_not_slower(longer: float, told: bool) -> None:
+    fp32, int8 = (Measure(size_bytes=1, latency_ms={"1": ms, "2": ms}, scores={}) for ms in (1.0, longer))
+    assert (slower(fp32, int8) is not None) == told
+
+
+def test_latency_on_this_processor_says_nothing_of_another_target(
+    run: Run, build: Path, repository: Repository
+) -> None:
+    built = build / "models" / "digits"
+    read_card(built).model_copy(update={"target": "tensorrt"}).write(built)
+    assert "times as long" not in run(longer=1.5).stderr
+    assert warnings(repository) == ()
+
+
+def test_int8_that_the_container_does_not_load_says_so(run: Run, repository: Repository) -> None:
+    result = run(recipe=BLOCKS)
+    assert result.exit_code == 0, result.output
+    told = "the embedded Triton loads it, Triton 24.10's container does not: its ONNX Runtime 1.19.2 has no 8 bits"
+    assert f"digits: {told}" in result.stderr
+    (warning,) = warnings(repository)
+    assert told in warning
+    assert "as in product" in warning
+    assert not card(repository).loads_in_container
+
+
+def test_refused_int8_has_no_warning_and_fp32_loads_everywhere(
+    run: Run, repository: Repository, lenient: Any, strict: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lenient, "limits", strict.limits)
+    assert run(longer=1.5, recipe=BLOCKS).exit_code == 1
+    verdict = card(repository).quantization
+    assert verdict is not None
+    assert verdict.warnings == ()
+    assert card(repository).loads_in_container
+
+
+@pytest.mark.parametrize(
+    ("recipe", "names"),
+    [
+        (BLOCKS, 1),
+        (WeightOnly(bits=4, block=16), 0),
+        (Static(), 0),
+        (Dynamic(), 0),
+        (PerToken(), 0),
+    ],
+)
+def test_container_does_not_load_eight_bits_in_blocks(
+    build: Path, tmp_path: Path, lenient: Any, recipe: Recipe, names: int
+) -> None:
+    # Each of these was tried in ONNX Runtime 1.19.2 itself.
+    built = build / "models" / "digits"
+    quantize_graph(recipe, lambda: lenient.calibration(built), built / "fp32.onnx", tmp_path / "int8.onnx")
+    assert len(too_new(onnx.load(tmp_path / "int8.onnx"))) == names
