@@ -108,7 +108,9 @@ def max_abs_diff(expected: Mapping[str, Array], got: Mapping[str, Array], shape:
         if want.shape != have.shape:
             raise ParityError(f"output {name!r} on {shape}: expected shape {want.shape}, got {have.shape}")
         if want.size:
-            difference = float(np.max(np.abs(want.astype(np.float64) - have.astype(np.float64))))
+            # Infinity less infinity is no number, and so no agreement.
+            with np.errstate(invalid="ignore"):
+                difference = float(np.max(np.abs(want.astype(np.float64) - have.astype(np.float64))))
             # max() would pass over a NaN that comes second.
             worst = difference if np.isnan(difference) or difference > worst else worst
     return worst

@@ -1,3 +1,4 @@
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -6,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from export.definition import Definition
+from export.definition import Definition, Feed
 from export.errors import DefinitionError
 from export.exporter import trace
 from export.graph import write_graph
@@ -44,6 +45,17 @@ def test_agreement_is_recorded_with_every_shape_up_to_the_largest_batch(tiny: De
 def test_difference_is_refused_naming_shape_expected_and_got(tiny: Definition, onnx_path: Path, by: float) -> None:
     with pytest.raises(ParityError, match=r"x\[1,3\]: expected at most 1.0e-06, got (5.0e-01|nan|inf)"):
         check_parity(tiny, Shifted(by), onnx_path)
+
+
+def test_sample_that_nothing_can_be_computed_of_is_named(tiny: Definition, onnx_path: Path) -> None:
+    def samples() -> Iterator[Feed]:
+        yield {"x": np.zeros((2, 3), np.float32)}
+        yield {"x": np.array([[0, 0, np.inf]], np.float32)}
+
+    with pytest.raises(ParityError) as refused:
+        check_parity(replace(tiny, samples=samples), Shifted(0.0), onnx_path)
+    told = "got nan; samples 1: input 'x': expected numbers of at most 1.8e+19, got inf at [0, 2]"
+    assert str(refused.value).endswith(told)
 
 
 def test_nothing_to_compare_on_is_no_agreement(tiny: Definition, onnx_path: Path) -> None:
