@@ -16,7 +16,7 @@ from pydantic.dataclasses import dataclass
 
 from export.card import Source
 from export.errors import DefinitionError, ExportError
-from export.gate import COSINE, Gate, Scores, score_of
+from export.gate import BATCH_COSINE, COSINE, Gate, Scores, check_names, score_of
 from export.serving import Serving
 from export.tensor import BATCH, CHECKED, Array, Feed, FloatArray, Tensor, beyond, check_array
 
@@ -99,6 +99,10 @@ class Definition:
             raise DefinitionError(f"{words}: datatype: expected one that PyTorch has, got STRING; onnx_file takes it")
         if len(self.summary.splitlines()) > 1:
             raise DefinitionError(f"summary: expected one line, got {self.summary!r}")
+        if any(gate.score == BATCH_COSINE for gate in self.gates):
+            raise DefinitionError(
+                f"gates: expected other scores than {BATCH_COSINE!r}, of which every model has a gate"
+            )
         self._check_batch()
         self._check_labels()
         unknown = (self.serving.warm_up or {}).keys() - self.axes()
@@ -145,9 +149,8 @@ class Definition:
         unnamed = [name for name in scores if not isinstance(name, str)]
         if unnamed:
             raise DefinitionError(f"{self.name}: evaluate: expected scores by name, got {unnamed[0]!r} for a name")
-        if COSINE in scores:
-            raise DefinitionError(f"{self.name}: evaluate: expected other names than {COSINE!r}, which every model has")
         try:
+            check_names(scores)
             found = {name: score_of(name, value) for name, value in scores.items()}
         except DefinitionError as error:
             raise DefinitionError(f"{self.name}: {error}") from error

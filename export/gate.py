@@ -1,6 +1,6 @@
 """Scores of a model on its task, and the gates that INT8 must pass."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from math import isfinite
 from typing import Final
 
@@ -14,8 +14,12 @@ from export.tensor import CHECKED, FloatArray
 # Scores by name: a figure, or what each sample came to [samples], whose mean is the score and has an interval.
 Scores = Mapping[str, float | npt.ArrayLike]
 
-# The score that every quantized definition has: of the first output, to FP32's.
+# Scores that every quantized definition has, whatever it evaluates: of the first output to FP32's, and the smallest of
+# a row alone to the same row in company. And what is made of an evaluated log-likelihood.
 COSINE: Final = "cosine"
+BATCH_COSINE: Final = "batch_cosine_min"
+LOG_LIKELIHOOD: Final = "log_likelihood"
+PERPLEXITY: Final = "perplexity"
 
 
 @dataclass(frozen=True, config=CHECKED)
@@ -58,3 +62,18 @@ def score_of(name: str, value: float | npt.ArrayLike) -> float | FloatArray:
             got = f"{values[place]} for sample {place} of {values.size}"
         raise DefinitionError(f"evaluate: {name!r}: expected a number, or one for each sample; got {got:.80}")
     return values if values.ndim else float(values)
+
+
+def check_names(scores: Iterable[str]) -> None:
+    """Refuse names of scores that quantizing writes itself: one of the two would be lost.
+
+    Raises:
+        DefinitionError: naming the score.
+    """
+    names = set(scores)
+    written = {COSINE, BATCH_COSINE} | ({PERPLEXITY} if LOG_LIKELIHOOD in names else set())
+    if taken := sorted(names & written):
+        raise DefinitionError(
+            f"evaluate: expected other names than {', '.join(sorted(written))}, which `fairlane quantize` measures of "
+            f"every model; got {', '.join(map(repr, taken))}"
+        )

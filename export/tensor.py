@@ -93,19 +93,21 @@ def check_array(tensor: Tensor, array: Array, sizes: dict[str, int], what: str) 
 
 def describe(feed: Feed) -> str:
     """A feed's shapes as text: `input_ids[2,16] attention_mask[2,16]`; of many inputs, the first four."""
-    shapes = [f"{name}[{','.join(map(str, value.shape))}]" for name, value in feed.items()]
+    shapes = [f"{name}[{','.join(map(str, np.shape(value)))}]" for name, value in feed.items()]
     return " ".join(shapes[:4]) + (f" and {len(shapes) - 4} more" if len(shapes) > 4 else "")
 
 
 def extent(feed: Feed) -> str:
     """What the numbers of a feed reach: `input_ids: 0 to 30521, attention_mask: 0 to 1`."""
-    numbers = {name: value for name, value in feed.items() if value.dtype.kind in "iuf" and value.size}
+    arrays = {name: np.asarray(value) for name, value in feed.items()}
+    numbers = {name: value for name, value in arrays.items() if value.dtype.kind in "iuf" and value.size}
     return ", ".join(f"{name}: {value.min():g} to {value.max():g}" for name, value in numbers.items())
 
 
 def beyond(feed: Feed) -> str | None:
     """The first number of a feed that is none, or too large to be computed with, in words; None: there is none such."""
-    for name, value in feed.items():
+    for name, given in feed.items():
+        value = np.asarray(given)
         if value.dtype.kind != "f":
             continue
         # Written so that a NaN, which compares false with everything, is found.

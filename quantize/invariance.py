@@ -8,12 +8,12 @@ from typing import Final
 
 import numpy as np
 
+from export.gate import BATCH_COSINE
 from export.tensor import FloatArray
 from quantize.gate import AtLeast
 from quantize.task import Company, Runner
 
-# The score's name. Not exactly 1: sums are made in another order at another batch size. Dynamic quantization: .98.
-BATCH_COSINE: Final = "batch_cosine_min"
+# Not exactly 1: sums are made in another order at another batch size. Dynamic quantization: .98.
 BATCH_LIMIT: Final = AtLeast(BATCH_COSINE, 0.9999)
 
 

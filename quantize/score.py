@@ -9,12 +9,11 @@ from typing import Final
 import numpy as np
 
 from export.errors import ExportError
+from export.gate import LOG_LIKELIHOOD, PERPLEXITY
 from export.tensor import FloatArray
 from quantize.interval import Interval, interval
 from quantize.task import Figures, Outcomes
 
-LOG_LIKELIHOOD: Final = "log_likelihood"
-PERPLEXITY: Final = "perplexity"
 # Kullback-Leibler divergence from FP32's distribution, in nats. Of all other outcomes higher is better.
 KL: Final = "kl"
 

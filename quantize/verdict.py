@@ -10,15 +10,16 @@ import onnx
 from export.card import Measure, ModelCard, Quantization, read_card
 from export.container import CONTAINER, RUNTIME, too_new
 from export.folder import swapped
+from export.gate import BATCH_COSINE
 from export.session import Session, open_session
 from export.version import FP32_FILE, MODEL_FILE
 from quantize.gate import judge
-from quantize.invariance import BATCH_COSINE, BATCH_LIMIT, batch_cosine_min
+from quantize.invariance import BATCH_LIMIT, batch_cosine_min
 from quantize.latency import medians_ms, slower
-from quantize.quantizer import quantize_graph
+from quantize.quantizer import named_graph, quantize_graph
 from quantize.recipe import Recipe
 from quantize.score import check_alike, intervals, losses, scores, told_apart
-from quantize.task import Outcomes, Task
+from quantize.task import Figures, Outcomes, Task
 
 Step = Callable[[str], None]
 
@@ -47,11 +48,15 @@ def quantize_model(
         ExportError: there is no export, or its INT8 form is not loadable. What is kept then stays as it was.
     """
     card = read_card(built)
+    # First: what is wrong with the graph or with the task's scores is told before minutes of quantizing.
+    named_graph(built / FP32_FILE)
+    step("evaluating FP32")
+    figures = task.figures(open_session(built / FP32_FILE, threads=1))
     with swapped(kept) as new:
         int8 = new / MODEL_FILE
         step("calibrating and quantizing")
         quantize_graph(recipe, lambda: task.calibration(built), built / FP32_FILE, int8)
-        verdict = judged(name, task, recipe, built, int8, step)
+        verdict = judged(name, task, recipe, built, int8, figures, step)
         newer = too_new(onnx.load(int8)) if verdict.passed else ()
         verdict = verdict.model_copy(update={"choice": choice, "warnings": _warnings(card, verdict, newer)})
         served = verdict.int8 if verdict.passed else verdict.fp32
@@ -90,8 +95,17 @@ def quantized_bytes(task: Task, recipe: Recipe, built: Path) -> int:
         return int8.stat().st_size
 
 
-def judged(name: str, task: Task, recipe: Recipe, built: Path, int8: Path, step: Step) -> Quantization:
+def judged(name: str, task: Task, recipe: Recipe, built: Path, int8: Path, fp32: Figures, step: Step) -> Quantization:
     """Measure the INT8 graph against the FP32 one, on the samples to judge on, and hold it to the limits.
+
+    Args:
+        name: the model's name.
+        task: what it is judged on.
+        recipe: what INT8 was made by.
+        built: the folder of the export.
+        int8: the graph.
+        fp32: the figures of the export.
+        step: told what is being done.
 
     Raises:
         ScoreError: the scores of the two are not about the same.
@@ -100,7 +114,7 @@ def judged(name: str, task: Task, recipe: Recipe, built: Path, int8: Path, step:
     sessions = open_session(paths[0], threads=1), open_session(paths[1], threads=1)
     step("comparing accuracy")
     answers = [task.answers(session, built, "judge") for session in sessions]
-    fp32, quantized = (task.figures(session) for session in sessions)
+    quantized = task.figures(sessions[1])
     check_alike(name, fp32, quantized)
     figures, samples = zip(*(told_apart(one) for one in (fp32, quantized)), strict=True)
     outcomes = [

@@ -62,7 +62,12 @@ def test_gate_that_is_always_shut_is_refused(bounds: dict[str, float], message: 
     ("scores", "message"),
     [
         ({1: 0.5}, "evaluate: expected scores by name, got 1 for a name"),
-        ({"cosine": 0.5}, "evaluate: expected other names than 'cosine'"),
+        ({"cosine": 0.5}, "evaluate: expected other names than batch_cosine_min, cosine, which .* got 'cosine'"),
+        ({"batch_cosine_min": [0.5]}, "evaluate: expected other names than .* got 'batch_cosine_min'"),
+        (
+            {"log_likelihood": [-1.0], "perplexity": 2.7},
+            "evaluate: expected other names than batch_cosine_min, cosine, perplexity, which .* got 'perplexity'",
+        ),
     ],
 )
 def test_name_of_a_score_is_a_name_and_of_no_other_score(
@@ -130,6 +135,7 @@ def test_absent_file_is_named(tmp_path: Path) -> None:
         ('("batch", CLASSES)', '("batch", 4)', "labels: 'logits': expected one for each of its 4 classes, got 3"),
         ('("batch", FEATURES)', "3", r", line \d+: Tensor: .*valid tuple, got 3"),
         ("(Gate(", "(lambda gate: gate)(Gate(", r", line \d+: Definition: gates: input should be a valid tuple, got"),
+        ('Gate("agreement"', 'Gate("batch_cosine_min"', r"wrong.py, line \d+: .*gates: expected other scores than"),
         ("tolerance=", "tolerence=", r", line \d+: Definition: tolerence: unexpected keyword argument, got 1e-05"),
         ("instances=1", "instances=1.5", r", line \d+: Serving: instances: .*valid integer.*, got 1.5"),
         ("samples=samples", "samples=[]", r", line \d+: Definition: samples: input should be callable, got \[\]"),

@@ -1,6 +1,7 @@
 """A definition as a task: what it says is what is calibrated on, judged and published."""
 
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 from onnx import TensorProto
 
+import quantize.verdict
 from export.card import Source, read_card
 from export.catalog import load_definition
 from export.definition import Definition, Feed, Gate, Predict, Serving, Tensor
@@ -278,6 +280,27 @@ def test_scores_that_change_from_call_to_call_are_named_and_nothing_is_published
     told = "mine.py: digits: 'calls': expected the same samples of FP32 and of INT8, got 1 samples and 2 samples"
     assert told in " ".join(result.stderr.split())
     assert not Repository(tmp_path / "repository").serves("digits")
+
+
+def test_score_by_the_name_of_one_that_is_measured_anyway_is_refused_before_anything_is_quantized(
+    quantize_file: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quantize.verdict, "quantize_graph", None)
+    monkeypatch.setattr(
+        sys.modules[__name__], "FILE", FILE.replace('"size": float', '"batch_cosine_min": 1.0, "size": float')
+    )
+    result = quantize_file(0.05)
+    assert result.exit_code == 1
+    (line,) = result.stderr.splitlines()
+    told = "mine.py: digits: evaluate: expected other names than batch_cosine_min, cosine, which `fairlane quantize`"
+    assert told in line
+    assert line.endswith("got 'batch_cosine_min'")
+    assert not Repository(tmp_path / "repository").serves("digits")
+
+
+def test_perplexity_that_is_evaluated_itself_is_a_score_like_others() -> None:
+    found = definition(evaluate=lambda _: {"perplexity": 2.7}, gates=()).evaluated(lambda feed: feed)
+    assert found == {"perplexity": pytest.approx(2.7)}
 
 
 def test_export_of_a_definition_that_has_changed_since_is_named_before_anything_is_quantized(

@@ -3,7 +3,8 @@ import math
 import numpy as np
 import pytest
 
-from quantize.score import KL, LOG_LIKELIHOOD, PERPLEXITY, ScoreError, check_alike, intervals, losses, scores
+from export.gate import LOG_LIKELIHOOD, PERPLEXITY
+from quantize.score import KL, ScoreError, check_alike, intervals, losses, scores
 from quantize.task import Figures
 
 

