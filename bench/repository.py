@@ -6,6 +6,8 @@ from pathlib import Path
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
+from export.config import has_config
+
 
 def copy_model(source: Path, model: str, destination: Path) -> Path:
     """Copy one model out of a repository, so that every target serves what is tested and nothing else.
@@ -21,7 +23,7 @@ def copy_model(source: Path, model: str, destination: Path) -> Path:
     Raises:
         FileNotFoundError: the model has no config or no version with a file in it.
     """
-    if not (source / model / "config.pbtxt").is_file() or not any(source.glob(f"{model}/[0-9]*/*")):
+    if not has_config(source / model) or not any(source.glob(f"{model}/[0-9]*/*")):
         raise FileNotFoundError(
             f"{source / model} holds no built model: run `make models` first, or `fairlane export` your own"
         )

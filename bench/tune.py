@@ -21,7 +21,7 @@ from bench.repository import copy_model
 from bench.setting import Setting, candidates
 from bench.trial_server import FULL_S, TrialError, TrialServer
 from bench.tune_table import explanation, print_tables
-from export.config import CONFIG_FILE, ConfigError, message_text, parse_config
+from export.config import CONFIG_FILE, ConfigError, message_text, parse_config, read_config
 from export.errors import ExportError
 from export.lock import waiting_on
 from export.repository import Repository
@@ -55,7 +55,7 @@ def tune(
     try:
         with tempfile.TemporaryDirectory(prefix="fairlane-tune-") as scratch:
             models = copy_model(objective.model_repository, model, Path(scratch) / "models")
-            config = parse_config((models / model / CONFIG_FILE).read_text(encoding="utf-8"), model)
+            config = read_config(objective.model_repository / model / CONFIG_FILE)
             share = len(allowed if division is None else division.triton.models)
             settings = candidates(Setting.of(config), cores or share, objective.rows)
             cpus = None if division is None else division.triton

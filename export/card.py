@@ -1,11 +1,12 @@
 """The model card: what a model is made from, and what was measured of it, as JSON beside the model."""
 
+import os
 from pathlib import Path
 from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from export.errors import ExportError
+from export.errors import ExportError, faults
 from export.folder import write_file
 
 CARD_FILE: Final = "model_card.json"
@@ -113,6 +114,11 @@ class ModelCard(_Record):
         write_file(folder / CARD_FILE, f"{self.model_dump_json(indent=2)}\n".encode())
 
 
+def has_card(folder: Path) -> bool:
+    """Whether something lies where a card does, readable or not."""
+    return os.path.lexists(folder / CARD_FILE)
+
+
 def read_card(folder: Path) -> ModelCard:
     """The card in `folder`.
 
@@ -124,5 +130,9 @@ def read_card(folder: Path) -> ModelCard:
         return ModelCard.model_validate_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise CardError(f"{path} is missing: run `fairlane export {folder.name}` first") from error
-    except (OSError, ValidationError) as error:
-        raise CardError(f"{path} is not a readable model card: {error}") from error
+    except OSError as error:
+        raise CardError(f"{path} is not a readable model card: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise CardError(f"{path} is not a readable model card: not UTF-8: {error}") from error
+    except ValidationError as error:
+        raise CardError(f"{path} is not a readable model card: {faults(error)}") from error

@@ -6,7 +6,6 @@ Names are known without importing a definition, because definitions import torch
 
 import importlib
 import importlib.util
-import reprlib
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,7 +16,7 @@ from typing import Final
 from pydantic import ValidationError
 
 from export.definition import Definition
-from export.errors import ExportError
+from export.errors import ExportError, faults
 
 # Served by default; and those that need weights of their own, made when they are asked for by name.
 MODEL_NAMES: Final = ("minilm", "digits")
@@ -133,14 +132,6 @@ def _reason(error: BaseException) -> str:
     if isinstance(error, ValidationError):
         return f"{error.title}: {faults(error)}"
     return f"{type(error).__name__}: {error}"
-
-
-def faults(error: ValidationError) -> str:
-    """Each field that is not as it must be, why, and what came."""
-    every = error.errors()
-    return "; ".join(
-        f"{'.'.join(map(str, one['loc']))}: {one['msg'].lower()}, got {reprlib.repr(one['input'])}" for one in every
-    )
 
 
 def _line(error: BaseException, path: Path) -> str:

@@ -164,8 +164,13 @@ class _Export:
 
     def _configures(self, card: ModelCard, folder: Path, console: Console) -> bool:
         """Whether the configuration that is there is to be replaced; says so where another one stays."""
-        if self._repository.has_config_of(card.name, folder):
-            return False
+        try:
+            if self._repository.has_config_of(card.name, folder):
+                return False
+        except ConfigError as error:
+            if self.overwrite_config:
+                return True
+            raise ConfigError(f"{error}; --overwrite-config replaces it") from error
         if not self.overwrite_config:
             console.print(
                 f"{card.name}: its config.pbtxt is not the one made here and stays; --overwrite-config replaces it",

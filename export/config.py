@@ -1,5 +1,6 @@
 """config.pbtxt: made from a definition, and proved by reading it back through Triton's own ModelConfig message."""
 
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
@@ -76,6 +77,37 @@ def message_text(config: Any, header: str) -> str:
     text = "".join(blocks)
     if parse_config(text, CONFIG_FILE) != config:
         raise ConfigError(f"{config.name}: {CONFIG_FILE} does not read back as what was written:\n{text}")
+    return text
+
+
+def has_config(model: Path) -> bool:
+    """Whether something lies where a model's configuration does, readable or not."""
+    return os.path.lexists(model / CONFIG_FILE)
+
+
+def read_config(path: Path) -> Any:
+    """The ModelConfig message in a file.
+
+    Raises:
+        ConfigError: as `parse_config`, or the file cannot be read. Names it, and says why.
+    """
+    return parse_config(config_in(path), path)
+
+
+def config_in(path: Path) -> str:
+    """The text of a model's configuration.
+
+    Raises:
+        ConfigError: the file is not there, cannot be read, is empty or not UTF-8. Names it, and says why.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{path}: not a model configuration that can be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not a model configuration that Triton reads: not UTF-8: {error}") from error
+    if not text.strip():
+        raise ConfigError(f"{path}: not a model configuration that Triton takes: it is empty")
     return text
 
 

@@ -1,7 +1,10 @@
 """The one error every failure of this package derives from, so that a command can report it plainly."""
 
+import reprlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+from pydantic import ValidationError
 
 
 class ExportError(Exception):
@@ -21,3 +24,11 @@ def about(name: str) -> Iterator[None]:
         if name in str(error):
             raise
         raise ExportError(f"{name}: {error}") from error
+
+
+def faults(error: ValidationError) -> str:
+    """Each field that is not as it must be, why, and what came."""
+    every = error.errors()
+    return "; ".join(
+        f"{'.'.join(map(str, one['loc']))}: {one['msg'].lower()}, got {reprlib.repr(one['input'])}" for one in every
+    )

@@ -6,7 +6,7 @@ from typing import Any
 
 from tritonclient.grpc import model_config_pb2
 
-from export.config import CONFIG_FILE, ConfigError, parse_config
+from export.config import CONFIG_FILE, ConfigError, has_config, read_config
 from export.graph import declared_tensors, read_graph
 from export.repository import Repository
 from export.tensor import Tensor
@@ -20,9 +20,9 @@ def check_fit(repository: Repository, name: str, graph: Path) -> None:
         GraphError: the graph is not one, or cut off.
     """
     path = repository.folder / name / CONFIG_FILE
-    if not path.is_file():
+    if not has_config(path.parent):
         return
-    config = parse_config(path.read_text(encoding="utf-8"), path)
+    config = read_config(path)
     if config.name not in ("", name):
         raise ConfigError(f"{path}: name: expected {name!r}, as its folder, got {config.name!r}")
     batched = config.max_batch_size > 0

@@ -3,7 +3,7 @@
 import contextlib
 import importlib.util
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from export.card import CardError
+from export.config import CONFIG_FILE, ConfigError, read_config
 from export.errors import ExportError
 from export.lock import waiting_on
 from export.repository import DEFAULT_REPOSITORY, Repository
@@ -53,6 +54,11 @@ def list_(name: str | None, model_repository: Path, as_json: bool) -> None:
         click.echo(json.dumps(rows, indent=2))
     else:
         Console().print(_table(rows))
+    faults = [fault for one in names for fault in _faults(repository, one)]
+    for fault in faults:
+        click.echo(f"Error: {fault}", err=True)
+    if faults:
+        raise click.exceptions.Exit(1)
 
 
 @models.command()
@@ -130,6 +136,22 @@ def _rows(repository: Repository, name: str) -> list[dict[str, Any]]:
         with contextlib.suppress(FileNotFoundError):
             rows.append(_row(repository, name, version, served=version == versions[-1]))
     return rows
+
+
+def _faults(repository: Repository, name: str) -> Iterator[str]:
+    """What cannot be read of a model: its configuration, and the cards of versions."""
+    versions = repository.versions(name)
+    try:
+        if versions:
+            read_config(repository.folder / name / CONFIG_FILE)
+    except ConfigError as error:
+        yield str(error)
+    for version in versions:
+        try:
+            repository.card(name, version)
+        except CardError as error:
+            if repository.version_folder(name, version).is_dir():
+                yield str(error)
 
 
 def _row(repository: Repository, name: str, version: int, *, served: bool) -> dict[str, Any]:

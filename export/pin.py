@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from export.config import CONFIG_FILE, message_text, parse_config
+from export.config import CONFIG_FILE, ConfigError, message_text, read_config
 from export.folder import discard, link, write_file
 
 LABELS: Final = "_labels.txt"
@@ -35,9 +35,11 @@ def pinned(model: Path, coming: int) -> Iterator[None]:
         coming: the number of the version that may appear.
     """
     config = model / CONFIG_FILE
-    text = config.read_text(encoding="utf-8") if config.is_file() else ""
-    message = parse_config(text, config)
-    if not text or message.version_policy.WhichOneof("policy_choice") not in (None, "latest"):
+    try:
+        message = read_config(config)
+    except ConfigError:
+        message = None
+    if message is None or message.version_policy.WhichOneof("policy_choice") not in (None, "latest"):
         # Then no version is served before the configuration says so.
         yield
         return
@@ -54,7 +56,7 @@ def pinned(model: Path, coming: int) -> Iterator[None]:
 def unpin(model: Path) -> None:
     """Undo what a crash or an error has left half done, and clear up. The caller holds the model's lock."""
     config = model / CONFIG_FILE
-    if _old(config).is_file() and (found := COMING_PATTERN.match(config.read_text(encoding="utf-8"))):
+    if _old(config).is_file() and (found := COMING_PATTERN.match(config.read_text(encoding="utf-8", errors="replace"))):
         if (version := model / found[1]).exists():
             discard(version)
         for path in model.glob(f"*{LABELS}"):

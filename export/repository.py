@@ -14,8 +14,8 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Final
 
-from export.card import CARD_FILE, CardError, ModelCard, read_card
-from export.config import CONFIG_FILE, parse_config
+from export.card import CARD_FILE, CardError, ModelCard, has_card, read_card
+from export.config import CONFIG_FILE, config_in, has_config, parse_config, read_config
 from export.errors import ExportError
 from export.folder import appearing, discard, link, recover, write_file
 from export.lock import Tell
@@ -102,7 +102,7 @@ class Repository:
             CardError: there is a card, and it cannot be read.
         """
         folder = self.version_folder(name, version)
-        return read_card(folder) if (folder / CARD_FILE).is_file() else None
+        return read_card(folder) if has_card(folder) else None
 
     def publish(self, card: ModelCard, onnx_path: Path, assets: Path, *, configure: bool = False) -> Path:
         """Serve this graph from now on, as a new version.
@@ -149,16 +149,20 @@ class Repository:
         """
         path = self.folder / name / CONFIG_FILE
         with self.changing(name):
-            text = edit(path.read_text(encoding="utf-8"))
+            text = edit(config_in(path))
             parse_config(text, CONFIG_FILE)
             write_file(path, text.encode())
 
     def has_config_of(self, name: str, built: Path) -> bool:
-        """Whether the model's configuration is the one in the built folder, however it is written."""
-        texts = [folder / CONFIG_FILE for folder in (self.folder / name, built)]
-        if not all(path.is_file() for path in texts):
+        """Whether the model's configuration is the one in the built folder, however it is written.
+
+        Raises:
+            ConfigError: one of them cannot be read.
+        """
+        folders = (self.folder / name, built)
+        if not all(map(has_config, folders)):
             return True
-        first, second = (parse_config(path.read_text(encoding="utf-8"), path) for path in texts)
+        first, second = (read_config(folder / CONFIG_FILE) for folder in folders)
         return bool(first == second)
 
     def promote(self, name: str, version: int) -> int:
@@ -248,7 +252,7 @@ class Repository:
             known = f"there are {list(versions)}" if versions else f"known models: {', '.join(self.names()) or 'none'}"
             raise VersionError(f"{name}: no version {version} in {self.folder}; {known}")
         config = self.folder / name / CONFIG_FILE
-        policy = parse_config(config.read_text(encoding="utf-8"), config).version_policy
+        policy = read_config(config).version_policy
         # Triton's default, where nothing is said, is the newest one too.
         if policy.WhichOneof("policy_choice") not in (None, "latest"):
             raise VersionError(
@@ -267,7 +271,7 @@ class Repository:
             yield new
 
     def _publish(self, model: Path, content: Content, *, configure: bool) -> int:
-        if not (model / CONFIG_FILE).exists():
+        if not has_config(model):
             self._provide_config(model, content)
         served = self.version_folder(content.card.name)
         if content.is_in(served):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from export.card import CARD_FILE, CardError, ModelCard, read_card
-from export.config import CONFIG_FILE
+from export.config import CONFIG_FILE, read_config
 from export.errors import ExportError
 from export.folder import naming, write_file
 from export.pin import LABELS
@@ -48,6 +48,8 @@ class Content:
             # Labels first: a configuration that names a file that is not there does not load.
             beside = [path for path in paths if path.name.endswith(LABELS)]
             beside += [path for path in paths if path.name == CONFIG_FILE]
+            if built / CONFIG_FILE in beside:
+                read_config(built / CONFIG_FILE)
             files = {path.name: path for path in paths if path not in beside}
             return cls(card, built, {MODEL_FILE: onnx_path} | files, {path.name: path.read_bytes() for path in beside})
 

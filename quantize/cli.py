@@ -218,7 +218,8 @@ class _Quantize:
 
     def _compute(self, name: str, typed: str, kept: Path, console: Console) -> None:
         """Have a graph and a card kept that can be published."""
-        from export.fit import check_fit  # noqa: PLC0415  (as above)
+        from export.config import CONFIG_FILE, has_config, read_config  # noqa: PLC0415  (as above)
+        from export.fit import check_fit  # noqa: PLC0415
         from quantize.kept import expect_kept  # noqa: PLC0415
         from quantize.task import load_task  # noqa: PLC0415
         from quantize.verdict import quantize_model  # noqa: PLC0415
@@ -229,6 +230,8 @@ class _Quantize:
             return
         task = load_task(typed, self.build_dir)
         read_card(built)
+        if has_config(built):
+            read_config(built / CONFIG_FILE)
         check_fit(self.repository, name, built / FP32_FILE)
         recipe, choice = self._recipe(name, task, console)
         with console.status(name) as status:

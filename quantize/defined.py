@@ -14,9 +14,8 @@ from typing import Any, Final
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
-from export.catalog import faults
 from export.definition import Definition
-from export.errors import DefinitionError
+from export.errors import DefinitionError, faults
 from export.gate import COSINE
 from export.session import RunError, Session
 from export.tensor import BATCH, Feed, FloatArray
