@@ -11,12 +11,13 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from export.built import DEFAULT_BUILD, built_folder, is_built
 from export.card import ModelCard, read_card
 from export.catalog import blame, chosen, is_path, load_definition, named_in
 from export.config import TARGETS, ConfigError, Target
 from export.errors import ExportError
 from export.lock import waiting_on
-from export.repository import DEFAULT_BUILD, DEFAULT_REPOSITORY, Repository, built_folder, is_built
+from export.repository import DEFAULT_REPOSITORY, Repository
 from export.server import bring_into_service
 from export.session import DEVICES, Device, absent
 from export.template import write_template

@@ -14,48 +14,27 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Final
 
-from export.card import CARD_FILE, CardError, ModelCard, has_card, read_card
-from export.config import CONFIG_FILE, config_in, has_config, parse_config, read_config
-from export.errors import ExportError
-from export.folder import appearing, discard, link, recover, write_file
+from export.card import CARD_FILE, ModelCard
+from export.config import CONFIG_FILE, config_in, has_config, parse_config
+from export.folder import appearing, discard, link, write_file
 from export.lock import Tell
 from export.pin import pinned
 from export.turn import Turns
-from export.version import FP32_FILE, MODEL_FILE, Content
+from export.version import FP32_FILE, Content
+from export.versions import FIRST_VERSION, VersionError, Versions
 
-FIRST_VERSION: Final = 1
 # The served version and those to go back to. More would fill a disk with what nobody asks for.
 KEPT_VERSIONS: Final = 4
 
 
 DEFAULT_REPOSITORY: Final = Path("model_repository")
-DEFAULT_BUILD: Final = Path("build")
 
 # The configurations that are committed, for a repository that is not this one.
 COMMITTED: Final = Path(__file__).parents[1] / DEFAULT_REPOSITORY
 
 
-class VersionError(ExportError):
-    """A version is not there, or cannot be what was asked of it."""
-
-
-def built_folder(build: Path, name: str) -> Path:
-    """Where the export of a model lies: `fp32.onnx`, the configuration, the card and the assets."""
-    return build / "models" / name
-
-
-def is_built(build: Path, name: str) -> bool:
-    """Whether a finished export lies in the build folder, with a card that can be read."""
-    folder = built_folder(build, name)
-    recover(folder)
-    with contextlib.suppress(CardError):
-        read_card(folder)
-        return (folder / FP32_FILE).is_file()
-    return False
-
-
-class Repository:
-    """A Triton model repository on disk.
+class Repository(Versions):
+    """A Triton model repository on disk, and all that changes it.
 
     Args:
         folder: where it is.
@@ -64,7 +43,7 @@ class Repository:
     """
 
     def __init__(self, folder: Path, waiting: Tell | None = None) -> None:
-        self.folder = folder
+        super().__init__(folder)
         self._turns = Turns(folder, waiting)
 
     def changing(self, name: str) -> AbstractContextManager[frozenset[str]]:
@@ -74,35 +53,6 @@ class Repository:
     def settle(self, name: str) -> None:
         """Undo what a crash has left half done, so that the newest version is the one that is served."""
         self._turns.settle(name)
-
-    def names(self) -> tuple[str, ...]:
-        """The models that have a version."""
-        found = sorted(path.name for path in self.folder.glob("[!.]*") if path.is_dir())
-        return tuple(name for name in found if self.versions(name))
-
-    def versions(self, name: str) -> tuple[int, ...]:
-        """The versions with a graph in them, oldest first. The last one is served."""
-        folders = [path for path in (self.folder / name).glob("*") if path.name.isdecimal()]
-        return tuple(sorted(int(path.name) for path in folders if (path / MODEL_FILE).is_file()))
-
-    def version_folder(self, name: str, version: int | None = None) -> Path:
-        """The folder of a version; of the served one by default, or of the first where there is none yet."""
-        if version is None:
-            version = max(self.versions(name), default=FIRST_VERSION)
-        return self.folder / name / str(version)
-
-    def serves(self, name: str) -> bool:
-        """Whether there is something to serve."""
-        return bool(self.versions(name))
-
-    def card(self, name: str, version: int | None = None) -> ModelCard | None:
-        """The card of a version, by default the served one; None where Fairlane did not put it there.
-
-        Raises:
-            CardError: there is a card, and it cannot be read.
-        """
-        folder = self.version_folder(name, version)
-        return read_card(folder) if has_card(folder) else None
 
     def publish(self, card: ModelCard, onnx_path: Path, assets: Path, *, configure: bool = False) -> Path:
         """Serve this graph from now on, as a new version.
@@ -153,18 +103,6 @@ class Repository:
             parse_config(text, CONFIG_FILE)
             write_file(path, text.encode())
 
-    def has_config_of(self, name: str, built: Path) -> bool:
-        """Whether the model's configuration is the one in the built folder, however it is written.
-
-        Raises:
-            ConfigError: one of them cannot be read.
-        """
-        folders = (self.folder / name, built)
-        if not all(map(has_config, folders)):
-            return True
-        first, second = (read_config(folder / CONFIG_FILE) for folder in folders)
-        return bool(first == second)
-
     def promote(self, name: str, version: int) -> int:
         """Serve an older version's content again, as a new version. Costs no disk where it has hard links.
 
@@ -185,28 +123,6 @@ class Repository:
                     link(file, new / file.name)
             self._forget_oldest(name)
         return new_version
-
-    def earlier(self, name: str) -> int:
-        """The version to roll back to: the newest from before the content that is served now.
-
-        Raises:
-            VersionError: there is nothing earlier.
-        """
-        versions = self.versions(name)
-        self.expect(name, max(versions, default=FIRST_VERSION))
-        served = self.version_folder(name) / MODEL_FILE
-        alike = [
-            each
-            for each in versions
-            if filecmp.cmp(served, self.version_folder(name, each) / MODEL_FILE, shallow=False)
-        ]
-        earlier = [each for each in versions if each < alike[0]]
-        if not earlier:
-            raise VersionError(
-                f"{name}: there is nothing earlier than version {versions[-1]}, which has the content of {alike[0]}; "
-                f"there are {list(versions)}"
-            )
-        return earlier[-1]
 
     def remove(self, name: str, version: int) -> None:
         """Delete a version that is not served.
@@ -240,25 +156,6 @@ class Repository:
             return True
         self.expect(name, version)
         return False
-
-    def expect(self, name: str, version: int) -> None:
-        """Refuse a version that cannot be gone back to.
-
-        Raises:
-            VersionError: there is no such version, or the model is not served by its newest one.
-        """
-        versions = self.versions(name)
-        if version not in versions:
-            known = f"there are {list(versions)}" if versions else f"known models: {', '.join(self.names()) or 'none'}"
-            raise VersionError(f"{name}: no version {version} in {self.folder}; {known}")
-        config = self.folder / name / CONFIG_FILE
-        policy = read_config(config).version_policy
-        # Triton's default, where nothing is said, is the newest one too.
-        if policy.WhichOneof("policy_choice") not in (None, "latest"):
-            raise VersionError(
-                f"{config}: version_policy: expected latest, got {policy.WhichOneof('policy_choice')}: "
-                "what is served is written there by hand"
-            )
 
     @contextmanager
     def _model(self, name: str) -> Iterator[Path]:

@@ -5,9 +5,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from export.built import DEFAULT_BUILD
 from export.errors import ExportError
 from export.lock import Tell
-from export.repository import DEFAULT_BUILD, DEFAULT_REPOSITORY
+from export.repository import DEFAULT_REPOSITORY
 from export.version import MixedExportError
 
 

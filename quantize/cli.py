@@ -2,21 +2,20 @@
 
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 from rich.console import Console
-from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from export.built import DEFAULT_BUILD, built_folder, is_built
 from export.card import CardError, ModelCard, Quantization, read_card
 from export.catalog import blame, chosen, is_path, load_definition, named_in
 from export.errors import ExportError, about
 from export.lock import waiting_on
-from export.repository import DEFAULT_BUILD, DEFAULT_REPOSITORY, Repository, built_folder, is_built
+from export.repository import DEFAULT_REPOSITORY, Repository
 from export.server import bring_into_service
 from export.session import absent
 from export.unpublished import command, staying
@@ -29,8 +28,6 @@ if TYPE_CHECKING:
 # By default, of the report on layers and of --budget-mb. A large graph takes many seconds a layer.
 LAYERS_TRIED: Final = 64
 DEFAULT_REPORT: Final = DEFAULT_BUILD / "quantize" / "report.html"
-
-Step = Callable[[str], None]
 
 _repository_option = click.option(
     "--model-repository",
@@ -238,75 +235,18 @@ class _Quantize:
             quantize_model(name, task, recipe, built, kept, lambda text: status.update(f"{name}: {text}"), choice)
 
     def _recipe(self, name: str, task: "Task", console: Console) -> tuple["Recipe", str]:
-        from quantize.default import symmetric_form  # noqa: PLC0415  (as above)
+        from quantize.choice import searched, within  # noqa: PLC0415  (as above)
+        from quantize.default import symmetric_form  # noqa: PLC0415
         from quantize.quantizer import named_graph  # noqa: PLC0415
 
         built = built_folder(self.build_dir, name)
-        recipe, choice = _search(name, task, self.build_dir, console) if self.search else (task.recipe, "")
+        recipe, choice = searched(name, task, self.build_dir, console) if self.search else (task.recipe, "")
         if read_card(built).symmetric:
             recipe = symmetric_form(recipe, named_graph(built / FP32_FILE).graph)
         recipe = recipe.model_copy(update={"exclude": (*recipe.exclude, *self.exclude)})
         if self.budget_mb is None:
             return recipe, choice
-        return _spend(name, task, recipe, self.build_dir, console, self.budget_mb, self.layers)
-
-
-def _search(name: str, task: "Task", build: Path, console: Console) -> tuple["Recipe", str]:
-    from quantize import plot  # noqa: PLC0415  (as above)
-    from quantize.report import search_file  # noqa: PLC0415
-    from quantize.search import TRIALS, choose, headline, search  # noqa: PLC0415
-    from quantize.table import trials_table  # noqa: PLC0415
-
-    built = built_folder(build, name)
-    peers, shapes = len(task.peers()), len(task.latency_feeds(built))
-    with _progress(console, 2 * len(task.candidates) + 1 + peers + shapes) as step:
-        trials = search(task, built, step)
-    best, choice = choose(task, trials)
-    file = search_file(build, name)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_bytes(TRIALS.dump_json(trials, indent=2))
-    file.with_suffix(".png").write_bytes(plot.png(plot.pareto(name, trials, headline(task))))
-    console.print(trials_table(name, trials, headline(task)))
-    console.print(f"{choice}\n{file.with_suffix('.png')}", highlight=False, soft_wrap=True)
-    return task.candidates[best.name], choice
-
-
-def _spend(
-    name: str, task: "Task", recipe: "Recipe", build: Path, console: Console, budget_mb: float, most: int
-) -> tuple["Recipe", str]:
-    from quantize.sensitivity import sensitivities, tried_layers, within_budget  # noqa: PLC0415  (as above)
-    from quantize.table import sensitivity_table  # noqa: PLC0415
-    from quantize.verdict import quantized_bytes  # noqa: PLC0415
-
-    built = built_folder(build, name)
-    bare = quantized_bytes(task, recipe, built)
-    if bare > budget_mb * 1e6:
-        raise BudgetError(
-            f"--budget-mb: expected {bare / 1e6:.3g} or more, as all of {name} in INT8 takes, got {budget_mb:g}"
-        )
-    spare = budget_mb * 1e6 - bare
-    with _progress(console, len(tried_layers(recipe, built, most))) as step:
-        found = sensitivities(task, recipe, built, step, most)
-    kept = within_budget(found, spare)
-    console.print(sensitivity_table(name, found, kept))
-    choice = f"{len(kept)} of {len(found)} layers in FP32, those that cost the most accuracy, within {budget_mb:g} MB"
-    return recipe.model_copy(update={"exclude": (*recipe.exclude, *kept)}), choice
-
-
-class BudgetError(ExportError):
-    """A size that the model has not even with every layer in INT8."""
-
-
-@contextmanager
-def _progress(console: Console, total: int) -> Iterator[Step]:
-    columns = (SpinnerColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
-    with Progress(*columns, console=console, transient=True) as progress:
-        bar = progress.add_task("", total=total)
-
-        def step(text: str) -> None:
-            progress.update(bar, advance=1, description=text)
-
-        yield step
+        return within(name, task, recipe, self.build_dir, console, self.budget_mb, self.layers)
 
 
 def _print(cards: list[ModelCard], served: dict[str, ModelCard | None], todo: list[str], as_json: bool) -> None:

@@ -9,9 +9,10 @@ from typing import Final
 
 from matplotlib.figure import Figure
 
+from export.built import built_folder
 from export.card import CardError, ModelCard, Quantization
 from export.errors import about
-from export.repository import Repository, built_folder
+from export.repository import Repository
 from export.session import open_session
 from export.tensor import FloatArray
 from export.version import FP32_FILE, MODEL_FILE

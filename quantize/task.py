@@ -6,10 +6,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, Protocol, cast
 
+from export.built import built_folder
 from export.catalog import chosen, is_path, load_definition
 from export.definition import Definition
 from export.errors import ExportError
-from export.repository import built_folder
 from export.tensor import Feed, FloatArray
 from export.version import FP32_FILE
 from quantize.gate import Limit

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from export.built import is_built
 from export.card import CARD_FILE, CardError, ModelCard
-from export.repository import COMMITTED, KEPT_VERSIONS, Repository, VersionError, is_built
+from export.repository import COMMITTED, KEPT_VERSIONS, Repository
 from export.version import MixedExportError
+from export.versions import VersionError
 from tests.small_disk import mounted
 
 Publish = Callable[[str], int]

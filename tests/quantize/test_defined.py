@@ -13,11 +13,12 @@ from click.testing import CliRunner, Result
 from onnx import TensorProto
 
 import quantize.verdict
+from export.built import built_folder
 from export.card import Source, read_card
 from export.catalog import load_definition
 from export.definition import Definition, Feed, Gate, Predict, Serving, Tensor
 from export.errors import DefinitionError
-from export.repository import Repository, built_folder
+from export.repository import Repository
 from export.session import open_session
 from quantize.cli import quantize as command
 from quantize.default import default_recipe, symmetric_form

@@ -1,0 +1,26 @@
+"""The build folder: where exports lie, whole, before and after they are published."""
+
+import contextlib
+from pathlib import Path
+from typing import Final
+
+from export.card import CardError, read_card
+from export.folder import recover
+from export.version import FP32_FILE
+
+DEFAULT_BUILD: Final = Path("build")
+
+
+def built_folder(build: Path, name: str) -> Path:
+    """Where the export of a model lies: `fp32.onnx`, the configuration, the card and the assets."""
+    return build / "models" / name
+
+
+def is_built(build: Path, name: str) -> bool:
+    """Whether a finished export lies in the build folder, with a card that can be read."""
+    folder = built_folder(build, name)
+    recover(folder)
+    with contextlib.suppress(CardError):
+        read_card(folder)
+        return (folder / FP32_FILE).is_file()
+    return False

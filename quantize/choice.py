@@ -1,0 +1,76 @@
+"""The recipe of one call of `fairlane quantize`: found by a search, or cut to a size; with progress and a table."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from export.built import built_folder
+from export.errors import ExportError
+from quantize import plot
+from quantize.recipe import Recipe
+from quantize.report import search_file
+from quantize.search import TRIALS, choose, headline, search
+from quantize.sensitivity import sensitivities, tried_layers, within_budget
+from quantize.table import sensitivity_table, trials_table
+from quantize.task import Task
+from quantize.verdict import quantized_bytes
+
+Step = Callable[[str], None]
+
+
+class BudgetError(ExportError):
+    """A size that the model has not even with every layer in INT8."""
+
+
+def searched(name: str, task: Task, build: Path, console: Console) -> tuple[Recipe, str]:
+    """The best of a task's candidates, and why. Prints the table; what was measured is kept, with a plot beside it."""
+    built = built_folder(build, name)
+    peers, shapes = len(task.peers()), len(task.latency_feeds(built))
+    with _progress(console, 2 * len(task.candidates) + 1 + peers + shapes) as step:
+        trials = search(task, built, step)
+    best, choice = choose(task, trials)
+    file = search_file(build, name)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(TRIALS.dump_json(trials, indent=2))
+    file.with_suffix(".png").write_bytes(plot.png(plot.pareto(name, trials, headline(task))))
+    console.print(trials_table(name, trials, headline(task)))
+    console.print(f"{choice}\n{file.with_suffix('.png')}", highlight=False, soft_wrap=True)
+    return task.candidates[best.name], choice
+
+
+def within(
+    name: str, task: Task, recipe: Recipe, build: Path, console: Console, budget_mb: float, most: int
+) -> tuple[Recipe, str]:
+    """A recipe without the layers that cost the most accuracy, as far as the file stays within a size; and why.
+
+    Raises:
+        BudgetError: the file is larger with every layer in INT8.
+    """
+    built = built_folder(build, name)
+    bare = quantized_bytes(task, recipe, built)
+    if bare > budget_mb * 1e6:
+        raise BudgetError(
+            f"--budget-mb: expected {bare / 1e6:.3g} or more, as all of {name} in INT8 takes, got {budget_mb:g}"
+        )
+    spare = budget_mb * 1e6 - bare
+    with _progress(console, len(tried_layers(recipe, built, most))) as step:
+        found = sensitivities(task, recipe, built, step, most)
+    kept = within_budget(found, spare)
+    console.print(sensitivity_table(name, found, kept))
+    choice = f"{len(kept)} of {len(found)} layers in FP32, those that cost the most accuracy, within {budget_mb:g} MB"
+    return recipe.model_copy(update={"exclude": (*recipe.exclude, *kept)}), choice
+
+
+@contextmanager
+def _progress(console: Console, total: int) -> Iterator[Step]:
+    columns = (SpinnerColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
+    with Progress(*columns, console=console, transient=True) as progress:
+        bar = progress.add_task("", total=total)
+
+        def step(text: str) -> None:
+            progress.update(bar, advance=1, description=text)
+
+        yield step
