@@ -9,6 +9,7 @@ import onnx
 from google.protobuf.message import DecodeError
 
 from export.errors import ExportError
+from export.folder import naming
 from export.tensor import Tensor
 
 # The newest pair that the ONNX Runtime inside Triton 24.10 loads.
@@ -67,6 +68,7 @@ def write_graph(model: onnx.ModelProto, path: Path, provenance: Mapping[str, str
 
     Raises:
         GraphError: onnx.checker refuses it, or its opset or IR version is newer than Triton loads.
+        OSError: naming the file.
     """
     recorded = {one.key: one.value for one in model.metadata_props if one.key.startswith(PROVENANCE)}
     recorded |= {PROVENANCE + key: value for key, value in (provenance or {}).items()}
@@ -83,7 +85,8 @@ def write_graph(model: onnx.ModelProto, path: Path, provenance: Mapping[str, str
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise GraphError(f"{path.name}: onnx.checker refuses it: {error}") from error
     # Serialized with sorted maps and written at once: the same graph gives the same bytes.
-    path.write_bytes(model.SerializeToString(deterministic=True))
+    with naming(path):
+        path.write_bytes(model.SerializeToString(deterministic=True))
 
 
 def declared_tensors(model: onnx.ModelProto) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:

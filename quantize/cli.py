@@ -206,6 +206,8 @@ class _Quantize:
         built, repository = built_folder(self.build_dir, name), Repository(self.model_repository, waiting_on(console))
         again = command(("quantize", typed, "--kept"), self.model_repository, self.build_dir, self.server)
         with keeping(self.build_dir, name) as kept:
+            if kept.is_dir() and not self.kept:
+                waiting_on(console)(f"{kept}: computed before and not published; `{again}` publishes it")
             with about(name):
                 self._compute(name, typed, kept, console)
             with staying(kept, again, waiting_on(console)), console.status(f"{name}: publishing"):

@@ -20,6 +20,7 @@ from onnxruntime.quantization import (
 )
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
+from export.folder import naming
 from export.graph import GraphError, read_graph, write_graph
 from quantize.calibration import Calibration, CalibrationError, FeedReader, check_inputs
 from quantize.fuse import fuse
@@ -230,7 +231,8 @@ def _through_files(model: onnx.ModelProto, run: Callable[[Path, Path], None]) ->
     """ONNX Runtime's quantizers read and write files."""
     with tempfile.TemporaryDirectory(prefix="fairlane-quantize-") as scratch:
         source, prepared, raw = (Path(scratch, f"{name}.onnx") for name in ("source", "prepared", "raw"))
-        onnx.save(model, source)
+        with naming(source):
+            onnx.save(model, source)
         # Symbolic shape inference does not get through a transformer with dynamic axes; ONNX's own does.
         quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
         with _quiet():

@@ -17,6 +17,11 @@ def relu(opset: int = OPSET, ir_version: int = IR_VERSION, operator: str = "Relu
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=ir_version)
 
 
+def test_full_disk_is_told_with_the_name_of_the_file() -> None:
+    with pytest.raises(OSError, match="No space left on device: '/dev/full'"):
+        write_graph(relu(), Path("/dev/full"))
+
+
 def test_written_graph_has_no_notes_of_the_machine_it_was_made_on(tmp_path: Path) -> None:
     model = relu()
     model.graph.node[0].metadata_props.add(key="stack_trace", value="/home/someone/model.py")

@@ -93,6 +93,13 @@ def test_what_was_published_is_kept_no_longer(run: Run, busy: Result, kept: Path
     assert result.stderr.splitlines() == [f"Error: {kept}: nothing is kept there: quantize it without --kept"]
 
 
+def test_call_that_computes_anew_says_that_something_is_kept(run: Run, busy: Result, kept: Path) -> None:
+    del busy
+    told = f"{kept}: computed before and not published; `fairlane quantize digits --kept "
+    assert run().stderr.startswith(told)
+    assert "computed before" not in run().stderr
+
+
 def test_one_result_of_a_model_is_kept_at_most(run: Run, busy: Result, kept: Path) -> None:
     del busy
     assert run().exit_code == 0
