@@ -14,9 +14,10 @@ BLOCK_BITS: Final = 4
 
 
 def too_new(model: onnx.ModelProto) -> tuple[str, ...]:
-    """Names of the nodes that it does not load."""
-    blocks = [node for node in model.graph.node if node.op_type == "MatMulNBits"]
-    return tuple(node.name for node in blocks if _bits(node) != BLOCK_BITS)
+    """The layers that it does not load, by the names of their nodes before they were quantized."""
+    blocks = [(node.name, _bits(node)) for node in model.graph.node if node.op_type == "MatMulNBits"]
+    # ONNX Runtime's quantizer adds the bits to the name.
+    return tuple(name.removesuffix(f"_Q{bits}") for name, bits in blocks if bits != BLOCK_BITS)
 
 
 def _bits(node: onnx.NodeProto) -> int:
