@@ -17,7 +17,8 @@ class CardError(ExportError):
 
 
 class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # JSON has no NaN, which a score of a model that gives none is: it is written as a string, and read back.
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
 
 
 class Source(_Record):

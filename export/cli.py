@@ -13,13 +13,13 @@ from rich.table import Table
 
 from export.built import DEFAULT_BUILD, built_folder, is_built
 from export.card import ModelCard, read_card
-from export.catalog import blame, chosen, is_path, load_definition, named_in
+from export.catalog import chosen, is_path, load_definition, named_in
 from export.config import TARGETS, ConfigError, Target
-from export.errors import ExportError
+from export.failure import told
 from export.lock import waiting_on
 from export.repository import DEFAULT_REPOSITORY, Repository
 from export.server import bring_into_service
-from export.session import DEVICES, Device, absent
+from export.session import DEVICES, Device
 from export.template import write_template
 from export.unpublished import command, staying
 from export.version import FP32_FILE
@@ -64,7 +64,7 @@ def export(names: tuple[str, ...], missing: bool, as_json: bool, **options: Any)
     replaces it.
     """
     console = Console(stderr=True)
-    try:
+    with told(names):
         if names[:1] == ("new",):
             click.echo(write_template(names[1:], Path()))
             return
@@ -72,13 +72,6 @@ def export(names: tuple[str, ...], missing: bool, as_json: bool, **options: Any)
         todo = [name for name in names if is_path(name)]
         todo += chosen([name for name in names if not is_path(name)]) if len(todo) < len(names) or not names else ()
         rows = [run.one(name, missing, console) for name in todo]
-    except ExportError as error:
-        raise click.ClickException(str(error)) from error
-    except Exception as error:
-        told = blame(error, names) or absent(error) or (error if isinstance(error, OSError) else None)
-        if told is None:
-            raise
-        raise click.ClickException(str(told)) from error
     if as_json:
         click.echo(json.dumps(rows, indent=2))
     elif any(row["exported"] for row in rows):
@@ -140,8 +133,8 @@ class _Export:
                 device=self.device,
             )
         compared = f"max abs difference to PyTorch {card.parity.max_abs_diff:.1e}"
-        told = compared if definition.module else f"runs at {len(card.parity.shapes)} shapes"
-        console.print(f"{card.name}: {told}", soft_wrap=True)
+        checked = compared if definition.module else f"runs at {len(card.parity.shapes)} shapes"
+        console.print(f"{card.name}: {checked}", soft_wrap=True)
         return card
 
     def _again(self, typed: str) -> str:

@@ -12,12 +12,12 @@ from rich.console import Console
 
 from export.built import DEFAULT_BUILD, built_folder, is_built
 from export.card import CardError, ModelCard, Quantization, read_card
-from export.catalog import blame, chosen, is_path, load_definition, named_in
-from export.errors import ExportError, about
+from export.catalog import chosen, is_path, load_definition, named_in
+from export.errors import about
+from export.failure import told
 from export.lock import waiting_on
 from export.repository import DEFAULT_REPOSITORY, Repository
 from export.server import bring_into_service
-from export.session import absent
 from export.unpublished import command, staying
 from export.version import FP32_FILE
 
@@ -96,18 +96,11 @@ def quantize(names: tuple[str, ...], missing: bool, as_json: bool, **options: An
         raise click.UsageError(
             "--kept computes nothing; it goes with none of --missing, --search, --exclude, --budget-mb"
         )
-    try:
+    with told(names):
         models = named(names)
         todo = [name for name in models if not (missing and is_judged(name, run.repository, run.build_dir))]
         cards = [run.one(name, models[name], console) for name in todo]
         served = {name: run.repository.card(name) for name in models}
-    except ExportError as error:
-        raise click.ClickException(str(error)) from error
-    except Exception as error:
-        told = blame(error, names) or absent(error) or (error if isinstance(error, OSError) else None)
-        if told is None:
-            raise
-        raise click.ClickException(str(told)) from error
     _print(cards, served, todo, as_json)
     judged = {card.name: card.quantization for card in served.values() if card and card.quantization}
     for name, verdict in judged.items():
@@ -131,16 +124,13 @@ def quantize(names: tuple[str, ...], missing: bool, as_json: bool, **options: An
 def quantize_report(names: tuple[str, ...], output: Path, layers: int, model_repository: Path, build_dir: Path) -> None:
     """Write one HTML file about quantized models: size, latency, accuracy, layers, and the search if there was one."""
     console = Console(stderr=True)
-    try:
-        with console.status("importing ONNX Runtime") as status:
-            # Imported late: onnxruntime and matplotlib take a second each.
-            from quantize.report import write_report  # noqa: PLC0415
-            from quantize.task import load_task  # noqa: PLC0415
+    with told(names), console.status("importing ONNX Runtime") as status:
+        # Imported late: onnxruntime and matplotlib take a second each.
+        from quantize.report import write_report  # noqa: PLC0415
+        from quantize.task import load_task  # noqa: PLC0415
 
-            tasks = {name: load_task(typed, build_dir) for name, typed in named(names).items()}
-            written = write_report(tasks, build_dir, Repository(model_repository), output, status.update, layers)
-    except (ExportError, OSError, ModuleNotFoundError) as error:
-        raise click.ClickException(str(absent(error) or error)) from error
+        tasks = {name: load_task(typed, build_dir) for name, typed in named(names).items()}
+        written = write_report(tasks, build_dir, Repository(model_repository), output, status.update, layers)
     for path in written:
         click.echo(path)
 

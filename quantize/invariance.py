@@ -37,5 +37,7 @@ def cosine(first: FloatArray, second: FloatArray) -> FloatArray:
 
 def _row_cosine(first: FloatArray, second: FloatArray) -> float:
     one, other = (row.ravel().astype(np.float64) for row in (first, second))
-    length = float(np.linalg.norm(one) * np.linalg.norm(other))
-    return float(one @ other / length) if length else float((one == other).all())
+    # Of what is no number: NaN, which every gate refuses.
+    with np.errstate(invalid="ignore"):
+        length = float(np.linalg.norm(one) * np.linalg.norm(other))
+        return float(one @ other / length) if length else float((one == other).all())

@@ -20,16 +20,20 @@ from onnxruntime.quantization import (
 )
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
+from export.errors import ExportError
 from export.folder import naming
 from export.graph import GraphError, read_graph, write_graph
 from quantize.calibration import Calibration, CalibrationError, FeedReader, check_inputs
 from quantize.fuse import fuse
 from quantize.grid import INT8_ACCURACY, on_grid, quantize_on_grid
-from quantize.layers import layers, quantized
+from quantize.layers import layers, quantized, weight_place
 from quantize.observe import observe
 from quantize.per_token import is_per_token, quantize_per_token, replace_nodes
 from quantize.recipe import Dynamic, PerToken, Recipe, Static, WeightOnly
 from quantize.smooth import smooth
+
+# A scale a channel is along an axis, which DequantizeLinear has since then.
+LEAST_OPSET: Final = 13
 
 CALIBRATORS: Final = {"minmax": CalibrationMethod.MinMax, "entropy": CalibrationMethod.Entropy}
 
@@ -55,6 +59,7 @@ def quantize_graph(recipe: Recipe, calibration: Calibration, fp32: Path, int8: P
         # ONNX Runtime's quantizers take an empty list for all nodes.
         write_graph(model, int8)
         return
+    _check_weights(model, names, fp32)
     if isinstance(recipe, PerToken | Static):
         check_inputs(_quantized_inputs(recipe, model, names), calibration())
     if isinstance(recipe, PerToken):
@@ -66,6 +71,18 @@ def quantize_graph(recipe: Recipe, calibration: Calibration, fp32: Path, int8: P
     else:
         model = _weight_only(recipe, model, names)
     write_graph(model, int8)
+
+
+def _check_weights(model: onnx.ModelProto, names: Sequence[str], path: Path) -> None:
+    weights = {one.name: one for one in model.graph.initializer}
+    for node in model.graph.node:
+        place = weight_place(node, weights) if node.name in names else None
+        if place is None:
+            continue
+        values = numpy_helper.to_array(weights[node.input[place]])
+        if values.dtype.kind == "f" and not np.isfinite(values).all():
+            worst = values[~np.isfinite(values)][0]
+            raise GraphError(f"{path}: weights of {node.name!r}: expected numbers, got {worst:g}")
 
 
 def prepared_graph(recipe: Recipe, path: Path) -> onnx.ModelProto:
@@ -120,6 +137,9 @@ def _quantized_inputs(recipe: PerToken | Static, model: onnx.ModelProto, names: 
 
 
 def _static(recipe: Static, model: onnx.ModelProto, names: Sequence[str], calibration: Calibration) -> onnx.ModelProto:
+    opset = max((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=0)
+    if opset < LEAST_OPSET:
+        raise GraphError(f"static quantization: expected a graph of opset {LEAST_OPSET} or newer, got {opset}")
     if recipe.smooth is not None:
         inputs = [node.input[0] for node in model.graph.node if node.name in names and node.op_type == "MatMul"]
         smooth(model, names, observe(model, inputs, calibration()), recipe.smooth)
@@ -141,10 +161,9 @@ def _static(recipe: Static, model: onnx.ModelProto, names: Sequence[str], calibr
                 calibrate_method=CALIBRATORS[recipe.calibrate],
                 extra_options=_static_options(recipe),
             )
-        except Exception as error:  # of whatever class: onnxruntime's, numpy's, Python's
+        except Exception:  # of whatever class: onnxruntime's, numpy's, Python's
             _blame(prepared, calibration)
-            reason = " ".join(str(error).split())
-            raise CalibrationError(f"ONNX Runtime's quantizer fails: {type(error).__name__}: {reason}") from error
+            raise
         if endless := _endless(raw):
             _blame(prepared, calibration)
             raise CalibrationError(f"{endless} in the graph: expected ranges with an end, got ones without")
@@ -220,7 +239,7 @@ def _weight_only(recipe: WeightOnly, model: onnx.ModelProto, names: Sequence[str
         nodes_to_exclude=kept_out,
         op_types_to_quantize=("MatMul",),
     )
-    with _quiet():
+    with _quiet(), _failing():
         quantizer.process()
     result: onnx.ModelProto = quantizer.model.model
     quantize_per_token(result, [name for name in names if name not in products], {})
@@ -233,11 +252,23 @@ def _through_files(model: onnx.ModelProto, run: Callable[[Path, Path], None]) ->
         source, prepared, raw = (Path(scratch, f"{name}.onnx") for name in ("source", "prepared", "raw"))
         with naming(source):
             onnx.save(model, source)
-        # Symbolic shape inference does not get through a transformer with dynamic axes; ONNX's own does.
-        quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
-        with _quiet():
+        with _quiet(), _failing():
+            # Symbolic shape inference does not get through a transformer with dynamic axes; ONNX's own does.
+            quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
             run(prepared, raw)
         return onnx.load(raw)
+
+
+@contextlib.contextmanager
+def _failing() -> Iterator[None]:
+    """Tell an error of onnxruntime's quantizers, of whatever class, as one of a graph."""
+    try:
+        yield
+    except (ExportError, OSError):
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise GraphError(f"ONNX Runtime cannot quantize it: {type(error).__name__}: {reason}") from error
 
 
 @contextlib.contextmanager

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Final
 
 from matplotlib.figure import Figure
+from pydantic import ValidationError
 
 from export.built import built_folder
 from export.card import CardError, ModelCard, Quantization
-from export.errors import about
+from export.errors import ExportError, about, faults
 from export.repository import Repository
 from export.session import open_session
 from export.tensor import FloatArray
@@ -19,7 +20,7 @@ from export.version import FP32_FILE, MODEL_FILE
 from quantize import plot
 from quantize.invariance import cosine
 from quantize.latency import speed_up
-from quantize.search import TRIALS, headline
+from quantize.search import TRIALS, Trial, headline
 from quantize.sensitivity import sensitivities, tried_layers
 from quantize.task import Runner, Task
 
@@ -32,6 +33,10 @@ figcaption { color: #555; font-size: .9em } img { max-width: 100% } .refused { c
 """
 
 Step = Callable[[str], None]
+
+
+class ReportError(ExportError):
+    """What the report is made of cannot be read."""
 
 
 def search_file(build: Path, name: str) -> Path:
@@ -87,8 +92,7 @@ def _figures(
     step(f"{card.name}: comparing answers")
     yield "cosines", plot.cosines(_closeness(task, built, repository.version_folder(card.name) / MODEL_FILE))
     if search_file(build, card.name).is_file():
-        trials = TRIALS.validate_json(search_file(build, card.name).read_bytes())
-        yield "search", plot.pareto(card.name, trials, headline(task))
+        yield "search", plot.pareto(card.name, _trials(search_file(build, card.name)), headline(task))
     tried = len(tried_layers(task.recipe, built, most))
     count = itertools.count(1)
     found = sensitivities(
@@ -99,6 +103,13 @@ def _figures(
         most,
     )
     yield "layers", plot.layer_losses(found)
+
+
+def _trials(path: Path) -> tuple[Trial, ...]:
+    try:
+        return TRIALS.validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise ReportError(f"{path} is not what a search left: {faults(error)}; delete it or search again") from error
 
 
 def _closeness(task: Task, built: Path, served: Path) -> dict[str, FloatArray]:

@@ -38,7 +38,8 @@ class NothingToChooseError(ExportError):
 class Trial(BaseModel):
     """What one candidate came to. `speed_up` is against FP32, as the geometric mean over the shapes."""
 
-    model_config = ConfigDict(frozen=True)
+    # As of cards: what is no number is read back as such.
+    model_config = ConfigDict(frozen=True, ser_json_inf_nan="strings")
 
     name: str
     summary: str

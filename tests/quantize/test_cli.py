@@ -130,6 +130,21 @@ def test_report_is_one_file_with_its_plots_inside(
     assert "closeness" in page
 
 
+def test_report_on_a_search_that_cannot_be_read_is_one_line_that_names_the_file(
+    run: Run, lenient: Any, build: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(lenient)
+    monkeypatch.setattr(quantize.task, "load_task", lambda *_: lenient)
+    search = build / "quantize" / "digits-search.json"
+    search.write_text('[{"name": "cut off')
+    places = ["--build-dir", str(build), "--model-repository", str(tmp_path / "repository")]
+    result = CliRunner().invoke(quantize_report, [*places, "--output", str(tmp_path / "report.html"), "digits"])
+    assert result.exit_code == 1
+    (line,) = result.stderr.splitlines()
+    assert line.startswith(f"Error: {search} is not what a search left: ")
+    assert not (tmp_path / "report.html").exists()
+
+
 def test_report_on_a_model_that_was_not_quantized_says_what_to_run(tmp_path: Path) -> None:
     places = ["--model-repository", str(tmp_path / "repository"), "--output", str(tmp_path / "report.html")]
     result = CliRunner().invoke(quantize_report, [*places, "digits"])

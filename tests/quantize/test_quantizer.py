@@ -4,14 +4,16 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto
+from onnx import TensorProto, numpy_helper
 
-from export.graph import IR_VERSION, OPSET, GraphError
+import quantize.quantizer
+from export.graph import IR_VERSION, OPSET, GraphError, write_graph
 from export.session import open_session
 from export.tensor import FloatArray
 from quantize.layers import UnknownLayerError
 from quantize.quantizer import quantize_graph
 from quantize.recipe import Dynamic, PerToken, Recipe, Static, WeightOnly
+from tests.quantize.conftest import tiny_graph
 
 MATMUL = ("MatMul",)
 
@@ -106,3 +108,34 @@ def test_bad_file_is_an_error_that_names_file_and_reason(build: Path, tmp_path: 
     with pytest.raises(GraphError, match=f"fp32.onnx: .*({reason})"):
         quantize_graph(Static(), lambda: (), path, tmp_path / "int8.onnx")
     assert not (tmp_path / "int8.onnx").exists()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("recipe", [Static(), Dynamic(), PerToken(), WeightOnly(bits=8, block=16)], ids=repr)
+def test_weights_that_are_no_numbers_are_named_with_their_layer(tmp_path: Path, recipe: Recipe, value: float) -> None:
+    model = tiny_graph()
+    weights = numpy_helper.to_array(model.graph.initializer[0]).copy()
+    weights[3, 2] = value
+    model.graph.initializer[0].CopyFrom(numpy_helper.from_array(weights, "w"))
+    write_graph(model, tmp_path / "fp32.onnx")
+    with pytest.raises(GraphError, match=f"fp32.onnx: weights of 'product': expected numbers, got {value:g}"):
+        quantize_graph(recipe, lambda: [{"x": rows(8, 1)}], tmp_path / "fp32.onnx", tmp_path / "int8.onnx")
+
+
+def test_static_recipe_says_which_opset_it_needs(tmp_path: Path) -> None:
+    model = tiny_graph()
+    model.opset_import[0].version = 12
+    write_graph(model, tmp_path / "fp32.onnx")
+    with pytest.raises(GraphError, match="static quantization: expected a graph of opset 13 or newer, got 12"):
+        quantize_graph(Static(), lambda: [{"x": rows(8, 1)}], tmp_path / "fp32.onnx", tmp_path / "int8.onnx")
+
+
+def test_assertion_of_the_runtimes_quantizer_is_an_error_of_one_line(
+    build: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise AssertionError("scale\nissue")
+
+    monkeypatch.setattr(quantize.quantizer, "quantize_dynamic", fail)
+    with pytest.raises(GraphError, match=r"^ONNX Runtime cannot quantize it: AssertionError: scale issue$"):
+        quantize_graph(Dynamic(), lambda: (), build / "models/digits/fp32.onnx", tmp_path / "int8.onnx")

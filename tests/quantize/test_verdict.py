@@ -1,11 +1,14 @@
+import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from export.card import CardError, read_card
 from export.checksum import sha256_of
 from export.repository import Repository
+from export.tensor import FloatArray
 from quantize.kept import Published, keeping, publish
 from quantize.recipe import Dynamic, Recipe
 from quantize.verdict import quantize_model
@@ -123,3 +126,19 @@ def test_scores_have_intervals_and_so_has_what_was_lost(lenient: Any, build: Pat
     assert low < verdict.int8.scores["closeness"] < high
     low, high = verdict.falls["closeness"]
     assert 0 < low < 1 - verdict.int8.scores["closeness"] < high
+
+
+def test_score_that_is_no_number_is_refused_and_in_the_card(
+    lenient: Any, build: Path, repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nothing(*_: Any) -> dict[str, FloatArray]:
+        return {"closeness": np.full(4, np.nan, np.float32)}
+
+    monkeypatch.setattr(lenient, "outcomes", nothing)
+    verdict = quantized(lenient, build, repository).card.quantization
+    assert verdict is not None
+    assert not verdict.passed
+    served = repository.card("digits")
+    assert served is not None
+    assert served.quantization is not None
+    assert math.isnan(served.quantization.int8.scores["closeness"])
