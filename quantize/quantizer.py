@@ -1,10 +1,6 @@
 """The quantizer: an FP32 graph and a recipe in, an INT8 graph out."""
 
-import contextlib
-import io
-import logging
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,10 +14,7 @@ from onnxruntime.quantization import (
     quantize_dynamic,
     quantize_static,
 )
-from onnxruntime.quantization.shape_inference import quant_pre_process
 
-from export.errors import ExportError
-from export.folder import naming
 from export.graph import GraphError, read_graph, write_graph
 from quantize.calibration import Calibration, CalibrationError, FeedReader, check_inputs
 from quantize.fuse import fuse
@@ -30,6 +23,7 @@ from quantize.layers import layers, quantized, weight_place
 from quantize.observe import observe
 from quantize.per_token import is_per_token, quantize_per_token, replace_nodes
 from quantize.recipe import Dynamic, PerToken, Recipe, Static, WeightOnly
+from quantize.runtime import failing, quiet, through_files
 from quantize.smooth import smooth
 
 # A scale a channel is along an axis, which DequantizeLinear has since then.
@@ -168,7 +162,7 @@ def _static(recipe: Static, model: onnx.ModelProto, names: Sequence[str], calibr
             _blame(prepared, calibration)
             raise CalibrationError(f"{endless} in the graph: expected ranges with an end, got ones without")
 
-    return _through_files(model, run)
+    return through_files(model, run)
 
 
 def _blame(prepared: Path, calibration: Calibration) -> None:
@@ -207,7 +201,7 @@ def _static_options(recipe: Static) -> dict[str, Any]:
 
 
 def _dynamic(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:
-    return _through_files(
+    return through_files(
         model,
         lambda prepared, raw: quantize_dynamic(
             str(prepared),
@@ -220,7 +214,7 @@ def _dynamic(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:
 
 
 def _weight_only(recipe: WeightOnly, model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:
-    with _quiet():
+    with quiet():
         # Imported late, as it configures the root logger when it is imported.
         from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer  # noqa: PLC0415
 
@@ -239,50 +233,11 @@ def _weight_only(recipe: WeightOnly, model: onnx.ModelProto, names: Sequence[str
         nodes_to_exclude=kept_out,
         op_types_to_quantize=("MatMul",),
     )
-    with _quiet(), _failing():
+    with quiet(), failing():
         quantizer.process()
     result: onnx.ModelProto = quantizer.model.model
     quantize_per_token(result, [name for name in names if name not in products], {})
     return result
-
-
-def _through_files(model: onnx.ModelProto, run: Callable[[Path, Path], None]) -> onnx.ModelProto:
-    """ONNX Runtime's quantizers read and write files."""
-    with tempfile.TemporaryDirectory(prefix="fairlane-quantize-") as scratch:
-        source, prepared, raw = (Path(scratch, f"{name}.onnx") for name in ("source", "prepared", "raw"))
-        with naming(source):
-            onnx.save(model, source)
-        with _quiet(), _failing():
-            # Symbolic shape inference does not get through a transformer with dynamic axes; ONNX's own does.
-            quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
-            run(prepared, raw)
-        return onnx.load(raw)
-
-
-@contextlib.contextmanager
-def _failing() -> Iterator[None]:
-    """Tell an error of onnxruntime's quantizers, of whatever class, as one of a graph."""
-    try:
-        yield
-    except (ExportError, OSError):
-        raise
-    except Exception as error:
-        reason = " ".join(str(error).split())
-        raise GraphError(f"ONNX Runtime cannot quantize it: {type(error).__name__}: {reason}") from error
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence what onnxruntime's quantizers print and log, and take back what they do to the root logger."""
-    root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
-    logging.disable(logging.WARNING)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            yield
-    finally:
-        logging.disable(logging.NOTSET)
-        root.handlers[:], root.level = handlers, level
 
 
 def _present(prepared: Path, names: Sequence[str]) -> list[str]:
