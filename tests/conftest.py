@@ -11,6 +11,7 @@ Servers run on an event loop in a thread of their own, so plain and async tests 
 
 import asyncio
 import contextlib
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,11 @@ from tests.real_triton import ModelRepository, TritonFactory
 
 # Only ever waited for where a test is about to fail; a machine under load takes many times as long as a quiet one.
 PATIENCE_S = 90.0
+
+
+def pytest_configure() -> None:
+    """Started in the background of a script, SIGINT is ignored, and would be by every process that a test starts."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
