@@ -247,8 +247,9 @@ class InferenceService(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: 
         """Queue the request, and wait for its answer; None where the responses have gone their own way."""
         arrived = self._driver.now()
         model, version = request.model_name, request.model_version
-        permits = self._access.rights(caller.tenant).permits_model
-        spec = self._catalog.get(model, version) or await self._catalog.find(model, version, permits)
+        spec = self._catalog.get(model, version)
+        if spec is None:
+            spec = await self._catalog.find(model, version, self._access.rights(caller.tenant).permits_model)
         call = self._intake.call(request, caller, spec, metadata, responses, arrived)
         answer = await self._driver.submit(call.ticket, call)
         if answer is not None:

@@ -64,6 +64,14 @@ async def test_client_certificate_names_the_tenant(serve: Any, request_of: Any, 
     assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
 
 
+def put(pair: Pair, folder: Path) -> Pair:
+    """A copy of it, where it can be replaced."""
+    copy = Pair(folder / "server.pem", folder / "server.key")
+    shutil.copy(pair.certificate, copy.certificate)
+    shutil.copy(pair.key, copy.key)
+    return copy
+
+
 def presented(address: str) -> str:
     host, _, port = address.rpartition(":")
     return ssl.get_server_certificate((host, int(port)))
@@ -73,9 +81,7 @@ async def test_changed_certificate_is_used_without_a_restart_and_a_broken_one_is
     serve: Any, request_of: Any, authority: Authority, tmp_path: Path
 ) -> None:
     first, second = authority.sign("server", "first"), authority.sign("server", "second")
-    pair = Pair(tmp_path / "server.pem", tmp_path / "server.key")
-    shutil.copy(first.certificate, pair.certificate)
-    shutil.copy(first.key, pair.key)
+    pair = put(first, tmp_path)
     served = await serve(listen=listen(pair))
     address = served.addresses.grpc
     assert await asyncio.to_thread(presented, address) == first.certificate.read_text()
@@ -92,9 +98,7 @@ async def test_broken_certificate_is_told_of_once_and_not_at_every_handshake(
     serve: Any, authority: Authority, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     first, second = authority.sign("server", "told-first"), authority.sign("server", "told-second")
-    pair = Pair(tmp_path / "server.pem", tmp_path / "server.key")
-    shutil.copy(first.certificate, pair.certificate)
-    shutil.copy(first.key, pair.key)
+    pair = put(first, tmp_path)
     served = await serve(listen=listen(pair))
     for broken, mended in ((second, first), (second, second)):
         shutil.copy(broken.certificate, pair.certificate)
