@@ -1,21 +1,26 @@
 """`fairlane bench backend`: rows per second of a model in Triton, against a bare ONNX Runtime loop on the same batches.
 
 Both run one instance with the model's own number of threads on the same file, each in a process of its own, in turn and
-repeatedly, so that what else the machine does strikes both alike; the order turns from round to round. Triton
-gets two batches at a time, as Fairlane gives it: one runs, one lies ready. CPU time is of the loop's process, and of
-tritonserver with its Python stubs.
+repeatedly, so that what else the machine does strikes both alike; the order turns from round to round. CPUs are divided
+as `fairlane serve` divides them: loop and model have the models', the client, as the scheduler, its own. Every round
+starts both anew: where the kernel puts a process's memory makes some starts a tenth faster than others, of the loop as
+of Triton, and rounds within one start would all have the same luck. Triton gets two batches at a time, as Fairlane
+gives it: one runs, one lies ready. CPU time is of the loop's process, and of tritonserver with its Python stubs.
 
 An identity model in the same Triton (`bench/identity.py`) gets the same requests: what it takes is Triton's own, and
 the embedded backend has to answer for what a batch takes beyond the loop's time and that.
 """
 
 import asyncio
+import itertools
 import json
+import os
+import statistics
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import click
 import grpc.aio
@@ -30,13 +35,71 @@ from bench.bare import Bare, BareError
 from bench.bystanders import Bystanders
 from bench.identity import add_identity
 from bench.objective import REPOSITORY
-from bench.repository import copy_model
+from bench.progress import RunProgress
+from bench.repository import check_built, copy_model
 from bench.scenario import OTHERS_CORES_BOUND
-from bench.side import DTYPES, Comparison, Feed, Served, Sides, rows_of
+from bench.side import DTYPES, Comparison, Round, Served, Shape, Sides
+from scheduler.cpus import Division, divide, keep_to
 from scheduler.triton.launcher import EmbeddedTriton, TritonStartError
 
 ANY_SIZE: Final = ("grpc.max_receive_message_length", -1)
 ASKED: Final = 0.95  # of the bare loop
+AT_LEAST_1: Final = click.IntRange(min=1)
+SIDES: Final = 3
+START_S: Final = 4.0  # of Triton, roughly
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What is compared.
+
+    Attributes:
+        repository: Triton model repository.
+        model: name of the model.
+        batches: rows.
+        sizes: of axes that vary; one is enough for a model that has none.
+        seconds: length of each measurement.
+        rounds: measurements of each side.
+        cpus: whose are whose; None: all share those of this process.
+    """
+
+    repository: Path
+    model: str
+    batches: tuple[int, ...]
+    sizes: tuple[int, ...]
+    seconds: float
+    rounds: int
+    cpus: Division | None
+
+    def config(self) -> Any:
+        """The model's configuration.
+
+        Raises:
+            FileNotFoundError: the model is not built.
+        """
+        check_built(self.repository, self.model)
+        text = (self.repository / self.model / "config.pbtxt").read_text()
+        return text_format.Parse(text, model_config_pb2.ModelConfig())
+
+    def lengths(self) -> tuple[int, ...]:
+        """The sizes to measure at."""
+        varies = any(size < 0 for slot in self.config().input for size in slot.dims)
+        return self.sizes if varies else self.sizes[:1]
+
+    def shapes(self) -> list[Shape]:
+        """Every length with every batch size."""
+        return [Shape(rows, length) for length in self.lengths() for rows in self.batches]
+
+    def round_s(self) -> float:
+        """About how long one round at one length takes."""
+        return START_S + 1.25 * self.seconds * SIDES * len(self.batches)
+
+
+class Measured(NamedTuple):
+    """A round at one shape, and the cores that others kept busy meanwhile."""
+
+    round: Round
+    others_cores: float
 
 
 def make_feed(config: Any, rows: int, length: int) -> dict[str, Any]:
@@ -52,77 +115,106 @@ def make_feed(config: Any, rows: int, length: int) -> dict[str, Any]:
     return feed
 
 
-def prepare(repository: Path, name: str, scratch: Path, length: int) -> tuple[Any, Bare, str]:
+def prepare(plan: Plan, scratch: Path, length: int) -> tuple[Any, Bare, str]:
     """Copy the model to a repository of its own, with its identity model.
 
     Returns:
         The model's configuration, the loop on the version that is served, and the identity model's name.
     """
-    copy_model(repository, name, scratch)
-    config = text_format.Parse((scratch / name / "config.pbtxt").read_text(), model_config_pb2.ModelConfig())
+    copy_model(plan.repository, plan.model, scratch)
+    config = plan.config()
     threads = int(config.parameters["intra_op_thread_count"].string_value or 1)
-    served = max((scratch / name).glob("[0-9]*"), key=lambda path: int(path.name))
-    return config, Bare(served / "model.onnx", threads), add_identity(scratch, config, length)
+    served = max((scratch / plan.model).glob("[0-9]*"), key=lambda path: int(path.name))
+    cpus = os.sched_getaffinity(0) if plan.cpus is None else plan.cpus.triton.models
+    return config, Bare(served / "model.onnx", threads, cpus), add_identity(scratch, config, length)
 
 
-async def compare(
-    repository: Path, name: str, batches: tuple[int, ...], seconds: float, rounds: int, length: int
-) -> list[Comparison]:
-    """Measure every side at each batch size, in turn.
+async def compare(plan: Plan, progress: RunProgress) -> list[Comparison]:
+    """Measure every side at each length and batch size, in turn, each round on processes of its own.
 
     Raises:
         BareError: the loop cannot run the model.
     """
+    measured: dict[Shape, list[Measured]] = {shape: [] for shape in plan.shapes()}
+    for number, length in itertools.product(range(plan.rounds), plan.lengths()):
+        async with progress.step(f"round {number + 1} of {plan.rounds}, length {length}", plan.round_s()):
+            for shape, one in (await measure_round(plan, number, length)).items():
+                measured[shape].append(one)
+    return [
+        Comparison.of(shape, [one.round for one in ones], statistics.fmean(one.others_cores for one in ones))
+        for shape, ones in measured.items()
+    ]
+
+
+async def measure_round(plan: Plan, number: int, length: int) -> dict[Shape, Measured]:
+    """All sides at every batch size, on a Triton and a loop just started, after a short run that does not count."""
     with tempfile.TemporaryDirectory(prefix="fairlane-bench-") as scratch:
         models = Path(scratch, "models")
-        config, bare, identity = prepare(repository, name, models, length)
-        triton = EmbeddedTriton(models)
+        config, bare, identity = prepare(plan, models, length)
+        triton = EmbeddedTriton(models, cpus=None if plan.cpus is None else plan.cpus.triton)
         try:
             address = await triton.start()
             assert triton.pid is not None
             async with bare, grpc.aio.insecure_channel(address.grpc, options=[ANY_SIZE]) as channel:
                 stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
                 server = psutil.Process(triton.pid)
-                sides = Sides(bare, Served(stub, server, identity), Served(stub, server, name), Path(scratch))
-                feeds = (make_feed(config, rows, length) for rows in batches)
-                return [await compare_one(sides, feed, seconds, rounds) for feed in feeds]
+                sides = Sides(bare, Served(stub, server, identity), Served(stub, server, plan.model), Path(scratch))
+                found = {}
+                for rows in plan.batches:
+                    feed = make_feed(config, rows, length)
+                    await asyncio.to_thread(sides.save, feed)
+                    await sides.measure(feed, plan.seconds / 4, 0)
+                    others = Bystanders()
+                    one = await sides.measure(feed, plan.seconds, number)
+                    found[Shape(rows, length)] = Measured(one, others.cores())
+                return found
         finally:
             await triton.stop(grace_s=0.0)
 
 
-async def compare_one(sides: Sides, feed: Feed, seconds: float, rounds: int) -> Comparison:
-    """All sides on one batch, after a short run of each that does not count."""
-    await asyncio.to_thread(sides.save, feed)
-    await sides.measure(feed, seconds / 4, 0)
-    others = Bystanders()
-    measured = [await sides.measure(feed, seconds, number) for number in range(rounds)]
-    return Comparison.of(rows_of(feed), measured, others.cores())
-
-
 @click.command()
 @click.option("--model", default="minilm", show_default=True)
-@click.option("--batch", "batches", type=int, multiple=True, default=(1, 8, 32), show_default=True, help="Rows.")
-@click.option("--length", default=32, show_default=True, help="Size of axes that vary.")
-@click.option("--seconds", default=3.0, show_default=True, help="Length of each measurement.")
-@click.option("--rounds", default=5, show_default=True, help="Measurements of each side, in turn.")
+@click.option("--batch", "batches", type=AT_LEAST_1, multiple=True, default=(1, 8, 32), show_default=True, help="Rows.")
+@click.option(
+    "--length", "sizes", type=AT_LEAST_1, multiple=True, default=(32, 128), show_default=True, help="Of axes that vary."
+)
+@click.option("--seconds", default=2.0, show_default=True, help="Length of each measurement.")
+@click.option("--rounds", type=AT_LEAST_1, default=5, show_default=True, help="Of everything, on fresh processes.")
+@click.option("--all-cpus", is_flag=True, help="All share all CPUs, as where `own_cpu` is false.")
 @REPOSITORY
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for machines.")
 def backend(
     model: str,
     batches: tuple[int, ...],
-    length: int,
+    sizes: tuple[int, ...],
     seconds: float,
     rounds: int,
+    all_cpus: bool,
     model_repository: Path,
     as_json: bool,
 ) -> None:
     """Rows per second in Triton with the embedded backend, against a bare ONNX Runtime loop."""
+    allowed = os.sched_getaffinity(0)
+    plan = Plan(
+        repository=model_repository,
+        model=model,
+        batches=batches,
+        sizes=sizes,
+        seconds=seconds,
+        rounds=rounds,
+        cpus=None if all_cpus else divide(allowed),
+    )
     try:
-        found = asyncio.run(compare(model_repository, model, batches, seconds, rounds, length))
+        total_s = plan.round_s() * rounds * len(plan.lengths())
+        keep_to(allowed if plan.cpus is None else plan.cpus.scheduler)
+        with RunProgress(Console(stderr=True), model, total_s) as progress:
+            found = asyncio.run(compare(plan, progress))
     except (BareError, FileNotFoundError, TritonStartError) as error:
         raise click.ClickException(str(error)) from error
     except grpc.aio.AioRpcError as error:
         raise click.ClickException(f"{model}: Triton refused: {error.details()}") from error
+    finally:
+        keep_to(allowed)
     if as_json:
         click.echo(json.dumps([asdict(one) for one in found], indent=2))
         return
@@ -136,21 +228,21 @@ def backend(
 def wall_table(model: str, found: Sequence[Comparison]) -> Table:
     """Rows per second of wall time, and the ratios."""
     table = Table(title=f"{model}: rows per second, one instance (asked: {ASKED} of the bare loop)")
-    for column in ("batch", "bare", "identity", "Triton", "to bare", "from", "to", "to bare + identity", "others"):
+    for column in ("shape", "bare", "identity", "Triton", "to bare", "from", "to", "to bare + identity", "others"):
         table.add_column(column, justify="right")
     for one in found:
         rates = (f"{value:.0f}" for value in (one.bare, one.identity, one.triton))
         ratios = (one.ratio, one.ratio_low, one.ratio_high, one.backend_ratio, one.others_cores)
-        table.add_row(str(one.rows), *rates, *(f"{value:.2f}" for value in ratios))
+        table.add_row(f"{one.rows}x{one.length}", *rates, *(f"{value:.2f}" for value in ratios))
     return table
 
 
 def cpu_table(model: str, found: Sequence[Comparison]) -> Table:
     """CPU time a row, and its ratio."""
     table = Table(title=f"{model}: CPU time, microseconds a row")
-    for column in ("batch", "bare", "identity", "Triton", "to bare + identity"):
+    for column in ("shape", "bare", "identity", "Triton", "to bare + identity"):
         table.add_column(column, justify="right")
     for one in found:
         spent = (f"{value:.0f}" for value in (one.bare_cpu_us, one.identity_cpu_us, one.triton_cpu_us))
-        table.add_row(str(one.rows), *spent, f"{one.backend_cpu_ratio:.2f}")
+        table.add_row(f"{one.rows}x{one.length}", *spent, f"{one.backend_cpu_ratio:.2f}")
     return table

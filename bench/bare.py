@@ -1,4 +1,4 @@
-"""The bare ONNX Runtime loop, in a process of its own: `python -m bench.bare MODEL THREADS`.
+"""The bare ONNX Runtime loop, in a process of its own: `python -m bench.bare MODEL THREADS CPUS`.
 
 So that a gRPC client's threads, and its garbage, are no part of what is measured.
 
@@ -8,8 +8,10 @@ a line, {"runs": number, "wall_s": seconds, "cpu_s": seconds}. It ends with its 
 
 import asyncio
 import json
+import os
 import sys
 import time
+from collections.abc import Set
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -24,10 +26,17 @@ class BareError(RuntimeError):
 
 
 class Bare:
-    """The process and its loop. An async context: it is gone when the context is left."""
+    """The process and its loop. An async context: it is gone when the context is left.
 
-    def __init__(self, model: Path, threads: int) -> None:
-        self._command = tied(sys.executable, "-m", "bench.bare", str(model), str(threads))
+    Args:
+        model: its file.
+        threads: within one run.
+        cpus: by number, that the process may use.
+    """
+
+    def __init__(self, model: Path, threads: int, cpus: Set[int]) -> None:
+        numbers = ",".join(map(str, sorted(cpus)))
+        self._command = tied(sys.executable, "-m", "bench.bare", str(model), str(threads), numbers)
         self._process: asyncio.subprocess.Process | None = None
 
     async def __aenter__(self) -> Self:
@@ -75,7 +84,8 @@ def main() -> None:
     """Answer lines until there are no more."""
     import onnxruntime as ort  # noqa: PLC0415  (needed only here, and slow to import)
 
-    model, threads = sys.argv[1:]
+    model, threads, cpus = sys.argv[1:]
+    os.sched_setaffinity(0, map(int, cpus.split(",")))
     options = ort.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = int(threads), 1
     session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])

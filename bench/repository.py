@@ -9,6 +9,18 @@ from tritonclient.grpc import model_config_pb2
 from export.config import has_config
 
 
+def check_built(repository: Path, model: str) -> None:
+    """Refuse a model that cannot be served.
+
+    Raises:
+        FileNotFoundError: the model has no config or no version with a file in it.
+    """
+    if not has_config(repository / model) or not any(repository.glob(f"{model}/[0-9]*/*")):
+        raise FileNotFoundError(
+            f"{repository / model} holds no built model: run `make models` first, or `fairlane export` your own"
+        )
+
+
 def copy_model(source: Path, model: str, destination: Path) -> Path:
     """Copy one model out of a repository, so that every target serves what is tested and nothing else.
 
@@ -23,10 +35,7 @@ def copy_model(source: Path, model: str, destination: Path) -> Path:
     Raises:
         FileNotFoundError: the model has no config or no version with a file in it.
     """
-    if not has_config(source / model) or not any(source.glob(f"{model}/[0-9]*/*")):
-        raise FileNotFoundError(
-            f"{source / model} holds no built model: run `make models` first, or `fairlane export` your own"
-        )
+    check_built(source, model)
     shutil.copytree(source / model, destination / model)
     return destination
 

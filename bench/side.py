@@ -7,7 +7,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import psutil
@@ -18,6 +18,13 @@ from bench.bare import Bare
 OUTSTANDING: Final = 2
 DTYPES: Final = {"INT64": np.int64, "INT32": np.int32, "FP32": np.float32}
 Feed = Mapping[str, Any]  # input name -> array whose first axis is the batch
+
+
+class Shape(NamedTuple):
+    """What a batch is: rows, and the size of its axes that vary."""
+
+    rows: int
+    length: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,10 +62,11 @@ class Round:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """The sides at one batch size, medians over the rounds.
+    """The sides at one shape, medians over the rounds.
 
     Attributes:
         rows: of a batch.
+        length: of its axes that vary.
         bare, identity, triton: rows per second of wall time.
         ratio: median of the rounds' ratios of rows per second, Triton to the bare loop.
         ratio_low, ratio_high: the smallest and the largest of them.
@@ -71,6 +79,7 @@ class Comparison:
     """
 
     rows: int
+    length: int
     bare: float
     identity: float
     triton: float
@@ -85,7 +94,7 @@ class Comparison:
     others_cores: float
 
     @classmethod
-    def of(cls, rows: int, rounds: Sequence[Round], others_cores: float) -> "Comparison":
+    def of(cls, shape: Shape, rounds: Sequence[Round], others_cores: float) -> "Comparison":
         """Summed up from rounds."""
 
         def median(number: Callable[[Round], float]) -> float:
@@ -93,7 +102,8 @@ class Comparison:
 
         ratios = [one.ratio for one in rounds]
         return cls(
-            rows=rows,
+            rows=shape.rows,
+            length=shape.length,
             bare=median(lambda one: one.bare.rows_per_s),
             identity=median(lambda one: one.identity.rows_per_s),
             triton=median(lambda one: one.triton.rows_per_s),

@@ -5,6 +5,8 @@ second. Left to the kernel they meet on one CPU again and again: the model then 
 and a request waits until the model has used up its slice.
 """
 
+import contextlib
+import os
 from collections.abc import Set
 from dataclasses import dataclass
 
@@ -46,3 +48,10 @@ def divide(allowed: Set[int]) -> Division | None:
     first, *others = sorted(allowed)
     scheduler, models = frozenset({first}), frozenset(others)
     return Division(scheduler, TritonCpus(scheduler if len(models) == 1 else frozenset(allowed), models))
+
+
+def keep_to(cpus: Set[int]) -> None:
+    """Give every thread of this process these CPUs; threads and processes that are still to come inherit them."""
+    for thread in os.listdir("/proc/self/task"):
+        with contextlib.suppress(ProcessLookupError):  # it has ended meanwhile
+            os.sched_setaffinity(int(thread), cpus)

@@ -15,7 +15,7 @@ import click
 
 from scheduler.app import Addresses, App
 from scheduler.config import Config, load
-from scheduler.cpus import TritonCpus, divide
+from scheduler.cpus import TritonCpus, divide, keep_to
 from scheduler.errors import StartError
 from scheduler.grpc_operations import free_operations
 from scheduler.grpc_threads import give_way
@@ -148,9 +148,7 @@ def _own_cpu(config: Config) -> TritonCpus | None:
     division = divide(os.sched_getaffinity(0)) if config.own_cpu and not config.backends else None
     if division is None:
         return None
-    for thread in os.listdir("/proc/self/task"):
-        with contextlib.suppress(ProcessLookupError):  # it has ended meanwhile
-            os.sched_setaffinity(int(thread), division.scheduler)
+    keep_to(division.scheduler)
     return division.triton
 
 

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,10 @@ from click.testing import CliRunner
 from rich.console import Console
 from rich.table import Table
 
-from bench.backend import backend, cpu_table, make_feed, wall_table
+from bench.backend import Plan, backend, cpu_table, make_feed, wall_table
 from bench.bare import Bare, BareError
 from bench.identity import add_identity
-from bench.side import Comparison, Round, Side
+from bench.side import Comparison, Round, Shape, Side
 from export.config import parse_config
 from scheduler.triton.launcher import EmbeddedTriton
 from tests.real_triton import ModelRepository
@@ -68,6 +69,29 @@ async def test_identity_model_answers_with_outputs_of_the_models_size(tmp_path: 
     }
 
 
+def plan_of(repository: Path, dims: str) -> Plan:
+    folder = repository / "tiny" / "1"
+    folder.mkdir(parents=True)
+    (folder / "model.onnx").touch()
+    text = f'name: "tiny" max_batch_size: 8 input {{ name: "x" data_type: TYPE_FP32 dims: {dims} }}'
+    folder.with_name("config.pbtxt").write_text(text)
+    return Plan(repository=repository, model="tiny", batches=(1, 8), sizes=(32, 128), seconds=2.0, rounds=3, cpus=None)
+
+
+def test_every_batch_size_is_measured_at_every_length(tmp_path: Path) -> None:
+    assert plan_of(tmp_path, "[-1]").shapes() == [(1, 32), (8, 32), (1, 128), (8, 128)]
+
+
+def test_model_without_an_axis_that_varies_is_measured_at_one_length(tmp_path: Path) -> None:
+    assert plan_of(tmp_path, "[64]").shapes() == [(1, 32), (8, 32)]
+
+
+def test_model_that_is_not_there_is_said_in_one_line(tmp_path: Path) -> None:
+    result = CliRunner().invoke(backend, ["--model", "none", "--model-repository", str(tmp_path)])
+    assert result.exit_code == 1
+    assert f"Error: {tmp_path}/none holds no built model" in result.stderr
+
+
 def round_of(bare: float, identity: float, triton: float, cpu_us: tuple[float, float, float]) -> Round:
     sides = (
         Side(rows_per_s=rate, cpu_us_per_row=cpu) for rate, cpu in zip((bare, identity, triton), cpu_us, strict=True)
@@ -83,14 +107,14 @@ ROUNDS = [
 
 
 def test_ratio_is_of_the_rounds_and_not_of_the_medians() -> None:
-    one = Comparison.of(4, ROUNDS, 0.1)
+    one = Comparison.of(Shape(4, 16), ROUNDS, 0.1)
     assert (one.bare, one.identity, one.triton) == (100, 400, 90)
     assert (one.ratio, one.ratio_low, one.ratio_high) == (0.9, 0.64, 1.0)
     assert (one.bare_cpu_us, one.identity_cpu_us, one.triton_cpu_us) == (10, 1, 16)
 
 
 def test_backend_answers_for_what_is_beyond_the_loop_and_the_identity_model() -> None:
-    one = Comparison.of(4, ROUNDS, 0.1)
+    one = Comparison.of(Shape(4, 16), ROUNDS, 0.1)
     # A row alone takes 1/100 + 1/400 s, in Triton 1/90: 1.125; the others 1.5 and 0.8.
     assert one.backend_ratio == pytest.approx(1.125)
     assert one.backend_cpu_ratio == pytest.approx(12 / 16)
@@ -100,17 +124,17 @@ def test_tables_show_both_ratios_and_whose_the_time_is() -> None:
     def cells(table: Table) -> list[str]:
         console = Console(width=120, record=True, file=io.StringIO())
         console.print(table)
-        (line,) = [line for line in console.export_text().splitlines() if " 4 " in line]
+        (line,) = [line for line in console.export_text().splitlines() if " 4x16 " in line]
         return [cell.strip() for cell in line.strip("│ ").split("│")]
 
-    found = [Comparison.of(4, ROUNDS, 0.1)]
-    assert cells(wall_table("tiny", found)) == ["4", "100", "400", "90", "0.90", "0.64", "1.00", "1.12", "0.10"]
-    assert cells(cpu_table("tiny", found)) == ["4", "10", "1", "16", "0.75"]
+    found = [Comparison.of(Shape(4, 16), ROUNDS, 0.1)]
+    assert cells(wall_table("tiny", found)) == ["4x16", "100", "400", "90", "0.90", "0.64", "1.00", "1.12", "0.10"]
+    assert cells(cpu_table("tiny", found)) == ["4x16", "10", "1", "16", "0.75"]
 
 
 async def test_loop_that_cannot_run_says_why(tmp_path: Path) -> None:
     (tmp_path / "model.onnx").write_bytes(b"no graph")
-    async with Bare(tmp_path / "model.onnx", 1) as bare:
+    async with Bare(tmp_path / "model.onnx", 1, os.sched_getaffinity(0)) as bare:
         with pytest.raises(BareError, match=r"model\.onnx"):
             await bare.run(tmp_path / "feed.npz", 0.1)
 
