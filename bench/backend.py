@@ -1,7 +1,7 @@
 """`fairlane bench backend`: rows per second of a model in Triton, against a bare ONNX Runtime loop on the same batches.
 
 Both run one instance with the model's own number of threads on the same file, each in a process of its own, in turn and
-repeatedly, so that what else the machine does strikes both alike; the order turns from round to round. CPUs are divided
+repeatedly, so that what else the machine does strikes both alike; the order changes from turn to turn. CPUs are divided
 as `fairlane serve` divides them: loop and model have the models', the client, as the scheduler, its own. Every round
 starts both anew: where the kernel puts a process's memory makes some starts a tenth faster than others, of the loop as
 of Triton, and rounds within one start would all have the same luck. Triton gets two batches at a time, as Fairlane
@@ -138,7 +138,7 @@ async def compare(plan: Plan, progress: RunProgress) -> list[Comparison]:
     measured: dict[Shape, list[Measured]] = {shape: [] for shape in plan.shapes()}
     for number, length in itertools.product(range(plan.rounds), plan.lengths()):
         async with progress.step(f"round {number + 1} of {plan.rounds}, length {length}", plan.round_s()):
-            for shape, one in (await measure_round(plan, number, length)).items():
+            for shape, one in (await measure_round(plan, length)).items():
                 measured[shape].append(one)
     return [
         Comparison.of(shape, [one.round for one in ones], statistics.fmean(one.others_cores for one in ones))
@@ -146,7 +146,7 @@ async def compare(plan: Plan, progress: RunProgress) -> list[Comparison]:
     ]
 
 
-async def measure_round(plan: Plan, number: int, length: int) -> dict[Shape, Measured]:
+async def measure_round(plan: Plan, length: int) -> dict[Shape, Measured]:
     """All sides at every batch size, on a Triton and a loop just started, after a short run that does not count."""
     with tempfile.TemporaryDirectory(prefix="fairlane-bench-") as scratch:
         models = Path(scratch, "models")
@@ -163,9 +163,9 @@ async def measure_round(plan: Plan, number: int, length: int) -> dict[Shape, Mea
                 for rows in plan.batches:
                     feed = make_feed(config, rows, length)
                     await asyncio.to_thread(sides.save, feed)
-                    await sides.measure(feed, plan.seconds / 4, 0)
+                    await sides.measure(feed, plan.seconds / 4)
                     others = Bystanders()
-                    one = await sides.measure(feed, plan.seconds, number)
+                    one = await sides.measure(feed, plan.seconds)
                     found[Shape(rows, length)] = Measured(one, others.cores())
                 return found
         finally:

@@ -16,6 +16,8 @@ from tritonclient.grpc import service_pb2
 from bench.bare import Bare
 
 OUTSTANDING: Final = 2
+LEAD: Final = 12  # answers until the embedded backend has seen the load
+TURNS: Final = 4
 DTYPES: Final = {"INT64": np.int64, "INT32": np.int32, "FP32": np.float32}
 Feed = Mapping[str, Any]  # input name -> array whose first axis is the batch
 
@@ -29,10 +31,30 @@ class Shape(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Side:
-    """One measurement of one side."""
+    """What one side did. Sides add up.
 
-    rows_per_s: float
-    cpu_us_per_row: float
+    Attributes:
+        rows: that were inferred.
+        wall_s: it took.
+        cpu_s: that its processes took.
+    """
+
+    rows: int
+    wall_s: float
+    cpu_s: float
+
+    def __add__(self, other: "Side") -> "Side":
+        return Side(rows=self.rows + other.rows, wall_s=self.wall_s + other.wall_s, cpu_s=self.cpu_s + other.cpu_s)
+
+    @property
+    def rows_per_s(self) -> float:
+        """Of wall time."""
+        return self.rows / self.wall_s
+
+    @property
+    def cpu_us_per_row(self) -> float:
+        """CPU time."""
+        return self.cpu_s * 1e6 / self.rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,19 +156,21 @@ class Served:
         self._name = name
 
     async def run(self, feed: Feed, seconds: float) -> Side:
-        """Rows per second over about this long, with OUTSTANDING requests at a time."""
+        """Infer for about this long, with OUTSTANDING requests at a time; the first LEAD do not count."""
         request = self._request(feed)
-        cpu_s, started, runs = self._cpu_s(), time.perf_counter(), 0
+        answered, cpu_s, started = 0, 0.0, math.inf
 
         async def send() -> None:
-            nonlocal runs
+            nonlocal answered, cpu_s, started
             while time.perf_counter() - started < seconds:
                 await self._stub.ModelInfer(request)
-                runs += 1
+                answered += 1
+                if answered == LEAD:
+                    cpu_s, started = self._cpu_s(), time.perf_counter()
 
         await asyncio.gather(*(send() for _ in range(OUTSTANDING)))
-        rows, wall_s = runs * rows_of(feed), time.perf_counter() - started
-        return Side(rows_per_s=rows / wall_s, cpu_us_per_row=(self._cpu_s() - cpu_s) * 1e6 / rows)
+        wall_s = time.perf_counter() - started
+        return Side(rows=(answered - LEAD) * rows_of(feed), wall_s=wall_s, cpu_s=self._cpu_s() - cpu_s)
 
     def _request(self, feed: Feed) -> Any:
         request = service_pb2.ModelInferRequest(model_name=self._name)
@@ -181,20 +205,24 @@ class Sides:
         """Write a batch where the loop reads it."""
         np.savez(self._path(feed), **feed)
 
-    async def measure(self, feed: Feed, seconds: float, turn: int) -> Round:
-        """Measure each, beginning with another one in each turn."""
+    async def measure(self, feed: Feed, seconds: float) -> Round:
+        """Measure each for about this long, in TURNS turns: a machine's speed changes within seconds."""
         runs: list[tuple[str, Callable[[Feed, float], Awaitable[Side]]]] = [
             ("bare", self._run_bare),
             ("identity", self._identity.run),
             ("triton", self._triton.run),
         ]
-        start = turn % len(runs)
-        return Round(**{name: await run(feed, seconds) for name, run in (*runs[start:], *runs[:start])})
+        sums: dict[str, Side] = {}
+        for turn in range(TURNS):
+            start = turn % len(runs)
+            for name, run in (*runs[start:], *runs[:start]):
+                side = await run(feed, seconds / TURNS)
+                sums[name] = sums[name] + side if name in sums else side
+        return Round(**sums)
 
     async def _run_bare(self, feed: Feed, seconds: float) -> Side:
         measured = await self._bare.run(self._path(feed), seconds)
-        ran = measured["runs"] * rows_of(feed)
-        return Side(rows_per_s=ran / measured["wall_s"], cpu_us_per_row=measured["cpu_s"] * 1e6 / ran)
+        return Side(rows=int(measured["runs"]) * rows_of(feed), wall_s=measured["wall_s"], cpu_s=measured["cpu_s"])
 
     def _path(self, feed: Feed) -> Path:
         return self._scratch / f"{rows_of(feed)}.npz"

@@ -92,9 +92,10 @@ def test_model_that_is_not_there_is_said_in_one_line(tmp_path: Path) -> None:
     assert f"Error: {tmp_path}/none holds no built model" in result.stderr
 
 
-def round_of(bare: float, identity: float, triton: float, cpu_us: tuple[float, float, float]) -> Round:
+def round_of(bare: int, identity: int, triton: int, cpu_us: tuple[float, float, float]) -> Round:
     sides = (
-        Side(rows_per_s=rate, cpu_us_per_row=cpu) for rate, cpu in zip((bare, identity, triton), cpu_us, strict=True)
+        Side(rows=10 * rate, wall_s=10.0, cpu_s=10 * rate * cpu / 1e6)
+        for rate, cpu in zip((bare, identity, triton), cpu_us, strict=True)
     )
     return Round(**dict(zip(("bare", "identity", "triton"), sides, strict=True)))
 
@@ -104,6 +105,11 @@ ROUNDS = [
     round_of(50, 100, 50, (10, 2, 16)),
     round_of(200, 800, 128, (10, 1, 22)),
 ]
+
+
+def test_turns_add_up() -> None:
+    both = Side(rows=30, wall_s=1.0, cpu_s=0.5) + Side(rows=10, wall_s=3.0, cpu_s=0.1)
+    assert (both.rows_per_s, both.cpu_us_per_row) == (10, pytest.approx(15_000))
 
 
 def test_ratio_is_of_the_rounds_and_not_of_the_medians() -> None:
