@@ -25,7 +25,6 @@ class Request:
 
     def __init__(self, *, broken=False):
         self.broken, self.sent, self.answered = broken, [], threading.Event()
-        self.sender = None
 
     def get_response_sender(self):
         return self
@@ -33,7 +32,6 @@ class Request:
     def send(self, response, flags):
         if self.broken:
             raise RuntimeError("the client is gone")
-        self.sender = threading.current_thread()
         self.sent.append((response, flags))
         self.answered.set()
 
@@ -52,7 +50,7 @@ class Work:
         assert self.may_end.wait(WAIT_S)
         if self.error is not None:
             raise self.error
-        return [lambda: self.answer]
+        return [self.answer]
 
     def submit(self, runner):
         """As Triton does: `execute` is called, on its own thread; joined when it has returned."""
@@ -85,10 +83,6 @@ def one_behind_the_other(runner, first, second):
     call.join(WAIT_S)
 
 
-def never_moved(cpus):
-    pytest.fail(f"moved to {cpus}")
-
-
 @pytest.fixture
 def clock():
     return Clock()
@@ -101,32 +95,19 @@ def module(backend):
 
 @pytest.fixture
 def runner(module, clock):
-    made = module.BatchRunner({1, 2}, {1, 2}, clock, never_moved)
+    made = module.BatchRunner(2, clock)
     yield made
     made.close()
 
 
 @pytest.fixture
-def moves():
-    """Where callers of `answer` were moved to."""
-    return []
-
-
-@pytest.fixture
-def apart(module, clock, moves):
-    """A runner whose model has CPUs that the server has not."""
-    made = module.BatchRunner({1}, {0}, clock, moves.append)
-    yield made
-    made.close()
-
-
-def loner(runner, clock):
+def lone(runner, clock):
     """Run a batch by itself: lone(after_s, takes_s) -> what `execute` returned."""
 
     def run(after_s, takes_s):
         def take():
             clock.s += takes_s
-            return [lambda: "by the caller"]
+            return ["by the caller"]
 
         clock.s += after_s
         return runner.answer([Request()], take)
@@ -135,20 +116,11 @@ def loner(runner, clock):
 
 
 @pytest.fixture
-def lone(runner, clock):
-    return loner(runner, clock)
-
-
-def load(lone, module):
-    """Batches come sooner than they ran; the next one is tried on the thread."""
+def loaded(lone, module):
+    """Batches have come sooner than they ran; the next one is tried on the thread."""
     lone(1.0, 0.002)
     for _ in range(module.IN_A_ROW - 1):
         lone(0.001, 0.002)
-
-
-@pytest.fixture
-def loaded(lone, module):
-    load(lone, module)
 
 
 FINAL = 1  # the stand-in's flag
@@ -164,11 +136,11 @@ def test_a_model_that_is_done_sooner_than_a_batch_comes_stays_with_its_caller(lo
 
 
 def test_on_one_cpu_every_batch_is_run_by_its_caller(module, clock):
-    runner = module.BatchRunner({3}, {3}, clock, never_moved)
+    runner = module.BatchRunner(1, clock)
 
     def take():
         clock.s += 0.002
-        return [lambda: "by the caller"]
+        return ["by the caller"]
 
     # Each comes at once after the one before.
     assert [runner.answer([Request()], take) for _ in range(20)] == [["by the caller"]] * 20
@@ -201,40 +173,6 @@ def test_one_runs_and_one_waits_and_the_order_is_kept(runner):
     third_call.join(WAIT_S)
     third.may_end.set()
     assert [work.answered() for work in (first, second, third)] == [[(name, FINAL)] for name in "abc"]
-
-
-@pytest.mark.usefixtures("loaded")
-def test_who_waits_for_the_next_turn_answers_the_one_before(runner):
-    first, second = Work("a"), Work("b")
-    first.submit(runner).join(WAIT_S)
-    waiting = second.submit(runner)
-    until_queued(runner, waiting)
-    first.may_end.set()
-    waiting.join(WAIT_S)
-    assert (first.requests[0].sent, first.requests[0].sender) == ([("a", FINAL)], waiting)
-    # Nobody waits behind the second: the thread that ran it answers it.
-    second.may_end.set()
-    second.answered()
-    assert second.requests[0].sender is runner._running
-
-
-def broken():
-    raise ValueError("no such row")
-
-
-@pytest.mark.usefixtures("loaded")
-def test_a_response_that_cannot_be_made_fails_its_own_request_only(runner):
-    requests = [Request(), Request()]
-    assert runner.answer(requests, lambda: [broken, lambda: "b"]) == [None, None]
-    runner.close()
-    ((failure, flag),) = requests[0].sent
-    assert (failure.error.message, failure.error.code, flag) == ("ValueError('no such row')", "INTERNAL", FINAL)
-    assert requests[1].sent == [("b", FINAL)]
-
-
-def test_so_it_is_where_the_batch_came_alone(runner):
-    failure, other = runner.answer([Request(), Request()], lambda: [broken, lambda: "b"])
-    assert (failure.error.message, failure.error.code, other) == ("ValueError('no such row')", "INTERNAL", "b")
 
 
 @pytest.mark.usefixtures("loaded")
@@ -282,40 +220,6 @@ def test_when_nothing_lies_ready_for_long_batches_go_back_to_their_caller(runner
         assert work.answered() == [("alone", FINAL)]
         assert work.returned == [None]
     assert lone(1.0, 0.002) == ["by the caller"]
-
-
-def test_caller_keeps_off_the_models_cpus_while_a_thread_runs_the_batches(apart, module, clock, moves):
-    lone = loner(apart, clock)
-    load(lone, module)
-    assert moves == []
-    held, ready = Work("held"), Work("ready")
-    one_behind_the_other(apart, held, ready)
-    ready.answered()
-    for _ in range(module.NONE_READY - 1):
-        work = Work("alone")
-        work.may_end.set()
-        work.submit(apart).join(WAIT_S)
-        work.answered()
-    assert moves == [{0}]  # once, for all of them
-    assert lone(1.0, 0.002) == ["by the caller"]
-    assert moves == [{0}, {1}]
-
-
-def test_cpus_that_were_taken_away_cost_no_request(module, clock, backend):
-    def refused(cpus):
-        raise OSError(22, "Invalid argument")
-
-    runner = module.BatchRunner({1}, {0}, clock, refused)
-    load(loner(runner, clock), module)
-    for name in ("first", "second"):
-        work = Work(name)
-        work.may_end.set()
-        work.submit(runner).join(WAIT_S)
-        assert work.answered() == [(name, FINAL)]
-        load(loner(runner, clock), module)
-    runner.close()
-    said = "stays on its CPUs: [0] are not to be had: [Errno 22] Invalid argument"
-    assert backend.pb_utils.Logger.errors == [said]
 
 
 @pytest.mark.usefixtures("loaded")

@@ -15,14 +15,13 @@ is run again alone, so only the one that raises by itself fails. `batch_runner.p
 import json
 import os
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 import triton_python_backend_utils as pb_utils
-from batch_runner import BatchRunner, Respond
+from batch_runner import BatchRunner
 
 Array: TypeAlias = npt.NDArray[Any]
 Config: TypeAlias = Mapping[str, Any]
@@ -281,31 +280,31 @@ class TritonPythonModel:
         if missing:
             raise ModelError(f"input {missing} of the graph not in config.pbtxt, which has {sorted(self.inputs)}")
         # tritonserver, which started this process, may have CPUs that its models have not.
-        self.runner = BatchRunner(os.sched_getaffinity(0), os.sched_getaffinity(os.getppid()))
+        self.runner = BatchRunner(len(os.sched_getaffinity(0) | os.sched_getaffinity(os.getppid())))
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
         """One Triton batch: a response per request, in order, an error in place of each that failed.
 
         None in place of each where they are sent later, while the next batch runs.
         """
-        responds: list[Any] = [None] * len(requests)
+        responses: list[Any] = [None] * len(requests)
         groups: dict[Any, list[tuple[int, Work]]] = {}
         for index, request in enumerate(requests):
             try:
                 work = self._decode(request)
             except RequestError as error:
-                responds[index] = partial(refusal, error)
+                responses[index] = refusal(error)
                 continue
             key = work.merge_key() if self.batched and len(requests) > 1 else index
             groups.setdefault(key, []).append((index, work))
 
-        def run() -> list[Respond]:
+        def run() -> list[Any]:
             for group in groups.values():
                 works = [work for _, work in group]
-                made = [self._run_alone(works[0])] if len(works) == 1 else self._run_merged(works)
-                for (index, _), respond in zip(group, made, strict=True):
-                    responds[index] = respond
-            return responds
+                answers = [self._run_alone(works[0])] if len(works) == 1 else self._run_merged(works)
+                for (index, _), response in zip(group, answers, strict=True):
+                    responses[index] = response
+            return responses
 
         answers: list[Any] = self.runner.answer(requests, run)
         return answers
@@ -355,25 +354,24 @@ class TritonPythonModel:
                 )
         return outputs
 
-    def _run_alone(self, work: Work) -> Respond:
+    def _run_alone(self, work: Work) -> Any:
         try:
-            return partial(answer, self._run(work.feeds, work.wanted, work.rows), work)
+            return answer(self._run(work.feeds, work.wanted, work.rows), work)
         except RequestError as error:
-            return partial(refusal, error)
+            return refusal(error)
 
-    def _run_merged(self, works: list[Work]) -> list[Respond]:
+    def _run_merged(self, works: list[Work]) -> list[Any]:
         feeds = {name: np.concatenate([work.feeds[name] for work in works]) for name in works[0].feeds}
         wanted = list(dict.fromkeys(name for work in works for name in work.wanted))
         try:
             outputs = self._run(feeds, wanted, sum(work.rows for work in works))
         except RequestError:
             return [self._run_alone(work) for work in works]
-        responds: list[Respond] = []
-        start = 0
+        responses, start = [], 0
         for work in works:
-            responds.append(partial(answer, outputs, work, start, start + work.rows))
+            responses.append(answer(outputs, work, start, start + work.rows))
             start += work.rows
-        return responds
+        return responses
 
     def finalize(self) -> None:
         """Let go of the session when Triton unloads the model, and every batch that it took is answered."""
