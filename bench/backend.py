@@ -3,8 +3,8 @@
 Both run one instance with the model's own number of threads on the same file, each in a process of its own, in turn and
 repeatedly, so that what else the machine does strikes both alike; the order changes from turn to turn. CPUs are divided
 as `fairlane serve` divides them: loop and model have the models', the client, as the scheduler, its own. Every round
-starts both anew: where the kernel puts a process's memory makes some starts a tenth faster than others, of the loop as
-of Triton, and rounds within one start would all have the same luck. Triton gets two batches at a time, as Fairlane
+starts both anew: some starts are faster than others, of the loop as of Triton, by where the kernel puts a process's
+memory, and rounds within one start would all have the same luck. Triton gets two batches at a time, as Fairlane
 gives it: one runs, one lies ready. CPU time is of the loop's process, and of tritonserver with its Python stubs.
 
 An identity model in the same Triton (`bench/identity.py`) gets the same requests: what it takes is Triton's own, and

@@ -16,7 +16,7 @@ from tritonclient.grpc import service_pb2
 from bench.bare import Bare
 
 OUTSTANDING: Final = 2
-LEAD: Final = 12  # answers until the embedded backend has seen the load
+LEAD: Final = 6  # answers until the embedded backend has seen the load
 TURNS: Final = 4
 DTYPES: Final = {"INT64": np.int64, "INT32": np.int32, "FP32": np.float32}
 Feed = Mapping[str, Any]  # input name -> array whose first axis is the batch
