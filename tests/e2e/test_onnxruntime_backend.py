@@ -1,12 +1,17 @@
 """The embedded `onnxruntime` backend behind a real tritonserver."""
 
 import asyncio
+import os
 
 import numpy as np
+import psutil
 import pytest
 import tritonclient.grpc.aio as aioclient
 from tritonclient.grpc import InferInput, InferRequestedOutput
 from tritonclient.utils import InferenceServerException
+
+from scheduler.cpus import divide
+from scheduler.triton.launcher import EmbeddedTriton
 
 GATHER_DELAY_US = 500_000  # long enough for every request of a test to be in one Triton batch
 IDENTITIES = {
@@ -175,6 +180,33 @@ async def test_under_load_every_answer_is_of_its_own_request_and_each_runs_once(
     assert await asyncio.gather(*map(ask, firsts)) == [list(range(first, first + 12)) for first in firsts]
     after = await executions(client, "slow")
     assert (after[0] - before[0], after[1] - before[1]) == (48, 48)
+
+
+async def test_under_load_what_reads_and_answers_keeps_off_the_models_cpus(new_repository):
+    division = divide(os.sched_getaffinity(0))
+    if division is None:
+        pytest.skip("one CPU alone is shared")
+    models = new_repository()
+    models.add_slow(numbers=400_000)  # a few milliseconds a run: long enough for the next to lie ready
+    triton = EmbeddedTriton(models.path, cpus=division.triton)
+    try:
+        address = await triton.start()
+        children = psutil.Process(triton.pid).children()
+        (stub,) = (child.pid for child in children if child.name().startswith("triton_python"))
+        assert os.sched_getaffinity(stub) == division.triton.models
+        async with aioclient.InferenceServerClient(address.grpc) as client:
+
+            async def ask(number):
+                while os.sched_getaffinity(stub) != division.triton.server:
+                    assert await infer_slow(client, number) == number
+
+            async with asyncio.timeout(30):
+                await asyncio.gather(*map(ask, range(4)))
+            assert await infer_slow(client, 7) == 7
+        cpus = [os.sched_getaffinity(thread.id) for thread in psutil.Process(stub).threads()]
+        assert division.triton.models in cpus  # of what runs the model
+    finally:
+        await triton.stop(grace_s=0.0)
 
 
 async def test_a_failed_run_under_load_is_told_to_its_own_client(client):

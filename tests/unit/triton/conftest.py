@@ -68,7 +68,7 @@ class Request:
 
 @pytest.fixture
 def backend(monkeypatch):
-    """The module model.py, freshly loaded, and batch_runner.py, which it imports from beside it as in Triton."""
+    """The module model.py, freshly loaded, and what it imports from beside it as in Triton."""
     stand_in = ModuleType("triton_python_backend_utils")
     stand_in.Tensor, stand_in.TritonError, stand_in.InferenceResponse = Tensor, TritonError, InferenceResponse
     stand_in.InferenceRequest = Request
@@ -77,8 +77,8 @@ def backend(monkeypatch):
     stand_in.TRITON_STRING_TO_NUMPY = {name: dtype for name, (dtype, _) in TYPES.items()}
     stand_in.triton_string_to_numpy = stand_in.TRITON_STRING_TO_NUMPY.__getitem__
     monkeypatch.setitem(sys.modules, stand_in.__name__, stand_in)
-    for name, file in (("batch_runner", "batch_runner.py"), ("embedded_model", "model.py")):
-        spec = importlib.util.spec_from_file_location(name, EMBEDDED / "onnxruntime" / file)
+    for name, file in (("reader_cpus", "reader_cpus"), ("batch_runner", "batch_runner"), ("embedded_model", "model")):
+        spec = importlib.util.spec_from_file_location(name, EMBEDDED / "onnxruntime" / f"{file}.py")
         module = importlib.util.module_from_spec(spec)
         monkeypatch.setitem(sys.modules, name, module)
         spec.loader.exec_module(module)

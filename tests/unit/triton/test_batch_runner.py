@@ -25,6 +25,7 @@ class Request:
 
     def __init__(self, *, broken=False):
         self.broken, self.sent, self.answered = broken, [], threading.Event()
+        self.sender = None
 
     def get_response_sender(self):
         return self
@@ -32,6 +33,7 @@ class Request:
     def send(self, response, flags):
         if self.broken:
             raise RuntimeError("the client is gone")
+        self.sender = threading.current_thread()
         self.sent.append((response, flags))
         self.answered.set()
 
@@ -50,7 +52,7 @@ class Work:
         assert self.may_end.wait(WAIT_S)
         if self.error is not None:
             raise self.error
-        return [self.answer]
+        return [lambda: self.answer]
 
     def submit(self, runner):
         """As Triton does: `execute` is called, on its own thread; joined when it has returned."""
@@ -83,6 +85,22 @@ def one_behind_the_other(runner, first, second):
     call.join(WAIT_S)
 
 
+class Reader:
+    """Stands for ReaderCpus: notes what it was told."""
+
+    def __init__(self, *, away):
+        self.away, self.told, self.runs = away, [], []
+
+    def ran(self, ran_s, waited_s):
+        self.runs.append((ran_s, waited_s))
+
+    def read_beside(self):
+        self.told.append("read beside")
+
+    def run_itself(self):
+        self.told.append("run itself")
+
+
 @pytest.fixture
 def clock():
     return Clock()
@@ -93,21 +111,25 @@ def module(backend):
     return sys.modules["batch_runner"]
 
 
+@pytest.fixture(params=[True, False], ids=["away", "among the models' CPUs"])
+def reader(request):
+    return Reader(away=request.param)
+
+
 @pytest.fixture
-def runner(module, clock):
-    made = module.BatchRunner(2, clock)
+def runner(module, clock, reader):
+    made = module.BatchRunner(reader, side_by_side=True, now=clock)
     yield made
     made.close()
 
 
-@pytest.fixture
-def lone(runner, clock):
+def loner(runner, clock):
     """Run a batch by itself: lone(after_s, takes_s) -> what `execute` returned."""
 
     def run(after_s, takes_s):
         def take():
             clock.s += takes_s
-            return ["by the caller"]
+            return [lambda: "by the caller"]
 
         clock.s += after_s
         return runner.answer([Request()], take)
@@ -116,11 +138,20 @@ def lone(runner, clock):
 
 
 @pytest.fixture
-def loaded(lone, module):
-    """Batches have come sooner than they ran; the next one is tried on the thread."""
+def lone(runner, clock):
+    return loner(runner, clock)
+
+
+def load(lone, module):
+    """Batches come sooner than they ran; the next one is tried on the thread."""
     lone(1.0, 0.002)
     for _ in range(module.IN_A_ROW - 1):
         lone(0.001, 0.002)
+
+
+@pytest.fixture
+def loaded(lone, module):
+    load(lone, module)
 
 
 FINAL = 1  # the stand-in's flag
@@ -136,11 +167,11 @@ def test_a_model_that_is_done_sooner_than_a_batch_comes_stays_with_its_caller(lo
 
 
 def test_on_one_cpu_every_batch_is_run_by_its_caller(module, clock):
-    runner = module.BatchRunner(1, clock)
+    runner = module.BatchRunner(Reader(away=False), side_by_side=False, now=clock)
 
     def take():
         clock.s += 0.002
-        return ["by the caller"]
+        return [lambda: "by the caller"]
 
     # Each comes at once after the one before.
     assert [runner.answer([Request()], take) for _ in range(20)] == [["by the caller"]] * 20
@@ -173,6 +204,64 @@ def test_one_runs_and_one_waits_and_the_order_is_kept(runner):
     third_call.join(WAIT_S)
     third.may_end.set()
     assert [work.answered() for work in (first, second, third)] == [[(name, FINAL)] for name in "abc"]
+
+
+@pytest.mark.usefixtures("loaded")
+def test_who_waits_for_the_next_turn_answers_the_one_before_where_it_is_away(runner, reader):
+    reader.away = True
+    first, second = Work("a"), Work("b")
+    first.submit(runner).join(WAIT_S)
+    waiting = second.submit(runner)
+    until_queued(runner, waiting)
+    first.may_end.set()
+    waiting.join(WAIT_S)
+    assert (first.requests[0].sent, first.requests[0].sender) == ([("a", FINAL)], waiting)
+    # Nobody waits behind the second: the thread that ran it answers it.
+    second.may_end.set()
+    second.answered()
+    assert second.requests[0].sender is runner._running
+
+
+@pytest.mark.usefixtures("loaded")
+def test_among_the_models_cpus_a_third_thread_answers(runner, reader):
+    reader.away = False
+    first, second = Work("a"), Work("b")
+    one_behind_the_other(runner, first, second)
+    assert [work.answered() for work in (first, second)] == [[("a", FINAL)], [("b", FINAL)]]
+    assert (first.requests[0].sender, second.requests[0].sender) == (runner._sending, runner._running)
+
+
+@pytest.mark.usefixtures("loaded")
+def test_an_answer_that_nobody_takes_over_is_sent_at_the_end(runner, reader):
+    reader.away = True
+    work = Work("a")
+    work.submit(runner).join(WAIT_S)
+    closing = threading.Thread(target=runner.close, daemon=True)
+    closing.start()
+    while runner._batches.empty():
+        closing.join(0.001)
+    work.may_end.set()
+    closing.join(WAIT_S)
+    assert work.requests[0].sent == [("a", FINAL)]
+
+
+def broken():
+    raise ValueError("no such row")
+
+
+@pytest.mark.usefixtures("loaded")
+def test_a_response_that_cannot_be_made_fails_its_own_request_only(runner):
+    requests = [Request(), Request()]
+    assert runner.answer(requests, lambda: [broken, lambda: "b"]) == [None, None]
+    runner.close()
+    ((failure, flag),) = requests[0].sent
+    assert (failure.error.message, failure.error.code, flag) == ("ValueError('no such row')", "INTERNAL", FINAL)
+    assert requests[1].sent == [("b", FINAL)]
+
+
+def test_so_it_is_where_the_batch_came_alone(runner):
+    failure, other = runner.answer([Request(), Request()], lambda: [broken, lambda: "b"])
+    assert (failure.error.message, failure.error.code, other) == ("ValueError('no such row')", "INTERNAL", "b")
 
 
 @pytest.mark.usefixtures("loaded")
@@ -220,6 +309,45 @@ def test_when_nothing_lies_ready_for_long_batches_go_back_to_their_caller(runner
         assert work.answered() == [("alone", FINAL)]
         assert work.returned == [None]
     assert lone(1.0, 0.002) == ["by the caller"]
+
+
+def run_at_once(runner, name):
+    work = Work(name)
+    work.may_end.set()
+    work.submit(runner).join(WAIT_S)
+    assert work.answered() == [(name, FINAL)]
+
+
+def test_it_is_told_before_each_batch_whether_its_caller_runs_it(runner, module, lone, reader):
+    load(lone, module)
+    assert reader.told == ["run itself"] * module.IN_A_ROW
+    reader.told.clear()
+    held, ready = Work("held"), Work("ready")
+    one_behind_the_other(runner, held, ready)
+    ready.answered()
+    run_at_once(runner, "alone")
+    assert reader.told == ["read beside"] * 3
+
+
+@pytest.mark.usefixtures("loaded")
+def test_how_long_each_batch_on_the_thread_took_and_was_waited_for_is_told(runner, clock, reader):
+    first, second = Work("a"), Work("b")
+    clock.s += 0.0005  # since the end of the last one, which took 0.002
+    first.submit(runner).join(WAIT_S)
+    call = second.submit(runner)
+    until_queued(runner, call)
+    clock.s += 0.003
+    first.may_end.set()
+    call.join(WAIT_S)  # it lay ready: nothing waited
+    clock.s += 0.004
+    second.may_end.set()
+    second.answered()
+    clock.s += 0.001
+    run_at_once(runner, "late")
+    clock.s += 1.0
+    run_at_once(runner, "after a lull")
+    runner.close()
+    assert reader.runs == [pytest.approx(each) for each in [(0.003, 0.0005), (0.004, 0.0), (0.0, 0.001), (0.0, 0.0)]]
 
 
 @pytest.mark.usefixtures("loaded")

@@ -6,20 +6,28 @@ idles meanwhile: the answers travel to tritonserver, the next batch from there, 
 leave by each request's response sender. It is double buffering: one batch runs and one waits, never more, so that
 Triton forms no batch earlier than one run ahead (its guide warns of backends that return at once).
 
+Between two runs the thread does nothing that another can do. A third one sends the answers; where who reads has CPUs of
+its own, who waits for the turn of the next batch sends those of the one before, which is a change of threads less.
+
 A batch that comes alone is run by `execute` itself: the other thread would only cost it a change of threads, and
 Triton takes the time that `execute` takes for the time that the model took. So is every batch where there is one CPU:
 reading and running take turns on it anyway.
+
+`reader_cpus.py` says on which CPUs the caller of `execute` does its part.
 """
 
 import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Final, NamedTuple, TypeAlias
 
 import triton_python_backend_utils as pb_utils
+from reader_cpus import ReaderCpus
 
-Responses: TypeAlias = list[Any]
+Respond: TypeAlias = Callable[[], Any]  # makes the response to one request
+Run: TypeAlias = Callable[[], Sequence[Respond]]  # runs the model on a batch; for each request, in order
 
 # Batches in a row that came sooner after the one before than it had run, before it is tried whether one lies ready by
 # the end of another. A model that is done sooner than a batch comes has nothing to gain from the thread.
@@ -28,44 +36,56 @@ IN_A_ROW: Final = 4
 NONE_READY: Final = 8
 
 
-class Batch(NamedTuple):
-    """What waits to be run.
+class Answered(NamedTuple):
+    """A batch that has run.
 
     Attributes:
         requests: of the batch. Held until they are answered: their arrays are views of memory that goes with them.
-        run: gives a response for each request, in order.
-        begun: set when it is this batch's turn.
+        responds: one for each request, in order.
     """
 
     requests: Sequence[Any]
-    run: Callable[[], Responses]
-    begun: threading.Event
+    responds: Sequence[Respond]
 
 
-class Answered(NamedTuple):
-    """What waits to be sent: a response for each request, in order."""
+class Batch:
+    """What waits to be run.
 
-    requests: Sequence[Any]
-    responses: Responses
+    Attributes:
+        requests: of the batch.
+        run: runs the model on them.
+        turn: locked until it is this batch's turn.
+        before: the batch that ran before, where it is not answered when the turn has come.
+    """
+
+    __slots__ = ("before", "requests", "run", "turn")
+
+    def __init__(self, requests: Sequence[Any], run: Run) -> None:
+        self.requests = requests
+        self.run = run
+        self.before: Answered | None = None
+        self.turn = threading.Lock()
+        self.turn.acquire()
 
 
 class BatchRunner:
-    """Runs batches one at a time and in order, by itself or on a thread; a second thread sends what that one gave.
+    """Runs batches one at a time and in order, by itself or on a thread; others send what that one gave.
 
     Args:
-        cpus: how many this process and tritonserver share.
+        reader: moves the caller of `answer`.
+        side_by_side: whether reading and running can be done at the same time, on two CPUs.
         now: seconds of a monotonic clock.
     """
 
-    def __init__(self, cpus: int, now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, reader: ReaderCpus, *, side_by_side: bool, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
-        self._side_by_side = cpus > 1
+        self._reader = reader
+        self._side_by_side = side_by_side
         self._soon = 0
         self._tries = 0
         self._ran_s = 0.0
         self._ended = now()
-        self._idle = threading.Event()
-        self._idle.set()
+        self._idle = True
         self._batches: queue.SimpleQueue[Batch | None] = queue.SimpleQueue()
         self._answered: queue.SimpleQueue[Answered | None] = queue.SimpleQueue()
         # Daemons: a stub whose server died must end.
@@ -74,28 +94,34 @@ class BatchRunner:
         self._running.start()
         self._sending.start()
 
-    def answer(self, requests: Sequence[Any], run: Callable[[], Responses]) -> Responses:
+    def answer(self, requests: Sequence[Any], run: Run) -> list[Any]:
         """What `execute` returns for a batch: its responses, or None for each, where they are sent when it ends.
 
-        Returns when the batch has ended, or when its turn has come on the thread.
+        Returns when the batch has ended, or when its turn has come on the thread and the one before is answered.
 
         Args:
             requests: a Triton batch.
-            run: gives a response for each request, in order; called once.
+            run: runs the model on it; called once.
         """
         if not self._loaded():
+            self._reader.run_itself()
             began = self._now()
-            responses = _responses(requests, run)
+            responses = [_response(respond) for respond in _run(requests, run).responds]
             self._ended = self._now()
             self._ran_s = self._ended - began
             return responses
-        batch = Batch(requests, run, threading.Event())
+        self._reader.read_beside()
+        batch = Batch(requests, run)
         self._batches.put(batch)
-        batch.begun.wait()
+        batch.turn.acquire()
+        # Taken from it: whoever held the last reference would free the requests, and the thread has no time for that.
+        before, batch.before = batch.before, None
+        if before is not None:
+            _send(before)
         return [None] * len(requests)
 
     def _loaded(self) -> bool:
-        if not self._idle.is_set() or self._tries:
+        if not self._idle or self._tries:
             return True
         self._soon = self._soon + 1 if self._now() - self._ended < self._ran_s else 0
         if self._soon < IN_A_ROW or not self._side_by_side:
@@ -111,20 +137,31 @@ class BatchRunner:
         self._sending.join()
 
     def _run_all(self) -> None:
+        before: Answered | None = None
         while (batch := self._batches.get()) is not None:
-            self._idle.clear()
-            batch.begun.set()
-            answered = Answered(batch.requests, _responses(batch.requests, batch.run))
-            ready = not self._batches.empty()
-            self._tries = NONE_READY if ready else max(0, self._tries - 1)
-            # The other thread costs more than the sending does: it is worth it where a batch waits.
-            if ready:
-                self._answered.put(answered)
+            began = self._now()
+            # Longer than a run is a lull: whoever sends has nothing to send.
+            waited_s = began - self._ended if self._idle and began - self._ended < self._ran_s else 0.0
+            self._idle = False
+            batch.before, before = before, None
+            batch.turn.release()
+            before = _run(batch.requests, batch.run)
+            self._ended = self._now()
+            self._ran_s = self._ended - began
+            self._reader.ran(self._ran_s, waited_s)
+            if self._batches.empty():
+                self._tries = max(0, self._tries - 1)
+                self._idle = True
+                _send(before)
             else:
-                self._ended = self._now()
-                self._idle.set()
-                _send(answered)
-            del batch, answered  # or their memory would wait for the next batch
+                self._tries = NONE_READY
+                if self._reader.away:
+                    continue
+                self._answered.put(before)
+            before = None
+            del batch  # or its memory would wait for the next one
+        if before is not None:
+            _send(before)
 
     def _send_all(self) -> None:
         while (answered := self._answered.get()) is not None:
@@ -132,18 +169,29 @@ class BatchRunner:
             del answered
 
 
-def _responses(requests: Sequence[Any], run: Callable[[], Responses]) -> Responses:
+def _run(requests: Sequence[Any], run: Run) -> Answered:
     try:
-        return run()
+        return Answered(requests, run())
     except Exception as error:
         # No request goes without an answer, and the thread goes on.
-        failure = pb_utils.TritonError(repr(error), pb_utils.TritonError.INTERNAL)
-        return [pb_utils.InferenceResponse(error=failure) for _ in requests]
+        return Answered(requests, [partial(_failure, repr(error))] * len(requests))
+
+
+def _response(respond: Respond) -> Any:
+    try:
+        return respond()
+    except Exception as error:
+        return _failure(repr(error))
+
+
+def _failure(message: str) -> Any:
+    return pb_utils.InferenceResponse(error=pb_utils.TritonError(message, pb_utils.TritonError.INTERNAL))
 
 
 def _send(answered: Answered) -> None:
-    for request, response in zip(answered.requests, answered.responses, strict=True):
+    for request, respond in zip(answered.requests, answered.responds, strict=True):
         try:
-            request.get_response_sender().send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+            sender = request.get_response_sender()
+            sender.send(_response(respond), flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
         except Exception as error:
             pb_utils.Logger.log_error(f"a response could not be sent: {error!r}")

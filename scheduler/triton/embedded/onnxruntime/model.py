@@ -14,14 +14,17 @@ is run again alone, so only the one that raises by itself fails. `batch_runner.p
 
 import json
 import os
+import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 import triton_python_backend_utils as pb_utils
-from batch_runner import BatchRunner
+from batch_runner import BatchRunner, Respond
+from reader_cpus import ReaderCpus
 
 Array: TypeAlias = npt.NDArray[Any]
 Config: TypeAlias = Mapping[str, Any]
@@ -280,31 +283,33 @@ class TritonPythonModel:
         if missing:
             raise ModelError(f"input {missing} of the graph not in config.pbtxt, which has {sorted(self.inputs)}")
         # tritonserver, which started this process, may have CPUs that its models have not.
-        self.runner = BatchRunner(len(os.sched_getaffinity(0) | os.sched_getaffinity(os.getppid())))
+        models, server = os.sched_getaffinity(0), os.sched_getaffinity(os.getppid())
+        reader = ReaderCpus(models, server, time.monotonic)
+        self.runner = BatchRunner(reader, side_by_side=len(models | server) > 1)
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
         """One Triton batch: a response per request, in order, an error in place of each that failed.
 
         None in place of each where they are sent later, while the next batch runs.
         """
-        responses: list[Any] = [None] * len(requests)
+        responds: list[Any] = [None] * len(requests)
         groups: dict[Any, list[tuple[int, Work]]] = {}
         for index, request in enumerate(requests):
             try:
                 work = self._decode(request)
             except RequestError as error:
-                responses[index] = refusal(error)
+                responds[index] = partial(refusal, error)
                 continue
             key = work.merge_key() if self.batched and len(requests) > 1 else index
             groups.setdefault(key, []).append((index, work))
 
-        def run() -> list[Any]:
+        def run() -> list[Respond]:
             for group in groups.values():
                 works = [work for _, work in group]
-                answers = [self._run_alone(works[0])] if len(works) == 1 else self._run_merged(works)
-                for (index, _), response in zip(group, answers, strict=True):
-                    responses[index] = response
-            return responses
+                made = [self._run_alone(works[0])] if len(works) == 1 else self._run_merged(works)
+                for (index, _), respond in zip(group, made, strict=True):
+                    responds[index] = respond
+            return responds
 
         answers: list[Any] = self.runner.answer(requests, run)
         return answers
@@ -354,24 +359,25 @@ class TritonPythonModel:
                 )
         return outputs
 
-    def _run_alone(self, work: Work) -> Any:
+    def _run_alone(self, work: Work) -> Respond:
         try:
-            return answer(self._run(work.feeds, work.wanted, work.rows), work)
+            return partial(answer, self._run(work.feeds, work.wanted, work.rows), work)
         except RequestError as error:
-            return refusal(error)
+            return partial(refusal, error)
 
-    def _run_merged(self, works: list[Work]) -> list[Any]:
+    def _run_merged(self, works: list[Work]) -> list[Respond]:
         feeds = {name: np.concatenate([work.feeds[name] for work in works]) for name in works[0].feeds}
         wanted = list(dict.fromkeys(name for work in works for name in work.wanted))
         try:
             outputs = self._run(feeds, wanted, sum(work.rows for work in works))
         except RequestError:
             return [self._run_alone(work) for work in works]
-        responses, start = [], 0
+        responds: list[Respond] = []
+        start = 0
         for work in works:
-            responses.append(answer(outputs, work, start, start + work.rows))
+            responds.append(partial(answer, outputs, work, start, start + work.rows))
             start += work.rows
-        return responses
+        return responds
 
     def finalize(self) -> None:
         """Let go of the session when Triton unloads the model, and every batch that it took is answered."""
