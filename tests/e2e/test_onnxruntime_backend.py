@@ -182,12 +182,12 @@ async def test_under_load_every_answer_is_of_its_own_request_and_each_runs_once(
     assert (after[0] - before[0], after[1] - before[1]) == (48, 48)
 
 
-async def test_under_load_what_reads_and_answers_keeps_off_the_models_cpus(new_repository):
+async def test_beside_short_batches_what_reads_and_answers_keeps_off_the_models_cpus(new_repository):
     division = divide(os.sched_getaffinity(0))
     if division is None:
         pytest.skip("one CPU alone is shared")
     models = new_repository()
-    models.add_slow(numbers=400_000)  # a few milliseconds a run: long enough for the next to lie ready
+    models.add_slow(numbers=400_000)  # about a millisecond a run: short, and long enough for the next to lie ready
     triton = EmbeddedTriton(models.path, cpus=division.triton)
     try:
         address = await triton.start()
