@@ -78,7 +78,7 @@ def test_it_comes_back_to_run_a_batch_itself(reader, windows, moves):
 def test_beside_long_batches_it_stays_among_the_models_cpus(windows, moves):
     windows(*[IN_TIME] * 5, ran_s=0.0121)
     assert moves == []
-    windows(IN_TIME, ran_s=0.0079)
+    windows(IN_TIME, ran_s=0.0119)
     assert moves == [SERVER]
     windows(IN_TIME, ran_s=0.0121)
     assert moves == [SERVER, MODELS]
