@@ -2,6 +2,7 @@
 
 Opset and IR version are held to it in every graph (`export.graph`). Of the operators that are written here, one is
 younger: in 1.19.2 the constructor of MatMulNBits refuses all but 4 bits ("Only 4b quantization is supported").
+`quantize.byte_grid` makes 8 bits of them.
 """
 
 from typing import Final

@@ -91,8 +91,8 @@ def quantize(names: tuple[str, ...], missing: bool, as_json: bool, **options: An
     INT8 form loses more than its gate allows is published as FP32, and the command exits with 1. With --missing it
     exits with 0: what was asked for is a model to serve.
     """
-    console, run = Console(stderr=True), _Quantize(**options)
-    if run.kept and (missing or run.search or run.exclude or run.budget_mb is not None):
+    console, run = Console(stderr=True), _Quantize(missing=missing, **options)
+    if run.kept and (missing or run.own_recipe):
         raise click.UsageError(
             "--kept computes nothing; it goes with none of --missing, --search, --exclude, --budget-mb"
         )
@@ -176,12 +176,18 @@ class _Quantize:
     exclude: tuple[str, ...]
     budget_mb: float | None
     layers: int
+    missing: bool
     kept: bool
     server: str | None
 
     @property
     def repository(self) -> Repository:
         return Repository(self.model_repository)
+
+    @property
+    def own_recipe(self) -> bool:
+        """Whether the call says something about the recipe."""
+        return self.search or bool(self.exclude) or self.budget_mb is not None
 
     def one(self, name: str, typed: str, console: Console) -> ModelCard:
         """Quantize one model, publish what the gate lets through, and see that it is served."""
@@ -191,15 +197,19 @@ class _Quantize:
     def _one(self, name: str, typed: str, console: Console) -> ModelCard:
         with console.status(f"{name}: importing ONNX Runtime"):
             # Imported late, as `--missing` mostly has nothing to do.
-            from quantize.kept import keeping, publish  # noqa: PLC0415
+            from quantize.kept import is_kept, keeping, publish  # noqa: PLC0415
 
         built, repository = built_folder(self.build_dir, name), Repository(self.model_repository, waiting_on(console))
         again = command(("quantize", typed, "--kept"), self.model_repository, self.build_dir, self.server)
         with keeping(self.build_dir, name) as kept:
-            if kept.is_dir() and not self.kept:
-                waiting_on(console)(f"{kept}: computed before and not published; `{again}` publishes it")
+            there = not self.kept and is_kept(kept, built)
+            enough = there and self.missing and not self.own_recipe
+            if there:
+                then = "publishing it" if enough else f"`{again}` publishes it"
+                waiting_on(console)(f"{kept}: computed before and not published; {then}")
             with about(name):
-                self._compute(name, typed, kept, console)
+                if not enough:
+                    self._compute(name, typed, kept, console)
             with staying(kept, again, waiting_on(console)), console.status(f"{name}: publishing"):
                 done = publish(kept, built, repository)
         bring_into_service(repository, self.server, name, done.version, new=done.new)

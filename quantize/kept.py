@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from export.card import CARD_FILE, ModelCard, read_card
+from export.card import CARD_FILE, CardError, ModelCard, read_card
 from export.errors import ExportError
 from export.fit import check_fit
 from export.folder import discard
@@ -62,6 +62,15 @@ def expect_kept(kept: Path, built: Path) -> None:
             f"{kept}: expected what was computed of the export in {built}, got what was computed of an earlier one: "
             "quantize it without --kept"
         )
+
+
+def is_kept(kept: Path, built: Path) -> bool:
+    """Whether something is there that was computed of an export, and can be published."""
+    try:
+        expect_kept(kept, built)
+    except (NothingKeptError, CardError):
+        return False
+    return True
 
 
 def publish(kept: Path, built: Path, repository: Repository) -> Published:

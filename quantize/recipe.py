@@ -64,9 +64,10 @@ class Dynamic(_Recipe):
 class WeightOnly(_Recipe):
     """FP32 activations, weights of `bits` bits with a scale for each `block` of them (MatMulNBits).
 
-    `keep_grid`: a matrix whose weights were quantized to 4 bits before, in blocks with a least value each, stays on
-    that grid, in 4 bits; see `quantize.grid`. `fuse`: a decoder's layers become ONNX Runtime's own kernels first, and
-    `exclude` names layers of that graph; see `quantize.fuse`.
+    `keep_grid`: a matrix whose weights were quantized in blocks of 32 before stays on that grid: of 4 bits with a
+    least value each (`quantize.grid`), or of 8 bits around 0, as two times 4 (`quantize.byte_grid`). `fuse`: a
+    decoder's layers become ONNX Runtime's own kernels first, and `exclude` names layers of that graph; see
+    `quantize.fuse`.
     """
 
     method: Literal["weight_only"] = "weight_only"
@@ -78,7 +79,7 @@ class WeightOnly(_Recipe):
     @property
     def summary(self) -> str:
         """The recipe in one line."""
-        grid = ", 4 bits where they are on such a grid" if self.keep_grid else ""
+        grid = ", a grid of 4 or 8 bits that they are on is kept" if self.keep_grid else ""
         fused = "fused layers, " if self.fuse else ""
         return (
             f"{fused}weights only, {self.bits} bits, blocks of {self.block}{grid}; "

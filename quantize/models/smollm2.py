@@ -1,4 +1,4 @@
-"""smollm2: the matrices in the 4 bits that the source has, the output product in 8; FP32 between, in fused kernels.
+"""smollm2: the matrices in the bits that the source has, 4, and 8 of the last; FP32 between, in fused kernels.
 
 Decoding one token reads every weight once for few sums, so that its time is the weights' size, and the calls of some
 two thousand small nodes. The kernel quantizes activations itself, a block of one token's numbers at a time: a row's
@@ -51,9 +51,9 @@ class SmolLM2Task:
         "FP32, fused": WeightOnly(fuse=True, exclude=("*",)),
         # The fastest, and refused: the kernel for one row and that for several round differently, by too much.
         "fused, 8 bits, blocks of 128": WeightOnly(bits=8, block=128, fuse=True),
-        "fused, 4 bits as in the source": WeightOnly(bits=8, keep_grid=True, fuse=True),
+        "fused, bits as in the source": WeightOnly(bits=8, keep_grid=True, fuse=True),
         "weights, 8 bits": WeightOnly(bits=8),
-        "weights, 4 bits as in the source": WeightOnly(bits=8, keep_grid=True),
+        "weights, bits as in the source": WeightOnly(bits=8, keep_grid=True),
         "weights, 4 bits": WeightOnly(bits=4),
         "dynamic": Dynamic(),
     }

@@ -2,15 +2,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
 
-from export.graph import IR_VERSION, OPSET, write_graph
+from export.graph import write_graph
 from export.session import open_session
-from quantize.grid import BLOCK, on_grid, quantize_on_grid
+from quantize.blocks import BLOCK
+from quantize.grid import on_grid, quantize_on_grid
 from quantize.quantizer import quantize_graph
 from quantize.recipe import WeightOnly
+from tests.quantize.products import feed, graph_of
 
 
 def gridded(rows: int, columns: int, seed: int = 3) -> Any:
@@ -22,27 +22,6 @@ def gridded(rows: int, columns: int, seed: int = 3) -> Any:
     step = random.uniform(0.01, 0.03, (blocks, 1, columns)).astype(np.float32)
     least = -step * random.uniform(3, 12, (blocks, 1, columns)).astype(np.float32)
     return (steps * step + least).reshape(rows, columns)
-
-
-def graph_of(*matrices: Any) -> onnx.ModelProto:
-    """One product of x with each matrix."""
-    names = [f"product{place}" for place in range(len(matrices))]
-    graph = helper.make_graph(
-        [helper.make_node("MatMul", ["x", f"{name}/w"], [f"{name}/y"], name) for name in names],
-        "products",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["rows", "tokens", len(matrices[0])])],
-        [
-            helper.make_tensor_value_info(f"{name}/y", TensorProto.FLOAT, ["rows", "tokens", matrix.shape[1]])
-            for name, matrix in zip(names, matrices, strict=True)
-        ],
-        [numpy_helper.from_array(matrix, f"{name}/w") for name, matrix in zip(names, matrices, strict=True)],
-    )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
-
-
-def feed(width: int) -> dict[str, Any]:
-    # With a mean: what a whole zero point would round away shows.
-    return {"x": np.random.default_rng(5).normal(0.5, 1, (2, 3, width)).astype(np.float32)}
 
 
 def test_only_matrices_on_a_grid_are_found() -> None:
@@ -74,6 +53,15 @@ def test_grid_is_kept_where_rounding_to_a_zero_point_would_lose_it(tmp_path: Pat
     )
     assert kept < rounded / 5
     assert kept < np.abs(expected).mean() * 0.01
+
+
+def test_column_of_zeros_stays_zero(tmp_path: Path) -> None:
+    matrix = gridded(64, 8)
+    matrix[:, 3] = 0
+    model = graph_of(matrix)
+    quantize_on_grid(model, ["product0"])
+    write_graph(model, tmp_path / "model.onnx")
+    assert not open_session(tmp_path / "model.onnx").run(feed(64))[..., 3].any()
 
 
 def test_products_of_one_activation_share_its_sums(tmp_path: Path) -> None:

@@ -84,6 +84,44 @@ def test_nothing_is_computed_for_what_is_kept(run: Run, busy: Result) -> None:
     assert run("--kept", computing=False).exit_code == 0
 
 
+def test_missing_publishes_what_is_kept_without_computing(
+    run: Run, kept: Path, repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(export.version.shutil, "copyfile", lambda *_: (_ for _ in ()).throw(OSError("gone")))
+        assert run("--missing").exit_code == 1
+    graph = sha256_of(kept / "model.onnx")
+    result = run("--missing", computing=False)
+    assert result.exit_code == 0, result.output
+    assert result.stderr.splitlines()[0] == f"{kept}: computed before and not published; publishing it"
+    assert sha256_of(repository.version_folder("digits") / "model.onnx") == graph
+    assert not kept.exists()
+
+
+@pytest.mark.parametrize("spoilt", ["earlier export", "unreadable card", "other recipe"])
+def test_missing_computes_anew_where_what_is_kept_is_not_what_was_asked_for(
+    run: Run, kept: Path, build: Path, repository: Repository, monkeypatch: pytest.MonkeyPatch, spoilt: str
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(export.version.shutil, "copyfile", lambda *_: (_ for _ in ()).throw(OSError("gone")))
+        assert run("--missing").exit_code == 1
+    if spoilt == "earlier export":
+        read_card(kept).model_copy(update={"fp32_sha256": "f" * 64}).write(kept)
+    elif spoilt == "unreadable card":
+        (kept / "model_card.json").write_text("{")
+    # With all in FP32, it is another graph than what is kept.
+    options = ["--exclude", "*"] if spoilt == "other recipe" else []
+    graph = sha256_of(kept / "model.onnx")
+    result = run("--missing", *options)
+    assert result.exit_code == 0, result.output
+    assert "publishing it" not in result.stderr
+    # Of what cannot be published nothing is said.
+    assert ("publishes it" in result.stderr) == (spoilt == "other recipe")
+    served = sha256_of(repository.version_folder("digits") / "model.onnx")
+    assert (served != graph) == (spoilt == "other recipe")
+    assert repository.card("digits").fp32_sha256 == read_card(build / "models" / "digits").fp32_sha256
+
+
 def test_what_was_published_is_kept_no_longer(run: Run, busy: Result, kept: Path) -> None:
     del busy
     run("--kept")
