@@ -75,6 +75,20 @@ def test_it_comes_back_to_run_a_batch_itself(reader, windows, moves):
     assert moves == [SERVER, MODELS, SERVER]
 
 
+def test_where_it_was_well_away_it_is_away_from_the_next_load_on(reader, windows, moves):
+    windows(IN_TIME)
+    reader.run_itself()
+    reader.read_beside()
+    assert (moves, reader.away) == ([SERVER, MODELS, SERVER], True)
+
+
+def test_where_it_rests_it_stays_from_the_next_load_on(reader, windows, moves):
+    windows(IN_TIME, LATE)
+    reader.run_itself()
+    reader.read_beside()
+    assert (moves, reader.away) == ([SERVER, MODELS], False)
+
+
 def test_beside_long_batches_it_stays_among_the_models_cpus(windows, moves):
     windows(*[IN_TIME] * 5, ran_s=0.0121)
     assert moves == []

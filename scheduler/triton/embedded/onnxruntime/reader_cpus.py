@@ -73,6 +73,8 @@ class ReaderCpus:
         self._now = now
         self._keep_to = keep_to
         self._kept_to = models
+        # Where it serves best while another thread runs the model, by the last window that was judged.
+        self._beside = models
         self._load = Load(0, 0.0, 0.0)
         self._judged = self._load
         self._rest_s = LEAST_REST_S
@@ -96,19 +98,21 @@ class ReaderCpus:
     def read_beside(self) -> None:
         """Move the calling thread to where it serves best: another one runs the model."""
         load = self._load.since(self._judged)
-        if load.batches < WINDOW:
-            return
-        self._judged = self._load
-        if not self.away:
+        if load.batches >= WINDOW:
+            self._judged = self._load
+            self._judge(load)
+        self._move(self._beside)
+
+    def _judge(self, load: Load) -> None:
+        if self._beside == self._models:
             if load.short and self._now() >= self._rested:
-                self._move(self._server)
-            return
-        if load.short and not load.late:
+                self._beside = self._server
+        elif load.short and not load.late:
             self._rest_s = max(LEAST_REST_S, self._rest_s / 2)
-            return
-        self._rested = self._now() + self._rest_s
-        self._rest_s = min(MOST_REST_S, self._rest_s * 2)
-        self._move(self._models)
+        else:
+            self._rested = self._now() + self._rest_s
+            self._rest_s = min(MOST_REST_S, self._rest_s * 2)
+            self._beside = self._models
 
     def run_itself(self) -> None:
         """Move the calling thread to the models' CPUs: it runs the model itself."""
@@ -122,6 +126,6 @@ class ReaderCpus:
         except OSError as error:
             # Whoever runs the host took CPUs away: no reason to fail a request, and none to try at each.
             pb_utils.Logger.log_error(f"stays on its CPUs: {sorted(cpus)} are not to be had: {error}")
-            self._models = self._server = self._kept_to
+            self._models = self._server = self._beside = self._kept_to
             return
         self._kept_to = cpus
