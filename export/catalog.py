@@ -80,7 +80,21 @@ def load_definition(name: str) -> Definition:
     return _definition_of(_run_file(path), str(path))
 
 
-def blame(error: Exception, typed: Sequence[str]) -> DefinitionFileError | None:
+def check_name(definition: Definition, typed: str) -> None:
+    """Refuse a file's model by the name of one of the catalog: it would take that one's place.
+
+    Raises:
+        DefinitionFileError: naming the file.
+    """
+    own = Path(__file__).with_name("models") / f"{definition.name}.py"
+    known = (*MODEL_NAMES, *OPTIONAL_NAMES)
+    if definition.name in known and Path(typed).resolve() != own.resolve():
+        raise DefinitionFileError(
+            f"{typed}: name: expected another than those of the catalog, {', '.join(known)}; got {definition.name!r}"
+        )
+
+
+def blame(error: BaseException, typed: Sequence[str]) -> DefinitionFileError | None:
     """The error as one of a definition's file, where it came from code in one; None where it did not.
 
     Args:

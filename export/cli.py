@@ -13,7 +13,7 @@ from rich.table import Table
 
 from export.built import DEFAULT_BUILD, built_folder, is_built
 from export.card import ModelCard, read_card
-from export.catalog import chosen, is_path, load_definition, named_in
+from export.catalog import check_name, chosen, is_path, load_definition, named_in
 from export.config import TARGETS, ConfigError, Target
 from export.failure import told
 from export.lock import waiting_on
@@ -96,7 +96,7 @@ class _Export:
     def one(self, typed: str, missing: bool, console: Console) -> dict[str, Any]:
         """Export one model where it must be, and see that it is served."""
         # A name of the catalog is a model's name, so `--missing` needs no definition and with it no torch.
-        name = load_definition(typed).name if is_path(typed) else typed
+        name = self._named(typed) if is_path(typed) else typed
         folder = built_folder(self.build_dir, name)
         skip = missing and is_built(self.build_dir, name)
         started = time.monotonic()
@@ -118,6 +118,12 @@ class _Export:
             "seconds": round(time.monotonic() - started, 1),
             "card": card.model_dump(mode="json"),
         }
+
+    @staticmethod
+    def _named(typed: str) -> str:
+        definition = load_definition(typed)
+        check_name(definition, typed)
+        return definition.name
 
     def _export(self, typed: str, folder: Path, console: Console) -> ModelCard:
         with console.status(f"{typed}: importing PyTorch") as status:

@@ -18,7 +18,7 @@ from export.card import Source
 from export.errors import DefinitionError, ExportError
 from export.gate import BATCH_COSINE, COSINE, Gate, Scores, check_names, score_of
 from export.serving import Serving
-from export.tensor import BATCH, CHECKED, Array, Feed, FloatArray, Tensor, beyond, check_array
+from export.tensor import BATCH, CHECKED, Array, Feed, FloatArray, Outcome, Tensor, beyond, check_array
 
 # What a definition's file needs, in one place.
 __all__ = ["Array", "Definition", "Feed", "FloatArray", "Gate", "Predict", "Scores", "Serving", "Tensor"]
@@ -137,8 +137,8 @@ class Definition:
                     f"got {len(labels)}"
                 )
 
-    def evaluated(self, predict: Predict) -> dict[str, float | FloatArray]:
-        """What `evaluate` says of a loaded model: figures as they are, what samples came to as FP32 [samples].
+    def evaluated(self, predict: Predict) -> dict[str, float | Outcome]:
+        """What `evaluate` says of a loaded model: figures as they are, what samples came to as FP64 [samples].
 
         Raises:
             DefinitionError: a score is neither, or a gate is about a score that is not there. Names model and score.

@@ -20,10 +20,11 @@ from export.config import CONFIG_FILE, Target, write_config
 from export.definition import Definition
 from export.errors import ExportError
 from export.folder import replacing
-from export.graph import OPSET, check_tensors, read_graph, write_graph
+from export.graph import OPSET, check_tensors, open_axes, read_graph, write_graph
 from export.parity import check_parity, parity_feeds, trace_feed
 from export.pin import LABELS
 from export.session import DISTRIBUTIONS, Device, check_distributions, open_session
+from export.tensor import BATCH
 from export.version import FP32_FILE, MODEL_FILE
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ def export_model(
         model = read_graph(definition.onnx_file) if definition.onnx_file else trace(definition, _required(module))
         write_graph(model, path, _provenance(source, tools))
         check_tensors(model, definition.inputs, definition.outputs, definition.name)
-        step("comparing with PyTorch" if module else "running it at every shape")
+        step("comparing with PyTorch" if module is not None else "running it at every shape")
         parity = check_parity(definition, module, path, device)
         step("measuring its task") if definition.evaluate else None
         write_config(definition, target, new)
@@ -120,7 +121,19 @@ def trace(definition: Definition, module: "nn.Module") -> onnx.ModelProto:
         raise ExportError(f"{definition.name}: PyTorch cannot export it: {type(cause).__name__}: {cause}") from error
     if program is None:
         raise ExportError(f"{definition.name}: the exporter returned nothing")
-    return program.model_proto
+    model = program.model_proto
+    open_axes(model, definition.outputs, _proved(definition))
+    return model
+
+
+def _proved(definition: Definition) -> set[str]:
+    """Axes of several sizes in the samples: that they vary is proved when those are compared."""
+    sizes: dict[str, set[int]] = {}
+    for feed in definition.samples():
+        for tensor in definition.inputs:
+            for axis, name in tensor.varying().items():
+                sizes.setdefault(name, set()).add(feed[tensor.name].shape[axis])
+    return {name for name, found in sizes.items() if len(found) > 1} - {BATCH}
 
 
 def _shapes(definition: Definition, module: "nn.Module") -> tuple[Any, ...]:
@@ -193,6 +206,10 @@ def quiet_exporter() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\)", category=FutureWarning)
         warnings.filterwarnings("ignore", message=r".*The axis name: \w+ will not be used", category=UserWarning)
+        # Of the layers LSTM, GRU and EmbeddingBag, which are PyTorch's own.
+        warnings.filterwarnings("ignore", message="_check_is_size will be removed", category=FutureWarning)
+        warnings.filterwarnings("ignore", message="The tensor attributes? .* assigned during", category=UserWarning)
+        warnings.filterwarnings("ignore", message="The .grad attribute of a Tensor that is not", category=UserWarning)
         try:
             yield
         finally:

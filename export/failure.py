@@ -21,7 +21,7 @@ def told(typed: Sequence[str]) -> Iterator[None]:
         yield
     except ExportError as error:
         raise click.ClickException(str(error)) from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a definition's own sys.exit would end the command as if all was well
         found = blame(error, typed) or absent(error) or (error if isinstance(error, OSError) else None)
         if found is None:
             raise

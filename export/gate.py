@@ -9,7 +9,7 @@ import numpy.typing as npt
 from pydantic.dataclasses import dataclass
 
 from export.errors import DefinitionError
-from export.tensor import CHECKED, FloatArray
+from export.tensor import CHECKED, Outcome
 
 # Scores by name: a figure, or what each sample came to [samples], whose mean is the score and has an interval.
 Scores = Mapping[str, float | npt.ArrayLike]
@@ -20,6 +20,8 @@ COSINE: Final = "cosine"
 BATCH_COSINE: Final = "batch_cosine_min"
 LOG_LIKELIHOOD: Final = "log_likelihood"
 PERPLEXITY: Final = "perplexity"
+# Kullback-Leibler divergence from FP32's distribution, in nats. With perplexity the one score of which less is better.
+KL: Final = "kl"
 
 
 @dataclass(frozen=True, config=CHECKED)
@@ -45,14 +47,14 @@ class Gate:
                 raise DefinitionError(f"gate {self.score!r}: {name}: expected a number, got {bound}")
 
 
-def score_of(name: str, value: float | npt.ArrayLike) -> float | FloatArray:
-    """A score as it is reckoned with: a figure as it is, what each sample came to as FP32 [samples].
+def score_of(name: str, value: float | npt.ArrayLike) -> float | Outcome:
+    """A score as it is reckoned with: a figure as it is, what each sample came to as FP64 [samples].
 
     Raises:
         DefinitionError: it is neither. Names the score.
     """
     try:
-        values = np.asarray(value, dtype=np.float32)
+        values = np.asarray(value, dtype=np.float64)
     except (TypeError, ValueError):
         values = np.array([])
     if values.ndim > 1 or not values.size or not np.isfinite(values).all():
@@ -65,15 +67,15 @@ def score_of(name: str, value: float | npt.ArrayLike) -> float | FloatArray:
 
 
 def check_names(scores: Iterable[str]) -> None:
-    """Refuse names of scores that quantizing writes itself: one of the two would be lost.
+    """Refuse names of scores that quantizing writes itself, and of those of which less is better.
 
     Raises:
         DefinitionError: naming the score.
     """
-    names = set(scores)
-    written = {COSINE, BATCH_COSINE} | ({PERPLEXITY} if LOG_LIKELIHOOD in names else set())
-    if taken := sorted(names & written):
+    written = {COSINE, BATCH_COSINE, PERPLEXITY, KL}
+    if taken := sorted(set(scores) & written):
         raise DefinitionError(
-            f"evaluate: expected other names than {', '.join(sorted(written))}, which `fairlane quantize` measures of "
-            f"every model; got {', '.join(map(repr, taken))}"
+            f"evaluate: expected other names than {', '.join(sorted(written))}, which `fairlane quantize` measures or "
+            f"judges itself, and scores of which more is better (of a perplexity its {LOG_LIKELIHOOD}, else a negative "
+            f"by another name); got {', '.join(map(repr, taken))}"
         )

@@ -1,7 +1,7 @@
 """A graph on its way to disk: checked, of a format that Triton's ONNX Runtime loads, and free of notes."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -125,6 +125,27 @@ def check_tensors(model: onnx.ModelProto, inputs: tuple[Tensor, ...], outputs: t
                     f"{name}: {want.name!r}: the definition says {want.datatype} {list(want.dims)}, "
                     f"the graph has {got.datatype} {list(got.dims)}"
                 )
+
+
+def open_axes(model: onnx.ModelProto, outputs: tuple[Tensor, ...], names: Collection[str]) -> None:
+    """Let outputs' axes vary that an exporter took for fixed, as PyTorch's does behind an LSTM or a GRU.
+
+    What it noted inside the graph is then as wrong, and taken out.
+
+    Args:
+        model: the graph.
+        outputs: as they are declared.
+        names: of the axes that are known to vary.
+    """
+    opened = False
+    for value, tensor in zip(model.graph.output, outputs, strict=False):
+        dims = value.type.tensor_type.shape.dim
+        for dim, size in zip(dims, tensor.dims, strict=False):
+            if size in names and dim.HasField("dim_value"):
+                dim.dim_param = str(size)
+                opened = True
+    if opened:
+        del model.graph.value_info[:]
 
 
 def _varying(declared: tuple[Tensor, ...], found: tuple[Tensor, ...]) -> set[int | str]:

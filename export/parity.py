@@ -62,17 +62,41 @@ def check_parity(definition: Definition, module: "nn.Module | None", onnx_path: 
         _check_outputs(definition, feed, got, f"{onnx_path.name} on {shape}: output")
         if module is not None:
             difference = max_abs_diff(run_module(definition, module, feed), got, shape)
-            # Written so that a NaN, which compares false with everything, is refused.
-            if not difference <= definition.tolerance:
-                said = beyond(feed)
-                raise ParityError(
-                    f"{onnx_path.name} differs from PyTorch on {shape}: "
-                    f"expected at most {definition.tolerance:.1e}, got {difference:.1e}"
-                    + (f"; samples {number}: {said}" if said else "")
-                )
+            if said := _apart(definition, onnx_path, shape, difference):
+                beside = beyond(feed)
+                raise ParityError(said + (f"; samples {number}: {beside}" if beside else ""))
             worst = max(worst, difference)
         shapes.append(shape)
     return Parity(max_abs_diff=worst, tolerance=definition.tolerance, shapes=tuple(dict.fromkeys(shapes)))
+
+
+def check_sample(definition: Definition, module: "nn.Module", onnx_path: Path) -> None:
+    """Run both on the first sample: whether an export that is there already is still one of this module.
+
+    Args:
+        definition: its samples, outputs and tolerance.
+        module: the PyTorch model, in eval mode.
+        onnx_path: the export.
+
+    Raises:
+        ParityError: they differ by more than the tolerance, in shape or in type.
+        RunError: the graph fails on it.
+    """
+    feed = next(definition.checked("samples", definition.samples()))
+    shape = describe(feed)
+    difference = max_abs_diff(run_module(definition, module, feed), open_session(onnx_path).predict(feed), shape)
+    if said := _apart(definition, onnx_path, shape, difference):
+        raise ParityError(f"{definition.name}: {said}; export it again where the model has changed since")
+
+
+def _apart(definition: Definition, onnx_path: Path, shape: str, difference: float) -> str | None:
+    # Written so that a NaN, which compares false with everything, is refused.
+    if difference <= definition.tolerance:
+        return None
+    return (
+        f"{onnx_path.name} differs from PyTorch on {shape}: "
+        f"expected at most {definition.tolerance:.1e}, got {difference:.1e}"
+    )
 
 
 def run_module(definition: Definition, module: "nn.Module", feed: Feed) -> Mapping[str, Array]:
@@ -93,7 +117,7 @@ def run_module(definition: Definition, module: "nn.Module", feed: Feed) -> Mappi
     if not isinstance(returned, dict) or list(returned) != names:
         got = list(returned) if isinstance(returned, dict) else f"{len(returned)} outputs"
         raise ParityError(f"{definition.name}: the module: expected outputs {names}, got {got}")
-    return {name: value.numpy() for name, value in returned.items()}
+    return {name: value.detach().numpy() for name, value in returned.items()}
 
 
 def max_abs_diff(expected: Mapping[str, Array], got: Mapping[str, Array], shape: str) -> float:

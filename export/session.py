@@ -115,7 +115,7 @@ def check_distributions() -> None:
     )
 
 
-def absent(error: Exception) -> RuntimeInstallError | None:
+def absent(error: BaseException) -> RuntimeInstallError | None:
     """What to install, where an error is that one of the tools is not there; None for any other error."""
     if not isinstance(error, ModuleNotFoundError):
         return None

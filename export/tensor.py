@@ -12,6 +12,8 @@ from export.errors import DefinitionError
 
 Array = npt.NDArray[Any]
 FloatArray = npt.NDArray[np.float32]
+# What each sample came to, by one score: [samples].
+Outcome = npt.NDArray[np.floating[Any]]
 # What one inference request carries: input name -> tensor. Also the form onnxruntime takes.
 Feed = Mapping[str, Array]
 

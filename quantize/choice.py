@@ -9,6 +9,7 @@ from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColum
 
 from export.built import built_folder
 from export.errors import ExportError
+from export.version import FP32_FILE
 from quantize import plot
 from quantize.recipe import Recipe
 from quantize.report import search_file
@@ -22,7 +23,7 @@ Step = Callable[[str], None]
 
 
 class BudgetError(ExportError):
-    """A size that the model has not even with every layer in INT8."""
+    """A size that no choice of layers can be held to: less than all in INT8 takes, or as much as all in FP32."""
 
 
 def searched(name: str, task: Task, build: Path, console: Console) -> tuple[Recipe, str]:
@@ -47,13 +48,18 @@ def within(
     """A recipe without the layers that cost the most accuracy, as far as the file stays within a size; and why.
 
     Raises:
-        BudgetError: the file is larger with every layer in INT8.
+        BudgetError: the file is larger with every layer in INT8, or no larger with every one in FP32.
     """
     built = built_folder(build, name)
     bare = quantized_bytes(task, recipe, built)
     if bare > budget_mb * 1e6:
         raise BudgetError(
             f"--budget-mb: expected {bare / 1e6:.3g} or more, as all of {name} in INT8 takes, got {budget_mb:g}"
+        )
+    whole = (built / FP32_FILE).stat().st_size
+    if whole <= budget_mb * 1e6:
+        raise BudgetError(
+            f"--budget-mb: expected less than {whole / 1e6:.3g}, as all of {name} in FP32 takes, got {budget_mb:g}"
         )
     spare = budget_mb * 1e6 - bare
     with _progress(console, len(tried_layers(recipe, built, most))) as step:

@@ -7,7 +7,7 @@ to judge on: a search chooses on what the gate judges on, and its best is a litt
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,7 +18,7 @@ from export.definition import Definition
 from export.errors import DefinitionError, faults
 from export.gate import COSINE
 from export.session import RunError, Session
-from export.tensor import BATCH, Feed, FloatArray
+from export.tensor import BATCH, Array, Feed, FloatArray
 from export.version import FP32_FILE
 from quantize.default import default_recipe
 from quantize.gate import AtLeast, Limit, MayFall
@@ -43,6 +43,7 @@ class DefinedTask:
 
     Raises:
         NoTaskError: the definition has no calibration inputs.
+        DefinitionError: it has no gate but on a cosine, which says nothing of its first output.
     """
 
     def __init__(self, definition: Definition, built: Path) -> None:
@@ -52,6 +53,17 @@ class DefinedTask:
             )
         self._definition, self._built = definition, built
         self._calibration = definition.calibration
+        if self._is_single and all(gate.score == COSINE for gate in definition.gates):
+            raise DefinitionError(
+                f"{definition.name}: gates: expected one on a score of `evaluate`, got none: the first output, "
+                f"{definition.outputs[0].name!r}, is a single number, of whose closeness a cosine says nothing"
+            )
+
+    @property
+    def _is_single(self) -> bool:
+        """Whether the first output is one number for each row: any two of the same sign have a cosine of 1."""
+        dims = self._definition.outputs[0].dims[1 if self._definition.batched else 0 :]
+        return all(size == 1 for size in dims)
 
     @cached_property
     def recipe(self) -> Recipe:
@@ -124,9 +136,9 @@ class DefinedTask:
         return answer
 
     def outcomes(self, answers: FloatArray, fp32: FloatArray, built: Path, split: Split) -> Outcomes:
-        """Cosine of each row to FP32's. The zeros at the end change nothing."""
+        """Cosine of each row to FP32's, where it has a direction. The zeros at the end change nothing."""
         del built, split
-        return {COSINE: cosine(answers, fp32)}
+        return {} if self._is_single else {COSINE: cosine(answers, fp32)}
 
     def figures(self, model: Runner) -> Figures:
         """What `evaluate` says.
@@ -138,15 +150,42 @@ class DefinedTask:
         return self._definition.evaluated(model.predict)
 
     def companies(self, built: Path) -> Iterable[Company]:
-        """Samples and calibration inputs of several rows, each row alone and all together."""
-        del built
-        if not self._definition.batched:
+        """Each row alone and all together: of samples and the first calibration input, and of those of a row alone.
+
+        Raises:
+            DefinitionError: no two rows of one shape are among them, so that nothing could be said.
+        """
+        if self._definition.max_batch_size <= 1:
             return
-        first = next(self._samples())
-        for feed in chain(self._samples(), [next(iter(self._calibration()), first)]):
-            count = min(self._count(feed), COMPANY_ROWS)
-            if count > 1:
-                yield [self._take(feed, [row]) for row in range(count)], self._take(feed, range(count))
+        lone: dict[tuple[tuple[int, ...], ...], list[Feed]] = {}
+        first, *others = islice(self.calibration(built), COMPANY_ROWS)
+        found = False
+        for feed in chain(self._samples(), [first, *(one for one in others if self._count(one) == 1)]):
+            if self._count(feed) == 1:
+                alike = lone.setdefault(tuple(feed[one.name].shape for one in self._definition.inputs), [])
+                if len(alike) < COMPANY_ROWS:
+                    alike.append(feed)
+            else:
+                found = True
+                yield self._company(feed)
+        for rows in lone.values():
+            if len(rows) > 1:
+                found = True
+                yield self._company({name: np.concatenate([one[name] for one in rows]) for name in rows[0]})
+        if not found:
+            raise DefinitionError(
+                f"{self._definition.name}: samples: expected two rows or more of one shape, there or in the first "
+                f"{COMPANY_ROWS} of calibration, to compare alone and in company; got each with one row of its own"
+            )
+
+    def _company(self, feed: Feed) -> Company:
+        rows = range(min(self._count(feed), COMPANY_ROWS))
+        return [self._take(feed, [row]) for row in rows], self._take(feed, rows)
+
+    def compared(self, model: Runner, feed: Feed) -> Sequence[Array]:
+        """All outputs."""
+        assert isinstance(model, Session), "a definition has no peers"
+        return list(model.predict(feed).values())
 
     def latency_feeds(self, built: Path) -> Mapping[str, Feed]:
         """The first sample, alone and as a full batch of up to 32."""

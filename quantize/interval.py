@@ -4,7 +4,7 @@ from typing import Final
 
 import numpy as np
 
-from export.tensor import FloatArray
+from export.tensor import Outcome
 
 CONFIDENCE: Final = 0.95
 RESAMPLES: Final = 2000
@@ -13,8 +13,8 @@ SEED: Final = 7
 Interval = tuple[float, float]
 
 
-def interval(values: FloatArray) -> Interval:
-    """The 95 % interval of the mean of FP32 [n], by the percentile bootstrap (Efron, 1979).
+def interval(values: Outcome) -> Interval:
+    """The 95 % interval of the mean of [n], by the percentile bootstrap (Efron, 1979).
 
     For the difference of two models pass the differences by sample: what is hard for both then cancels.
     """

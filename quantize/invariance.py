@@ -3,27 +3,57 @@
 A server that merges requests of several tenants needs it: without, one tenant's words change another's answer.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 import numpy as np
 
 from export.gate import BATCH_COSINE
-from export.tensor import FloatArray
+from export.tensor import Array, Feed, FloatArray
 from quantize.gate import AtLeast
-from quantize.task import Company, Runner
+from quantize.task import Company
 
 # Not exactly 1: sums are made in another order at another batch size. Dynamic quantization: .98.
 BATCH_LIMIT: Final = AtLeast(BATCH_COSINE, 0.9999)
 
 
-def batch_cosine_min(model: Runner, companies: Iterable[Company]) -> float:
-    """The smallest cosine of a row's answer alone to its answer in company. NaN where an answer is not finite."""
+def batch_cosine_min(answers: Callable[[Feed], Sequence[Array]], companies: Iterable[Company]) -> float:
+    """The smallest cosine of a row's answer alone to its answer in company, in any output.
+
+    What they differ by in length counts, too, as a cosine does not see it: 1 - |a - b|^2 / 2|a||b|, which is the cosine
+    of rows of the same length. At least -1; NaN where an answer is not finite.
+
+    Args:
+        answers: the outputs for a feed, each [rows, ...].
+        companies: rows alone and together.
+    """
     worst = 1.0
     for alone, together in companies:
-        answers = np.concatenate([model.run(feed) for feed in alone])
-        worst = float(np.minimum(worst, cosine(answers, model.run(together)).min()))
+        for singles, merged in zip(zip(*map(answers, alone), strict=True), answers(together), strict=True):
+            worst = float(np.minimum(worst, _agreement([single[0] for single in singles], merged)))
     return worst
+
+
+def _agreement(alone: Sequence[Array], together: Array) -> float:
+    if any(one.shape != other.shape for one, other in zip(alone, together, strict=True)):
+        return -1.0
+    single = together[0].size == 1
+    # Words, and single labels, have no direction: they are the same or not.
+    if together.dtype.kind not in "biuf" or (single and together.dtype.kind != "f"):
+        return 1.0 if (np.stack(alone) == together).all() else -1.0
+    # Beside a single number near 0, what the others are like: rounding is not relative to it.
+    typical = float(np.square(together.astype(np.float64)).mean()) if single else 0.0
+    return float(np.min([_row_agreement(one, other, typical) for one, other in zip(alone, together, strict=True)]))
+
+
+def _row_agreement(first: Array, second: Array, typical: float) -> float:
+    one, other = (row.ravel().astype(np.float64) for row in (first, second))
+    with np.errstate(invalid="ignore"):
+        apart = float(np.square(one - other).sum())
+        length = float(np.maximum(np.linalg.norm(one) * np.linalg.norm(other), typical))
+        if not length:
+            return -1.0 if apart else 1.0
+        return float(np.maximum(-1, 1 - np.float64(apart) / (2 * length)))
 
 
 def cosine(first: FloatArray, second: FloatArray) -> FloatArray:

@@ -6,7 +6,9 @@ from typing import Any, Final
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 from onnx import numpy_helper
+from onnx_ir.passes.common import TopologicalSortPass
 from onnxruntime.quantization import (
     CalibrationMethod,
     QuantFormat,
@@ -30,6 +32,9 @@ from quantize.smooth import smooth
 
 # A scale a channel is along an axis, which DequantizeLinear has since then.
 LEAST_OPSET: Final = 13
+
+# Types of quantized weights.
+SHORT: Final = (onnx.TensorProto.INT8, onnx.TensorProto.UINT8, onnx.TensorProto.INT4, onnx.TensorProto.UINT4)
 
 CALIBRATORS: Final = {"minmax": CalibrationMethod.MinMax, "entropy": CalibrationMethod.Entropy}
 
@@ -66,7 +71,43 @@ def quantize_graph(recipe: Recipe, calibration: Calibration, fp32: Path, int8: P
         model = _dynamic(model, names)
     else:
         model = _weight_only(recipe, model, names)
-    write_graph(model, int8)
+    write_graph(_sorted(model), int8)
+
+
+def _sorted(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The same graph, each node behind those that it reads, as ONNX asks for.
+
+    ONNX Runtime's quantizers sort without a look into the bodies of Loop and If, and put what those read behind them.
+    """
+    if not any(one.type == onnx.AttributeProto.GRAPH for node in model.graph.node for one in node.attribute):
+        return model
+    graph = ir.from_proto(model)
+    TopologicalSortPass()(graph)
+    return ir.to_proto(graph)
+
+
+def check_quantized(name: str, recipe: Recipe, fp32: Path, int8: Path) -> None:
+    """Refuse an INT8 form that is none: no matrix, kernel or table of it has fewer bits than before.
+
+    Raises:
+        GraphError: saying what the recipe was to quantize, and what the graph is made of.
+    """
+    if _short_weights(onnx.load(int8)) > _short_weights(onnx.load(fp32)):
+        return
+    graph = prepared_graph(recipe, fp32).graph
+    names = quantized(recipe, graph)
+    have, taken = (
+        ", ".join(sorted({node.op_type for node in graph.node if node.name in of}))
+        for of in ({node.name for node in graph.node}, names)
+    )
+    raise GraphError(
+        f"{name}: {recipe.summary}: expected weights to quantize, got none: of the graph's operators, {have}, the "
+        f"recipe takes {taken or 'none'}"
+    )
+
+
+def _short_weights(model: onnx.ModelProto) -> int:
+    return sum(one.data_type in SHORT and len(one.dims) > 1 for one in model.graph.initializer)
 
 
 def _check_weights(model: onnx.ModelProto, names: Sequence[str], path: Path) -> None:

@@ -4,25 +4,20 @@ A score is the mean of an outcome over the samples. Perplexity is e to the mean 
 (Jelinek et al., 1977), and so are the ends of its interval.
 """
 
-from typing import Final
-
 import numpy as np
 
 from export.errors import ExportError
-from export.gate import LOG_LIKELIHOOD, PERPLEXITY
-from export.tensor import FloatArray
+from export.gate import KL, LOG_LIKELIHOOD, PERPLEXITY
+from export.tensor import Outcome
 from quantize.interval import Interval, interval
 from quantize.task import Figures, Outcomes
-
-# Kullback-Leibler divergence from FP32's distribution, in nats. Of all other outcomes higher is better.
-KL: Final = "kl"
 
 
 class ScoreError(ExportError):
     """Scores of two forms of a model cannot be compared."""
 
 
-def told_apart(figures: Figures) -> tuple[dict[str, float], dict[str, FloatArray]]:
+def told_apart(figures: Figures) -> tuple[dict[str, float], dict[str, Outcome]]:
     """Scores that are single figures, and the outcomes of samples among them."""
     single = {name: float(value) for name, value in figures.items() if not np.ndim(value)}
     return single, {name: np.asarray(value) for name, value in figures.items() if np.ndim(value)}
@@ -30,7 +25,7 @@ def told_apart(figures: Figures) -> tuple[dict[str, float], dict[str, FloatArray
 
 def scores(outcomes: Outcomes) -> dict[str, float]:
     """The mean of each outcome over the samples, and perplexity where there is a log-likelihood."""
-    found = {name: float(values.mean()) for name, values in outcomes.items()}
+    found = {name: float(values.mean(dtype=np.float64)) for name, values in outcomes.items()}
     if LOG_LIKELIHOOD in found:
         found[PERPLEXITY] = float(np.exp(-found[LOG_LIKELIHOOD]))
     return found
@@ -74,5 +69,5 @@ def losses(before: Outcomes, after: Outcomes) -> dict[str, Interval]:
     return {name: interval(_lost(name, values, after[name])) for name, values in before.items() if len(values) > 1}
 
 
-def _lost(name: str, before: FloatArray, after: FloatArray) -> FloatArray:
+def _lost(name: str, before: Outcome, after: Outcome) -> Outcome:
     return after - before if name == KL else before - after

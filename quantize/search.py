@@ -6,6 +6,7 @@ in turn. A trial is on the Pareto front where none is at least as good in accura
 
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import geometric_mean
 from typing import Final
@@ -120,7 +121,7 @@ def _trials(
             scores={
                 **scores(outcomes),
                 **figures,
-                BATCH_COSINE: batch_cosine_min(runner, task.companies(built)),
+                BATCH_COSINE: batch_cosine_min(partial(task.compared, runner), task.companies(built)),
             },
             intervals=intervals(outcomes),
         )

@@ -10,7 +10,7 @@ from export.built import built_folder
 from export.catalog import chosen, is_path, load_definition
 from export.definition import Definition
 from export.errors import ExportError
-from export.tensor import Feed, FloatArray
+from export.tensor import Array, Feed, FloatArray, Outcome
 from export.version import FP32_FILE
 from quantize.gate import Limit
 from quantize.recipe import Recipe
@@ -18,9 +18,9 @@ from quantize.recipe import Recipe
 # What recipes are compared on, and what the chosen one is judged on. Calibration has seen neither.
 Split = Literal["choose", "judge"]
 # What each sample came to, by score: a score is the mean over samples. Higher is better.
-Outcomes = Mapping[str, FloatArray]
+Outcomes = Mapping[str, Outcome]
 # Scores that need a model itself: figures, or what samples came to.
-Figures = Mapping[str, float | FloatArray]
+Figures = Mapping[str, float | Outcome]
 # The feeds of rows alone, and one feed with all of them, in the same order.
 Company = tuple[Sequence[Feed], Feed]
 
@@ -81,6 +81,9 @@ class Task(Protocol):
     def companies(self, built: Path) -> Iterable[Company]:
         """Rows that must get the same answer alone and together, of varied lengths."""
 
+    def compared(self, model: Runner, feed: Feed) -> Sequence[Array]:
+        """The outputs for a feed in which every row must get the same answer alone and together, each [rows, ...]."""
+
     def latency_feeds(self, built: Path) -> Mapping[str, Feed]:
         """Typical requests, by the name of their shape."""
 
@@ -100,6 +103,7 @@ def load_task(name: str, build: Path) -> Task:
         DefinitionFileError: the file defines no model.
         NoTaskError: nobody has said how to quantize and judge this model.
         GraphError: the export is not one of this definition, which has changed since, or not a graph.
+        ParityError: it does not agree with the definition's module, whose weights have changed since.
     """
     if not is_path(name):
         (known,) = chosen([name])
@@ -113,6 +117,7 @@ def load_task(name: str, build: Path) -> Task:
     built = built_folder(build, definition.name)
     if (built / FP32_FILE).is_file():
         _check_export(definition, built / FP32_FILE)
+        _check_weights(definition, built / FP32_FILE)
     return DefinedTask(definition, built)
 
 
@@ -124,3 +129,12 @@ def _check_export(definition: Definition, graph: Path) -> None:
         check_tensors(read_graph(graph), definition.inputs, definition.outputs, definition.name)
     except GraphError as error:
         raise GraphError(f"{error}; export it again where the definition has changed since") from error
+
+
+def _check_weights(definition: Definition, graph: Path) -> None:
+    if definition.module is None:
+        return
+    # Imported late: PyTorch is there where a definition makes a module of it.
+    from export.parity import check_sample  # noqa: PLC0415
+
+    check_sample(definition, definition.module(), graph)

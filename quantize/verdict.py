@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -16,7 +17,7 @@ from export.version import FP32_FILE, MODEL_FILE
 from quantize.gate import judge
 from quantize.invariance import BATCH_LIMIT, batch_cosine_min
 from quantize.latency import medians_ms, slower
-from quantize.quantizer import named_graph, quantize_graph
+from quantize.quantizer import check_quantized, named_graph, quantize_graph
 from quantize.recipe import Recipe
 from quantize.score import check_alike, intervals, losses, scores, told_apart
 from quantize.task import Figures, Outcomes, Task
@@ -56,6 +57,7 @@ def quantize_model(
         int8 = new / MODEL_FILE
         step("calibrating and quantizing")
         quantize_graph(recipe, lambda: task.calibration(built), built / FP32_FILE, int8)
+        check_quantized(name, recipe, built / FP32_FILE, int8)
         verdict = judged(name, task, recipe, built, int8, figures, step)
         newer = too_new(onnx.load(int8)) if verdict.passed else ()
         verdict = verdict.model_copy(update={"choice": choice, "warnings": _warnings(card, verdict, newer)})
@@ -139,7 +141,9 @@ def judged(name: str, task: Task, recipe: Recipe, built: Path, int8: Path, fp32:
 
 
 def _batch_cosines(task: Task, sessions: tuple[Session, Session], built: Path) -> list[dict[str, float]]:
-    return [{BATCH_COSINE: batch_cosine_min(session, task.companies(built))} for session in sessions]
+    return [
+        {BATCH_COSINE: batch_cosine_min(partial(task.compared, session), task.companies(built))} for session in sessions
+    ]
 
 
 def _measure(path: Path, latency_ms: Mapping[str, float], outcomes: Outcomes, figures: Mapping[str, float]) -> Measure:

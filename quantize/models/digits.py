@@ -7,7 +7,7 @@ from typing import Final
 import numpy as np
 
 from export.digits_data import Digits, load_split, read_samples
-from export.tensor import Feed, FloatArray
+from export.tensor import Array, Feed, FloatArray
 from quantize.gate import Limit, MayFall
 from quantize.recipe import Recipe, Static
 from quantize.task import Company, Outcomes, Peer, Runner, Split, Task
@@ -54,6 +54,10 @@ class DigitsTask:
         """None."""
         del model
         return {}
+
+    def compared(self, model: Runner, feed: Feed) -> Sequence[Array]:
+        """The logits."""
+        return [model.run(feed)]
 
     def companies(self, built: Path) -> Iterable[Company]:
         """Held-out images in one batch."""

@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 
 from export.pictures import crops, picture
-from export.tensor import Feed, FloatArray
+from export.tensor import Array, Feed, FloatArray
 from quantize.gate import AtLeast, Limit
 from quantize.invariance import cosine
 from quantize.recipe import Recipe, Static
@@ -96,6 +96,10 @@ class EfficientNetTask:
         """None."""
         del model
         return {}
+
+    def compared(self, model: Runner, feed: Feed) -> Sequence[Array]:
+        """The logits."""
+        return [model.run(feed)]
 
     def companies(self, built: Path) -> Iterable[Company]:
         """Crops of several pictures in one batch."""

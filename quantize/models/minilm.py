@@ -13,7 +13,7 @@ from typing import Final
 
 import numpy as np
 
-from export.tensor import Feed, FloatArray
+from export.tensor import Array, Feed, FloatArray
 from export.tokenizer import Encoder
 from quantize.docstrings import docstring_pairs
 from quantize.gate import AtLeast, Limit, MayFall
@@ -81,6 +81,10 @@ class MiniLMTask:
         """None."""
         del model
         return {}
+
+    def compared(self, model: Runner, feed: Feed) -> Sequence[Array]:
+        """The embedding."""
+        return [model.run(feed)]
 
     def companies(self, built: Path) -> Iterable[Company]:
         """Sentences, sixteen to a batch and so padded, and each among texts that stretch every range."""

@@ -17,7 +17,7 @@ from typing import Final
 
 import numpy as np
 
-from export.gate import LOG_LIKELIHOOD
+from export.gate import KL, LOG_LIKELIHOOD
 from export.models.smollm2 import HEAD_SIZE, KV_HEADS, cache_names, continued, prompt_feed, tokenizer
 from export.session import open_session
 from export.tensor import Array, Feed, FloatArray
@@ -26,7 +26,6 @@ from quantize.docstrings import docstring_pairs
 from quantize.gate import AtMost, Limit, MayFall
 from quantize.paragraphs import reference_paragraphs
 from quantize.recipe import Dynamic, Recipe, WeightOnly
-from quantize.score import KL
 from quantize.task import Company, Outcomes, Peer, Runner, Split, Task
 
 TOKENS: Final = 64  # of a passage, whose logits are 12.6 MB
@@ -80,6 +79,10 @@ class SmolLM2Task:
         """None."""
         del model
         return {}
+
+    def compared(self, model: Runner, feed: Feed) -> Sequence[Array]:
+        """The logits: caches are padded in company."""
+        return [model.run(feed)]
 
     def companies(self, built: Path) -> Iterable[Company]:
         """One token behind texts of different lengths, with caches of FP32's."""

@@ -263,7 +263,9 @@ def test_new_writes_a_definition_that_works_as_it_is(tmp_path: Path) -> None:
     assert (again.returncode, again.stderr) == (1, "Error: mymodel.py is there already; it stays as it is\n")
 
 
-@pytest.mark.parametrize("error", ["OSError('no weights here')", "ValueError('no weights here')"])
+@pytest.mark.parametrize(
+    "error", ["OSError('no weights here')", "ValueError('no weights here')", "SystemExit('no weights here')"]
+)
 def test_exception_in_a_definitions_function_names_file_line_and_reason(tmp_path: Path, error: str) -> None:
     assert in_folder(tmp_path, "new", "mymodel").returncode == 0
     file = tmp_path / "mymodel.py"
@@ -273,6 +275,16 @@ def test_exception_in_a_definitions_function_names_file_line_and_reason(tmp_path
     done = in_folder(tmp_path, "./mymodel.py")
     kind = error.partition("(")[0]
     assert (done.returncode, done.stderr) == (1, f"Error: mymodel.py, line {line}: {kind}: no weights here\n")
+    assert not (tmp_path / "model_repository").exists()
+
+
+def test_name_of_the_catalog_is_no_name_for_a_file_of_ones_own(tmp_path: Path) -> None:
+    assert in_folder(tmp_path, "new", "mymodel").returncode == 0
+    file = tmp_path / "mymodel.py"
+    file.write_text(file.read_text().replace('name="mymodel"', 'name="minilm"'))
+    done = in_folder(tmp_path, "./mymodel.py")
+    told = "Error: ./mymodel.py: name: expected another than those of the catalog, minilm, digits, "
+    assert (done.returncode, done.stderr[: len(told)]) == (1, told)
     assert not (tmp_path / "model_repository").exists()
 
 

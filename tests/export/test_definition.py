@@ -1,5 +1,6 @@
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -62,12 +63,17 @@ def test_gate_that_is_always_shut_is_refused(bounds: dict[str, float], message: 
     ("scores", "message"),
     [
         ({1: 0.5}, "evaluate: expected scores by name, got 1 for a name"),
-        ({"cosine": 0.5}, "evaluate: expected other names than batch_cosine_min, cosine, which .* got 'cosine'"),
+        ({"cosine": 0.5}, "evaluate: expected other names than batch_cosine_min, cosine, .* got 'cosine'"),
         ({"batch_cosine_min": [0.5]}, "evaluate: expected other names than .* got 'batch_cosine_min'"),
         (
             {"log_likelihood": [-1.0], "perplexity": 2.7},
-            "evaluate: expected other names than batch_cosine_min, cosine, perplexity, which .* got 'perplexity'",
+            "evaluate: expected other names than batch_cosine_min, cosine, kl, perplexity, which .* got 'perplexity'",
         ),
+        (
+            {"perplexity": 2.7},
+            "evaluate: .* of which more is better .of a perplexity its log_likelihood.* got 'perplex",
+        ),
+        ({"kl": [0.1, 0.2]}, "evaluate: .* else a negative by another name.; got 'kl'"),
     ],
 )
 def test_name_of_a_score_is_a_name_and_of_no_other_score(
@@ -75,6 +81,12 @@ def test_name_of_a_score_is_a_name_and_of_no_other_score(
 ) -> None:
     with pytest.raises(DefinitionError, match=f"digits: {message}"):
         replace(tiny, evaluate=lambda _: scores).evaluated(lambda feed: feed)
+
+
+@pytest.mark.parametrize("score", [0.9, np.arange(100) < 90, [0.9] * 7])
+def test_score_is_reckoned_with_as_exactly_as_it_was_given(tiny: Definition, score: Any) -> None:
+    (found,) = replace(tiny, evaluate=lambda _: {"accuracy": score}).evaluated(lambda feed: feed).values()
+    assert np.mean(found) >= 0.9
 
 
 def test_feeds_are_read_anew_each_time(tiny: Definition) -> None:

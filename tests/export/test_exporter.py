@@ -208,3 +208,54 @@ def test_onnx_file_whose_output_has_no_batch_takes_one_request_at_a_time(tmp_pat
     definition = load_definition(str(tmp_path / "sum.onnx"))
     assert definition.max_batch_size == 0
     export_model(definition, tmp_path / "sum")
+
+
+class Tagger(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(3, 5, batch_first=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        states: torch.Tensor = self.lstm(x)[0]
+        return states
+
+
+def tagger(tiny: Definition, *lengths: int) -> Definition:
+    shape = ("batch", "length")
+    return replace(
+        tiny,
+        inputs=(Tensor("x", "FP32", (*shape, 3)),),
+        outputs=(Tensor("y", "FP32", (*shape, 5)),),
+        module=lambda: Tagger().eval(),
+        samples=lambda: [{"x": np.ones((2, length, 3), np.float32)} for length in lengths],
+    )
+
+
+def test_lstm_is_exported_with_an_open_length(tiny: Definition, tmp_path: Path) -> None:
+    export_model(tagger(tiny, 4, 6), tmp_path / "tagger")
+    session = open_session(tmp_path / "tagger" / FP32_FILE)
+    assert session.run({"x": np.ones((3, 9, 3), np.float32)}).shape == (3, 9, 5)
+
+
+def test_length_that_no_sample_proves_to_be_open_is_not_taken_for_it(tiny: Definition, tmp_path: Path) -> None:
+    with pytest.raises(GraphError, match=r"the definition says FP32 \['batch', 'length', .\], the graph has .* 4, "):
+        export_model(tagger(tiny, 4), tmp_path / "tagger")
+
+
+class Anchors(nn.Module):
+    """Gives a weight as it is; as a compiled module it has a length and cannot say which."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.anchors = nn.Parameter(torch.ones(1, 3))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.anchors.expand(x.shape[0], -1)
+
+    def __len__(self) -> int:
+        raise TypeError("no length")
+
+
+def test_output_that_is_a_weight_is_exported(tiny: Definition, tmp_path: Path) -> None:
+    card = export_model(replace(tiny, module=lambda: Anchors().eval()), tmp_path / "anchors")
+    assert card.parity.max_abs_diff == 0

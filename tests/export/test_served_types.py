@@ -62,18 +62,20 @@ def fixed(path: Path) -> tuple[Any, Any]:
 
 @pytest.mark.parametrize("make", [words, numbers, fixed])
 def test_onnx_file_of_any_type_is_exported_and_answers_in_triton(make: Any, quiet_server: Any, tmp_path: Path) -> None:
-    source = tmp_path / "digits.onnx"
+    # No other test has it: a server keeps the models that it was given.
+    name = f"all_{make.__name__}"
+    source = tmp_path / f"{name}.onnx"
     given, expected = make(source)
     places = ["--build-dir", str(tmp_path / "build"), "--model-repository", str(quiet_server.folder)]
     done = CliRunner().invoke(export, [str(source), *places])
     assert done.exit_code == 0, done.output
     assert "PyTorch" not in done.output
-    load_on_server(quiet_server.address, "digits", 1)
+    load_on_server(quiet_server.address, name, 1)
     datatype = {"int32": "INT32", "float32": "FP32", "object": "BYTES"}[given.dtype.name]
     feed = grpcclient.InferInput("in", given.shape, datatype)
     feed.set_data_from_numpy(given)
     with grpcclient.InferenceServerClient(quiet_server.address) as client:
-        np.testing.assert_array_equal(client.infer("digits", [feed]).as_numpy("out"), expected)
+        np.testing.assert_array_equal(client.infer(name, [feed]).as_numpy("out"), expected)
 
 
 @pytest.mark.parametrize(

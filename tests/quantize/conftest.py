@@ -49,6 +49,9 @@ class TinyTask:
         together = rows(8, 11)
         yield [{"x": together[row : row + 1]} for row in range(8)], {"x": together}
 
+    def compared(self, model: Runner, feed: Feed) -> Sequence[FloatArray]:
+        return [model.run(feed)]
+
     def latency_feeds(self, built: Path) -> Mapping[str, Feed]:
         del built
         return {str(count): {"x": rows(count, 0)} for count in (1, 8)}
@@ -74,6 +77,17 @@ def tiny_graph() -> onnx.ModelProto:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
 
 
+def two_layers(width: int = 4) -> onnx.ModelProto:
+    """y = relu(x @ w) @ v, of which one layer can be left in FP32; `width` numbers lie between them."""
+    model = tiny_graph()
+    weights = np.random.default_rng(1).uniform(-0.1, 0.1, (FEATURES, width)).astype(np.float32)
+    model.graph.node[1].output[0] = "r"
+    model.graph.node.append(helper.make_node("MatMul", ["r", "v"], ["y"], "last"))
+    model.graph.initializer[0].CopyFrom(numpy_helper.from_array(weights, "w"))
+    model.graph.initializer.append(numpy_helper.from_array(np.eye(width, 4, dtype=np.float32), "v"))
+    return model
+
+
 CONFIG = f"""
 name: "digits" backend: "onnxruntime" max_batch_size: 8
 input {{ name: "x" data_type: TYPE_FP32 dims: [{FEATURES}] }}
@@ -96,7 +110,7 @@ def build(tmp_path: Path) -> Path:
     """A build folder with the export of a tiny model, under the name of one that the catalog knows."""
     folder = tmp_path / "build" / "models" / "digits"
     folder.mkdir(parents=True)
-    write_graph(tiny_graph(), folder / "fp32.onnx")
+    write_graph(two_layers(), folder / "fp32.onnx")
     (folder / "asset.txt").write_text("asset")
     (folder / "config.pbtxt").write_text(CONFIG)
     ModelCard(

@@ -4,16 +4,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 from click.testing import CliRunner, Result
+from onnx import TensorProto
 
 import export.lock
 import quantize.task
 from export.card import read_card
+from export.graph import write_graph
 from export.repository import Repository
 from quantize.cli import quantize as command
 from quantize.cli import quantize_report
 from tests.export.holder import Clock, held, let_go
+from tests.quantize.conftest import two_layers
 
 Run = Callable[..., Result]
 
@@ -69,10 +73,12 @@ def test_search_tries_every_candidate_and_publishes_the_fastest_that_passes(
     assert (build / "quantize" / "digits-search.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_excluded_layer_is_in_the_card(run: Run, lenient: Any) -> None:
+def test_excluded_layer_is_in_the_card_and_stays_in_fp32(run: Run, lenient: Any, tmp_path: Path) -> None:
     (row,) = json.loads(run(lenient, "--exclude", "prod*", "--json").stdout)
     assert row["card"]["quantization"]["recipe"].endswith("FP32: prod*")
-    assert row["card"]["quantization"]["int8"]["scores"]["closeness"] == 1
+    served = onnx.load(Repository(tmp_path / "repository").version_folder("digits") / "model.onnx")
+    types = {tuple(one.dims): one.data_type for one in served.graph.initializer}
+    assert (types[16, 4], types[4, 4]) == (TensorProto.FLOAT, TensorProto.INT8)
 
 
 def test_layer_that_does_not_exist_is_an_error_that_names_those_that_do(run: Run, lenient: Any) -> None:
@@ -81,17 +87,20 @@ def test_layer_that_does_not_exist_is_an_error_that_names_those_that_do(run: Run
     assert "exclude 'fc1': expected a pattern that matches a layer, of product" in result.stderr
 
 
-def test_budget_leaves_the_dearest_layers_in_fp32(run: Run, lenient: Any) -> None:
-    result = run(lenient, "--budget-mb", "1", "--json")
+def test_budget_leaves_the_dearest_layers_in_fp32_that_it_has_room_for(run: Run, lenient: Any, build: Path) -> None:
+    # In FP32 one has 16 kB and the other 4.
+    write_graph(two_layers(256), build / "models" / "digits" / "fp32.onnx")
+    result = run(lenient, "--budget-mb", "0.014", "--json")
     assert result.exit_code == 0, repr(result.exception) + result.output
     (row,) = json.loads(result.stdout)
-    assert row["card"]["quantization"]["choice"].startswith("1 of 1 layers in FP32")
+    assert row["card"]["quantization"]["choice"].startswith("1 of 2 layers in FP32")
 
 
 @pytest.mark.parametrize(
     ("budget_mb", "told"),
     [
         ("0.000001", r"--budget-mb: expected 0\.\d+ or more, as all of digits in INT8 takes, got 1e-06"),
+        ("1", r"--budget-mb: expected less than 0\.\d+, as all of digits in FP32 takes, got 1"),
         ("nan", "nan is not"),
     ],
 )

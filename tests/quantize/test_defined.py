@@ -18,6 +18,8 @@ from export.card import Source, read_card
 from export.catalog import load_definition
 from export.definition import Definition, Feed, Gate, Predict, Serving, Tensor
 from export.errors import DefinitionError
+from export.exporter import export_model
+from export.parity import ParityError
 from export.repository import Repository
 from export.session import open_session
 from quantize.cli import quantize as command
@@ -26,7 +28,7 @@ from quantize.defined import DefinedTask
 from quantize.layers import layers
 from quantize.quantizer import quantize_graph
 from quantize.recipe import Dynamic, PerToken, Static
-from quantize.task import NoTaskError
+from quantize.task import NoTaskError, load_task
 from tests.quantize.conftest import FEATURES, rows, tiny_graph
 
 FILE = """
@@ -193,10 +195,47 @@ def test_both_bounds_of_a_gate_count(tmp_path: Path) -> None:
 
 
 def test_rows_of_every_feed_with_several_are_compared_alone_and_together(build: Path) -> None:
-    (first, second) = DefinedTask(definition(), built_folder(build, "digits")).companies(build)
-    for alone, together in (first, second):
+    companies = list(DefinedTask(definition(), built_folder(build, "digits")).companies(build))
+    for alone, together in companies:
         assert np.array_equal(np.concatenate([feed["x"] for feed in alone]), together["x"])
-        assert len(alone) == 6
+    # Of samples and calibration, which are the same here; and the row that comes alone in each.
+    assert [len(alone) for alone, _ in companies] == [6, 6, 2]
+
+
+def test_rows_that_all_come_alone_are_company_for_each_other(build: Path) -> None:
+    said = definition(samples=lambda: [{"x": rows(1, 1)}], calibration=lambda: [{"x": rows(1, n)} for n in range(99)])
+    ((alone, together),) = DefinedTask(said, built_folder(build, "digits")).companies(build)
+    assert (len(alone), together["x"].shape) == (16, (16, FEATURES))
+
+
+def test_rows_without_any_company_are_an_error_that_says_what_is_missing(build: Path) -> None:
+    said = definition(
+        inputs=(Tensor("x", "FP32", ("batch", "length")),),
+        samples=lambda: [{"x": rows(1, 1)}],
+        calibration=lambda: [{"x": rows(1, 1)[:, :7]}],
+    )
+    with pytest.raises(DefinitionError, match="digits: samples: expected two rows or more of one shape"):
+        list(DefinedTask(said, built_folder(build, "digits")).companies(build))
+
+
+@pytest.mark.parametrize("gates", [(), (Gate("cosine", at_least=0.99),)])
+def test_single_number_needs_a_gate_of_its_own(tmp_path: Path, gates: Any) -> None:
+    said = {"outputs": (Tensor("y", "FP32", ("batch", 1)),)}
+    with pytest.raises(
+        DefinitionError, match=r"digits: gates: expected one on a score of `evaluate`.*'y', is a single"
+    ):
+        DefinedTask(definition(gates=gates, **said), tmp_path)
+    task, answers = DefinedTask(definition(**said), tmp_path), np.ones((4, 1), np.float32)
+    assert task.outcomes(answers, answers, tmp_path, "judge") == {}
+
+
+def test_all_outputs_are_compared_alone_and_in_company(tmp_path: Path) -> None:
+    model = tiny_graph()
+    model.graph.output.append(onnx.helper.make_tensor_value_info("h", TensorProto.FLOAT, ["batch", 4]))
+    onnx.save(model, tmp_path / "two.onnx")
+    task, feed = DefinedTask(definition(), tmp_path), {"x": rows(2, 1)}
+    relu, product = task.compared(open_session(tmp_path / "two.onnx"), feed)
+    assert np.array_equal(relu, np.maximum(product, 0))
 
 
 def test_latency_is_measured_on_no_more_rows_than_are_served(build: Path) -> None:
@@ -249,6 +288,18 @@ def test_export_for_tensorrt_is_quantized_symmetrically(quantize_file: Any, buil
     assert card.quantization.recipe.startswith("static QDQ, symmetric s8 activations")
 
 
+def test_export_of_other_weights_than_the_module_has_now_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    template = Path(load_definition.__code__.co_filename).parent / "template_model.py"
+    file.write_text(template.read_text())
+    export_model(load_definition(str(file)), built_folder(tmp_path, "template_model"))
+    load_task(str(file), tmp_path)
+    file.write_text(template.read_text().replace("manual_seed(0)", "manual_seed(1)"))
+    told = r"template_model: fp32.onnx differs from PyTorch on features.*export it again where the model has changed"
+    with pytest.raises(ParityError, match=told):
+        load_task(str(file), tmp_path)
+
+
 def test_template_can_be_quantized(tmp_path: Path) -> None:
     template = Path(load_definition.__code__.co_filename).parent / "template_model.py"
     DefinedTask(load_definition(str(template)), tmp_path)
@@ -293,15 +344,10 @@ def test_score_by_the_name_of_one_that_is_measured_anyway_is_refused_before_anyt
     result = quantize_file(0.05)
     assert result.exit_code == 1
     (line,) = result.stderr.splitlines()
-    told = "mine.py: digits: evaluate: expected other names than batch_cosine_min, cosine, which `fairlane quantize`"
+    told = "mine.py: digits: evaluate: expected other names than batch_cosine_min, cosine, kl, perplexity, which `fairl"
     assert told in line
     assert line.endswith("got 'batch_cosine_min'")
     assert not Repository(tmp_path / "repository").serves("digits")
-
-
-def test_perplexity_that_is_evaluated_itself_is_a_score_like_others() -> None:
-    found = definition(evaluate=lambda _: {"perplexity": 2.7}, gates=()).evaluated(lambda feed: feed)
-    assert found == {"perplexity": pytest.approx(2.7)}
 
 
 def test_export_of_a_definition_that_has_changed_since_is_named_before_anything_is_quantized(

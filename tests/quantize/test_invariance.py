@@ -6,11 +6,9 @@ import pytest
 from quantize.invariance import BATCH_LIMIT, batch_cosine_min, cosine
 
 
-class Model:
-    """Answers rows by a function of the whole batch."""
-
-    def __init__(self, answer: Any) -> None:
-        self.run = lambda feed: answer(feed["x"])
+def model(*answers: Any) -> Any:
+    """Gives each of its outputs by a function of the whole batch."""
+    return lambda feed: [answer(feed["x"]) for answer in answers]
 
 
 def company(batch: Any) -> Any:
@@ -21,7 +19,7 @@ BATCH = np.random.default_rng(0).normal(0, 1, (6, 8)).astype(np.float32)
 
 
 def test_model_that_looks_at_rows_alone_is_invariant() -> None:
-    assert batch_cosine_min(Model(lambda x: x * 2), company(BATCH)) == pytest.approx(1)
+    assert batch_cosine_min(model(lambda x: x * 2), company(BATCH)) == pytest.approx(1)
 
 
 def test_model_with_one_range_for_the_batch_is_caught() -> None:
@@ -31,11 +29,11 @@ def test_model_with_one_range_for_the_batch_is_caught() -> None:
         step = np.abs(x).max() / 127
         return np.round(x / step) * step
 
-    assert batch_cosine_min(Model(dynamic), company(loud)) < BATCH_LIMIT.bound
+    assert batch_cosine_min(model(dynamic), company(loud)) < BATCH_LIMIT.bound
 
 
 def test_answer_that_is_no_number_is_not_invariant() -> None:
-    score = batch_cosine_min(Model(lambda x: x * np.nan), company(BATCH))
+    score = batch_cosine_min(model(lambda x: x * np.nan), company(BATCH))
     assert np.isnan(score)
 
 
@@ -43,3 +41,40 @@ def test_cosine_of_rows_of_zeros_is_one_only_with_each_other() -> None:
     rows = np.array([[0, 0], [0, 0], [3, 4], [3, 4]], np.float32)
     others = np.array([[0, 0], [1, 0], [6, 8], [-3, -4]], np.float32)
     assert cosine(rows, others).tolist() == pytest.approx([1, 0, 1, -1])
+
+
+@pytest.mark.parametrize("offset", [0, 300])
+def test_single_number_that_leans_on_the_others_is_caught(offset: float) -> None:
+    answer = model(lambda x: (x[:, :1] - x[:, :1].mean()) * 50 + offset)
+    assert batch_cosine_min(answer, company(BATCH)) < BATCH_LIMIT.bound
+
+
+def test_single_number_near_zero_may_be_rounded() -> None:
+    near_zero = model(lambda x: np.where(np.arange(len(x))[:, None] == 1, 1e-7 * len(x), x[:, :1]))
+    assert batch_cosine_min(near_zero, company(np.array([[3.0], [1e-7], [-2.0]]))) == pytest.approx(1)
+
+
+def test_answer_that_grows_in_company_is_caught_though_its_direction_stays() -> None:
+    assert batch_cosine_min(model(lambda x: x * len(x)), company(BATCH)) == -1
+
+
+def test_every_output_counts() -> None:
+    answer = model(lambda x: x * 2, lambda x: x - x.mean(axis=0))
+    assert batch_cosine_min(answer, company(BATCH)) < BATCH_LIMIT.bound
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.object_, np.bool_])
+def test_labels_and_words_are_the_same_or_not(dtype: Any) -> None:
+    own = model(lambda x: (x[:, :1] > 0).astype(dtype))
+    assert batch_cosine_min(own, company(BATCH)) == 1
+    leaning = model(lambda x: (x[:, :1] >= x[:, :1].max()).astype(dtype))
+    assert batch_cosine_min(leaning, company(BATCH)) == -1
+
+
+def test_answer_of_another_shape_in_company_is_another_answer() -> None:
+    assert batch_cosine_min(model(lambda x: np.ones((len(x), len(x)))), company(BATCH)) == -1
+
+
+def test_zeros_alone_and_in_company_agree() -> None:
+    assert batch_cosine_min(model(lambda x: x * 0), company(BATCH)) == 1
+    assert batch_cosine_min(model(lambda x: x * 0 + (len(x) > 1)), company(BATCH)) == -1

@@ -7,10 +7,11 @@ import pytest
 
 from export.card import CardError, read_card
 from export.checksum import sha256_of
+from export.graph import GraphError
 from export.repository import Repository
 from export.tensor import FloatArray
 from quantize.kept import Published, keeping, publish
-from quantize.recipe import Dynamic, Recipe
+from quantize.recipe import Dynamic, Recipe, Static
 from quantize.verdict import quantize_model
 
 
@@ -142,3 +143,14 @@ def test_score_that_is_no_number_is_refused_and_in_the_card(
     assert served is not None
     assert served.quantization is not None
     assert math.isnan(served.quantization.int8.scores["closeness"])
+
+
+def test_recipe_that_finds_nothing_to_quantize_publishes_nothing(
+    lenient: Any, build: Path, repository: Repository
+) -> None:
+    told = (
+        "digits: static .*: expected weights to quantize, got none: of the graph's operators, MatMul, Relu, the recipe"
+    )
+    with pytest.raises(GraphError, match=told):
+        quantized(lenient, build, repository, Static(operators=("Conv",)))
+    assert not repository.serves("digits")

@@ -102,7 +102,7 @@ def test_int8_that_the_container_does_not_load_says_so(run: Run, repository: Rep
     assert f"digits: {told}" in result.stderr
     (warning,) = warnings(repository)
     assert told in warning
-    assert "as in product; for the container, leave such layers in FP32 (--exclude)" in warning
+    assert "as in product, last; for the container, leave such layers in FP32 (--exclude)" in warning
     assert not card(repository).loads_in_container
 
 
@@ -120,8 +120,8 @@ def test_refused_int8_has_no_warning_and_fp32_loads_everywhere(
 @pytest.mark.parametrize(
     ("recipe", "names"),
     [
-        (BLOCKS, ("product",)),
-        (WeightOnly(bits=8, block=16, exclude=("product",)), ()),
+        (BLOCKS, ("product", "last")),
+        (WeightOnly(bits=8, block=16, exclude=("product", "last")), ()),
         (WeightOnly(bits=4, block=16), ()),
         (Static(), ()),
         (Dynamic(), ()),
