@@ -78,3 +78,14 @@ def test_answer_of_another_shape_in_company_is_another_answer() -> None:
 def test_zeros_alone_and_in_company_agree() -> None:
     assert batch_cosine_min(model(lambda x: x * 0), company(BATCH)) == 1
     assert batch_cosine_min(model(lambda x: x * 0 + (len(x) > 1)), company(BATCH)) == -1
+
+
+def test_single_number_that_is_zero_in_company_alone_is_another_answer() -> None:
+    assert batch_cosine_min(model(lambda x: x[:, :1] * 0), company(BATCH)) == 1
+    assert batch_cosine_min(model(lambda x: x[:, :1] * (len(x) == 1)), company(BATCH)) == -1
+
+
+@pytest.mark.parametrize(("longer", "same"), [(1.04, True), (1.06, False)])
+def test_rows_may_be_a_little_longer_in_company(longer: float, same: bool) -> None:
+    score = batch_cosine_min(model(lambda x: x * (longer if len(x) > 1 else 1)), company(BATCH))
+    assert (score >= BATCH_LIMIT.bound) is same
