@@ -103,6 +103,10 @@ def trace(definition: Definition, module: "nn.Module") -> onnx.ModelProto:
         ExportError: PyTorch's exporter fails; the message carries its reason.
     """
     feed = trace_feed(definition, parity_feeds(definition))
+    # PyTorch swaps how these two are traced for the time of an export, so that their length stays open, and overlooks
+    # which way they remember from an export before: of a second one the length was fixed.
+    for operator in (torch.ops.aten.lstm.input, torch.ops.aten.gru.input):
+        operator._dispatch_cache.clear()
     try:
         with quiet_exporter():
             program = torch.onnx.export(

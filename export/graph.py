@@ -128,9 +128,10 @@ def check_tensors(model: onnx.ModelProto, inputs: tuple[Tensor, ...], outputs: t
 
 
 def open_axes(model: onnx.ModelProto, outputs: tuple[Tensor, ...], names: Collection[str]) -> None:
-    """Let outputs' axes vary that an exporter took for fixed, as PyTorch's does behind an LSTM or a GRU.
+    """Let outputs' axes vary that an exporter took for fixed.
 
-    What it noted inside the graph is then as wrong, and taken out.
+    PyTorch's notes the size that it traced with behind an LSTM or a GRU (its pull request 193192), there and inside the
+    graph, where what it noted is taken out.
 
     Args:
         model: the graph.

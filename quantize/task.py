@@ -117,7 +117,7 @@ def load_task(name: str, build: Path) -> Task:
     built = built_folder(build, definition.name)
     if (built / FP32_FILE).is_file():
         _check_export(definition, built / FP32_FILE)
-        _check_weights(definition, built / FP32_FILE)
+        _check_module(definition, built / FP32_FILE)
     return DefinedTask(definition, built)
 
 
@@ -131,7 +131,7 @@ def _check_export(definition: Definition, graph: Path) -> None:
         raise GraphError(f"{error}; export it again where the definition has changed since") from error
 
 
-def _check_weights(definition: Definition, graph: Path) -> None:
+def _check_module(definition: Definition, graph: Path) -> None:
     if definition.module is None:
         return
     # Imported late: PyTorch is there where a definition makes a module of it.

@@ -33,8 +33,10 @@ def test_model_with_one_range_for_the_batch_is_caught() -> None:
 
 
 def test_answer_that_is_no_number_is_not_invariant() -> None:
-    score = batch_cosine_min(model(lambda x: x * np.nan), company(BATCH))
-    assert np.isnan(score)
+    for bad in (np.nan, np.inf):
+        for wide in (8, 1):
+            rows = model(lambda x, bad=bad, wide=wide: np.full((len(x), wide), bad))
+            assert np.isnan(batch_cosine_min(rows, company(BATCH)))
 
 
 def test_cosine_of_rows_of_zeros_is_one_only_with_each_other() -> None:

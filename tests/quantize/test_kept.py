@@ -109,7 +109,7 @@ def test_missing_computes_anew_where_what_is_kept_is_not_what_was_asked_for(
         read_card(kept).model_copy(update={"fp32_sha256": "f" * 64}).write(kept)
     elif spoilt == "unreadable card":
         (kept / "model_card.json").write_text("{")
-    # With all in FP32, it is another graph than what is kept.
+    # With a layer in FP32, it is another graph than what is kept.
     options = ["--exclude", "prod*"] if spoilt == "other recipe" else []
     graph = sha256_of(kept / "model.onnx")
     result = run("--missing", *options)

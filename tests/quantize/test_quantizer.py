@@ -144,14 +144,14 @@ def test_assertion_of_the_runtimes_quantizer_is_an_error_of_one_line(
 def test_graph_with_a_loop_is_quantized_around_it(tmp_path: Path) -> None:
     """What the body reads comes before the loop, also where quantizing has added it."""
     model = tiny_graph()
-    # The loop doubles w's first row, which it reads from outside, and adds it to the product.
+    # Two rows of a product, which the body reads from outside, summed up and added to every row of it.
     body = onnx.parser.parse_graph(
         "body (int64 i, bool go, float[4] sum) => (bool on, float[4] more) "
-        "{ on = Identity(go) row = Gather<axis=0>(w, i) more = Add(sum, row) }"
+        "{ on = Identity(go) row = Gather<axis=0>(p, i) more = Add(sum, row) }"
     )
     nodes = onnx.parser.parse_graph(
         "outer (float[batch, 16] x) => (float[batch, 4] y) <int64 two = {2}, bool yes = {1}, float[4] none = {0,0,0,0}>"
-        "{ h = MatMul(x, w) rows = Identity(none) y = Add(h, rows) }"
+        "{ p = MatMul(x, w) rows = Identity(none) y = Add(p, rows) }"
     )
     loop = onnx.helper.make_node("Loop", ["two", "yes", "none"], ["rows"], "loop", body=body)
     del model.graph.node[:]

@@ -50,3 +50,7 @@ def test_what_is_lost_is_counted_up_where_lower_is_better() -> None:
 def test_scores_of_other_samples_are_not_compared(int8: Figures, got: str) -> None:
     with pytest.raises(ScoreError, match=rf"digits: '\w+': expected the same samples of FP32 and of INT8, got {got}"):
         check_alike("digits", {"hits": values(1, 1)}, int8)
+
+
+def test_mean_of_fp32_outcomes_is_as_exact_as_the_gate_that_it_is_held_to() -> None:
+    assert scores({"accuracy": np.array([1] * 9 + [0], np.float32)}) == {"accuracy": 0.9}
