@@ -84,6 +84,8 @@ class ModelCard(_Record):
     requests of several tenants may be merged; `batch_cosine_min` is the smallest cosine seen between the two.
     Both are absent where it was not measured.
 
+    `assets` are the SHA-256 of the export's other files by name, but for configuration and labels.
+
     `loads_in_container` says whether the ONNX Runtime in Triton's container loads what is served (`export.container`).
     """
 
@@ -98,12 +100,17 @@ class ModelCard(_Record):
     batch_cosine_min: float | None = None
     target: Literal["cpu", "cuda", "tensorrt"] = "cpu"
     scores: dict[str, float] = {}
+    assets: dict[str, str] = {}
     loads_in_container: bool = True
 
     @property
     def symmetric(self) -> bool:
         """Whether INT8 must be symmetric, s8 activations and s8 weights: all that TensorRT takes."""
         return self.target == "tensorrt"
+
+    def is_of_export(self, other: "ModelCard") -> bool:
+        """Whether both are cards of one export: the same graph and assets, for the same target."""
+        return (self.fp32_sha256, self.assets, self.target) == (other.fp32_sha256, other.assets, other.target)
 
     def as_exported(self) -> "ModelCard":
         """The card without what quantizing added."""

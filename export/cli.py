@@ -14,7 +14,7 @@ from rich.table import Table
 from export.built import DEFAULT_BUILD, built_folder, is_built
 from export.card import ModelCard, read_card
 from export.catalog import check_name, chosen, is_path, load_definition, named_in
-from export.config import TARGETS, ConfigError, Target
+from export.config import CONFIG_FILE, TARGETS, ConfigError, Target, has_config
 from export.failure import told
 from export.lock import waiting_on
 from export.repository import DEFAULT_REPOSITORY, Repository
@@ -22,7 +22,7 @@ from export.server import bring_into_service
 from export.session import DEVICES, Device
 from export.template import write_template
 from export.unpublished import command, staying
-from export.version import FP32_FILE
+from export.version import FP32_FILE, MODEL_FILE
 
 
 @click.command()
@@ -152,7 +152,7 @@ class _Export:
         # What is decided and what is published are of one moment: that after another process was waited for.
         with self._repository.changing(card.name):
             before, configure = self._repository.versions(card.name), self._configures(card, folder, console)
-            version = before[-1] if before and self._stays(card, console) else None
+            version = before[-1] if before and self._stays(card, folder, console, configure=configure) else None
             if version is None:
                 if not configure:
                     self._check_fit(card, folder)
@@ -165,18 +165,18 @@ class _Export:
     def _configures(self, card: ModelCard, folder: Path, console: Console) -> bool:
         """Whether the configuration that is there is to be replaced; says so where another one stays."""
         try:
-            if self._repository.has_config_of(card.name, folder):
-                return False
+            differing = self._repository.differing(card.name, folder)
         except ConfigError as error:
             if self.overwrite_config:
                 return True
             raise ConfigError(f"{error}; --overwrite-config replaces it") from error
         if not self.overwrite_config:
-            console.print(
-                f"{card.name}: its config.pbtxt is not the one made here and stays; --overwrite-config replaces it",
-                soft_wrap=True,
-            )
-        return self.overwrite_config
+            for file in differing:
+                console.print(
+                    f"{card.name}: its {file} is not the one made here and stays; --overwrite-config replaces it",
+                    soft_wrap=True,
+                )
+        return bool(differing) and self.overwrite_config
 
     def _check_fit(self, card: ModelCard, folder: Path) -> None:
         # Imported late: onnx takes a second.
@@ -187,18 +187,33 @@ class _Export:
         except ConfigError as error:
             raise ConfigError(f"{error}; --overwrite-config replaces it") from error
 
-    def _stays(self, card: ModelCard, console: Console) -> bool:
+    def _stays(self, card: ModelCard, folder: Path, console: Console, *, configure: bool) -> bool:
         """Whether what is served stays: somebody else's, the same export, or the INT8 form of an earlier one."""
         served = self._repository.card(card.name)
-        if served is None or served.fp32_sha256 == card.fp32_sha256:
+        if served is None or served.is_of_export(card):
             return True
         if served.quantization is None or not served.quantization.passed:
+            return False
+        if configure and (served.target != card.target or not self._fits(card, folder)):
+            console.print(
+                f"{card.name}: the INT8 form of an earlier export does not go with the new config.pbtxt; FP32 is "
+                f"served until `fairlane quantize {card.name}`",
+                soft_wrap=True,
+            )
             return False
         console.print(
             f"{card.name}: an earlier export is being served as INT8; run `fairlane quantize {card.name}`",
             soft_wrap=True,
         )
         return True
+
+    def _fits(self, card: ModelCard, folder: Path) -> bool:
+        """Whether the graph that is served goes with the export's configuration."""
+        # Imported late: onnx takes a second.
+        from export.fit import misfits  # noqa: PLC0415
+
+        graph = self._repository.version_folder(card.name) / MODEL_FILE
+        return not has_config(folder) or not misfits(folder / CONFIG_FILE, graph)
 
 
 def _table(rows: list[dict[str, Any]]) -> Table:

@@ -74,6 +74,7 @@ def export_model(
         # First, so that it can overwrite nothing.
         definition.assets(new)
         _check_assets(definition, new)
+        assets = {asset.name: sha256_of(asset) for asset in sorted(new.iterdir())}
         step("exporting")
         model = read_graph(definition.onnx_file) if definition.onnx_file else trace(definition, _required(module))
         write_graph(model, path, _provenance(source, tools))
@@ -91,6 +92,7 @@ def export_model(
             parity=parity,
             target=target,
             scores=_scores(definition, path),
+            assets=assets,
         )
         card.write(new)
     return card

@@ -22,17 +22,27 @@ def check_fit(repository: Repository, name: str, graph: Path) -> None:
     path = repository.folder / name / CONFIG_FILE
     if not has_config(path.parent):
         return
+    if (named := read_config(path).name) not in ("", name):
+        raise ConfigError(f"{path}: name: expected {name!r}, as its folder, got {named!r}")
+    if faults := misfits(path, graph):
+        raise ConfigError(f"{path} does not fit {graph}: {'; '.join(faults)}")
+
+
+def misfits(path: Path, graph: Path) -> list[str]:
+    """In what a graph differs from the tensors of a configuration.
+
+    Raises:
+        ConfigError: the configuration cannot be read.
+        GraphError: as `check_fit`.
+    """
     config = read_config(path)
-    if config.name not in ("", name):
-        raise ConfigError(f"{path}: name: expected {name!r}, as its folder, got {config.name!r}")
     batched = config.max_batch_size > 0
     inputs, outputs = declared_tensors(read_graph(graph))
     missing = sorted({one.name for one in inputs} - {slot.name for slot in config.input})
     faults = [f"input {one!r} of {graph} is not in it" for one in missing]
     faults += [fault for slot in config.input if (fault := _fault("input", slot, inputs, batched=batched))]
     faults += [fault for slot in config.output if (fault := _fault("output", slot, outputs, batched=batched))]
-    if faults:
-        raise ConfigError(f"{path} does not fit {graph}: {'; '.join(faults)}")
+    return faults
 
 
 def _fault(kind: str, slot: Any, tensors: Sequence[Tensor], *, batched: bool) -> str | None:

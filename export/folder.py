@@ -43,13 +43,13 @@ def replacing(target: Path) -> Iterator[Path]:
 @contextmanager
 def swapped(target: Path) -> Iterator[Path]:
     """As `replacing`, for who has the parent's lock already."""
-    _put_back(target)
+    put_back(target)
     try:
         with _written(_beside(target, "new")) as new:
             yield new
         _swap_in(_beside(target, "new"), target)
     finally:
-        _put_back(target)
+        put_back(target)
         shutil.rmtree(_beside(target, "new"), ignore_errors=True)
 
 
@@ -136,7 +136,14 @@ def recover(target: Path) -> None:
     """
     if _beside(target, "old").exists():
         with suppress(FolderBusyError), locked(target.parent):
-            _put_back(target)
+            put_back(target)
+
+
+def put_back(target: Path) -> None:
+    """As `recover`, for who has the parent's lock already."""
+    old = _beside(target, "old")
+    if old.exists() and not target.exists():
+        old.rename(target)
 
 
 def _renamed(source: Path, target: Path) -> None:
@@ -168,12 +175,6 @@ def _written(new: Path) -> Iterator[Path]:
     yield new
     for path in (*new.rglob("*"), new):
         _flush_one(path)
-
-
-def _put_back(target: Path) -> None:
-    old = _beside(target, "old")
-    if old.exists() and not target.exists():
-        old.rename(target)
 
 
 def _swap_in(new: Path, target: Path) -> None:

@@ -8,20 +8,19 @@ configuration changes too, that is the one rename (`export.pin`); a model that i
 """
 
 import contextlib
-import filecmp
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Final
 
-from export.card import CARD_FILE, ModelCard
+from export.card import ModelCard
 from export.config import CONFIG_FILE, config_in, has_config, parse_config
 from export.folder import appearing, discard, link, write_file
 from export.lock import Tell
 from export.pin import pinned
 from export.turn import Turns
 from export.version import FP32_FILE, Content
-from export.versions import FIRST_VERSION, VersionError, Versions
+from export.versions import FIRST_VERSION, VersionError, Versions, same_content
 
 # The served version and those to go back to. More would fill a disk with what nobody asks for.
 KEPT_VERSIONS: Final = 4
@@ -115,7 +114,7 @@ class Repository(Versions):
         with self.changing(name):
             self.expect(name, version)
             older, served = self.version_folder(name, version), self.version_folder(name)
-            if _alike(older, served):
+            if same_content(older, served):
                 return int(served.name)
             new_version = self._next(self.folder / name)
             with appearing(self.version_folder(name, new_version)) as new:
@@ -205,9 +204,3 @@ class Repository(Versions):
             # What was asked for is done by now; the next change forgets it.
             with contextlib.suppress(OSError):
                 discard(self.version_folder(name, version))
-
-
-def _alike(first: Path, second: Path) -> bool:
-    """Whether two versions have the same content, whatever their cards say."""
-    names, others = ({path.name for path in folder.iterdir()} - {CARD_FILE} for folder in (first, second))
-    return names == others and all(filecmp.cmp(first / name, second / name, shallow=False) for name in names)

@@ -29,7 +29,7 @@ def staying(computed: Path, command: str, tell: Tell) -> Iterator[None]:
         UnpublishedError: in place of an error of this project or of the system.
         MixedExportError: as it came; then what was computed is of no use.
     """
-    told = f"what was computed stays in {computed}, and `{command}` publishes it"
+    told = stays(computed, command)
     try:
         yield
     except MixedExportError:
@@ -40,6 +40,11 @@ def staying(computed: Path, command: str, tell: Tell) -> Iterator[None]:
     except KeyboardInterrupt:
         tell(told)
         raise
+
+
+def stays(computed: Path, command: str) -> str:
+    """What is told of it."""
+    return f"what was computed stays in {computed}, and `{command}` publishes it"
 
 
 def command(words: tuple[str, ...], model_repository: Path, build_dir: Path, server: str | None) -> str:

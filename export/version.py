@@ -1,6 +1,7 @@
 """What a version is made of, read from the folder of one export and of no other."""
 
 import filecmp
+import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -91,8 +92,39 @@ class Content:
             MixedExportError: it was not.
         """
         with _read_from(self.built):
-            if read_card(self.built).fp32_sha256 != self.card.fp32_sha256:
+            if not read_card(self.built).is_of_export(self.card):
                 raise _mixed(self.built)
+
+
+@contextmanager
+def unreplaced(built: Path) -> Iterator[None]:
+    """See that all that the block reads from a built folder is of one export.
+
+    Raises:
+        MixedExportError: at the end, where another took its place, even if the first one is there again by then.
+    """
+    try:
+        # Held open, so that no other folder can have its number.
+        descriptor = os.open(built, os.O_RDONLY)
+    except OSError:
+        # Whoever reads there says what is missing.
+        yield
+        return
+    try:
+        yield
+    except Exception as error:
+        # What an export mixed with another one led to is no error of either.
+        _expect_same(descriptor, built, error)
+        raise
+    else:
+        _expect_same(descriptor, built)
+    finally:
+        os.close(descriptor)
+
+
+def _expect_same(descriptor: int, built: Path, error: Exception | None = None) -> None:
+    if not built.exists() or not os.path.samestat(os.fstat(descriptor), built.stat()):
+        raise _mixed(built) from error
 
 
 @contextmanager

@@ -4,9 +4,10 @@ import filecmp
 from pathlib import Path
 from typing import Final
 
-from export.card import ModelCard, has_card, read_card
+from export.card import CARD_FILE, ModelCard, has_card, read_card
 from export.config import CONFIG_FILE, has_config, read_config
 from export.errors import ExportError
+from export.pin import LABELS
 from export.version import MODEL_FILE
 
 FIRST_VERSION: Final = 1
@@ -55,17 +56,21 @@ class Versions:
         folder = self.version_folder(name, version)
         return read_card(folder) if has_card(folder) else None
 
-    def has_config_of(self, name: str, built: Path) -> bool:
-        """Whether the model's configuration is the one in the built folder, however it is written.
+    def differing(self, name: str, built: Path) -> tuple[str, ...]:
+        """Which of a built folder's configuration, however it is written, and labels are not those of the model.
+
+        Returns:
+            The names of the files; none where the model or the folder has no configuration.
 
         Raises:
             ConfigError: one of them cannot be read.
         """
-        folders = (self.folder / name, built)
-        if not all(map(has_config, folders)):
-            return True
-        first, second = (read_config(folder / CONFIG_FILE) for folder in folders)
-        return bool(first == second)
+        model = self.folder / name
+        if not has_config(model) or not has_config(built):
+            return ()
+        first, second = (read_config(folder / CONFIG_FILE) for folder in (model, built))
+        labels = [path.name for path in sorted(built.glob(f"*{LABELS}")) if not same_file(path, model / path.name)]
+        return (*([] if first == second else [CONFIG_FILE]), *labels)
 
     def earlier(self, name: str) -> int:
         """The version to roll back to: the newest from before the content that is served now.
@@ -75,12 +80,8 @@ class Versions:
         """
         versions = self.versions(name)
         self.expect(name, max(versions, default=FIRST_VERSION))
-        served = self.version_folder(name) / MODEL_FILE
-        alike = [
-            each
-            for each in versions
-            if filecmp.cmp(served, self.version_folder(name, each) / MODEL_FILE, shallow=False)
-        ]
+        served = self.version_folder(name)
+        alike = [each for each in versions if same_content(served, self.version_folder(name, each))]
         earlier = [each for each in versions if each < alike[0]]
         if not earlier:
             raise VersionError(
@@ -107,3 +108,14 @@ class Versions:
                 f"{config}: version_policy: expected latest, got {policy.WhichOneof('policy_choice')}: "
                 "what is served is written there by hand"
             )
+
+
+def same_content(first: Path, second: Path) -> bool:
+    """Whether two versions have the same files, whatever their cards say."""
+    names, others = ({path.name for path in folder.iterdir()} - {CARD_FILE} for folder in (first, second))
+    return names == others and all(same_file(first / name, second / name) for name in names)
+
+
+def same_file(first: Path, second: Path) -> bool:
+    """Whether two files have the same content; one that is not there has none."""
+    return second.is_file() and filecmp.cmp(first, second, shallow=False)

@@ -17,9 +17,9 @@ from export.errors import about
 from export.failure import told
 from export.lock import waiting_on
 from export.repository import DEFAULT_REPOSITORY, Repository
-from export.server import bring_into_service
-from export.unpublished import command, staying
-from export.version import FP32_FILE
+from export.server import WithdrawnError, bring_into_service
+from export.unpublished import UnpublishedError, command, staying, stays
+from export.version import FP32_FILE, unreplaced
 
 if TYPE_CHECKING:
     from quantize.recipe import Recipe
@@ -163,7 +163,7 @@ def is_judged(name: str, repository: Repository, build: Path) -> bool:
         return True
     if served.quantization is None:
         return False
-    return not is_built(build, name) or read_card(built_folder(build, name)).fp32_sha256 == served.fp32_sha256
+    return not is_built(build, name) or read_card(built_folder(build, name)).is_of_export(served)
 
 
 @dataclass(frozen=True)
@@ -197,7 +197,7 @@ class _Quantize:
     def _one(self, name: str, typed: str, console: Console) -> ModelCard:
         with console.status(f"{name}: importing ONNX Runtime"):
             # Imported late, as `--missing` mostly has nothing to do.
-            from quantize.kept import is_kept, keeping, publish  # noqa: PLC0415
+            from quantize.kept import forget, is_kept, keeping, publish  # noqa: PLC0415
 
         built, repository = built_folder(self.build_dir, name), Repository(self.model_repository, waiting_on(console))
         again = command(("quantize", typed, "--kept"), self.model_repository, self.build_dir, self.server)
@@ -212,7 +212,13 @@ class _Quantize:
                     self._compute(name, typed, kept, console)
             with staying(kept, again, waiting_on(console)), console.status(f"{name}: publishing"):
                 done = publish(kept, built, repository)
-        bring_into_service(repository, self.server, name, done.version, new=done.new)
+            try:
+                bring_into_service(repository, self.server, name, done.version, new=done.new)
+            except WithdrawnError as error:
+                raise UnpublishedError(f"{error}; {stays(kept, again)}") from error
+            finally:
+                if done.version in repository.versions(name):
+                    forget(kept)
         return done.card
 
     def _compute(self, name: str, typed: str, kept: Path, console: Console) -> None:
@@ -227,14 +233,16 @@ class _Quantize:
         if self.kept:
             expect_kept(kept, built)
             return
-        task = load_task(typed, self.build_dir)
-        read_card(built)
-        if has_config(built):
-            read_config(built / CONFIG_FILE)
-        check_fit(self.repository, name, built / FP32_FILE)
-        recipe, choice = self._recipe(name, task, console)
-        with console.status(name) as status:
-            quantize_model(name, task, recipe, built, kept, lambda text: status.update(f"{name}: {text}"), choice)
+        # The task and the recipe are of the export, too.
+        with unreplaced(built):
+            task = load_task(typed, self.build_dir)
+            read_card(built)
+            if has_config(built):
+                read_config(built / CONFIG_FILE)
+            check_fit(self.repository, name, built / FP32_FILE)
+            recipe, choice = self._recipe(name, task, console)
+            with console.status(name) as status:
+                quantize_model(name, task, recipe, built, kept, lambda text: status.update(f"{name}: {text}"), choice)
 
     def _recipe(self, name: str, task: "Task", console: Console) -> tuple["Recipe", str]:
         from quantize.choice import searched, within  # noqa: PLC0415  (as above)

@@ -1,7 +1,8 @@
 """What quantizing computed in minutes, kept on disk until it is published.
 
-It lies in the build folder as `quantize/NAME/kept`, the graph and its card. Published, it is deleted; what is computed
-next takes its place. So there is one of a model at most, and what stands in the way of publishing costs no computing.
+It lies in the build folder as `quantize/NAME/kept`, the graph and its card. Published, and loaded where a server was
+told to, it is deleted; what is computed next takes its place. So there is one of a model at most, and what stands in
+the way of publishing costs no computing.
 """
 
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from pathlib import Path
 from export.card import CARD_FILE, CardError, ModelCard, read_card
 from export.errors import ExportError
 from export.fit import check_fit
-from export.folder import discard
+from export.folder import discard, put_back
 from export.lock import locked
 from export.repository import Repository
 from export.version import FP32_FILE, MODEL_FILE
@@ -44,6 +45,7 @@ def keeping(build: Path, name: str) -> Iterator[Path]:
     folder = build / "quantize" / name
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder):
+        put_back(folder / "kept")
         yield folder / "kept"
 
 
@@ -56,8 +58,7 @@ def expect_kept(kept: Path, built: Path) -> None:
     """
     if not (kept / CARD_FILE).is_file() or not (kept / MODEL_FILE).is_file():
         raise NothingKeptError(f"{kept}: nothing is kept there: quantize it without --kept")
-    ours, export = read_card(kept), read_card(built)
-    if (ours.fp32_sha256, ours.target) != (export.fp32_sha256, export.target):
+    if not read_card(kept).is_of_export(read_card(built)):
         raise NothingKeptError(
             f"{kept}: expected what was computed of the export in {built}, got what was computed of an earlier one: "
             "quantize it without --kept"
@@ -93,7 +94,10 @@ def publish(kept: Path, built: Path, repository: Repository) -> Published:
         check_fit(repository, card.name, built / FP32_FILE)
         before = repository.versions(card.name)
         version = int(repository.publish(card, kept / MODEL_FILE if passed else built / FP32_FILE, built).name)
-    # It is published. What is left here goes when it is replaced.
+    return Published(card, version, version not in before)
+
+
+def forget(kept: Path) -> None:
+    """Delete what is published. What cannot be deleted goes when it is replaced."""
     with suppress(OSError):
         discard(kept)
-    return Published(card, version, version not in before)

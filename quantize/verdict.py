@@ -13,7 +13,7 @@ from export.container import CONTAINER, RUNTIME, too_new
 from export.folder import swapped
 from export.gate import BATCH_COSINE
 from export.session import Session, open_session
-from export.version import FP32_FILE, MODEL_FILE
+from export.version import FP32_FILE, MODEL_FILE, unreplaced
 from quantize.gate import judge
 from quantize.invariance import BATCH_LIMIT, batch_cosine_min
 from quantize.latency import medians_ms, slower
@@ -47,13 +47,14 @@ def quantize_model(
 
     Raises:
         ExportError: there is no export, or its INT8 form is not loadable. What is kept then stays as it was.
+        MixedExportError: another process has exported the model meanwhile. So it does then, too.
     """
-    card = read_card(built)
-    # First: what is wrong with the graph or with the task's scores is told before minutes of quantizing.
-    named_graph(built / FP32_FILE)
-    step("evaluating FP32")
-    figures = task.figures(open_session(built / FP32_FILE, threads=1))
-    with swapped(kept) as new:
+    with swapped(kept) as new, unreplaced(built):
+        card = read_card(built)
+        # First: what is wrong with the graph or with the task's scores is told before minutes of quantizing.
+        named_graph(built / FP32_FILE)
+        step("evaluating FP32")
+        figures = task.figures(open_session(built / FP32_FILE, threads=1))
         int8 = new / MODEL_FILE
         step("calibrating and quantizing")
         quantize_graph(recipe, lambda: task.calibration(built), built / FP32_FILE, int8)

@@ -1,3 +1,4 @@
+import hashlib
 import json
 import os
 import re
@@ -17,7 +18,7 @@ import export.cli
 import export.version
 from export.card import Measure, Quantization, read_card
 from export.cli import export as command
-from export.definition import Definition, Tensor
+from export.definition import Definition, Serving, Tensor
 from export.models_cli import models
 from export.repository import Repository
 
@@ -137,6 +138,102 @@ def test_configuration_of_ones_own_stays_until_it_is_to_be_replaced(run: Run, tm
     assert "max_batch_size: 8" in config.read_text()
     run("digits", "--overwrite-config")
     assert config.read_text() == generated
+
+
+@pytest.fixture
+def labelled(definition: list[Definition], run: Run, tmp_path: Path) -> Path:
+    """The model is published with three labels, of which its definition now has another first one. The label file."""
+    for first in ("red", "crimson"):
+        labels = {"y": (first, "green", "blue")}
+        definition[0] = replace(definition[0], serving=replace(definition[0].serving, labels=labels))
+        if first == "red":
+            assert run("digits").exit_code == 0
+    return tmp_path / "repository" / "digits" / "y_labels.txt"
+
+
+def test_changed_labels_are_told_of_and_stay(run: Run, labelled: Path) -> None:
+    told = run("digits").stderr
+    assert "digits: its y_labels.txt is not the one made here and stays; --overwrite-config replaces it" in told
+    assert "config.pbtxt" not in told
+    assert labelled.read_text() == "red\ngreen\nblue\n"
+
+
+def test_changed_labels_replace_those_of_the_repository_where_asked_for(run: Run, labelled: Path) -> None:
+    assert run("digits", "--overwrite-config").exit_code == 0
+    assert labelled.read_text() == "crimson\ngreen\nblue\n"
+    assert "stays" not in run("digits").stderr
+
+
+def test_labels_that_are_gone_come_back_where_asked_for(run: Run, labelled: Path) -> None:
+    labelled.unlink()
+    assert "its y_labels.txt is not the one made here" in run("digits").stderr
+    run("digits", "--overwrite-config")
+    assert labelled.read_text() == "crimson\ngreen\nblue\n"
+
+
+def test_assets_that_changed_alone_are_published(run: Run, definition: list[Definition], tmp_path: Path) -> None:
+    run("digits")
+    definition[0] = replace(definition[0], assets=lambda folder: (folder / "asset.txt").write_text("another"))
+    assert run("digits").exit_code == 0
+    repository = Repository(tmp_path / "repository")
+    assert repository.versions("digits") == (1, 2)
+    assert (repository.version_folder("digits") / "asset.txt").read_text() == "another"
+
+
+def test_card_says_what_the_assets_are(run: Run, tmp_path: Path) -> None:
+    run("digits")
+    card = Repository(tmp_path / "repository").card("digits")
+    assert card is not None
+    assert card.assets == {"asset.txt": hashlib.sha256(b"asset").hexdigest()}
+
+
+def as_int8(repository: Repository) -> None:
+    """Let what is served pass for the INT8 form of its export."""
+    served = repository.card("digits")
+    assert served is not None
+    measure = Measure(size_bytes=1, latency_ms={}, scores={})
+    verdict = Quantization(recipe="r", fp32=measure, int8=measure, refusals=())
+    served.model_copy(update={"quantization": verdict}).write(repository.version_folder("digits"))
+
+
+def test_int8_form_for_another_target_does_not_stay_under_the_configuration_of_this_one(
+    run: Run, tmp_path: Path
+) -> None:
+    run("digits")
+    repository = Repository(tmp_path / "repository")
+    as_int8(repository)
+    (repository.version_folder("digits") / "model.onnx").write_bytes(b"INT8")
+    told = run("digits", "--target", "tensorrt").stderr
+    assert "an earlier export is being served as INT8" in told
+    assert repository.versions("digits") == (1,)
+    told = run("digits", "--target", "tensorrt", "--overwrite-config").stderr
+    assert "FP32 is served until `fairlane quantize digits`" in told
+    served = repository.card("digits")
+    assert served is not None
+    assert (repository.versions("digits"), served.target, served.quantization) == ((1, 2), "tensorrt", None)
+    assert "KIND_GPU" in (tmp_path / "repository/digits/config.pbtxt").read_text()
+
+
+def test_int8_form_that_the_new_configuration_does_not_fit_does_not_stay(run: Run, wider: Path) -> None:
+    repository = Repository(wider.parent)
+    as_int8(repository)
+    result = run("digits", "--overwrite-config")
+    assert result.exit_code == 0, result.output
+    assert "FP32 is served until `fairlane quantize digits`" in result.stderr
+    assert repository.versions("digits") == (1, 2)
+
+
+def test_int8_form_stays_under_a_new_configuration_that_it_fits(
+    run: Run, definition: list[Definition], tmp_path: Path
+) -> None:
+    run("digits")
+    repository = Repository(tmp_path / "repository")
+    as_int8(repository)
+    definition[0] = replace(definition[0], module=lambda: Shifted().eval(), serving=Serving(max_batch_size=4))
+    told = run("digits", "--overwrite-config").stderr
+    assert "an earlier export is being served as INT8; run `fairlane quantize digits`" in told
+    assert repository.versions("digits") == (1,)
+    assert "max_batch_size: 4" in (tmp_path / "repository/digits/config.pbtxt").read_text()
 
 
 @pytest.fixture

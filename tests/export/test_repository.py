@@ -126,6 +126,17 @@ def test_rollback_goes_back_step_by_step_and_not_to_and_fro(repository: Reposito
     assert content(repository) == "first"
 
 
+def test_rollback_goes_back_to_other_assets_of_the_same_graph(
+    repository: Repository, publish: Publish, built: Path
+) -> None:
+    publish("graph")
+    (built / "samples.npz").write_text("spoilt")
+    publish("graph")
+    assert repository.versions("digits") == (1, 2)
+    version = repository.promote("digits", repository.earlier("digits"))
+    assert (repository.version_folder("digits", version) / "samples.npz").read_text() == "asset"
+
+
 def test_rollback_without_anything_earlier_is_refused(repository: Repository, publish: Publish) -> None:
     publish("first")
     with pytest.raises(VersionError, match=r"nothing earlier than version 1.*there are \[1\]"):

@@ -101,10 +101,12 @@ def test_version_that_a_server_refuses_is_withdrawn_when_the_process_that_has_th
     place: Place, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with ExitStack() as stack:
+        holders: list[Process] = []
 
         def refuse(*_: object) -> None:
-            holder = stack.enter_context(held(place.repository.folder / NAME))
-            clock.meanwhile = lambda: let_go(holder)
+            if not holders:
+                holders.append(stack.enter_context(held(place.repository.folder / NAME)))
+                clock.meanwhile = lambda: let_go(holders[0])
             raise LoadRefusedError("it does not load")
 
         monkeypatch.setattr(export.server, "load_on_server", refuse)

@@ -1,18 +1,20 @@
 """What was computed and cannot be published: it stays, the error says where, and it is published without computing."""
 
 import errno
+import itertools
 import os
 import re
 import shlex
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 from click.testing import CliRunner, Result
 
 import export.lock
+import export.server
 import export.version
 import quantize.task
 import quantize.verdict
@@ -20,6 +22,7 @@ from export.card import read_card
 from export.checksum import sha256_of
 from export.lock import FolderBusyError
 from export.repository import Repository
+from export.server import LoadRefusedError
 from quantize.cli import quantize as command
 from quantize.kept import NothingKeptError, expect_kept, keeping
 from tests.export.holder import Clock, held
@@ -202,9 +205,16 @@ def test_refusal_is_kept_too_and_fp32_is_published(
     assert sha256_of(repository.version_folder("digits") / "model.onnx") == sha256_of(fp32)
 
 
-@pytest.mark.parametrize("change", [{"fp32_sha256": "f" * 64}, {"target": "tensorrt"}])
+OTHER_EXPORTS: Final[tuple[dict[str, Any], ...]] = (
+    {"fp32_sha256": "f" * 64},
+    {"target": "tensorrt"},
+    {"assets": {"asset.txt": "f" * 64}},
+)
+
+
+@pytest.mark.parametrize("change", OTHER_EXPORTS)
 def test_what_was_computed_of_an_earlier_export_is_not_published(
-    run: Run, busy: Result, build: Path, repository: Repository, change: dict[str, str]
+    run: Run, busy: Result, build: Path, repository: Repository, change: dict[str, Any]
 ) -> None:
     del busy
     built = build / "models" / "digits"
@@ -248,3 +258,116 @@ def test_graph_that_is_gone_is_nothing_kept(busy: Result, build: Path, kept: Pat
     shutil.move(kept / "model.onnx", kept / "moved.onnx")
     with pytest.raises(NothingKeptError, match="nothing is kept there"):
         expect_kept(kept, build / "models" / "digits")
+
+
+@pytest.mark.parametrize("change", OTHER_EXPORTS)
+def test_missing_quantizes_what_is_another_export(
+    run: Run, repository: Repository, build: Path, change: dict[str, Any]
+) -> None:
+    assert run().exit_code == 0
+    assert run("--missing", computing=False).exit_code == 0
+    built = build / "models" / "digits"
+    read_card(built).model_copy(update=change).write(built)
+    assert run("--missing").exit_code == 0
+    served = repository.card("digits")
+    assert served is not None
+    assert served.is_of_export(read_card(built))
+
+
+@pytest.fixture
+def replaced(build: Path, lenient: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Have another export take the export's place, and then the first one again, when a function is first called."""
+    built = build / "models" / "digits"
+
+    def replaced(function: str) -> None:
+        original, calls = getattr(lenient, function), itertools.count()
+
+        def replacing(*args: Any) -> Any:
+            for _ in range(2 if next(calls) == 0 else 0):
+                shutil.copytree(built, built.with_name("new"))
+                shutil.rmtree(built)
+                built.with_name("new").rename(built)
+            return original(*args)
+
+        monkeypatch.setattr(lenient, function, replacing)
+
+    return replaced
+
+
+@pytest.mark.parametrize("when", ["calibration", "outcomes"])
+def test_nothing_is_kept_where_another_export_was_there_for_a_while(
+    run: Run, build: Path, kept: Path, replaced: Callable[[str], None], when: str
+) -> None:
+    replaced(when)
+    result = run()
+    assert result.exit_code == 1
+    told = f"Error: {build}/models/digits: another process has exported it anew meanwhile; run this again\n"
+    assert told in result.stderr
+    assert list(kept.parent.iterdir()) == []
+
+
+def test_recipe_that_was_found_while_another_export_was_there_is_not_published(
+    run: Run, repository: Repository, replaced: Callable[[str], None]
+) -> None:
+    replaced("calibration")
+    result = run("--search")
+    assert "another process has exported it anew meanwhile; run this again\n" in result.stderr
+    assert not repository.serves("digits")
+
+
+def test_error_of_an_export_that_was_replaced_meanwhile_is_not_told_as_the_models(
+    run: Run, lenient: Any, build: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(*_: Any) -> Any:
+        shutil.rmtree(build / "models" / "digits")
+        raise ValueError("no such tensor")
+
+    monkeypatch.setattr(lenient, "outcomes", failing)
+    assert "another process has exported it anew meanwhile; run this again\n" in run().stderr
+
+
+def test_what_a_server_cannot_load_is_withdrawn_and_kept(
+    run: Run, kept: Path, repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run().exit_code == 0
+
+    def refuse(*_: Any) -> None:
+        raise LoadRefusedError("it does not load")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(export.server, "load_on_server", refuse)
+        result = run("--exclude", "prod*", "--server", "127.0.0.1:1")
+    assert result.exit_code == 1
+    said = re.search(r"it is withdrawn; what was computed stays in (\S+), and `(.*)` publishes it\n", result.stderr)
+    assert said is not None, result.stderr
+    assert (said[1], repository.versions("digits")) == (str(kept), (1,))
+    monkeypatch.setattr(export.server, "load_on_server", lambda *_: None)
+    result = CliRunner().invoke(command, shlex.split(said[2])[2:])
+    assert result.exit_code == 0, result.output
+    assert repository.versions("digits") == (1, 2)
+    assert list(kept.parent.iterdir()) == []
+
+
+def test_what_is_published_for_a_server_that_does_not_answer_is_kept_no_longer(
+    run: Run, kept: Path, repository: Repository
+) -> None:
+    result = run("--server", "127.0.0.1:1")
+    assert result.exit_code == 1
+    assert "it is published all the same\n" in result.stderr
+    assert repository.versions("digits") == (1,)
+    assert list(kept.parent.iterdir()) == []
+
+
+@pytest.mark.parametrize("options", [["--kept"], ["--missing"]])
+def test_what_was_kept_is_found_where_a_crash_had_put_it_aside(
+    run: Run, busy: Result, kept: Path, repository: Repository, options: list[str]
+) -> None:
+    del busy
+    graph = sha256_of(kept / "model.onnx")
+    # As between the two renames.
+    kept.rename(kept.with_name(".kept.old"))
+    shutil.rmtree(repository.folder)
+    result = run(*options, computing=False)
+    assert result.exit_code == 0, result.output
+    assert sha256_of(repository.version_folder("digits") / "model.onnx") == graph
+    assert list(kept.parent.iterdir()) == []
