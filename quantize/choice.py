@@ -1,6 +1,6 @@
 """The recipe of one call of `fairlane quantize`: found by a search, or cut to a size; with progress and a table."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from quantize import plot
 from quantize.recipe import Recipe
 from quantize.report import search_file
 from quantize.search import TRIALS, choose, headline, search
-from quantize.sensitivity import sensitivities, tried_layers, within_budget
+from quantize.sensitivity import Sensitivity, given_back, sensitivities, tried_layers, within_budget
 from quantize.table import sensitivity_table, trials_table
 from quantize.task import Task
 from quantize.verdict import quantized_bytes
@@ -65,9 +65,17 @@ def within(
     with _progress(console, len(tried_layers(recipe, built, most))) as step:
         found = sensitivities(task, recipe, built, step, most)
     kept = within_budget(found, spare)
-    console.print(sensitivity_table(name, found, kept))
+    with console.status(f"{name}: measuring the size"):
+        # What layers share is not in what each saves alone.
+        while kept and (excess := quantized_bytes(task, _without(recipe, kept), built) - budget_mb * 1e6) > 0:
+            kept = given_back(kept, excess)
+    console.print(sensitivity_table(name, found, [one.layer for one in kept]))
     choice = f"{len(kept)} of {len(found)} layers in FP32, those that cost the most accuracy, within {budget_mb:g} MB"
-    return recipe.model_copy(update={"exclude": (*recipe.exclude, *kept)}), choice
+    return _without(recipe, kept), choice
+
+
+def _without(recipe: Recipe, kept: Sequence[Sensitivity]) -> Recipe:
+    return recipe.model_copy(update={"exclude": (*recipe.exclude, *(one.layer for one in kept))})
 
 
 @contextmanager

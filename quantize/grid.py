@@ -8,8 +8,10 @@ weights of a block the same way, by up to `d / 2`. So what rounding leaves is ad
     X_b = sum_(k in b) x_k        r_b = m_b + d_b z_b
 
 The second sum is a product as well, with a thirty-second of the rows: the sums X are put behind x, and the rests r
-below the matrix, in 15 steps around 0. In a block with weights on both sides of 0 no rest is over half a step; where
-all are such, a weight is off by at most a 28th of the coarsest step of 32 blocks.
+below the matrix, in 15 steps around 0. In a block with weights on both sides of 0 no rest is over half a step. In one
+with weights on one side it may be many steps, which are rounded coarsely, and with it those of the 32 blocks beside it:
+a matrix is taken only where no rest is over half the coarsest step of these 32, so that a weight is off by at most a
+28th of that step.
 """
 
 from collections.abc import Iterator, Sequence
@@ -31,7 +33,7 @@ NEAR: Final = 1e-3
 
 
 def on_grid(model: onnx.ModelProto, names: Sequence[str]) -> tuple[str, ...]:
-    """Which of the named MatMul nodes have weights, FP32 [k, n], that all lie on such a grid."""
+    """Which of the named MatMul nodes have weights, FP32 [k, n], that all lie on such a grid and are kept on it."""
     return on_some_grid(model, names, _lies)
 
 
@@ -43,15 +45,27 @@ def quantize_on_grid(model: onnx.ModelProto, names: Sequence[str]) -> None:
 def _lies(matrix: FloatArray) -> bool:
     step, least = _grid(matrix)
     steps = (in_blocks(matrix) - least) / step
-    return bool(np.abs(steps - steps.round()).max() < NEAR)
+    if np.abs(steps - steps.round()).max() >= NEAR:
+        return False
+    _, rests = _zeros_and_rests(step, least)
+    steep = np.where(np.ptp(in_blocks(matrix), axis=1) > 0, step[:, 0], 0)
+    coarsest = in_blocks(steep).max(axis=1)
+    return bool((np.abs(in_blocks(rests)).max(axis=1) <= coarsest * (0.5 + NEAR)).all())
 
 
 def _grid(matrix: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Step and least value of each block, [k / 32, 1, n] each."""
+    """Step and least value of each block, [k / 32, 1, n] each. A block of one value is a step from 0."""
     blocks = in_blocks(matrix)
-    least = blocks.min(axis=1, keepdims=True)
-    step = (blocks.max(axis=1, keepdims=True) - least) / STEPS
-    return np.where(step > 0, step, 1).astype(np.float32), least
+    least, most = blocks.min(axis=1, keepdims=True), blocks.max(axis=1, keepdims=True)
+    constant = np.where(least == 0, 1, np.abs(least))
+    step = np.where(most > least, (most - least) / STEPS, constant).astype(np.float32)
+    return step, np.where(most > least, least, np.minimum(least, 0))
+
+
+def _zeros_and_rests(step: FloatArray, least: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """The zero point of each block, [k / 32, 1, n], and what it leaves of the least value, [k / 32, n]."""
+    zero = np.clip(np.round(-least / step), 0, STEPS)
+    return zero, (least + step * zero)[:, 0]
 
 
 def _with_sums(x: str, width: int, constants: Constants) -> Iterator[onnx.NodeProto]:
@@ -65,8 +79,7 @@ def _with_sums(x: str, width: int, constants: Constants) -> Iterator[onnx.NodePr
 
 def _steps_and_rests(matrix: FloatArray) -> tuple[Blocks, Blocks]:
     step, least = _grid(matrix)
-    zero = np.clip(np.round(-least / step), 0, STEPS)
-    rests = (least + step * zero)[:, 0]
+    zero, rests = _zeros_and_rests(step, least)
     reach = np.abs(in_blocks(rests)).max(axis=1, keepdims=True)
     around = np.where(reach > 0, reach / MIDDLE, 1).astype(np.float32)
     below = _blocks(rests, around, np.full_like(around, CENTRE), -around * CENTRE)

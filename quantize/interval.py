@@ -9,6 +9,8 @@ from export.tensor import Outcome
 CONFIDENCE: Final = 0.95
 RESAMPLES: Final = 2000
 SEED: Final = 7
+# How many samples are drawn at a time, in 16 bytes each.
+DRAWN: Final = 1 << 20
 
 Interval = tuple[float, float]
 
@@ -18,7 +20,9 @@ def interval(values: Outcome) -> Interval:
 
     For the difference of two models pass the differences by sample: what is hard for both then cancels.
     """
-    drawn = np.random.default_rng(SEED).integers(0, len(values), (RESAMPLES, len(values)))
-    means = values.astype(np.float64)[drawn].mean(axis=1)
+    random, exact = np.random.default_rng(SEED), values.astype(np.float64)
+    at_once = max(1, DRAWN // len(values))
+    sizes = [min(at_once, RESAMPLES - done) for done in range(0, RESAMPLES, at_once)]
+    means = np.concatenate([exact[random.integers(0, len(exact), (size, len(exact)))].mean(axis=1) for size in sizes])
     low, high = np.quantile(means, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     return float(low), float(high)

@@ -55,11 +55,13 @@ def quantized(recipe: Recipe, graph: onnx.GraphProto) -> tuple[str, ...]:
         UnknownLayerError: a pattern of `exclude` matches no layer.
     """
     known = layers(graph)
+    excluded: set[str] = set()
     for pattern in recipe.exclude:
-        if not any(_matches(layer, pattern) for layer in known):
+        meant = _meant(known, pattern)
+        if not meant:
             names = ", ".join(layer.name for layer in known)
             raise UnknownLayerError(f"exclude {pattern!r}: expected a pattern that matches a layer, of {names}")
-    excluded = {layer.name for layer in known if any(_matches(layer, pattern) for pattern in recipe.exclude)}
+        excluded |= meant
     return tuple(name for name in _candidates(recipe, graph, known) if name not in excluded)
 
 
@@ -69,6 +71,12 @@ def _candidates(recipe: Recipe, graph: onnx.GraphProto, known: Sequence[Layer]) 
             return [node.name for node in graph.node]
         return [layer.name for layer in known if layer.operator in recipe.operators]
     return [layer.name for layer in known if layer.operator in ("MatMul", "Gather")]
+
+
+def _meant(known: Sequence[Layer], pattern: str) -> set[str]:
+    # A name as it is comes first: one with brackets, as of a list of layers, is a pattern that does not match itself.
+    exact = {layer.name for layer in known if layer.name == pattern}
+    return exact or {layer.name for layer in known if _matches(layer, pattern)}
 
 
 def _matches(layer: Layer, pattern: str) -> bool:

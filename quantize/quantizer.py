@@ -1,5 +1,6 @@
 """The quantizer: an FP32 graph and a recipe in, an INT8 graph out."""
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -144,9 +145,17 @@ def named_graph(path: Path) -> onnx.ModelProto:
         onnx.checker.check_model(model)
     except onnx.checker.ValidationError as error:
         raise GraphError(f"{path}: onnx.checker refuses it: {error}") from error
-    for place, node in enumerate(model.graph.node):
-        node.name = node.name or f"{node.op_type}_{place}"
+    _name_nodes(model.graph)
     return model
+
+
+def _name_nodes(graph: onnx.GraphProto) -> None:
+    taken = {node.name for node in graph.node}
+    for place, node in enumerate(graph.node):
+        if not node.name:
+            names = (f"{node.op_type}_{place}{'_' * more}" for more in itertools.count())
+            node.name = next(name for name in names if name not in taken)
+            taken.add(node.name)
 
 
 def _per_token(recipe: PerToken, model: onnx.ModelProto, names: Sequence[str], calibration: Calibration) -> None:

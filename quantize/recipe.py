@@ -11,8 +11,8 @@ AFTER: Final = "after:"
 class _Recipe(BaseModel):
     """What all recipes have.
 
-    `exclude` names nodes that stay in FP32: shell patterns of node names (`node_MatMul_1*`), or `after:Gelu` for
-    every node that reads what a Gelu computed.
+    `exclude` names nodes that stay in FP32: a node's name, shell patterns of names (`node_MatMul_1*`), or `after:Gelu`
+    for every node that reads what a Gelu computed.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -1,5 +1,6 @@
 """Sensitivity: which layers cost the accuracy. Each layer is quantized alone, and the answers compared with FP32's."""
 
+import math
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,14 +19,15 @@ from quantize.task import Task
 
 # A ranking needs no more of the calibration inputs, and a graph is calibrated for each layer.
 CALIBRATION_STRIDE: Final = 6
-# What a weight costs more in FP32 than in INT8.
-SAVED_BYTES: Final = 3
 
 Step = Callable[[str], None]
 
 
 class Sensitivity(BaseModel):
-    """What quantizing one layer alone costs: `loss` is 1 - the mean cosine of the answers to FP32's."""
+    """What quantizing one layer alone costs: `loss` is 1 - the mean cosine of the answers to FP32's.
+
+    `saved_bytes` is by how much the file becomes smaller; below 0 where it becomes larger.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -33,6 +35,7 @@ class Sensitivity(BaseModel):
     operator: str
     weights: int
     loss: float
+    saved_bytes: int
 
 
 def tried_layers(recipe: Recipe, built: Path, most: int) -> tuple[Layer, ...]:
@@ -68,7 +71,15 @@ def sensitivities(task: Task, recipe: Recipe, built: Path, step: Step, most: int
             quantize_graph(_alone(recipe, layer.name, every), lambda: feeds, plain, one_layer)
             answers = task.answers(open_session(one_layer, threads=1), built, "choose")
             loss = float(1 - cosine(answers, reference).mean())
-            found.append(Sensitivity(layer=layer.name, operator=layer.operator, weights=layer.weights, loss=loss))
+            found.append(
+                Sensitivity(
+                    layer=layer.name,
+                    operator=layer.operator,
+                    weights=layer.weights,
+                    loss=loss,
+                    saved_bytes=plain.stat().st_size - one_layer.stat().st_size,
+                )
+            )
     return tuple(sorted(found, key=lambda one: one.loss, reverse=True))
 
 
@@ -80,7 +91,7 @@ def _alone(recipe: Recipe, name: str, every: Sequence[str]) -> Recipe:
     return recipe.model_copy(update=changes)
 
 
-def within_budget(found: Sequence[Sensitivity], spare_bytes: float) -> tuple[str, ...]:
+def within_budget(found: Sequence[Sensitivity], spare_bytes: float) -> tuple[Sensitivity, ...]:
     """Which layers to leave in FP32: most loss for a byte first, as long as they fit.
 
     Args:
@@ -88,8 +99,21 @@ def within_budget(found: Sequence[Sensitivity], spare_bytes: float) -> tuple[str
         spare_bytes: by how much the file may grow.
     """
     chosen = []
-    for one in sorted(found, key=lambda one: one.loss / one.weights, reverse=True):
-        if one.loss > 0 and one.weights * SAVED_BYTES <= spare_bytes:
-            spare_bytes -= one.weights * SAVED_BYTES
-            chosen.append(one.layer)
+    for one in sorted(found, key=_loss_for_a_byte, reverse=True):
+        if one.loss > 0 and one.saved_bytes <= spare_bytes:
+            spare_bytes -= one.saved_bytes
+            chosen.append(one)
     return tuple(chosen)
+
+
+def given_back(chosen: Sequence[Sensitivity], excess_bytes: float) -> tuple[Sensitivity, ...]:
+    """Those of `within_budget` that are left where the file turned out too large: least loss for a byte goes first."""
+    left = list(chosen)
+    while left and excess_bytes > 0:
+        # At least one each time: what a layer alone saves is not quite what it saves in company.
+        excess_bytes -= max(left.pop().saved_bytes, 1)
+    return tuple(left)
+
+
+def _loss_for_a_byte(one: Sensitivity) -> float:
+    return one.loss / one.saved_bytes if one.saved_bytes > 0 else math.inf

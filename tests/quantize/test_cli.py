@@ -10,12 +10,14 @@ from click.testing import CliRunner, Result
 from onnx import TensorProto
 
 import export.lock
+import quantize.choice
 import quantize.task
 from export.card import read_card
 from export.graph import write_graph
 from export.repository import Repository
 from quantize.cli import quantize as command
 from quantize.cli import quantize_report
+from quantize.sensitivity import sensitivities
 from tests.export.holder import Clock, held, let_go
 from tests.quantize.conftest import two_layers
 
@@ -94,6 +96,24 @@ def test_budget_leaves_the_dearest_layers_in_fp32_that_it_has_room_for(run: Run,
     assert result.exit_code == 0, repr(result.exception) + result.output
     (row,) = json.loads(result.stdout)
     assert row["card"]["quantization"]["choice"].startswith("1 of 2 layers in FP32")
+
+
+@pytest.mark.parametrize("saved_bytes", [0, None])
+def test_budget_is_kept_where_layers_cost_more_in_company_than_alone(
+    run: Run, lenient: Any, build: Path, monkeypatch: pytest.MonkeyPatch, saved_bytes: int | None
+) -> None:
+    write_graph(two_layers(256), build / "models" / "digits" / "fp32.onnx")
+
+    def misjudged(*args: Any) -> Any:
+        found = sensitivities(*args)
+        return found if saved_bytes is None else [one.model_copy(update={"saved_bytes": saved_bytes}) for one in found]
+
+    monkeypatch.setattr(quantize.choice, "sensitivities", misjudged)
+    result = run(lenient, "--budget-mb", "0.014", "--json")
+    assert result.exit_code == 0, repr(result.exception) + result.output
+    (row,) = json.loads(result.stdout)
+    assert row["card"]["quantization"]["int8"]["size_bytes"] <= 14_000
+    assert len(row["card"]["quantization"]["recipe"].split("FP32: ")) == 1 + (saved_bytes is None)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 from export.graph import write_graph
 from export.session import open_session
 from quantize.blocks import BLOCK
-from quantize.grid import on_grid, quantize_on_grid
+from quantize.grid import _steps_and_rests, on_grid, quantize_on_grid
 from quantize.quantizer import quantize_graph
 from quantize.recipe import WeightOnly
 from tests.quantize.products import feed, graph_of
@@ -35,8 +35,43 @@ def test_rows_that_fill_no_block_are_on_no_grid() -> None:
     assert on_grid(graph_of(gridded(64, 8)[:40]), ["product0"]) == ()
 
 
-def test_constant_weights_are_on_a_grid() -> None:
-    assert on_grid(graph_of(np.full((64, 8), 0.25, np.float32)), ["product0"]) == ("product0",)
+@pytest.mark.parametrize("value", [0.25, -0.25, 0.0, 100.0])
+def test_constant_blocks_stay_as_they_are(tmp_path: Path, value: float) -> None:
+    matrix = np.full((64, 8), 0.25, np.float32)
+    matrix[:32] = value
+    model = graph_of(matrix)
+    assert on_grid(model, ["product0"]) == ("product0",)
+    quantize_on_grid(model, ["product0"])
+    write_graph(model, tmp_path / "model.onnx")
+    # One row of x of weight 1: one row of the matrix, which the kernel rounds no further.
+    x = np.zeros((1, 1, 64), np.float32)
+    for row in (0, 40):
+        x[:] = 0
+        x[..., row] = 1
+        np.testing.assert_allclose(open_session(tmp_path / "model.onnx").run({"x": x})[0, 0], matrix[row], rtol=1e-6)
+
+
+def test_matrix_with_a_block_of_one_sign_whose_rest_would_be_rounded_coarsely_is_not_kept() -> None:
+    matrix = gridded(1024, 8)
+    assert on_grid(graph_of(matrix), ["product0"]) == ("product0",)
+    # All of a column's first block above 0, by 30 to 45 of its steps.
+    first = matrix[:BLOCK, 0]
+    step = (first.max() - first.min()) / 15
+    matrix[:BLOCK, 0] = first - first.min() + 30 * step
+    assert on_grid(graph_of(matrix), ["product0"]) == ()
+
+
+def test_block_of_one_sign_beside_coarser_ones_is_kept_as_closely_as_those() -> None:
+    matrix = gridded(1024, 8)
+    # Its rest is 4 of its steps, and less than half of one of those beside it.
+    fine = np.arange(BLOCK) % 16 * 1e-4
+    matrix[:BLOCK, 0] = fine + 4e-4
+    assert on_grid(graph_of(matrix), ["product0"]) == ("product0",)
+    main, below = _steps_and_rests(matrix)
+    rests = (below.scales * (below.steps - below.zeros)).reshape(-1, 8)[: 1024 // BLOCK]
+    kept = (main.scales * (main.steps - main.zeros) + rests[:, None]).reshape(1024, 8)
+    coarsest = np.ptp(matrix.reshape(-1, BLOCK, 8), axis=1).max(axis=0) / 15
+    assert (np.abs(kept - matrix).max(axis=0) <= coarsest / 28 * 1.01).all()
 
 
 # 18 and 48 blocks as in smollm2: the rests end within a block of their own.

@@ -10,10 +10,11 @@ import quantize.quantizer
 from export.graph import IR_VERSION, OPSET, GraphError, write_graph
 from export.session import open_session
 from export.tensor import FloatArray
-from quantize.layers import UnknownLayerError
-from quantize.quantizer import quantize_graph
+from quantize.invariance import cosine
+from quantize.layers import UnknownLayerError, quantized
+from quantize.quantizer import named_graph, quantize_graph
 from quantize.recipe import Dynamic, PerToken, Recipe, Static, WeightOnly
-from tests.quantize.conftest import tiny_graph
+from tests.quantize.conftest import tiny_graph, two_layers
 
 MATMUL = ("MatMul",)
 
@@ -161,3 +162,31 @@ def test_graph_with_a_loop_is_quantized_around_it(tmp_path: Path) -> None:
     quantize_graph(Static(), lambda: [{"x": rows(8, 1)}], tmp_path / "fp32.onnx", tmp_path / "int8.onnx")
     fp32, int8 = (open_session(tmp_path / name).run({"x": rows(4, 2)}) for name in ("fp32.onnx", "int8.onnx"))
     assert np.abs(fp32 - int8).max() < 0.02
+
+
+# Its place would give it the name of another.
+@pytest.mark.parametrize("names", [("MatMul_2", "", "r"), ("", "MatMul_0", "MatMul_0_")])
+@pytest.mark.parametrize("recipe", [PerToken(), Static(operators=("MatMul",)), WeightOnly(), Dynamic()])
+def test_node_without_a_name_gets_a_free_one(
+    lenient: Any, build: Path, tmp_path: Path, names: tuple[str, str, str], recipe: Recipe
+) -> None:
+    model = two_layers()
+    first, between, last = model.graph.node
+    first.name, last.name, between.name = names
+    write_graph(model, tmp_path / "fp32.onnx")
+    named = [node.name for node in named_graph(tmp_path / "fp32.onnx").graph.node]
+    assert len({*named, ""}) == 4, named
+    assert named[0] == names[0] or not names[0]
+    quantize_graph(recipe, lambda: lenient.calibration(build), tmp_path / "fp32.onnx", tmp_path / "int8.onnx")
+    answers = [open_session(tmp_path / f"{of}.onnx").run({"x": rows(40, 9)}) for of in ("fp32", "int8")]
+    assert cosine(*answers).mean() > 0.99
+
+
+def test_name_with_brackets_is_the_layer_of_that_name(tmp_path: Path) -> None:
+    model = two_layers()
+    model.graph.node[0].name, model.graph.node[2].name = "layers[0]", "layers0"
+    write_graph(model, tmp_path / "fp32.onnx")
+    graph = named_graph(tmp_path / "fp32.onnx").graph
+    assert quantized(WeightOnly(exclude=("layers[0]",)), graph) == ("layers0",)
+    assert quantized(WeightOnly(exclude=("layers[[]0]",)), graph) == ("layers0",)
+    assert quantized(WeightOnly(exclude=("layers[01]",)), graph) == ("layers[0]",)

@@ -4,30 +4,48 @@ from typing import Any
 
 import numpy as np
 import onnx
+import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from export.graph import IR_VERSION, OPSET, write_graph
 from export.version import FP32_FILE
 from quantize.recipe import PerToken, WeightOnly
-from quantize.sensitivity import Sensitivity, sensitivities, tried_layers, within_budget
+from quantize.sensitivity import Sensitivity, given_back, sensitivities, tried_layers, within_budget
+from tests.quantize.conftest import two_layers
 
 
-def found(layer: str, weights: int, loss: float) -> Sensitivity:
-    return Sensitivity(layer=layer, operator="MatMul", weights=weights, loss=loss)
+def found(layer: str, saved_bytes: int, loss: float) -> Sensitivity:
+    return Sensitivity(layer=layer, operator="MatMul", weights=1, loss=loss, saved_bytes=saved_bytes)
+
+
+def within(layers: list[Sensitivity], spare_bytes: float) -> list[str]:
+    return [one.layer for one in within_budget(layers, spare_bytes)]
 
 
 def test_budget_goes_to_the_most_loss_for_a_byte_and_is_never_exceeded() -> None:
-    layers = [found("big", 100, 0.5), found("small", 10, 0.2), found("cheap", 10, 0.01)]
-    # .02 a weight, .005 and .001; a weight costs 3 bytes more in FP32.
-    assert within_budget(layers, 30) == ("small",)
-    assert within_budget(layers, 60) == ("small", "cheap")
-    assert within_budget(layers, 330) == ("small", "big")
-    assert within_budget(layers, 360) == ("small", "big", "cheap")
-    assert within_budget(layers, -1) == ()
+    # .0017, .0067 and .0003 a byte.
+    layers = [found("big", 300, 0.5), found("small", 30, 0.2), found("cheap", 30, 0.01)]
+    assert within(layers, 30) == ["small"]
+    assert within(layers, 60) == ["small", "cheap"]
+    assert within(layers, 330) == ["small", "big"]
+    assert within(layers, 360) == ["small", "big", "cheap"]
+    assert within(layers, -1) == []
 
 
 def test_layer_that_costs_nothing_gets_nothing() -> None:
-    assert within_budget([found("free", 1, 0.0)], 1e9) == ()
+    assert within([found("free", 1, 0.0)], 1e9) == []
+
+
+def test_layer_that_is_larger_in_int8_makes_room() -> None:
+    assert within([found("large", 30, 0.5), found("tiny", -10, 0.001)], 20) == ["tiny", "large"]
+
+
+def test_least_loss_for_a_byte_is_given_back_first() -> None:
+    chosen = [found("small", 30, 0.2), found("big", 300, 0.5), found("cheap", 30, 0.01)]
+    assert [one.layer for one in given_back(chosen, 0)] == ["small", "big", "cheap"]
+    assert [one.layer for one in given_back(chosen, 30)] == ["small", "big"]
+    assert [one.layer for one in given_back(chosen, 31)] == ["small"]
+    assert given_back(chosen, 1000) == ()
 
 
 def test_each_quantized_layer_is_tried_alone(lenient: Any, build: Path) -> None:
@@ -39,6 +57,14 @@ def test_each_quantized_layer_is_tried_alone(lenient: Any, build: Path) -> None:
     ]
     assert steps == ["product", "last"]
     assert all(0 < one.loss < 1e-3 for one in found)
+
+
+@pytest.mark.parametrize(("recipe", "bytes_a_weight"), [(WeightOnly(bits=4, block=128), 3.4), (WeightOnly(), 2.8)])
+def test_what_a_layer_saves_is_measured(lenient: Any, build: Path, recipe: WeightOnly, bytes_a_weight: float) -> None:
+    write_graph(two_layers(4096), build / "models" / "digits" / FP32_FILE)
+    found = sensitivities(lenient, recipe, build / "models" / "digits", lambda _: None, 9)
+    saved = {one.layer: one.saved_bytes / one.weights for one in found}
+    assert saved["last"] == pytest.approx(bytes_a_weight, abs=0.15)
 
 
 def test_layers_with_most_weights_are_tried_in_the_graphs_order(tmp_path: Path) -> None:

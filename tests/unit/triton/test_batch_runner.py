@@ -1,6 +1,7 @@
 """Batches of one instance: by the caller where they come alone, on a thread under load."""
 
 import gc
+import itertools
 import sys
 import threading
 import weakref
@@ -229,6 +230,47 @@ def test_among_the_models_cpus_a_third_thread_answers(runner, reader):
     one_behind_the_other(runner, first, second)
     assert [work.answered() for work in (first, second)] == [[("a", FINAL)], [("b", FINAL)]]
     assert (first.requests[0].sender, second.requests[0].sender) == (runner._sending, runner._running)
+
+
+class SlowRequest(Request):
+    """Its answer is sent when it may be."""
+
+    def __init__(self):
+        super().__init__()
+        self.may_be_sent, self.sending = threading.Event(), threading.Event()
+
+    def send(self, response, flags):
+        self.sending.set()
+        assert self.may_be_sent.wait(WAIT_S)
+        super().send(response, flags)
+
+
+@pytest.mark.usefixtures("loaded")
+def test_where_answers_leave_slower_than_they_are_made_the_caller_helps_and_waits(runner, reader, module):
+    reader.away = False
+    slow = [SlowRequest() for _ in range(module.UNSENT + 2)]
+    works = [Work(place, request=request) for place, request in enumerate(slow)] + [Work("last")]
+    works[0].submit(runner).join(WAIT_S)
+    for work, after in itertools.pairwise(works):
+        # One runs, and the next lies ready.
+        call = after.submit(runner)
+        until_queued(runner, call)
+        work.may_end.set()
+        if work is works[0]:
+            assert slow[0].sending.wait(WAIT_S)
+        if after is not works[-1]:
+            call.join(WAIT_S)
+            assert not call.is_alive()
+    # One is being sent and as many wait as may: Triton gets its thread back, and the next batch, when one has left.
+    assert slow[1].sending.wait(WAIT_S)
+    assert call.is_alive()
+    slow[1].may_be_sent.set()
+    call.join(WAIT_S)
+    assert slow[1].sender is call
+    for request in slow:
+        request.may_be_sent.set()
+    works[-1].may_end.set()
+    assert [work.answered() for work in works] == [[(work.answer, FINAL)] for work in works]
 
 
 @pytest.mark.usefixtures("loaded")

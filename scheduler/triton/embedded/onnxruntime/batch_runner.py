@@ -8,6 +8,8 @@ Triton forms no batch earlier than one run ahead (its guide warns of backends th
 
 Between two runs the thread does nothing that another can do. A third one sends the answers; where who reads has CPUs of
 its own, who waits for the turn of the next batch sends those of the one before, which is a change of threads less.
+Where the third one falls behind, as with answers larger than they take to compute, that one helps it, so that no more
+than a few batches and their answers are in memory.
 
 A batch that comes alone is run by `execute` itself: the other thread would only cost it a change of threads, and
 Triton takes the time that `execute` takes for the time that the model took. So is every batch where there is one CPU:
@@ -20,6 +22,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any, Final, NamedTuple, TypeAlias
 
@@ -32,6 +35,8 @@ Run: TypeAlias = Callable[[], Sequence[Respond]]  # runs the model on a batch; f
 # Batches in a row that came sooner after the one before than it had run, before it is tried whether one lies ready by
 # the end of another. A model that is done sooner than a batch comes has nothing to gain from the thread.
 IN_A_ROW: Final = 4
+# Batches that wait to be sent, beside one that is being sent, before the caller of the next one helps.
+UNSENT: Final = 1
 # Batches in a row by whose end none lay ready before the load is held to be over.
 NONE_READY: Final = 8
 
@@ -118,6 +123,8 @@ class BatchRunner:
         before, batch.before = batch.before, None
         if before is not None:
             _send(before)
+        while self._answered.qsize() > UNSENT:
+            self._send_one()
         return [None] * len(requests)
 
     def _loaded(self) -> bool:
@@ -162,6 +169,12 @@ class BatchRunner:
             del batch  # or its memory would wait for the next one
         if before is not None:
             _send(before)
+
+    def _send_one(self) -> None:
+        # The other thread may have taken it.
+        with suppress(queue.Empty):
+            if (answered := self._answered.get_nowait()) is not None:
+                _send(answered)
 
     def _send_all(self) -> None:
         while (answered := self._answered.get()) is not None:
