@@ -11,7 +11,7 @@ from tritonclient.grpc import model_config_pb2
 
 from export.definition import Definition
 from export.errors import ExportError
-from export.tensor import Tensor
+from export.tensor import BATCH, Tensor
 
 CONFIG_FILE: Final = "config.pbtxt"
 Target = Literal["cpu", "cuda", "tensorrt"]
@@ -182,8 +182,19 @@ def _message(definition: Definition, target: Target) -> Any:
         accelerator = config.optimization.execution_accelerators.gpu_execution_accelerator.add(name="tensorrt")
         accelerator.parameters["precision_mode"] = "INT8"
     if serving.warm_up is not None:
-        _add_warm_up(config, definition, serving.warm_up)
+        _add_warm_up(config, definition, _sizes(definition, serving.warm_up))
     return config
+
+
+def _sizes(definition: Definition, given: Mapping[str, int]) -> Mapping[str, int]:
+    """The size of each varying axis in the warm-up: as given, or as in the first sample."""
+    if not {*definition.axes()} - {BATCH, *given}:
+        return given
+    first = next(definition.checked("samples", definition.samples()))
+    seen = {
+        name: first[tensor.name].shape[axis] for tensor in definition.inputs for axis, name in tensor.varying().items()
+    }
+    return {**seen, **given}
 
 
 def _add_warm_up(config: Any, definition: Definition, sizes: Mapping[str, int]) -> None:

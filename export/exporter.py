@@ -26,6 +26,7 @@ from export.pin import LABELS
 from export.session import DISTRIBUTIONS, Device, check_distributions, open_session
 from export.tensor import BATCH
 from export.version import FP32_FILE, MODEL_FILE
+from export.warm_up import check_warm_up
 
 if TYPE_CHECKING:
     from torch import nn
@@ -83,6 +84,8 @@ def export_model(
         parity = check_parity(definition, module, path, device)
         step("measuring its task") if definition.evaluate else None
         write_config(definition, target, new)
+        step("warming up")
+        check_warm_up(definition.name, new, open_session(path, device=device))
         card = ModelCard(
             name=definition.name,
             source=source,

@@ -17,8 +17,8 @@ class Serving:
         max_batch_size: rows of the largest batch; without effect on a model that has no batch axis.
         instances: execution slots.
         threads: intra-op threads of an instance.
-        warm_up: for each varying axis but the batch, the size that it has in the warm-up; None: no warm-up.
-            Warm-up inputs are zeros.
+        warm_up: for each varying axis but the batch, the size that it has in the warm-up, by default that of the first
+            sample; None: no warm-up. Warm-up inputs are zeros.
         labels: for an output of class scores, the name of each class. Triton's classification extension gives them.
         batch_invariant: whether a row's answer does not depend on what else is in the batch, as the card's batch test
             found; the scheduler then merges requests of different tenants.

@@ -52,6 +52,14 @@ def slower(fp32: Measure, int8: Measure) -> str | None:
     )
 
 
+def gainless(fp32: Measure, int8: Measure) -> str | None:
+    """Why nobody could want INT8 here: it is slower, as above, and no smaller. None where it is faster or smaller."""
+    longer, larger = 1 / speed_up(fp32, int8), int8.size_bytes / fp32.size_bytes
+    if longer <= 1 + TIE or larger < 1:
+        return None
+    return f"INT8 takes {longer:.2f} times as long as FP32 on this processor, with {larger:.2f} of the size"
+
+
 def _run_ms(model: Runner, feed: Feed) -> float:
     started = time.process_time()
     model.run(feed)

@@ -37,6 +37,9 @@ LEAST_OPSET: Final = 13
 # Types of quantized weights.
 SHORT: Final = (onnx.TensorProto.INT8, onnx.TensorProto.UINT8, onnx.TensorProto.INT4, onnx.TensorProto.UINT4)
 
+# Types of weights that no recipe takes.
+OTHER: Final = (onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16, onnx.TensorProto.DOUBLE)
+
 CALIBRATORS: Final = {"minmax": CalibrationMethod.MinMax, "entropy": CalibrationMethod.Entropy}
 
 
@@ -96,6 +99,11 @@ def check_quantized(name: str, recipe: Recipe, fp32: Path, int8: Path) -> None:
     if _short_weights(onnx.load(int8)) > _short_weights(onnx.load(fp32)):
         return
     graph = prepared_graph(recipe, fp32).graph
+    if others := _other_weights(graph):
+        raise GraphError(
+            f"{name}: {recipe.summary}: expected FP32 weights to quantize, got {', '.join(others)}: export the model "
+            "in FP32, as with `.float()`"
+        )
     names = quantized(recipe, graph)
     have, taken = (
         ", ".join(sorted({node.op_type for node in graph.node if node.name in of}))
@@ -105,6 +113,12 @@ def check_quantized(name: str, recipe: Recipe, fp32: Path, int8: Path) -> None:
         f"{name}: {recipe.summary}: expected weights to quantize, got none: of the graph's operators, {have}, the "
         f"recipe takes {taken or 'none'}"
     )
+
+
+def _other_weights(graph: onnx.GraphProto) -> list[str]:
+    """Types of weights in FP16, BF16 or FP64, of which no recipe makes INT8."""
+    found = {one.data_type for one in graph.initializer if one.data_type in OTHER and len(one.dims) > 1}
+    return sorted(onnx.TensorProto.DataType.Name(one) for one in found)
 
 
 def _short_weights(model: onnx.ModelProto) -> int:

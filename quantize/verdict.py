@@ -14,9 +14,10 @@ from export.folder import swapped
 from export.gate import BATCH_COSINE
 from export.session import Session, open_session
 from export.version import FP32_FILE, MODEL_FILE, unreplaced
+from export.warm_up import check_warm_up
 from quantize.gate import judge
 from quantize.invariance import BATCH_LIMIT, batch_cosine_min
-from quantize.latency import medians_ms, slower
+from quantize.latency import gainless, medians_ms, slower
 from quantize.quantizer import check_quantized, named_graph, quantize_graph
 from quantize.recipe import Recipe
 from quantize.score import check_alike, intervals, losses, scores, told_apart
@@ -59,7 +60,11 @@ def quantize_model(
         step("calibrating and quantizing")
         quantize_graph(recipe, lambda: task.calibration(built), built / FP32_FILE, int8)
         check_quantized(name, recipe, built / FP32_FILE, int8)
+        check_warm_up(name, built, open_session(int8, threads=1))
         verdict = judged(name, task, recipe, built, int8, figures, step)
+        # For another target the latency on this processor says nothing.
+        if card.target == "cpu" and (told := gainless(verdict.fp32, verdict.int8)):
+            verdict = verdict.model_copy(update={"refusals": (*verdict.refusals, told)})
         newer = too_new(onnx.load(int8)) if verdict.passed else ()
         verdict = verdict.model_copy(update={"choice": choice, "warnings": _warnings(card, verdict, newer)})
         served = verdict.int8 if verdict.passed else verdict.fp32
@@ -78,7 +83,6 @@ def quantize_model(
 def _warnings(card: ModelCard, verdict: Quantization, newer: Sequence[str]) -> tuple[str, ...]:
     """What speaks against INT8 that is served; `newer` are the nodes that Triton's container does not load."""
     found = []
-    # For another target the latency on this processor says nothing.
     if verdict.passed and card.target == "cpu" and (told := slower(verdict.fp32, verdict.int8)):
         found.append(told)
     if newer:

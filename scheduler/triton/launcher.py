@@ -147,7 +147,11 @@ class EmbeddedTriton:
     def _failure(self, what: str) -> str:
         assert self._child is not None
         lines = self._child.log_lines()
-        reasons = launcher_log.reasons(lines)[-REASONS_SHOWN:] or [line for line in lines if line.strip()][-3:]
+        reasons = launcher_log.reasons(lines)[-REASONS_SHOWN:]
+        if not reasons:
+            reasons = [line for line in lines if line.strip()][-3:]
+            if loading := launcher_log.unfinished(lines):
+                reasons.append(f"it was loading {', '.join(loading)}; a warm-up that fails can end Triton so")
         return "\n  ".join([f"Triton on {self.model_repository} {what}:", *(reasons or ["it printed nothing"])])
 
     async def stop(self, grace_s: float = 10.0) -> None:

@@ -9,6 +9,8 @@ TAIL_BYTES: Final = 262144  # a Python error of a model is a few KiB; tables of 
 ERROR_LINE: Final = re.compile(r'^E\d{4} [^\]]*\] "?(?P<text>.*?)"?\s*$')
 PARSER_LINE: Final = re.compile(r"^\[libprotobuf ERROR [^\]]*\] (?P<text>.*)$")
 FINAL_LINE: Final = re.compile(r"^error: (?P<text>.*)$")
+LOADING_LINE: Final = re.compile(r'^I\d{4} [^\]]*\] "loading: (?P<name>.*):\d+"\s*$')
+LOADED_LINE: Final = re.compile(r"""^I\d{4} [^\]]*\] "successfully loaded '(?P<name>.*)'"\s*$""")
 # Said at every start without a GPU, and the same load error told a second time per instance.
 NOISE: Final = ("CudaDriverHelper", "ERROR: Failed to create instance")
 
@@ -23,6 +25,13 @@ def reasons(lines: list[str]) -> list[str]:
         text = match["text"].partition("\\n\\nAt:")[0].replace("\\n", " ").strip()
         found.setdefault(text)
     return list(found)
+
+
+def unfinished(lines: list[str]) -> list[str]:
+    """The models that were being loaded when the log ended, in order."""
+    begun = [match["name"] for line in lines if (match := LOADING_LINE.match(line))]
+    done = {match["name"] for line in lines if (match := LOADED_LINE.match(line))}
+    return [name for name in begun if name not in done]
 
 
 def tail(path: Path, limit_bytes: int = TAIL_BYTES) -> list[str]:

@@ -125,6 +125,21 @@ def test_wrong_configuration_fails_the_start_with_the_models_name(models, start_
     assert processes(str(models.path)) == []
 
 
+async def test_end_without_a_reason_while_models_load_names_them(models):
+    version = models.path / "ender" / "1"
+    version.mkdir(parents=True)
+    tensors = "{ name: 'X' data_type: TYPE_FP32 dims: 1 }"
+    (version.parent / "config.pbtxt").write_text(f"backend: 'python' input {tensors} output {tensors}")
+    (version / "model.py").write_text(
+        "import os, signal\n"
+        "class TritonPythonModel:\n"
+        "    def initialize(self, args):\n"
+        "        os.kill(os.getppid(), signal.SIGSEGV)\n"
+    )
+    with pytest.raises(TritonStartError, match=r"exited with -11:(.|\n)*it was loading ender; a warm-up that fails can"):
+        await EmbeddedTriton(models.path).start()
+
+
 async def test_deadline_passed_fails_the_start_and_leaves_no_process(models, regions_left):
     models.add_arithmetic()
     triton = EmbeddedTriton(models.path, ready_timeout_s=0.1)

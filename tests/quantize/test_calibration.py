@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 from onnx import TensorProto, helper, numpy_helper
 
+import quantize.verdict
 from export.card import ModelCard, Parity, Source
 from export.checksum import sha256_of
 from export.graph import IR_VERSION, OPSET, write_graph
@@ -229,7 +230,9 @@ def test_score_that_is_no_number_is_named_with_its_sample(words: Path) -> None:
     assert line.endswith(told)
 
 
-def test_good_words_are_quantized(words: Path) -> None:
+def test_good_words_are_quantized(words: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # So few weights are larger in INT8, which is refused where it is slower, too.
+    monkeypatch.setattr(quantize.verdict, "medians_ms", lambda *_: [1.0, 1.0])
     result = quantized(words)
     assert result.exit_code == 0, result.output
     assert Repository(words.parent / "repository").serves("words")

@@ -52,8 +52,8 @@ def test_each_quantized_layer_is_tried_alone(lenient: Any, build: Path) -> None:
     steps: list[str] = []
     found = sensitivities(lenient, PerToken(), build / "models" / "digits", steps.append, 9)
     assert [(one.layer, one.operator, one.weights) for one in found] == [
-        ("product", "MatMul", 64),
-        ("last", "MatMul", 16),
+        ("product", "MatMul", 4096),
+        ("last", "MatMul", 1024),
     ]
     assert steps == ["product", "last"]
     assert all(0 < one.loss < 1e-3 for one in found)

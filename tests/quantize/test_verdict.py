@@ -3,14 +3,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
+from onnx import numpy_helper
 
 from export.card import CardError, read_card
 from export.checksum import sha256_of
-from export.graph import GraphError
+from export.graph import GraphError, write_graph
 from export.repository import Repository
 from export.tensor import FloatArray
+from export.warm_up import WarmUpError
 from quantize.kept import Published, keeping, publish
+from quantize.quantizer import check_quantized
 from quantize.recipe import Dynamic, Recipe, Static
 from quantize.verdict import quantize_model
 
@@ -153,4 +157,28 @@ def test_recipe_that_finds_nothing_to_quantize_publishes_nothing(
     )
     with pytest.raises(GraphError, match=told):
         quantized(lenient, build, repository, Static(operators=("Conv",)))
+    assert not repository.serves("digits")
+
+
+def test_half_precision_is_named_where_there_is_nothing_to_quantize(lenient: Any, build: Path) -> None:
+    path = build / "models" / "digits" / "fp32.onnx"
+    model = onnx.load(path)
+    for tensor in (*model.graph.input, *model.graph.output):
+        tensor.type.tensor_type.elem_type = onnx.TensorProto.FLOAT16
+    for constant in model.graph.initializer:
+        values = numpy_helper.to_array(constant).astype(np.float16)
+        constant.CopyFrom(numpy_helper.from_array(values, constant.name))
+    write_graph(model, path)
+    with pytest.raises(GraphError, match="expected FP32 weights to quantize, got FLOAT16: export the model in FP32"):
+        check_quantized("digits", lenient.recipe, path, path)
+
+
+def test_int8_form_that_does_not_run_on_the_warm_up_publishes_nothing(
+    lenient: Any, build: Path, repository: Repository
+) -> None:
+    config = build / "models" / "digits" / "config.pbtxt"
+    warm_up = 'model_warmup { name: "w" batch_size: 1 inputs { key: "x" value { data_type: TYPE_FP32 dims: 3 '
+    config.write_text(f"{config.read_text()}{warm_up}zero_data: true }} }} }}")
+    with pytest.raises(WarmUpError, match=r"digits: serving.warm_up: .* got x\[1,3\]: model.onnx on x\[1,3\]: ONNX"):
+        quantized(lenient, build, repository)
     assert not repository.serves("digits")

@@ -1,5 +1,6 @@
 """What speaks against an INT8 form that is served all the same: said in the output and in the card."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,14 +13,16 @@ import quantize.task
 import quantize.verdict
 from export.card import Measure, ModelCard, read_card
 from export.container import too_new
+from export.graph import write_graph
 from export.repository import Repository
 from export.tensor import Feed
 from quantize.cli import quantize as command
-from quantize.latency import slower
+from quantize.latency import gainless, slower
 from quantize.quantizer import quantize_graph
 from quantize.recipe import Dynamic, PerToken, Recipe, Static, WeightOnly
 from quantize.report import section
 from quantize.task import Runner
+from tests.quantize.conftest import two_layers
 
 Run = Callable[..., Result]
 BLOCKS = WeightOnly(bits=8, block=16)
@@ -80,6 +83,29 @@ def test_int8_that_is_faster_has_no_warning(run: Run, repository: Repository) ->
     assert warnings(repository) == ()
 
 
+def test_int8_that_is_slower_and_larger_is_refused(run: Run, build: Path, repository: Repository) -> None:
+    write_graph(two_layers(), build / "models" / "digits" / "fp32.onnx")
+    assert run(longer=0.9).exit_code == 0
+    result = run(longer=1.5)
+    assert result.exit_code == 1
+    verdict = card(repository).quantization
+    assert verdict is not None
+    (refusal,) = verdict.refusals
+    assert re.fullmatch(
+        r"INT8 takes 1\.50 times as long as FP32 on this processor, with [1-9]\.\d\d of the size", refusal
+    )
+    assert f"digits: INT8 refused, FP32 is served instead\n  {refusal}\n" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("longer", "size_bytes", "refused"), [(1.06, 10, True), (1.06, 9, False), (1.04, 11, False), (0.5, 20, False)]
+)
+def test_int8_must_be_smaller_or_not_slower(longer: float, size_bytes: int, refused: bool) -> None:
+    fp32 = Measure(size_bytes=10, latency_ms={"1": 1.0, "2": 1.0}, scores={})
+    int8 = Measure(size_bytes=size_bytes, latency_ms={"1": longer, "2": longer}, scores={})
+    assert (gainless(fp32, int8) is not None) == refused
+
+
 @pytest.mark.parametrize(("longer", "told"), [(1.04, False), (1.06, True)])
 def test_what_two_measurements_differ_by_is_not_slower(longer: float, told: bool) -> None:
     fp32, int8 = (Measure(size_bytes=1, latency_ms={"1": ms, "2": ms}, scores={}) for ms in (1.0, longer))
@@ -91,8 +117,10 @@ def test_latency_on_this_processor_says_nothing_of_another_target(
 ) -> None:
     built = build / "models" / "digits"
     read_card(built).model_copy(update={"target": "tensorrt"}).write(built)
-    assert "times as long" not in run(longer=1.5).stderr
-    assert warnings(repository) == ()
+    for width in (4, 256):
+        write_graph(two_layers(width), built / "fp32.onnx")
+        assert "times as long" not in run(longer=1.5).stderr
+        assert warnings(repository) == ()
 
 
 def test_int8_that_the_container_does_not_load_says_so(run: Run, repository: Repository) -> None:

@@ -17,6 +17,18 @@ def test_reasons_are_tritons_words_once_each_without_noise_and_tracebacks():
     ]
 
 
+LOADING = r"""I1124 00:35:39.780598 24370 model_lifecycle.cc:472] "loading: unet:2"
+I1124 00:35:39.780650 24370 model_lifecycle.cc:472] "loading: tied:1"
+I1124 00:35:39.780691 24370 model_lifecycle.cc:472] "loading: vit:12"
+I1124 00:35:40.057494 24370 model_lifecycle.cc:839] "successfully loaded 'tied'"
+""".splitlines()
+
+
+def test_models_that_were_being_loaded_when_the_log_ended_are_known():
+    assert launcher_log.unfinished(LOADING) == ["unet", "vit"]
+    assert launcher_log.unfinished(LOG) == []
+
+
 def test_tail_reads_the_end_of_a_file_and_nothing_where_there_is_none(tmp_path):
     path = tmp_path / "log"
     assert launcher_log.tail(path) == []
