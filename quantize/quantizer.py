@@ -304,7 +304,8 @@ def _weight_only(recipe: WeightOnly, model: onnx.ModelProto, names: Sequence[str
     with quiet(), failing():
         quantizer.process()
     result: onnx.ModelProto = quantizer.model.model
-    quantize_per_token(result, [name for name in names if name not in products], {})
+    if tables := [name for name in names if name not in products]:
+        quantize_per_token(result, tables, {})
     return result
 
 

@@ -190,3 +190,12 @@ def test_name_with_brackets_is_the_layer_of_that_name(tmp_path: Path) -> None:
     assert quantized(WeightOnly(exclude=("layers[0]",)), graph) == ("layers0",)
     assert quantized(WeightOnly(exclude=("layers[[]0]",)), graph) == ("layers0",)
     assert quantized(WeightOnly(exclude=("layers[01]",)), graph) == ("layers[0]",)
+
+
+def test_weights_alone_are_quantized_in_graphs_too_old_for_the_kernels_of_a_token(tmp_path: Path) -> None:
+    model = tiny_graph()
+    model.opset_import[0].version = 17
+    write_graph(model, tmp_path / "fp32.onnx")
+    quantize_graph(WeightOnly(bits=8, block=16), lambda: (), tmp_path / "fp32.onnx", tmp_path / "int8.onnx")
+    answers = [open_session(tmp_path / f"{of}.onnx").run({"x": rows(40, 9)}) for of in ("fp32", "int8")]
+    np.testing.assert_allclose(*answers, atol=0.01)
