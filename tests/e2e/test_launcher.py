@@ -136,7 +136,9 @@ async def test_end_without_a_reason_while_models_load_names_them(models):
         "    def initialize(self, args):\n"
         "        os.kill(os.getppid(), signal.SIGSEGV)\n"
     )
-    with pytest.raises(TritonStartError, match=r"exited with -11:(.|\n)*it was loading ender; a warm-up that fails can"):
+    with pytest.raises(
+        TritonStartError, match=r"exited with -11:(.|\n)*it was loading ender; a warm-up that fails can"
+    ):
         await EmbeddedTriton(models.path).start()
 
 
