@@ -21,6 +21,7 @@ from export.definition import Definition
 from export.errors import ExportError
 from export.folder import replacing
 from export.graph import OPSET, check_tensors, open_axes, read_graph, write_graph
+from export.invariance import check_invariant
 from export.parity import check_parity, parity_feeds, trace_feed
 from export.pin import LABELS
 from export.session import DISTRIBUTIONS, Device, check_distributions, open_session
@@ -82,6 +83,7 @@ def export_model(
         check_tensors(model, definition.inputs, definition.outputs, definition.name)
         step("comparing with PyTorch" if module is not None else "running it at every shape")
         parity = check_parity(definition, module, path, device)
+        check_invariant(definition, open_session(path, device=device))
         step("measuring its task") if definition.evaluate else None
         write_config(definition, target, new)
         step("warming up")

@@ -14,12 +14,15 @@ from export.tensor import CHECKED, Outcome
 # Scores by name: a figure, or what each sample came to [samples], whose mean is the score and has an interval.
 Scores = Mapping[str, float | npt.ArrayLike]
 
-# Scores that every quantized definition has, whatever it evaluates: of the first output to FP32's, and the smallest of
+# Scores that every quantized definition has, whatever it evaluates: of an output to FP32's, and the smallest of
 # a row alone to the same row in company. And what is made of an evaluated log-likelihood.
 COSINE: Final = "cosine"
 BATCH_COSINE: Final = "batch_cosine_min"
 LOG_LIKELIHOOD: Final = "log_likelihood"
 PERPLEXITY: Final = "perplexity"
+# What every row must agree with itself by, alone and in company. Not exactly 1: sums are made in another order at
+# another batch size. Dynamic quantization: .98.
+BATCH_LEAST: Final = 0.9999
 # Kullback-Leibler divergence from FP32's distribution, in nats. With perplexity the one score of which less is better.
 KL: Final = "kl"
 

@@ -1,37 +1,38 @@
 """The task of a model that has a definition and no file in `quantize/models`: what the definition says, as a task.
 
 Where `evaluate` gives what each sample came to, its score has a confidence interval; where it gives a figure, none.
-Beside them stands the cosine of the first output to FP32's on the definition's samples, which has one. There is one set
-to judge on: a search chooses on what the gate judges on, and its best is a little flattered.
+Beside them stands the cosine to FP32's of the first output that has one, on the definition's samples, with an interval.
+There is one set to judge on: a search chooses on what the gate judges on, and its best is a little flattered.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
-from itertools import chain, islice
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
+from export.company import Company, companies, take
+from export.cosine import cosine
 from export.definition import Definition
 from export.errors import DefinitionError, faults
 from export.gate import COSINE
 from export.session import RunError, Session
-from export.tensor import BATCH, Array, Feed, FloatArray
+from export.tensor import Array, Feed, FloatArray, Tensor
 from export.version import FP32_FILE
 from quantize.default import default_recipe
 from quantize.gate import AtLeast, Limit, MayFall
-from quantize.invariance import cosine
 from quantize.quantizer import named_graph
 from quantize.recipe import PerToken, Recipe, Static
-from quantize.task import Company, Figures, NoTaskError, Outcomes, Peer, Runner, Split
+from quantize.task import Figures, NoTaskError, Outcomes, Peer, Runner, Split
 
 RECIPE: Final[TypeAdapter[Recipe]] = TypeAdapter(Recipe)
 # Where the definition has no gates of its own.
 CLOSE: Final = AtLeast(COSINE, 0.99)
-COMPANY_ROWS: Final = 16
 LATENCY_ROWS: Final = (1, 32)
+# Types of outputs that a cosine can be of: integers are labels.
+FLOATS: Final = ("FP16", "FP32", "FP64")
 
 
 class DefinedTask:
@@ -43,7 +44,7 @@ class DefinedTask:
 
     Raises:
         NoTaskError: the definition has no calibration inputs.
-        DefinitionError: it has no gate but on a cosine, which says nothing of its first output.
+        DefinitionError: it has no gate but on a cosine, which says nothing of any of its outputs.
     """
 
     def __init__(self, definition: Definition, built: Path) -> None:
@@ -53,17 +54,29 @@ class DefinedTask:
             )
         self._definition, self._built = definition, built
         self._calibration = definition.calibration
-        if self._is_single and all(gate.score == COSINE for gate in definition.gates):
+        if self._directed is None and self._gates_on_cosine:
             raise DefinitionError(
-                f"{definition.name}: gates: expected one on a score of `evaluate`, got none: the first output, "
-                f"{definition.outputs[0].name!r}, is a single number, of whose closeness a cosine says nothing"
+                f"{definition.name}: gates: expected one on a score of `evaluate`, got none: of single numbers, labels "
+                f"and words, as {', '.join(repr(one.name) for one in definition.outputs)}, a cosine says nothing"
             )
 
     @property
-    def _is_single(self) -> bool:
-        """Whether the first output is one number for each row: any two of the same sign have a cosine of 1."""
-        dims = self._definition.outputs[0].dims[1 if self._definition.batched else 0 :]
-        return all(size == 1 for size in dims)
+    def _gates_on_cosine(self) -> bool:
+        """Whether nothing but a cosine is asked for."""
+        return all(gate.score == COSINE for gate in self._definition.gates)
+
+    @cached_property
+    def _directed(self) -> Tensor | None:
+        """The first output with a direction: numbers that are no labels, more than one for each row."""
+        inner = 1 if self._definition.batched else 0
+        outputs = [one for one in self._definition.outputs if one.datatype in FLOATS]
+        return next((one for one in outputs if any(size != 1 for size in one.dims[inner:])), None)
+
+    @property
+    def _compared(self) -> Tensor:
+        """The output that INT8 and FP32 are compared by: that with a direction, else of numbers."""
+        outputs = self._definition.outputs
+        return self._directed or next((one for one in outputs if one.datatype in FLOATS), outputs[0])
 
     @cached_property
     def recipe(self) -> Recipe:
@@ -115,7 +128,9 @@ class DefinedTask:
         yield from self._definition.checked("samples", self._definition.samples())
 
     def answers(self, model: Runner, built: Path, split: Split) -> FloatArray:
-        """The first output for each row of the samples, flat, and filled up with zeros to one length.
+        """The output that is compared, for each row of the samples, flat, and filled up with zeros to one length.
+
+        Of words, of which nothing is compared, none.
 
         Raises:
             DefinitionError: the model cannot answer a sample. Names it.
@@ -123,22 +138,46 @@ class DefinedTask:
         del built, split
         answers = [self._answer(model, feed, number) for number, feed in enumerate(self._samples())]
         rows = [row for answer in answers for row in self._rows(answer)]
-        longest = max(row.size for row in rows)
-        return np.stack([np.pad(row, (0, longest - row.size)) for row in rows])
+        return _filled(rows, max(row.size for row in rows))
 
-    def _answer(self, model: Runner, feed: Feed, number: int) -> FloatArray:
+    def _answer(self, model: Runner, feed: Feed, number: int) -> Array:
+        assert isinstance(model, Session), "a definition has no peers"
         what = f"{self._definition.name}: samples {number}"
         try:
-            answer = model.run(feed)
+            answers = model.predict(feed)
         except RunError as error:
             raise DefinitionError(f"{what}: {error}") from error
-        self._definition.check_answer(feed, {"": answer}, what)
-        return answer
+        self._definition.check_answer(feed, answers, what)
+        return answers[self._compared.name]
 
     def outcomes(self, answers: FloatArray, fp32: FloatArray, built: Path, split: Split) -> Outcomes:
-        """Cosine of each row to FP32's, where it has a direction. The zeros at the end change nothing."""
+        """Cosine of each row to FP32's, where it has a direction. The zeros at the end change nothing.
+
+        Raises:
+            DefinitionError: nothing else is asked for, and FP32's answers are so alike that any of them would do.
+        """
         del built, split
-        return {} if self._is_single else {COSINE: cosine(answers, fp32)}
+        if self._directed is None:
+            return {}
+        if answers is fp32:
+            self._check_apart(fp32)
+        # Of a model that finds more in one form than in the other, one is longer.
+        longest = max(answers.shape[1], fp32.shape[1])
+        return {COSINE: cosine(_filled(answers, longest), _filled(fp32, longest))}
+
+    def _check_apart(self, fp32: FloatArray) -> None:
+        """Refuse to judge on a cosine that an answer without a look at the input would reach, too."""
+        bounds = [limit.bound for limit in self.limits if isinstance(limit, AtLeast)]
+        if len(fp32) < 2 or not bounds or not self._gates_on_cosine:
+            return
+        same = np.broadcast_to(fp32.mean(axis=0, dtype=np.float64), fp32.shape)
+        reached = float(cosine(same, fp32).mean())
+        if reached >= max(bounds):
+            raise DefinitionError(
+                f"{self._definition.name}: gates: expected one on a score of `evaluate`, or samples with more unlike "
+                f"answers; got only a cosine of {max(bounds):g}, and {self._compared.name!r} is so alike for all "
+                f"{len(fp32)} rows of the samples that their mean, for an answer to each, has {reached:.4f}"
+            )
 
     def figures(self, model: Runner) -> Figures:
         """What `evaluate` says.
@@ -155,32 +194,8 @@ class DefinedTask:
         Raises:
             DefinitionError: no two rows of one shape are among them, so that nothing could be said.
         """
-        if self._definition.max_batch_size <= 1:
-            return
-        lone: dict[tuple[tuple[int, ...], ...], list[Feed]] = {}
-        first, *others = islice(self.calibration(built), COMPANY_ROWS)
-        found = False
-        for feed in chain(self._samples(), [first, *(one for one in others if self._count(one) == 1)]):
-            if self._count(feed) == 1:
-                alike = lone.setdefault(tuple(feed[one.name].shape for one in self._definition.inputs), [])
-                if len(alike) < COMPANY_ROWS:
-                    alike.append(feed)
-            else:
-                found = True
-                yield self._company(feed)
-        for rows in lone.values():
-            if len(rows) > 1:
-                found = True
-                yield self._company({name: np.concatenate([one[name] for one in rows]) for name in rows[0]})
-        if not found:
-            raise DefinitionError(
-                f"{self._definition.name}: samples: expected two rows or more of one shape, there or in the first "
-                f"{COMPANY_ROWS} of calibration, to compare alone and in company; got each with one row of its own"
-            )
-
-    def _company(self, feed: Feed) -> Company:
-        rows = range(min(self._count(feed), COMPANY_ROWS))
-        return [self._take(feed, [row]) for row in rows], self._take(feed, rows)
+        del built
+        return companies(self._definition)
 
     def compared(self, model: Runner, feed: Feed) -> Sequence[Array]:
         """All outputs."""
@@ -194,18 +209,17 @@ class DefinedTask:
         if not self._definition.batched:
             return {"one": first}
         most = self._definition.max_batch_size
-        return {str(rows): self._take(first, range(rows)) for rows in dict.fromkeys(min(n, most) for n in LATENCY_ROWS)}
+        return {str(rows): take(first, range(rows)) for rows in dict.fromkeys(min(n, most) for n in LATENCY_ROWS)}
 
     def peers(self) -> Mapping[str, Peer]:
         """None."""
         return {}
 
-    def _rows(self, output: FloatArray) -> list[FloatArray]:
+    def _rows(self, output: Array) -> list[Array]:
         return [row.ravel() for row in output] if self._definition.batched else [output.ravel()]
 
-    def _count(self, feed: Feed) -> int:
-        return len(feed[next(one.name for one in self._definition.inputs if one.dims[:1] == (BATCH,))])
 
-    @staticmethod
-    def _take(feed: Feed, rows: Any) -> Feed:
-        return {name: np.take(value, rows, axis=0, mode="wrap") for name, value in feed.items()}
+def _filled(rows: Iterable[Array], longest: int) -> FloatArray:
+    """Rows of numbers, filled up with zeros to one length: [n] of [<= longest] -> FP32 [n, longest]."""
+    numbers = [np.zeros(0) if row.dtype.kind not in "biuf" else row for row in rows]
+    return np.stack([np.pad(row, (0, longest - row.size)).astype(np.float32) for row in numbers])

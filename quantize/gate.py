@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from export.card import Measure
+from export.gate import BATCH_COSINE, BATCH_LEAST
 
 
 class Limit(Protocol):
@@ -68,6 +69,9 @@ class MayFall:
             f"{self.score}: fell by {before - after:.4f} from {before:.4f} to {after:.4f}, "
             f"expected at most {self.by:.4f}, over by {before - after - self.by:.4f}"
         )
+
+
+BATCH_LIMIT: Final = AtLeast(BATCH_COSINE, BATCH_LEAST)
 
 
 def judge(limits: Sequence[Limit], fp32: Measure, int8: Measure) -> tuple[str, ...]:

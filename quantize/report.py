@@ -12,13 +12,13 @@ from pydantic import ValidationError
 
 from export.built import built_folder
 from export.card import CardError, ModelCard, Quantization
+from export.cosine import cosine
 from export.errors import ExportError, about, faults
 from export.repository import Repository
 from export.session import open_session
 from export.tensor import FloatArray
 from export.version import FP32_FILE, MODEL_FILE
 from quantize import plot
-from quantize.invariance import cosine
 from quantize.latency import speed_up
 from quantize.search import TRIALS, Trial, headline
 from quantize.sensitivity import sensitivities, tried_layers

@@ -16,12 +16,12 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter
 from export.card import Measure
 from export.errors import ExportError
 from export.gate import BATCH_COSINE
+from export.invariance import batch_cosine_min
 from export.session import open_session
 from export.tensor import FloatArray
 from export.version import FP32_FILE
-from quantize.gate import judge
+from quantize.gate import BATCH_LIMIT, judge
 from quantize.interval import Interval
-from quantize.invariance import BATCH_LIMIT, batch_cosine_min
 from quantize.latency import TIE, medians_ms
 from quantize.quantizer import quantize_graph
 from quantize.score import check_alike, intervals, scores, told_apart

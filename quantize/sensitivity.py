@@ -6,12 +6,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict
 
+from export.cosine import cosine
 from export.graph import write_graph
 from export.session import open_session
+from export.tensor import FloatArray
 from export.version import FP32_FILE
-from quantize.invariance import cosine
 from quantize.layers import Layer, layers, quantized
 from quantize.quantizer import prepared_graph, quantize_graph
 from quantize.recipe import Recipe, WeightOnly
@@ -24,7 +26,10 @@ Step = Callable[[str], None]
 
 
 class Sensitivity(BaseModel):
-    """What quantizing one layer alone costs: `loss` is 1 - the mean cosine of the answers to FP32's.
+    """What quantizing one layer alone costs.
+
+    `loss` is 1 - the mean cosine of the answers to FP32's; of single numbers, of which a cosine says nothing, the mean
+    square of the difference as a part of their variance.
 
     `saved_bytes` is by how much the file becomes smaller; below 0 where it becomes larger.
     """
@@ -70,7 +75,7 @@ def sensitivities(task: Task, recipe: Recipe, built: Path, step: Step, most: int
             step(layer.name)
             quantize_graph(_alone(recipe, layer.name, every), lambda: feeds, plain, one_layer)
             answers = task.answers(open_session(one_layer, threads=1), built, "choose")
-            loss = float(1 - cosine(answers, reference).mean())
+            loss = _loss(answers, reference)
             found.append(
                 Sensitivity(
                     layer=layer.name,
@@ -81,6 +86,13 @@ def sensitivities(task: Task, recipe: Recipe, built: Path, step: Step, most: int
                 )
             )
     return tuple(sorted(found, key=lambda one: one.loss, reverse=True))
+
+
+def _loss(answers: FloatArray, reference: FloatArray) -> float:
+    if reference[0].size != 1 or len(reference) == 1:
+        return float(1 - cosine(answers, reference).mean())
+    error = float(np.square(answers - reference, dtype=np.float64).mean())
+    return error and error / max(float(reference.var(dtype=np.float64)), np.finfo(np.float64).tiny)
 
 
 def _alone(recipe: Recipe, name: str, every: Sequence[str]) -> Recipe:

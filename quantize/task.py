@@ -8,6 +8,7 @@ from typing import Literal, Protocol, cast
 
 from export.built import built_folder
 from export.catalog import chosen, is_path, load_definition
+from export.company import Company
 from export.definition import Definition
 from export.errors import ExportError
 from export.tensor import Array, Feed, FloatArray, Outcome
@@ -21,8 +22,6 @@ Split = Literal["choose", "judge"]
 Outcomes = Mapping[str, Outcome]
 # Scores that need a model itself: figures, or what samples came to.
 Figures = Mapping[str, float | Outcome]
-# The feeds of rows alone, and one feed with all of them, in the same order.
-Company = tuple[Sequence[Feed], Feed]
 
 
 class NoTaskError(ExportError):

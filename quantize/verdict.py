@@ -12,11 +12,11 @@ from export.card import Measure, ModelCard, Quantization, read_card
 from export.container import CONTAINER, RUNTIME, too_new
 from export.folder import swapped
 from export.gate import BATCH_COSINE
+from export.invariance import batch_cosine_min
 from export.session import Session, open_session
 from export.version import FP32_FILE, MODEL_FILE, unreplaced
 from export.warm_up import check_warm_up
-from quantize.gate import judge
-from quantize.invariance import BATCH_LIMIT, batch_cosine_min
+from quantize.gate import BATCH_LIMIT, judge
 from quantize.latency import gainless, medians_ms, slower
 from quantize.quantizer import check_quantized, named_graph, quantize_graph
 from quantize.recipe import Recipe

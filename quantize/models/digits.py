@@ -6,11 +6,12 @@ from typing import Final
 
 import numpy as np
 
+from export.company import Company
 from export.digits_data import Digits, load_split, read_samples
 from export.tensor import Array, Feed, FloatArray
 from quantize.gate import Limit, MayFall
 from quantize.recipe import Recipe, Static
-from quantize.task import Company, Outcomes, Peer, Runner, Split, Task
+from quantize.task import Outcomes, Peer, Runner, Split, Task
 
 CALIBRATION_IMAGES: Final = 256
 CALIBRATION_ROWS: Final = 32

@@ -13,12 +13,13 @@ from typing import Final
 
 import numpy as np
 
+from export.company import Company
+from export.cosine import cosine
 from export.pictures import crops, picture
 from export.tensor import Array, Feed, FloatArray
 from quantize.gate import AtLeast, Limit
-from quantize.invariance import cosine
 from quantize.recipe import Recipe, Static
-from quantize.task import Company, Outcomes, Peer, Runner, Split, Task
+from quantize.task import Outcomes, Peer, Runner, Split, Task
 
 # No picture is in two sets.
 CALIBRATION: Final = (

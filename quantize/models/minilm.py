@@ -13,15 +13,16 @@ from typing import Final
 
 import numpy as np
 
+from export.company import Company
+from export.cosine import cosine
 from export.tensor import Array, Feed, FloatArray
 from export.tokenizer import Encoder
 from quantize.docstrings import docstring_pairs
 from quantize.gate import AtLeast, Limit, MayFall
-from quantize.invariance import cosine
 from quantize.models.minilm_peer import installed_peer
 from quantize.recipe import Dynamic, PerToken, Recipe, Static, WeightOnly
 from quantize.sentences import calibration_texts, evaluation_pairs
-from quantize.task import Company, Outcomes, Peer, Runner, Split, Task
+from quantize.task import Outcomes, Peer, Runner, Split, Task
 
 COMPANY_ROWS: Final = 16
 LATENCY_SHAPES: Final = ((1, 32), (32, 32), (1, 128), (32, 128))

@@ -17,6 +17,7 @@ from typing import Final
 
 import numpy as np
 
+from export.company import Company
 from export.gate import KL, LOG_LIKELIHOOD
 from export.models.smollm2 import HEAD_SIZE, KV_HEADS, cache_names, continued, prompt_feed, tokenizer
 from export.session import open_session
@@ -26,7 +27,7 @@ from quantize.docstrings import docstring_pairs
 from quantize.gate import AtMost, Limit, MayFall
 from quantize.paragraphs import reference_paragraphs
 from quantize.recipe import Dynamic, Recipe, WeightOnly
-from quantize.task import Company, Outcomes, Peer, Runner, Split, Task
+from quantize.task import Outcomes, Peer, Runner, Split, Task
 
 TOKENS: Final = 64  # of a passage, whose logits are 12.6 MB
 PASSAGES: Final[Mapping[Split, int]] = {"choose": 24, "judge": 64}

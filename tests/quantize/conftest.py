@@ -8,12 +8,13 @@ from onnx import TensorProto, helper, numpy_helper
 
 from export.card import ModelCard, Parity, Source
 from export.checksum import sha256_of
+from export.company import Company
 from export.definition import Feed
 from export.graph import IR_VERSION, OPSET, write_graph
 from export.tensor import FloatArray
 from quantize.gate import AtLeast, Limit
 from quantize.recipe import PerToken, Recipe, Static
-from quantize.task import Company, Outcomes, Peer, Runner, Split
+from quantize.task import Outcomes, Peer, Runner, Split
 
 FEATURES = 16
 

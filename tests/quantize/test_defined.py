@@ -222,7 +222,7 @@ def test_rows_without_any_company_are_an_error_that_says_what_is_missing(build: 
 def test_single_number_needs_a_gate_of_its_own(tmp_path: Path, gates: Any) -> None:
     said = {"outputs": (Tensor("y", "FP32", ("batch", 1)),)}
     with pytest.raises(
-        DefinitionError, match=r"digits: gates: expected one on a score of `evaluate`.*'y', is a single"
+        DefinitionError, match=r"digits: gates: expected one on a score of `evaluate`, got none: of single numbers.*'y'"
     ):
         DefinedTask(definition(gates=gates, **said), tmp_path)
     task, answers = DefinedTask(definition(**said), tmp_path), np.ones((4, 1), np.float32)

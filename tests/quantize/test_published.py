@@ -8,11 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from export.cosine import cosine
 from export.digits_data import read_samples
+from export.invariance import batch_cosine_min
 from export.repository import DEFAULT_REPOSITORY, Repository
 from export.session import Session, open_session
 from export.tokenizer import Encoder
-from quantize.invariance import BATCH_LIMIT, batch_cosine_min, cosine
+from quantize.gate import BATCH_LIMIT
 from quantize.models.digits import ACCURACY_FALL
 from quantize.models.minilm import COSINE_MEAN, COSINE_MIN, RECALL_FALL
 

@@ -7,10 +7,10 @@ import pytest
 from onnx import TensorProto, numpy_helper
 
 import quantize.quantizer
+from export.cosine import cosine
 from export.graph import IR_VERSION, OPSET, GraphError, write_graph
 from export.session import open_session
 from export.tensor import FloatArray
-from quantize.invariance import cosine
 from quantize.layers import UnknownLayerError, quantized
 from quantize.quantizer import named_graph, quantize_graph
 from quantize.recipe import Dynamic, PerToken, Recipe, Static, WeightOnly
