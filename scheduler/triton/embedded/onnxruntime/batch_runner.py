@@ -18,6 +18,7 @@ reading and running take turns on it anyway.
 `reader_cpus.py` says on which CPUs the caller of `execute` does its part.
 """
 
+import os
 import queue
 import threading
 import time
@@ -37,6 +38,10 @@ Run: TypeAlias = Callable[[], Sequence[Respond]]  # runs the model on a batch; f
 IN_A_ROW: Final = 4
 # Batches that wait to be sent, beside one that is being sent, before the caller of the next one helps.
 UNSENT: Final = 1
+# Where Triton's C library puts shared memory, and how much of it free is enough: twice what a message of gRPC carries.
+# With less, the end of a request is sent apart from its response.
+SHARED_MEMORY: Final = "/dev/shm"  # noqa: S108
+ROOM: Final = 4 << 30
 # Batches in a row by whose end none lay ready before the load is held to be over.
 NONE_READY: Final = 8
 
@@ -202,9 +207,33 @@ def _failure(message: str) -> Any:
 
 
 def _send(answered: Answered) -> None:
+    roomy = _is_roomy()
     for request, respond in zip(answered.requests, answered.responds, strict=True):
+        flags = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL if roomy else 0
         try:
-            sender = request.get_response_sender()
-            sender.send(_response(respond), flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+            request.get_response_sender().send(_response(respond), flags=flags)
         except Exception as error:
             pb_utils.Logger.log_error(f"a response could not be sent: {error!r}")
+        if not roomy:
+            _end(request)
+
+
+def _is_roomy() -> bool:
+    """Whether any response fits into the shared memory that it goes through."""
+    try:
+        found = os.statvfs(SHARED_MEMORY)
+    except OSError:
+        return False
+    return found.f_bavail * found.f_frsize >= ROOM
+
+
+def _end(request: Any) -> None:
+    """End a request whose response was sent apart: its caller gets an error where that one did not fit.
+
+    A sender takes no second response, and its end is in the first one or apart. With the end in one that does not fit,
+    the request would never end.
+    """
+    try:
+        request.get_response_sender().send(flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+    except Exception as error:
+        pb_utils.Logger.log_error(f"a request could not be ended: {error!r}")
