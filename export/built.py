@@ -16,6 +16,11 @@ def built_folder(build: Path, name: str) -> Path:
     return build / "models" / name
 
 
+def kept_folder(build: Path, name: str) -> Path:
+    """Where what quantizing computed lies until it is published."""
+    return build / "quantize" / name / "kept"
+
+
 def is_built(build: Path, name: str) -> bool:
     """Whether a finished export lies in the build folder, with a card that can be read."""
     folder = built_folder(build, name)

@@ -5,23 +5,25 @@ import time
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 from rich.console import Console
 from rich.table import Table
 
+from export.beside import Beside, labels_in
 from export.built import DEFAULT_BUILD, built_folder, is_built
 from export.card import ModelCard, read_card
 from export.catalog import check_name, chosen, is_path, load_definition, named_in
 from export.config import CONFIG_FILE, TARGETS, ConfigError, Target, has_config
 from export.failure import told
 from export.lock import waiting_on
+from export.refused import clear, note, refusal
 from export.repository import DEFAULT_REPOSITORY, Repository
-from export.server import bring_into_service
+from export.server import WithdrawnError, bring_into_service
 from export.session import DEVICES, Device
 from export.template import write_template
-from export.unpublished import command, staying
+from export.unpublished import UnpublishedError, command, staying, stays
 from export.version import FP32_FILE, MODEL_FILE
 
 
@@ -78,6 +80,14 @@ def export(names: tuple[str, ...], missing: bool, as_json: bool, **options: Any)
         Console().print(_table(rows))
 
 
+class _Published(NamedTuple):
+    """The version that is served, whether it is new, and what lay beside the graphs before."""
+
+    version: int
+    new: bool
+    before: Beside
+
+
 @dataclass(frozen=True)
 class _Export:
     """One call of the command: where things go, and what they are for. Fields are named like the options."""
@@ -104,12 +114,13 @@ class _Export:
             if skip:
                 # As it was exported, whatever an earlier Fairlane noted there when it quantized it.
                 card = read_card(folder).as_exported()
-                version, new = self._publish(card, folder, console)
+                if not self._is_refused(typed, name, folder, console):
+                    self._serve(typed, folder, self._publish(card, folder, console))
             else:
                 card = self._export(typed, folder, console)
                 with staying(folder, self._again(typed), waiting_on(console)):
-                    version, new = self._publish(card, folder, console)
-            bring_into_service(self._repository, self.server, name, version, new=new)
+                    published = self._publish(card, folder, console)
+                self._serve(typed, folder, published)
         return {
             "model": name,
             "exported": not skip,
@@ -143,15 +154,39 @@ class _Export:
         console.print(f"{card.name}: {checked}", soft_wrap=True)
         return card
 
+    def _is_refused(self, typed: str, name: str, folder: Path, console: Console) -> bool:
+        """Whether a server refused this export, and none is there to try it again; says so."""
+        if self.server is not None or not self._repository.serves(name) or (why := refusal(folder)) is None:
+            return False
+        again = command(("export", typed), self.model_repository, self.build_dir, None)
+        console.print(
+            f"{name}: {folder}: a server could not load it, so it is not published unasked, as `{again}` does: {why}",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+        )
+        return True
+
+    def _serve(self, typed: str, folder: Path, published: "_Published") -> None:
+        """Have a server load what was published."""
+        version, new, before = published
+        try:
+            bring_into_service(self._repository, self.server, folder.name, version, new=new, before=before)
+        except WithdrawnError as error:
+            note(folder, str(error))
+            raise UnpublishedError(f"{error}; {stays(folder, self._again(typed))}") from error
+        clear(folder)
+
     def _again(self, typed: str) -> str:
         words = ("export", typed, "--missing", *(["--overwrite-config"] if self.overwrite_config else []))
         return command(words, self.model_repository, self.build_dir, self.server)
 
-    def _publish(self, card: ModelCard, folder: Path, console: Console) -> tuple[int, bool]:
-        """Publish an export where it must be; the version that is served, and whether it is new."""
+    def _publish(self, card: ModelCard, folder: Path, console: Console) -> "_Published":
+        """Publish an export where it must be."""
         # What is decided and what is published are of one moment: that after another process was waited for.
         with self._repository.changing(card.name):
-            before, configure = self._repository.versions(card.name), self._configures(card, folder, console)
+            before, beside = self._repository.versions(card.name), self._repository.beside(card.name)
+            configure = self._configures(card, folder, console)
             version = before[-1] if before and self._stays(card, folder, console, configure=configure) else None
             if version is None:
                 if not configure:
@@ -160,7 +195,7 @@ class _Export:
                 version = int(published.name)
             elif configure:
                 self._repository.configure(card, folder)
-        return version, version not in before
+        return _Published(version, version not in before, beside)
 
     def _configures(self, card: ModelCard, folder: Path, console: Console) -> bool:
         """Whether the configuration that is there is to be replaced; says so where another one stays."""
@@ -190,14 +225,17 @@ class _Export:
     def _stays(self, card: ModelCard, folder: Path, console: Console, *, configure: bool) -> bool:
         """Whether what is served stays: somebody else's, the same export, or the INT8 form of an earlier one."""
         served = self._repository.card(card.name)
-        if served is None or served.is_of_export(card):
+        if served is None:
             return True
+        if served.is_of_export(card):
+            # Of the same graph, another card may tell other scores.
+            return served.quantization is not None or served == card
         if served.quantization is None or not served.quantization.passed:
             return False
         if configure and (served.target != card.target or not self._fits(card, folder)):
             console.print(
-                f"{card.name}: the INT8 form of an earlier export does not go with the new config.pbtxt; FP32 is "
-                f"served until `fairlane quantize {card.name}`",
+                f"{card.name}: the INT8 form of an earlier export does not go with the new config.pbtxt or labels; "
+                f"FP32 is served until `fairlane quantize {card.name}`",
                 soft_wrap=True,
             )
             return False
@@ -208,12 +246,15 @@ class _Export:
         return True
 
     def _fits(self, card: ModelCard, folder: Path) -> bool:
-        """Whether the graph that is served goes with the export's configuration."""
+        """Whether the graph that is served goes with the export's configuration and labels."""
         # Imported late: onnx takes a second.
         from export.fit import misfits  # noqa: PLC0415
 
-        graph = self._repository.version_folder(card.name) / MODEL_FILE
-        return not has_config(folder) or not misfits(folder / CONFIG_FILE, graph)
+        version = self._repository.version_folder(card.name)
+        labels = labels_in(version) or labels_in(version.parent)
+        if not labels_in(folder).items() <= labels.items():
+            return False
+        return not has_config(folder) or not misfits(folder / CONFIG_FILE, version / MODEL_FILE)
 
 
 def _table(rows: list[dict[str, Any]]) -> Table:

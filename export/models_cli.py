@@ -104,13 +104,13 @@ def _promote(name: str, folder: Path, server: str | None, which: Callable[[Repos
     try:
         # What is looked at and what is done are of one moment.
         with repository.changing(name):
-            before, older = repository.versions(name), which(repository)
+            before, older, beside = repository.versions(name), which(repository), repository.beside(name)
             repository.expect(name, older)
             _check_fit(repository, name, repository.version_folder(name, older) / MODEL_FILE)
             version = repository.promote(name, older)
         # A version that the server refuses is withdrawn, also where somebody else is at the model just then.
         patient = Repository(folder, waiting_on(Console(stderr=True)))
-        bring_into_service(patient, server, name, version, new=version not in before)
+        bring_into_service(patient, server, name, version, new=version not in before, before=beside)
     except (ExportError, OSError) as error:
         raise click.ClickException(str(error)) from error
     where = "by the next server that starts, or loads it" if server is None else f"by {server}"

@@ -13,12 +13,12 @@ A crash up to 4 leaves the old version serving, one after it the new; `unpin` cl
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from export.config import CONFIG_FILE, ConfigError, message_text, read_config
+from export.config import CONFIG_FILE, ConfigError, message_text, parse_config, read_config
 from export.folder import discard, link, write_file
 
 LABELS: Final = "_labels.txt"
@@ -67,6 +67,35 @@ def unpin(model: Path) -> None:
         _old(config).replace(config)
     for left in (*model.glob(".*.old"), *model.glob(".*.back")):
         left.unlink()
+
+
+def return_to(model: Path, coming: int, files: Mapping[str, bytes]) -> None:
+    """Put a configuration and labels back and take a version away, in one step where Triton takes the newest version.
+
+    The step is back to what a crash before step 4 would have left, and `unpin` does the rest.
+
+    Args:
+        model: the folder of a model that has other versions. The caller holds its lock.
+        coming: the version, or the number of none.
+        files: config.pbtxt and label files.
+
+    Raises:
+        ConfigError: the configuration is none that Triton could read.
+    """
+    config = model / CONFIG_FILE
+    message = parse_config(files[CONFIG_FILE].decode(errors="replace"), config)
+    try:
+        for name, content in files.items():
+            write_file(_old(model / name), content)
+            write_file(_back(model / name), content)
+        # Until now a crash leaves the version and what it came with.
+        write_file(config, message_text(_pinned(message, model, coming), COMING.format(coming)).encode())
+    finally:
+        try:
+            unpin(model)
+        except OSError:
+            # On a full disk the first try has made room.
+            unpin(model)
 
 
 def is_pinned(model: Path) -> bool:

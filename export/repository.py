@@ -8,19 +8,21 @@ configuration changes too, that is the one rename (`export.pin`); a model that i
 """
 
 import contextlib
-from collections.abc import Callable, Iterator
+import shutil
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Final
 
+from export.beside import Beside, labels_in
 from export.card import ModelCard
-from export.config import CONFIG_FILE, config_in, has_config, parse_config
-from export.folder import appearing, discard, link, write_file
+from export.config import CONFIG_FILE, ConfigError, config_in, has_config, parse_config
+from export.folder import appearing, discard, link, naming, write_file
 from export.lock import Tell
-from export.pin import pinned
+from export.pin import pinned, return_to
 from export.turn import Turns
 from export.version import FP32_FILE, Content
-from export.versions import FIRST_VERSION, VersionError, Versions, same_content
+from export.versions import FIRST_VERSION, VersionError, Versions, same_bytes, same_content
 
 # The served version and those to go back to. More would fill a disk with what nobody asks for.
 KEPT_VERSIONS: Final = 4
@@ -103,7 +105,9 @@ class Repository(Versions):
             write_file(path, text.encode())
 
     def promote(self, name: str, version: int) -> int:
-        """Serve an older version's content again, as a new version. Costs no disk where it has hard links.
+        """Serve an older version's content again, as a new version, with the labels that it was published with.
+
+        The configuration stays as it is. Costs no disk where it has hard links.
 
         Returns:
             The new version's number; that of the served one where it has this content already.
@@ -116,10 +120,18 @@ class Repository(Versions):
             older, served = self.version_folder(name, version), self.version_folder(name)
             if same_content(older, served):
                 return int(served.name)
-            new_version = self._next(self.folder / name)
-            with appearing(self.version_folder(name, new_version)) as new:
-                for file in sorted(older.iterdir()):
-                    link(file, new / file.name)
+            model = self.folder / name
+            new_version, labels = self._next(model), labels_in(older)
+            others = labels.items() - labels_in(model).items()
+            configuration = (model / CONFIG_FILE).read_bytes()
+            with pinned(model, new_version) if others else contextlib.nullcontext():
+                with appearing(self.version_folder(name, new_version)) as new:
+                    for file in sorted(older.iterdir()):
+                        link(file, new / file.name)
+                for label_file, content in others:
+                    write_file(model / label_file, content)
+                if others:
+                    write_file(model / CONFIG_FILE, configuration)
             self._forget_oldest(name)
         return new_version
 
@@ -136,18 +148,59 @@ class Repository(Versions):
                 raise VersionError(f"{name}: version {version} is being served; promote another, or roll back, first")
             discard(self.version_folder(name, version))
 
-    def withdraw(self, name: str, version: int) -> None:
-        """Delete a version, which no server could load; the one before is served again.
+    def beside(self, name: str) -> Beside:
+        """What lies beside a model's graphs now; nothing where the model is not there."""
+        return Beside.of(self.folder / name, self.version_folder(name))
+
+    def withdraw(self, name: str, version: int, before: Beside) -> None:
+        """Take a version away, which no server could load; what was there before is served again, as it was.
+
+        Args:
+            name: the model.
+            version: its newest.
+            before: from when the version was not there.
 
         Raises:
-            VersionError: there is no such version, or it is the only one.
+            VersionError: there is no such version.
         """
         with self.changing(name) as finished:
             if self._is_gone(name, version, finished):
                 return
-            if self.versions(name) == (version,):
-                raise VersionError(f"{name}: version {version} is the only one")
-            discard(self.version_folder(name, version))
+            if self.versions(name) != (version,):
+                self._return_to(name, version, before)
+            elif before.files:
+                # As when it was published: a configuration, and nothing to serve.
+                discard(self.version_folder(name, version))
+                self._put_back(name, before.configuration)
+            else:
+                self._vanish(name)
+
+    def put_back(self, name: str, before: Beside) -> None:
+        """Give a model the configuration and labels, and its served version the card, that it had before."""
+        with self.changing(name):
+            self._return_to(name, self._next(self.folder / name), before)
+
+    def _return_to(self, name: str, version: int, before: Beside) -> None:
+        model, now = self.folder / name, self.beside(name)
+        if CONFIG_FILE in before.files and before.configuration != now.configuration:
+            with contextlib.suppress(ConfigError):  # one that nobody could have served by
+                return_to(model, version, before.configuration)
+        if (model / str(version)).is_dir():
+            discard(model / str(version))
+        self._put_back(name, before.of_version)
+
+    def _put_back(self, name: str, files: Mapping[str, bytes]) -> None:
+        for path, content in files.items():
+            file = self.folder / name / path
+            # Of a version that is gone, nothing comes back.
+            if file.parent.is_dir() and not same_bytes(file, content):
+                write_file(file, content)
+
+    def _vanish(self, name: str) -> None:
+        away = self._turns.new_folder(name)
+        shutil.rmtree(away, ignore_errors=True)
+        (self.folder / name).rename(away)
+        shutil.rmtree(away, ignore_errors=True)
 
     def _is_gone(self, name: str, version: int, finished: frozenset[str]) -> bool:
         """Whether a crash left it half deleted, which is finished by now; refuses a version that was not there."""
@@ -176,9 +229,14 @@ class Repository(Versions):
                 self._configure(content)
             return int(served.name)
         version = self._next(model)
+        # Those in force from then on.
+        labels = labels_in(model) | (content.labels if configure else {})
         with pinned(model, version) if configure else contextlib.nullcontext():
             with appearing(model / str(version)) as new:
                 content.fill(new)
+                for label_file, text in labels.items():
+                    with naming(new / label_file):
+                        (new / label_file).write_bytes(text)
             if configure:
                 content.configure(model)
         self._forget_oldest(content.card.name)
@@ -188,6 +246,8 @@ class Repository(Versions):
         model = self.folder / content.card.name
         with pinned(model, self._next(model)):
             content.configure(model)
+        version = self.version_folder(content.card.name).name
+        self._put_back(content.card.name, {f"{version}/{file}": text for file, text in content.labels.items()})
 
     def _provide_config(self, model: Path, content: Content) -> None:
         content.configure(model)

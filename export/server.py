@@ -4,11 +4,13 @@ Triton loads the new version beside the old one, hands new requests to it, and l
 request has been answered. Where the new one does not load, the old one stays.
 """
 
+from collections.abc import Callable
 from typing import Final
 
 import grpc
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
+from export.beside import Beside
 from export.errors import ExportError
 from export.repository import Repository
 
@@ -21,6 +23,10 @@ LOAD_TIMEOUT_S: Final = 120.0
 VERDICTS: Final = (grpc.StatusCode.INTERNAL, grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND)
 
 
+# Takes back what was published; says what became of it.
+TakeBack = Callable[[], str]
+
+
 class ServerError(ExportError):
     """A server does not serve what it was told to load."""
 
@@ -30,7 +36,7 @@ class LoadRefusedError(ServerError):
 
 
 class WithdrawnError(LoadRefusedError):
-    """A server could not load a version, which is in the repository no longer."""
+    """A server could not load what was published, and the repository is as it was before."""
 
 
 def load_on_server(address: str, name: str, version: int) -> None:
@@ -54,7 +60,8 @@ def load_on_server(address: str, name: str, version: int) -> None:
             )
         except grpc.RpcError as error:
             kind = LoadRefusedError if error.code() in VERDICTS else ServerError
-            raise kind(f"{told}: {error.details() or error.code().name}") from error
+            # Triton's reason has lines of its own.
+            raise kind(f"{told}: {' '.join((error.details() or error.code().name).split())}") from error
         try:
             index = stub.RepositoryIndex(service_pb2.RepositoryIndexRequest(ready=True), timeout=LOAD_TIMEOUT_S)
         except grpc.RpcError as error:
@@ -67,8 +74,10 @@ def load_on_server(address: str, name: str, version: int) -> None:
         )
 
 
-def bring_into_service(repository: Repository, address: str | None, name: str, version: int, *, new: bool) -> None:
-    """Load the newest version on a server, if there is one; withdraw a new one that the server cannot load.
+def bring_into_service(
+    repository: Repository, address: str | None, name: str, version: int, *, new: bool, before: Beside
+) -> None:
+    """Load the newest version on a server, if there is one; take back what was changed and cannot be loaded.
 
     Args:
         repository: where the version lies.
@@ -76,31 +85,43 @@ def bring_into_service(repository: Repository, address: str | None, name: str, v
         name: the model.
         version: its newest.
         new: whether the caller has just published it. Any other may be in service elsewhere, and stays.
+        before: what lay beside the graphs before the caller changed anything.
 
     Raises:
-        WithdrawnError: the server cannot load it, and it was withdrawn.
+        WithdrawnError: the server cannot load it, and the model is as it was before.
         ServerError: as `load_on_server`; says what became of a new version.
     """
     if address is None:
         return
+
+    def take_back() -> str:
+        if new:
+            repository.withdraw(name, version, before)
+            return "it is withdrawn"
+        repository.put_back(name, before)
+        return "the configuration is the one before again"
+
+    changed = new or repository.beside(name).configuration != before.configuration
     try:
         load_on_server(address, name, version)
     except LoadRefusedError as error:
-        if not new:
+        if not changed:
             raise
-        _judge(repository, address, name, version, error)
+        _judge(repository, address, name, version, error, take_back)
     except ServerError as error:
-        if not new:
+        if not changed:
             raise
         raise ServerError(f"{error}; it is published all the same") from error
 
 
-def _judge(repository: Repository, address: str, name: str, version: int, refusal: LoadRefusedError) -> None:
-    """Withdraw a version that a server refused, where it was that one; raises, unless the server has it by now."""
+def _judge(
+    repository: Repository, address: str, name: str, version: int, refusal: LoadRefusedError, take_back: TakeBack
+) -> None:
+    """Take back what a server refused, where it was that; raises, unless the server has it by now."""
     published = "it is published all the same"
     try:
         with repository.changing(name):
-            _try_again(repository, address, name, version, refusal)
+            _try_again(repository, address, name, version, refusal, take_back)
     except WithdrawnError:
         raise
     except ServerError as error:
@@ -109,7 +130,9 @@ def _judge(repository: Repository, address: str, name: str, version: int, refusa
         raise LoadRefusedError(f"{refusal}; {published}: {error}") from error
 
 
-def _try_again(repository: Repository, address: str, name: str, version: int, refusal: LoadRefusedError) -> None:
+def _try_again(
+    repository: Repository, address: str, name: str, version: int, refusal: LoadRefusedError, take_back: TakeBack
+) -> None:
     # A server is told a model, not a version, and tries the newest: another process may have published one meanwhile.
     # The caller has the model's turn, so now none does.
     there = repository.versions(name)
@@ -118,7 +141,4 @@ def _try_again(repository: Repository, address: str, name: str, version: int, re
     try:
         load_on_server(address, name, version)
     except LoadRefusedError as error:
-        if there == (version,):
-            raise
-        repository.withdraw(name, version)
-        raise WithdrawnError(f"{error}; it is withdrawn") from error
+        raise WithdrawnError(f"{error}; {take_back()}") from error

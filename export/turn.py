@@ -78,14 +78,14 @@ class Turns:
                 pass
 
     def new_folder(self, name: str) -> Path:
-        """Where a new model is written until it is whole. The caller has its turn.
+        """Where a new model is written until it is whole, and one goes to be deleted. The caller has its turn.
 
         Triton takes every folder of a repository for a model, whatever its name, and starts with none where one of
         them is not whole. So this is where it does not look: in the folder of another model, of which a name that
         begins with a dot is no version. In a repository without models, where there is nothing to serve, it is beside.
         """
         device = self.folder.stat().st_dev
-        others = (path for path in sorted(self.folder.glob("[!.]*")) if path.is_dir())
+        others = (path for path in sorted(self.folder.glob("[!.]*")) if path.is_dir() and path.name != name)
         # A link to another disk is no place to rename from, nor is another user's folder.
         beside = next((one for one in others if one.stat().st_dev == device and os.access(one, os.W_OK)), self.folder)
         return beside / f".{name}{NEW_MODEL}"

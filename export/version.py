@@ -54,8 +54,13 @@ class Content:
             files = {path.name: path for path in paths if path not in beside}
             return cls(card, built, {MODEL_FILE: onnx_path} | files, {path.name: path.read_bytes() for path in beside})
 
+    @property
+    def labels(self) -> dict[str, bytes]:
+        """The label files by name."""
+        return {name: content for name, content in self.beside.items() if name != CONFIG_FILE}
+
     def fill(self, version: Path) -> None:
-        """Write all that belongs into a version's folder.
+        """Write all that belongs into a version's folder, but for labels.
 
         Raises:
             MixedExportError: the built folder is no longer the export that the card describes.
@@ -73,12 +78,12 @@ class Content:
             write_file(model / name, content)
 
     def is_in(self, version: Path) -> bool:
-        """Whether a version's folder has these files, by name and content, and a card at most.
+        """Whether a version's folder has these files, by name and content, and a card and labels at most.
 
         Raises:
             MixedExportError: as `fill`.
         """
-        if not version.is_dir() or {path.name for path in version.iterdir()} - {CARD_FILE} != set(self.files):
+        if not version.is_dir() or content_names(version) != set(self.files):
             return False
         with _read_from(self.built):
             same = all(filecmp.cmp(version / name, file, shallow=False) for name, file in self.files.items())
@@ -94,6 +99,12 @@ class Content:
         with _read_from(self.built):
             if not read_card(self.built).is_of_export(self.card):
                 raise _mixed(self.built)
+
+
+def content_names(version: Path) -> set[str]:
+    """The files of a version's folder by which it is told from others: all but the card and the labels."""
+    names = {path.name for path in version.iterdir()}
+    return {name for name in names if name != CARD_FILE and not name.endswith(LABELS)}
 
 
 @contextmanager

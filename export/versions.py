@@ -4,11 +4,11 @@ import filecmp
 from pathlib import Path
 from typing import Final
 
-from export.card import CARD_FILE, ModelCard, has_card, read_card
+from export.card import ModelCard, has_card, read_card
 from export.config import CONFIG_FILE, has_config, read_config
 from export.errors import ExportError
 from export.pin import LABELS
-from export.version import MODEL_FILE
+from export.version import MODEL_FILE, content_names
 
 FIRST_VERSION: Final = 1
 
@@ -111,11 +111,16 @@ class Versions:
 
 
 def same_content(first: Path, second: Path) -> bool:
-    """Whether two versions have the same files, whatever their cards say."""
-    names, others = ({path.name for path in folder.iterdir()} - {CARD_FILE} for folder in (first, second))
+    """Whether two versions have the same files, whatever their cards and labels say."""
+    names, others = content_names(first), content_names(second)
     return names == others and all(same_file(first / name, second / name) for name in names)
 
 
 def same_file(first: Path, second: Path) -> bool:
     """Whether two files have the same content; one that is not there has none."""
     return second.is_file() and filecmp.cmp(first, second, shallow=False)
+
+
+def same_bytes(path: Path, content: bytes) -> bool:
+    """Whether a file is there and has this content."""
+    return path.is_file() and path.read_bytes() == content

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 from rich.console import Console
 
-from export.built import DEFAULT_BUILD, built_folder, is_built
+from export.built import DEFAULT_BUILD, built_folder, is_built, kept_folder
 from export.card import CardError, ModelCard, Quantization, read_card
 from export.catalog import chosen, is_path, load_definition, named_in
 from export.errors import about
 from export.failure import told
 from export.lock import waiting_on
+from export.refused import note, refusal
 from export.repository import DEFAULT_REPOSITORY, Repository
 from export.server import WithdrawnError, bring_into_service
 from export.unpublished import UnpublishedError, command, staying, stays
@@ -98,7 +99,7 @@ def quantize(names: tuple[str, ...], missing: bool, as_json: bool, **options: An
         )
     with told(names):
         models = named(names)
-        todo = [name for name in models if not (missing and is_judged(name, run.repository, run.build_dir))]
+        todo = [name for name in models if not (missing and run.is_done(name, models[name], console))]
         cards = [run.one(name, models[name], console) for name in todo]
         served = {name: run.repository.card(name) for name in models}
     _print(cards, served, todo, as_json)
@@ -189,6 +190,24 @@ class _Quantize:
         """Whether the call says something about the recipe."""
         return self.search or bool(self.exclude) or self.budget_mb is not None
 
+    def is_done(self, name: str, typed: str, console: Console) -> bool:
+        """Whether a model was judged, or a server refused what was computed and none is there to try again; says so."""
+        if is_judged(name, self.repository, self.build_dir):
+            return True
+        kept, built = kept_folder(self.build_dir, name), built_folder(self.build_dir, name)
+        if self.server is not None or self.own_recipe or (why := refusal(kept)) is None:
+            return False
+        if not self.repository.serves(name) or not read_card(kept).is_of_export(read_card(built)):
+            return False
+        waiting_on(console)(
+            f"{name}: {kept}: a server could not load it, so it is not published unasked, as `{self._again(typed)}` "
+            f"does: {why}"
+        )
+        return True
+
+    def _again(self, typed: str) -> str:
+        return command(("quantize", typed, "--kept"), self.model_repository, self.build_dir, self.server)
+
     def one(self, name: str, typed: str, console: Console) -> ModelCard:
         """Quantize one model, publish what the gate lets through, and see that it is served."""
         with named_in(typed):
@@ -200,7 +219,7 @@ class _Quantize:
             from quantize.kept import forget, is_kept, keeping, publish  # noqa: PLC0415
 
         built, repository = built_folder(self.build_dir, name), Repository(self.model_repository, waiting_on(console))
-        again = command(("quantize", typed, "--kept"), self.model_repository, self.build_dir, self.server)
+        again = self._again(typed)
         with keeping(self.build_dir, name) as kept:
             there = not self.kept and is_kept(kept, built)
             enough = there and self.missing and not self.own_recipe
@@ -213,8 +232,9 @@ class _Quantize:
             with staying(kept, again, waiting_on(console)), console.status(f"{name}: publishing"):
                 done = publish(kept, built, repository)
             try:
-                bring_into_service(repository, self.server, name, done.version, new=done.new)
+                bring_into_service(repository, self.server, name, done.version, new=done.new, before=done.before)
             except WithdrawnError as error:
+                note(kept, str(error))
                 raise UnpublishedError(f"{error}; {stays(kept, again)}") from error
             finally:
                 if done.version in repository.versions(name):
@@ -275,7 +295,7 @@ def _print(cards: list[ModelCard], served: dict[str, ModelCard | None], todo: li
 def _warn(name: str, verdict: Quantization, console: Console) -> None:
     if not verdict.passed:
         console.print(f"{name}: INT8 refused, FP32 is served instead", style="bold yellow", soft_wrap=True)
-    for refusal in verdict.refusals:
-        console.print(f"  {refusal}", highlight=False, soft_wrap=True)
+    for reason in verdict.refusals:
+        console.print(f"  {reason}", highlight=False, soft_wrap=True)
     for warning in verdict.warnings:
         console.print(f"{name}: {warning}", style="yellow", highlight=False, markup=False, soft_wrap=True)

@@ -10,11 +10,14 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from export.beside import Beside
+from export.built import kept_folder
 from export.card import CARD_FILE, CardError, ModelCard, read_card
 from export.errors import ExportError
 from export.fit import check_fit
 from export.folder import discard, put_back
 from export.lock import locked
+from export.refused import clear
 from export.repository import Repository
 from export.version import FP32_FILE, MODEL_FILE
 
@@ -25,11 +28,15 @@ class NothingKeptError(ExportError):
 
 @dataclass(frozen=True)
 class Published:
-    """What is served of a model from now on; `new` says whether the version was made for it."""
+    """What is served of a model from now on; `new` says whether the version was made for it.
+
+    `before` is what lay beside the graphs before.
+    """
 
     card: ModelCard
     version: int
     new: bool
+    before: Beside
 
 
 @contextmanager
@@ -42,11 +49,11 @@ def keeping(build: Path, name: str) -> Iterator[Path]:
     Raises:
         FolderBusyError: another process is at it. Says which.
     """
-    folder = build / "quantize" / name
-    folder.mkdir(parents=True, exist_ok=True)
-    with locked(folder):
-        put_back(folder / "kept")
-        yield folder / "kept"
+    kept = kept_folder(build, name)
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    with locked(kept.parent):
+        put_back(kept)
+        yield kept
 
 
 def expect_kept(kept: Path, built: Path) -> None:
@@ -92,12 +99,13 @@ def publish(kept: Path, built: Path, repository: Repository) -> Published:
     passed = card.quantization is not None and card.quantization.passed
     with repository.changing(card.name):
         check_fit(repository, card.name, built / FP32_FILE)
-        before = repository.versions(card.name)
+        before, beside = repository.versions(card.name), repository.beside(card.name)
         version = int(repository.publish(card, kept / MODEL_FILE if passed else built / FP32_FILE, built).name)
-    return Published(card, version, version not in before)
+    return Published(card, version, version not in before, beside)
 
 
 def forget(kept: Path) -> None:
     """Delete what is published. What cannot be deleted goes when it is replaced."""
     with suppress(OSError):
         discard(kept)
+        clear(kept)

@@ -9,10 +9,13 @@ import numpy as np
 import pytest
 import torch
 import tritonclient.grpc as grpcclient
+from click.testing import CliRunner, Result
 from torch import nn
 from tritonclient.utils import InferenceServerException
 
+import export.cli
 from export.card import ModelCard, Parity, Source
+from export.cli import export as command
 from export.definition import Definition, Feed, Tensor
 from tests.real_triton import ModelRepository, TritonFactory
 
@@ -24,6 +27,11 @@ class Affine(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x * self.factor + 1
+
+
+class Shifted(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * 3
 
 
 def samples() -> Iterator[Feed]:
@@ -103,3 +111,17 @@ def poll() -> Callable[[Callable[[], bool]], None]:
             time.sleep(0.01)
 
     return wait
+
+
+@pytest.fixture
+def definition(tiny: Definition) -> list[Definition]:
+    """The definition that the command finds, in a list so that a test can put another in its place."""
+    return [tiny]
+
+
+@pytest.fixture
+def run(definition: list[Definition], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    """Run `fairlane export` on the tiny model, under the name of one that the catalog knows."""
+    monkeypatch.setattr(export.cli, "load_definition", lambda _: definition[0])
+    places = ["--build-dir", str(tmp_path / "build"), "--model-repository", str(tmp_path / "repository")]
+    return lambda *args: CliRunner().invoke(command, [*places, *args])

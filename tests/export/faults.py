@@ -109,10 +109,14 @@ CHANGES: Final = {
     "publish another model": Change(lambda place: place.publish_built("another"), NEW, name="another"),
     "configure": Change(Place.configure, ("old 3", "new", "new")),
     "tune": Change(Place.tune, ("old 3", "old x 2", "old")),
-    "promote": Change(lambda place: place.models("promote", NAME, "2"), ("old 1", "old", "old")),
-    "rollback": Change(lambda place: place.models("rollback", NAME), ("old 2", "old", "old"), ("old 1", "old", "old")),
+    "promote": Change(lambda place: place.models("promote", NAME, "2"), ("old 1", "old", "older")),
+    "rollback": Change(
+        lambda place: place.models("rollback", NAME), ("old 2", "old", "old"), ("old 1", "old", "older")
+    ),
     "remove": Change(lambda place: place.models("remove", NAME, "1"), OLD),
     "withdraw": Change(Place.withdraw, ("old 2", "old", "old")),
+    "withdraw with its configuration": Change(Place.withdraw_configured, ("old 2", "new", "new")),
+    "put back": Change(Place.put_back, ("old 3", "new", "new")),
 }
 
 

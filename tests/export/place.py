@@ -8,6 +8,7 @@ import onnx
 from click.testing import CliRunner
 from onnx import TensorProto, helper
 
+from export.beside import Beside
 from export.card import ModelCard, Parity, Source, read_card
 from export.config import parse_config
 from export.models_cli import models
@@ -33,6 +34,8 @@ class Place:
         """Publish what is there before."""
         for number in range(KEPT_VERSIONS):
             self.publish("old", graph=f"old {number}")
+        # That it was published with; those of the model are others.
+        (self.repository.version_folder(NAME, 2) / "y_labels.txt").write_text("older")
         self.publish("old", graph="old", name="other")
         build(self.folder / NAME, "new", "new", NAME)
         build(self.folder / "another", "new", "new", "another")
@@ -55,8 +58,25 @@ class Place:
 
     def withdraw(self) -> str:
         """As for a version that a server refused."""
-        self.repository.withdraw(NAME, KEPT_VERSIONS)
+        self.repository.withdraw(NAME, KEPT_VERSIONS, self.repository.beside(NAME))
         return ""
+
+    def withdraw_configured(self) -> str:
+        """As for one that came with another configuration."""
+        with self.repository.changing(NAME):
+            # Else a crash was after the step, and whoever looked at the model since has finished it.
+            if KEPT_VERSIONS in self.repository.versions(NAME):
+                self.repository.withdraw(NAME, KEPT_VERSIONS, self._before())
+        return ""
+
+    def put_back(self) -> str:
+        """As for a configuration that a server refused."""
+        self.repository.put_back(NAME, self._before())
+        return ""
+
+    def _before(self) -> Beside:
+        names = ("config.pbtxt", "y_labels.txt")
+        return Beside({name: (self.folder / NAME / name).read_bytes() for name in names})
 
     def tune(self) -> str:
         """As `fairlane tune` writes what it found."""

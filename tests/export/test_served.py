@@ -56,6 +56,11 @@ def publish(repository: Repository, folders: list[Path]) -> Callable[[int], int]
     )
 
 
+def bring(repository: Repository, address: str, version: int, *, new: bool = True) -> None:
+    """As by a command that changes nothing but the version."""
+    bring_into_service(repository, address, "digits", version, new=new, before=repository.beside("digits"))
+
+
 def factor_of(client: Any) -> float:
     """What the served model multiplies by."""
     feed = grpcclient.InferInput("x", [1, 3], "FP32")
@@ -97,7 +102,7 @@ def test_running_server_takes_a_new_version_and_the_old_one_again_without_an_err
     server = start_triton(repository.folder)
     with Load(server.address.grpc) as load, grpcclient.InferenceServerClient(server.address.grpc) as client:
         poll(lambda: load.seen == {2.0})
-        bring_into_service(repository, server.address.grpc, "digits", publish(1), new=True)
+        bring(repository, server.address.grpc, publish(1))
         assert factor_of(client) == 3.0
         place = ["--model-repository", str(repository.folder), "--server", server.address.grpc]
         done = CliRunner().invoke(command, ["rollback", "digits", *place])
@@ -121,14 +126,14 @@ def test_version_that_does_not_load_is_withdrawn_and_the_old_one_serves_on(
     with Load(server.address.grpc) as load:
         version = publish(1)
         with pytest.raises(ServerError, match=r"digits version 2 was not loaded: .*digits/2/model.onnx: .*"):
-            bring_into_service(repository, server.address.grpc, "digits", version, new=True)
+            bring(repository, server.address.grpc, version)
     assert load.errors == []
     assert load.seen == {2.0}
     assert repository.versions("digits") == (1,)
     # The number is free again, and what comes under it next is loaded anew.
     shutil.copyfile(folders[1].parent / "spare.onnx", graph)
     with grpcclient.InferenceServerClient(server.address.grpc) as client:
-        bring_into_service(repository, server.address.grpc, "digits", publish(1), new=True)
+        bring(repository, server.address.grpc, publish(1))
         assert factor_of(client) == 3.0
 
 
@@ -203,7 +208,7 @@ def test_server_that_is_not_there_is_named_and_every_version_stays(
     publish(1)
     told = "; it is published all the same" if new else ""
     with pytest.raises(ServerError, match=rf"127.0.0.1:1: digits version 2 was not loaded: .*\){told}$"):
-        bring_into_service(repository, "127.0.0.1:1", "digits", 2, new=new)
+        bring(repository, "127.0.0.1:1", 2, new=new)
     assert repository.versions("digits") == (1, 2), "the versions stay for the server that comes"
 
 
@@ -227,7 +232,7 @@ def test_version_that_was_there_before_stays_where_a_server_refuses_it(
     publish(1)
     # A server on another repository, which knows no such model.
     with pytest.raises(ServerError, match=r"digits version 2 was not loaded: .*failed to poll") as refused:
-        bring_into_service(repository, quiet_server.address, "digits", 2, new=False)
+        bring(repository, quiet_server.address, 2, new=False)
     assert "withdrawn" not in str(refused.value)
     assert repository.versions("digits") == (1, 2)
 

@@ -341,6 +341,13 @@ def test_what_a_server_cannot_load_is_withdrawn_and_kept(
     said = re.search(r"it is withdrawn; what was computed stays in (\S+), and `(.*)` publishes it\n", result.stderr)
     assert said is not None, result.stderr
     assert (said[1], repository.versions("digits")) == (str(kept), (1,))
+    # Nobody is there to judge it, and nobody has asked for it.
+    measured = read_card(repository.version_folder("digits"))
+    measured.as_exported().write(repository.version_folder("digits"))
+    result = run("--missing", computing=False)
+    assert (result.exit_code, repository.versions("digits")) == (0, (1,))
+    assert "a server could not load it, so it is not published unasked, as `fairlane quantize" in result.stderr
+    assert "it does not load" in result.stderr
     monkeypatch.setattr(export.server, "load_on_server", lambda *_: None)
     result = CliRunner().invoke(command, shlex.split(said[2])[2:])
     assert result.exit_code == 0, result.output
