@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from decimal import ROUND_CEILING, ROUND_FLOOR, Context
 from pathlib import Path
 
 from rich.console import Console
@@ -54,12 +55,14 @@ def within(
     bare = quantized_bytes(task, recipe, built)
     if bare > budget_mb * 1e6:
         raise BudgetError(
-            f"--budget-mb: expected {bare / 1e6:.3g} or more, as all of {name} in INT8 takes, got {budget_mb:g}"
+            f"--budget-mb: expected {_round(bare, ROUND_CEILING)} or more, as all of {name} in INT8 takes, "
+            f"got {budget_mb:g}"
         )
     whole = (built / FP32_FILE).stat().st_size
     if whole <= budget_mb * 1e6:
         raise BudgetError(
-            f"--budget-mb: expected less than {whole / 1e6:.3g}, as all of {name} in FP32 takes, got {budget_mb:g}"
+            f"--budget-mb: expected less than {_round(whole, ROUND_FLOOR)}, as all of {name} in FP32 takes, "
+            f"got {budget_mb:g}"
         )
     spare = budget_mb * 1e6 - bare
     with _progress(console, len(tried_layers(recipe, built, most))) as step:
@@ -74,8 +77,14 @@ def within(
     return _without(recipe, kept), choice
 
 
+def _round(size_bytes: int, towards: str) -> str:
+    """Bytes as MB with three digits, rounded so that what is said is still allowed."""
+    return f"{Context(prec=3, rounding=towards).create_decimal(size_bytes).scaleb(-6):f}"
+
+
 def _without(recipe: Recipe, kept: Sequence[Sensitivity]) -> Recipe:
-    return recipe.model_copy(update={"exclude": (*recipe.exclude, *(one.layer for one in kept))})
+    names = [name for one in kept for name in (one.layer, *one.shared)]
+    return recipe.model_copy(update={"exclude": (*recipe.exclude, *names)})
 
 
 @contextmanager

@@ -19,13 +19,14 @@ class Layer:
     """A node with constant weights.
 
     `producer` is the operator that computes its activation, empty for an input of the graph; `weights` is how many
-    numbers it holds.
+    numbers it holds, and `matrix` their name in the graph, which several layers may share.
     """
 
     name: str
     operator: str
     producer: str
     weights: int
+    matrix: str
 
 
 def layers(graph: onnx.GraphProto) -> tuple[Layer, ...]:
@@ -33,7 +34,13 @@ def layers(graph: onnx.GraphProto) -> tuple[Layer, ...]:
     constants = {one.name: one for one in graph.initializer}
     producers = {output: node.op_type for node in graph.node for output in node.output}
     return tuple(
-        Layer(node.name, node.op_type, producers.get(node.input[1 - place], ""), _size(constants[node.input[place]]))
+        Layer(
+            node.name,
+            node.op_type,
+            producers.get(node.input[1 - place], ""),
+            _size(constants[node.input[place]]),
+            node.input[place],
+        )
         for node in graph.node
         if (place := weight_place(node, constants)) is not None
     )

@@ -29,6 +29,7 @@ from onnx import TensorProto, helper, numpy_helper
 from export.graph import GraphError
 from quantize.layers import weight_place
 from quantize.observe import U8_STEPS, Seen
+from quantize.reads import reads
 
 CONTRIB: Final = "com.microsoft"
 # Below what each operator never goes; rounded away from zero. GELU's minimum is -0.16997.
@@ -93,8 +94,9 @@ class _Rewriter:
         self._producers = {output: node.op_type for node in graph.node for output in node.output}
         self._users: dict[str, list[onnx.NodeProto]] = {}
         for node in graph.node:
-            for name in node.input:
+            for name in reads(node):
                 self._users.setdefault(name, []).append(node)
+        self._given = {output.name for output in graph.output}
         self._quantized: set[str] = set()
         self._fused: set[str] = set()
 
@@ -186,7 +188,7 @@ class _Rewriter:
     def _bias(self, node: onnx.NodeProto) -> tuple[str, str]:
         """The constant that is added to a product right after it, which the kernel can do, and the sum's name."""
         users = self._users.get(node.output[0], [])
-        if len(users) == 1 and users[0].op_type == "Add":
+        if len(users) == 1 and users[0].op_type == "Add" and node.output[0] not in self._given:
             (other,) = [name for name in users[0].input if name != node.output[0]] or [""]
             if other in self._weights and list(self._weights[other].dims) == [self._outputs(node)]:
                 self._fused.add(users[0].name)
@@ -211,7 +213,7 @@ def replace_nodes(
     """Make these the nodes of a graph, and keep of its constants and the new ones those that they read."""
     # Copied first: what is taken out of a graph is freed with it.
     kept = [_copy(node) for node in nodes]
-    used = {name for node in kept for name in node.input}
+    used = {name for node in kept for name in reads(node)} | {output.name for output in graph.output}
     initializers = [_copy(one) for one in (*graph.initializer, *constants) if one.name in used]
     for field, values in (("node", kept), ("initializer", initializers), ("value_info", [])):
         graph.ClearField(field)

@@ -104,7 +104,7 @@ def layer_losses(found: Sequence[Sensitivity]) -> Figure:
     figure = Figure(figsize=(6, 0.8 + 0.22 * len(shown)))
     axes = figure.subplots()
     axes.barh([f"{one.layer} ({one.operator})" for one in shown], [one.loss for one in shown], color=ORANGE)
-    axes.set_xlabel("1 - mean cosine to FP32, this layer alone in INT8")
+    axes.set_xlabel("loss (1 - mean cosine to FP32), this layer alone in INT8")
     axes.tick_params(axis="y", labelsize=7)
     return figure
 

@@ -31,7 +31,8 @@ class Sensitivity(BaseModel):
     `loss` is 1 - the mean cosine of the answers to FP32's; of single numbers, of which a cosine says nothing, the mean
     square of the difference as a part of their variance.
 
-    `saved_bytes` is by how much the file becomes smaller; below 0 where it becomes larger.
+    `saved_bytes` is by how much the file becomes smaller; below 0 where it becomes larger. `shared` are other layers
+    with the same weights: quantized with it, as one of them in FP32 would keep the weights.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -41,15 +42,23 @@ class Sensitivity(BaseModel):
     weights: int
     loss: float
     saved_bytes: int
+    shared: tuple[str, ...] = ()
 
 
-def tried_layers(recipe: Recipe, built: Path, most: int) -> tuple[Layer, ...]:
-    """The layers of an export that a recipe quantizes, in their order; if more than `most`, those with most weights."""
+def tried_layers(recipe: Recipe, built: Path, most: int) -> tuple[tuple[Layer, ...], ...]:
+    """The layers of an export that a recipe quantizes, in their order; if more than `most`, those with most weights.
+
+    Those with the same weights are one.
+    """
     graph = prepared_graph(recipe, built / FP32_FILE).graph
     names = quantized(recipe, graph)
-    every = [layer for layer in layers(graph) if layer.name in names]
-    largest = sorted(every, key=lambda layer: layer.weights, reverse=True)[:most]
-    return tuple(layer for layer in every if layer in largest)
+    sharing: dict[str, list[Layer]] = {}
+    for layer in layers(graph):
+        if layer.name in names:
+            sharing.setdefault(layer.matrix, []).append(layer)
+    every = [tuple(alike) for alike in sharing.values()]
+    largest = sorted(every, key=lambda alike: alike[0].weights, reverse=True)[:most]
+    return tuple(alike for alike in every if alike in largest)
 
 
 def sensitivities(task: Task, recipe: Recipe, built: Path, step: Step, most: int) -> tuple[Sensitivity, ...]:
@@ -71,9 +80,10 @@ def sensitivities(task: Task, recipe: Recipe, built: Path, step: Step, most: int
         graph = prepared_graph(recipe, built / FP32_FILE)
         every = [layer.name for layer in layers(graph.graph)]
         write_graph(graph, plain)
-        for layer in tried_layers(recipe, built, most):
+        for layer, *others in tried_layers(recipe, built, most):
             step(layer.name)
-            quantize_graph(_alone(recipe, layer.name, every), lambda: feeds, plain, one_layer)
+            shared = tuple(other.name for other in others)
+            quantize_graph(_alone(recipe, (layer.name, *shared), every), lambda: feeds, plain, one_layer)
             answers = task.answers(open_session(one_layer, threads=1), built, "choose")
             loss = _loss(answers, reference)
             found.append(
@@ -83,6 +93,7 @@ def sensitivities(task: Task, recipe: Recipe, built: Path, step: Step, most: int
                     weights=layer.weights,
                     loss=loss,
                     saved_bytes=plain.stat().st_size - one_layer.stat().st_size,
+                    shared=shared,
                 )
             )
     return tuple(sorted(found, key=lambda one: one.loss, reverse=True))
@@ -95,9 +106,9 @@ def _loss(answers: FloatArray, reference: FloatArray) -> float:
     return error and error / max(float(reference.var(dtype=np.float64)), np.finfo(np.float64).tiny)
 
 
-def _alone(recipe: Recipe, name: str, every: Sequence[str]) -> Recipe:
-    """The recipe for one layer of a graph that is prepared."""
-    changes: dict[str, Any] = {"exclude": tuple(other for other in every if other != name)}
+def _alone(recipe: Recipe, names: Sequence[str], every: Sequence[str]) -> Recipe:
+    """The recipe for some layers of a graph that is prepared."""
+    changes: dict[str, Any] = {"exclude": tuple(other for other in every if other not in names)}
     if isinstance(recipe, WeightOnly):
         changes["fuse"] = False
     return recipe.model_copy(update=changes)
@@ -106,13 +117,27 @@ def _alone(recipe: Recipe, name: str, every: Sequence[str]) -> Recipe:
 def within_budget(found: Sequence[Sensitivity], spare_bytes: float) -> tuple[Sensitivity, ...]:
     """Which layers to leave in FP32: most loss for a byte first, as long as they fit.
 
+    Or the dearest that fits, and then these, where that saves more loss: small layers must not fill the place that one
+    large layer needs. So at least half is saved of what could be (Dantzig, 1957).
+
     Args:
         found: the cost of each layer.
         spare_bytes: by how much the file may grow.
     """
-    chosen = []
-    for one in sorted(found, key=_loss_for_a_byte, reverse=True):
-        if one.loss > 0 and one.saved_bytes <= spare_bytes:
+    costing = [one for one in found if one.loss > 0]
+    by_the_byte = _filled([], costing, spare_bytes)
+    largest = max((one for one in costing if one.saved_bytes <= spare_bytes), key=lambda one: one.loss, default=None)
+    if largest is None:
+        return by_the_byte
+    others = [one for one in costing if one is not largest]
+    return max(by_the_byte, _filled([largest], others, spare_bytes), key=lambda chosen: sum(one.loss for one in chosen))
+
+
+def _filled(chosen: list[Sensitivity], others: Sequence[Sensitivity], spare_bytes: float) -> tuple[Sensitivity, ...]:
+    """Those chosen, and of the others as many as fit, most loss for a byte first."""
+    spare_bytes -= sum(one.saved_bytes for one in chosen)
+    for one in sorted(others, key=_loss_for_a_byte, reverse=True):
+        if one.saved_bytes <= spare_bytes:
             spare_bytes -= one.saved_bytes
             chosen.append(one)
     return tuple(chosen)

@@ -48,12 +48,13 @@ def trials_table(name: str, trials: Sequence[Trial], score: str) -> Table:
 def sensitivity_table(name: str, found: Sequence[Sensitivity], kept: Sequence[str]) -> Table:
     """What each layer costs when it alone is quantized, and which are left in FP32."""
     table = Table(title=f"{name}: what each layer costs, alone in INT8")
-    for column in ("layer", "operator", "weights", "saves kB", "1 - cosine", ""):
+    for column in ("layer", "operator", "weights", "saves kB", "loss", ""):
         table.add_column(column, justify="left" if column in ("layer", "operator", "") else "right")
     for one in found:
         left = "FP32" if one.layer in kept else ""
         saves = f"{one.saved_bytes / 1e3:,.1f}"
-        table.add_row(one.layer, one.operator, f"{one.weights:,}", saves, f"{one.loss:.2e}", left)
+        name = f"{one.layer} (and {', '.join(one.shared)}: the same weights)" if one.shared else one.layer
+        table.add_row(name, one.operator, f"{one.weights:,}", saves, f"{one.loss:.2e}", left)
     return table
 
 

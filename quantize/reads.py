@@ -1,0 +1,15 @@
+"""What a node reads: its inputs, and what the bodies of If, Loop and Scan take from around them."""
+
+from collections.abc import Iterator
+
+import onnx
+
+
+def reads(node: onnx.NodeProto) -> Iterator[str]:
+    """Names of values, some more than once; those that a body makes for itself are among them."""
+    yield from node.input
+    for attribute in node.attribute:
+        for body in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
+            yield from (output.name for output in body.output)
+            for inner in body.node:
+                yield from reads(inner)

@@ -1,0 +1,117 @@
+"""Graphs with bodies (If, Loop) that read what recipes rewrite, and with outputs in the middle of what they fuse."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from export.cosine import cosine
+from export.graph import IR_VERSION, OPSET, write_graph
+from export.session import open_session
+from quantize.quantizer import quantize_graph
+from quantize.recipe import Dynamic, PerToken, Recipe, Static, WeightOnly
+
+WIDE = 32
+RECIPES: Sequence[Recipe] = (
+    PerToken(),
+    PerToken(smooth=0.5),
+    Static(operators=("MatMul",)),
+    Static(operators=("MatMul",), smooth=0.5),
+    Dynamic(),
+    WeightOnly(),
+    WeightOnly(keep_grid=True, bits=4),
+)
+
+
+def matrix(seed: int, *shape: int) -> Any:
+    return np.random.default_rng(seed).normal(0, 0.3, shape).astype(np.float32)
+
+
+def value(name: str, *dims: int | str, of: int = TensorProto.FLOAT) -> Any:
+    return helper.make_tensor_value_info(name, of, dims)
+
+
+def model(nodes: Sequence[Any], outputs: Sequence[Any], **constants: Any) -> onnx.ModelProto:
+    weights = {"w": matrix(1, WIDE, WIDE), "b": matrix(2, WIDE)} | constants
+    graph = helper.make_graph(
+        nodes,
+        "graph",
+        [value("x", "batch", WIDE)],
+        outputs,
+        [numpy_helper.from_array(np.asarray(one), name) for name, one in weights.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
+
+
+def body(name: str, *nodes: Any) -> onnx.GraphProto:
+    return helper.make_graph(list(nodes), name, [], [value(name, "batch", WIDE)])
+
+
+def branching() -> onnx.ModelProto:
+    """Either branch reads the weights of a product outside of it, its bias or its output before the bias."""
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["product"], "product"),
+        helper.make_node("Add", ["product", "b"], ["sum"], "bias"),
+        helper.make_node("ReduceMax", ["sum"], ["largest"], "largest", keepdims=0),
+        helper.make_node("Greater", ["largest", "bound"], ["is_large"], "is_large"),
+        helper.make_node(
+            "If",
+            ["is_large"],
+            ["chosen"],
+            "if",
+            then_branch=body("then", helper.make_node("MatMul", ["sum", "w"], ["then"], "inner")),
+            else_branch=body("else", helper.make_node("Sub", ["product", "b"], ["else"])),
+        ),
+        helper.make_node("MatMul", ["chosen", "v"], ["y"], "last"),
+    ]
+    return model(nodes, [value("y", "batch", 4)], bound=np.float32(2.5), v=matrix(3, WIDE, 4))
+
+
+def looping() -> onnx.ModelProto:
+    """h = relu(x w), then three times h = tanh(h w)."""
+    step = helper.make_graph(
+        [
+            helper.make_node("MatMul", ["before", "w"], ["multiplied"], "inner"),
+            helper.make_node("Tanh", ["multiplied"], ["after"]),
+            helper.make_node("Identity", ["go"], ["go_on"]),
+        ],
+        "step",
+        [value("round", of=TensorProto.INT64), value("go", of=TensorProto.BOOL), value("before", "batch", WIDE)],
+        [value("go_on", of=TensorProto.BOOL), value("after", "batch", WIDE)],
+    )
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["product"], "product"),
+        helper.make_node("Relu", ["product"], ["h"], "relu"),
+        helper.make_node("Loop", ["times", "", "h"], ["y"], "loop", body=step),
+    ]
+    return model(nodes, [value("y", "batch", WIDE)], times=np.array(3))
+
+
+def given() -> onnx.ModelProto:
+    """The product is an output itself, and so is its bias."""
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["product"], "product"),
+        helper.make_node("Add", ["product", "b"], ["sum"], "bias"),
+        helper.make_node("Relu", ["sum"], ["y"], "relu"),
+    ]
+    return model(nodes, [value("y", "batch", WIDE), value("product", "batch", WIDE)])
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.summary)
+@pytest.mark.parametrize("make", [branching, looping, given])
+def test_what_others_read_stays(tmp_path: Path, make: Any, recipe: Recipe) -> None:
+    fp32, int8 = tmp_path / "fp32.onnx", tmp_path / "int8.onnx"
+    write_graph(make(), fp32)
+    feeds = [{"x": matrix(seed, 6, WIDE) * 3} for seed in range(4, 10)]
+    quantize_graph(recipe, lambda: feeds, fp32, int8)
+    expected, got = open_session(fp32), open_session(int8)
+    for feed in feeds:
+        wanted = expected.predict(feed)
+        for name, answer in got.predict(feed).items():
+            assert cosine(answer, wanted[name]).mean() > 0.95, name
+    integer = {one.data_type for one in onnx.load(int8).graph.initializer}
+    assert integer & {TensorProto.INT8, TensorProto.UINT8, TensorProto.UINT4, TensorProto.INT4}
