@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any, Final
 
 import click
+import grpc.aio
 from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
 from bench.bystanders import Bystanders
 from bench.cli import INVALID, wide_console
+from bench.fitting import fitting
 from bench.knee import Trial, find_knee, knee
 from bench.load import GeneratorError
 from bench.metric import STREAM_METRICS
@@ -60,6 +62,10 @@ class Search:
                 return trial_of(rate_per_s, totals, others_cores=others.cores())
 
         async with progress.step("what a closed loop gets", WARMUP_S), self._server() as target:
+            try:
+                self._stream = await fitting(target.grpc, self._stream, seed=self._seed)
+            except grpc.aio.AioRpcError as error:
+                raise TargetError(f"{self._stream.model}: {error.details()}") from error
             await self._load(target, rate_per_s=None, seconds=WARMUP_S)
             full = await self._load(target, rate_per_s=None, seconds=WARMUP_S)
         high_per_s = HEADROOM * STREAM_METRICS["ok_per_s"](full)

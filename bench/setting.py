@@ -4,6 +4,8 @@ import itertools
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from export.config import ConfigError
+
 THREADS: Final = "intra_op_thread_count"
 # Smaller batches are a matter of latency alone; below a quarter they cost more than they give.
 BATCH_PARTS: Final = (1, 2, 4)
@@ -23,16 +25,22 @@ class Setting:
 
     @classmethod
     def of(cls, config: Any) -> "Setting":
-        """What a ModelConfig message says, with Triton's and the backend's defaults."""
+        """What a ModelConfig message says, with Triton's and the backend's defaults.
+
+        Raises:
+            ConfigError: the number of threads is none.
+        """
         instances = sum(group.count or 1 for group in config.instance_group) or 1
-        threads = config.parameters[THREADS].string_value if THREADS in config.parameters else ""
+        threads = config.parameters[THREADS].string_value.strip() if THREADS in config.parameters else ""
+        if threads and not threads.isdecimal():
+            raise ConfigError(f"{config.name or 'config.pbtxt'}: {THREADS}: expected a whole number, got {threads!r}")
         return cls(instances, int(threads or 1), config.max_batch_size)
 
     def applied(self, config: Any) -> Any:
         """A copy of a ModelConfig message with this setting.
 
         The first instance group keeps its kind and devices, and is the only one; a warm-up of the largest batch stays
-        one of the largest.
+        one of the largest. Preferred sizes of batches that are larger are left out: Triton loads none with such.
         """
         made = type(config)()
         made.CopyFrom(config)
@@ -44,6 +52,9 @@ class Setting:
         for warm_up in made.model_warmup:
             largest = warm_up.batch_size == config.max_batch_size
             warm_up.batch_size = self.max_batch_size if largest else min(warm_up.batch_size, self.max_batch_size)
+        if made.HasField("dynamic_batching"):
+            preferred = [size for size in made.dynamic_batching.preferred_batch_size if size <= self.max_batch_size]
+            made.dynamic_batching.preferred_batch_size[:] = preferred
         made.max_batch_size = self.max_batch_size
         return made
 

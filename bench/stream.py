@@ -29,6 +29,9 @@ class Shape(BaseModel):
     model: str = Field(description="Name of the model.")
     rows: int = Field(default=1, gt=0, description="Rows of one request.")
     seq: int = Field(default=32, gt=0, description="Size of every open dimension but the batch.")
+    integers_below: int | None = Field(
+        default=None, gt=0, description="Integers are drawn from 0 up to this; none: like token ids, 1000 to 20000."
+    )
 
 
 class Stream(Shape):
@@ -67,7 +70,7 @@ class Stream(Shape):
     @property
     def shape(self) -> Shape:
         """What decides the capacity for these requests."""
-        return Shape(model=self.model, rows=self.rows, seq=self.seq)
+        return Shape(model=self.model, rows=self.rows, seq=self.seq, integers_below=self.integers_below)
 
     def metadata(self) -> tuple[tuple[str, str], ...]:
         """Request metadata that names the class and the tenant."""

@@ -9,6 +9,7 @@ import grpc.aio
 from google.protobuf import json_format
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
+from bench.fitting import fitting
 from bench.knee import Trial
 from bench.metric import STREAM_METRICS
 from bench.offer import offer, trial_of
@@ -45,6 +46,7 @@ class TrialServer:
     def __init__(self, models: Path, config: Any, stream: Stream, seed: int, cpus: TritonCpus | None = None) -> None:
         self._config = config
         self._stream = stream
+        self._fits = False
         self._seed = seed
         self._recording = models.with_name("recording.json")
         self._triton = EmbeddedTriton(models, cpus=cpus)
@@ -91,22 +93,24 @@ class TrialServer:
         try:
             await self._unload(stub)
             await self._load(stub, setting)
-            about = service_pb2.ModelMetadataRequest(name=self._config.name)
+            if not self._fits:
+                self._stream, self._fits = await fitting(self._address, self._stream, seed=self._seed), True
+            about = service_pb2.ModelMetadataRequest(name=self._stream.model)
             metadata = await stub.ModelMetadata(about, timeout=LOAD_TIMEOUT_S)
             await self._warm_up(infer_request(self._stream, metadata, seed=self._seed))
         except (grpc.aio.AioRpcError, TimeoutError, ValueError) as error:
             why = error.details() if isinstance(error, grpc.aio.AioRpcError) else error or "no answer"
-            raise TrialError(f"{self._config.name} with {setting}: {why}") from error
+            raise TrialError(f"{self._stream.model} with {setting}: {why}") from error
 
     async def _unload(self, stub: Any) -> None:
-        unload = service_pb2.RepositoryModelUnloadRequest(model_name=self._config.name)
+        unload = service_pb2.RepositoryModelUnloadRequest(model_name=self._stream.model)
         await stub.RepositoryModelUnload(unload, timeout=LOAD_TIMEOUT_S)
         async with asyncio.timeout(LOAD_TIMEOUT_S):
             while not await self._is_gone(stub):  # noqa: ASYNC110 - the event is in another process
                 await asyncio.sleep(POLL_S)
 
     async def _load(self, stub: Any, setting: Setting) -> None:
-        load = service_pb2.RepositoryModelLoadRequest(model_name=self._config.name)
+        load = service_pb2.RepositoryModelLoadRequest(model_name=self._stream.model)
         load.parameters["config"].string_param = json_format.MessageToJson(setting.applied(self._config))
         await stub.RepositoryModelLoad(load, timeout=LOAD_TIMEOUT_S)
 

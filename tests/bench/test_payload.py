@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 from tritonclient.grpc import service_pb2
+from tritonclient.utils import deserialize_bytes_tensor, triton_to_np_dtype
 
 from bench.payload import infer_request
 from bench.stream import Stream
@@ -50,8 +51,38 @@ def test_a_model_without_batch_is_named() -> None:
 
 
 def test_unknown_dtype_is_named() -> None:
-    with pytest.raises(ValueError, match="no values for dtype BYTES"):
-        infer_request(STREAM, metadata([-1, 1], "BYTES"), seed=1)
+    with pytest.raises(ValueError, match="no values for dtype FP8"):
+        infer_request(STREAM, metadata([-1, 1], "FP8"), seed=1)
+
+
+def first(dtype: str, **changes: Any) -> Any:
+    """The values of the first input, of any type that Triton has, two rows of five."""
+    request = parse(infer_request(STREAM.model_copy(update=changes), metadata([-1, -1], dtype), seed=1))
+    raw = request.raw_input_contents[0]
+    if dtype == "BYTES":
+        return deserialize_bytes_tensor(raw)
+    return np.frombuffer(raw, np.uint16 if dtype == "BF16" else triton_to_np_dtype(dtype))
+
+
+@pytest.mark.parametrize(
+    "dtype",
+    ["BOOL", *(f"{sign}INT{bits}" for sign in ("", "U") for bits in (8, 16, 32, 64)), "FP16", "BF16", "FP32", "FP64"],
+)
+def test_every_type_has_values(dtype: str) -> None:
+    values = first(dtype)
+    assert len(values) == 10
+    assert len(set(values.tolist())) > 1
+
+
+def test_words_are_words() -> None:
+    assert set(first("BYTES")) == {b"fair", b"lane"}
+
+
+@pytest.mark.parametrize("dtype", ["INT64", "UINT8", "INT32"])
+def test_integers_reach_as_far_as_they_are_said_to(dtype: str) -> None:
+    assert set(first(dtype, integers_below=2)) == {0, 1}
+    assert set(first(dtype, integers_below=1)) == {0}
+    assert first("INT64").min() >= 1000
 
 
 @pytest.mark.parametrize(

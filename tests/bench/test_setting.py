@@ -42,6 +42,20 @@ def test_a_setting_changes_its_three_numbers_and_the_largest_warm_up_alone() -> 
     assert Setting.of(before).applied(before) == before
 
 
+def test_preferred_sizes_that_a_smaller_batch_rules_out_are_left_out() -> None:
+    preferring = config(
+        CONFIG.replace("dynamic_batching { }", "dynamic_batching { preferred_batch_size: [8, 16, 32] }")
+    )
+    assert list(Setting(1, 1, 16).applied(preferring).dynamic_batching.preferred_batch_size) == [8, 16]
+    assert list(preferring.dynamic_batching.preferred_batch_size) == [8, 16, 32]
+    assert not Setting(1, 1, 4).applied(config("max_batch_size: 8")).HasField("dynamic_batching")
+
+
+def test_number_of_threads_that_is_none_is_named() -> None:
+    with pytest.raises(ExportError, match="m: intra_op_thread_count: expected a whole number, got 'many'"):
+        Setting.of(config(CONFIG.replace('string_value: "1"', 'string_value: "many"')))
+
+
 def test_candidates_begin_with_the_default_and_share_out_the_cores() -> None:
     default = Setting(3, 1, 32)
     found = candidates(default, cores=4, rows=1)

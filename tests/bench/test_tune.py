@@ -37,6 +37,22 @@ def test_a_real_server_is_measured_with_several_settings_and_a_dry_run_writes_no
     assert (folder / "config.pbtxt").read_text() == before
 
 
+def test_model_with_a_small_table_and_a_configuration_without_a_name_is_measured(
+    models: ModelRepository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bench.halving.TOLERANCE", 0.9)
+    monkeypatch.setattr("bench.setting.BATCH_PARTS", (1, 2))
+    monkeypatch.setattr("bench.trial_server.FULL_S", 0.2)
+    config = models.add_embedding("embedding") / "config.pbtxt"
+    lines = [line for line in config.read_text().splitlines() if not line.startswith("name:")]
+    config.write_text("\n".join(lines).replace("dynamic_batching {", "dynamic_batching { preferred_batch_size: [8] "))
+    done = CliRunner().invoke(
+        tune, ["embedding", *QUICK, "--model-repository", str(models.path), "--dry-run", "--json"]
+    )
+    assert done.stdout, done.output
+    assert json.loads(done.stdout)["finalists"][0]["capacity_per_s"][0] > 0
+
+
 @pytest.mark.parametrize("flags", [(), ("--all-cpus",)])
 def test_server_gets_the_cpus_that_serve_leaves_to_it_and_cores_are_as_many_as_the_models_have(
     models: ModelRepository, monkeypatch: pytest.MonkeyPatch, flags: tuple[str, ...]
