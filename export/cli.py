@@ -140,15 +140,17 @@ class _Export:
         with console.status(f"{typed}: importing PyTorch") as status:
             # Imported late: torch takes seconds, and `--missing` mostly has nothing to do.
             from export.exporter import export_model  # noqa: PLC0415
+            from export.onnx_source import sizes_told  # noqa: PLC0415  (as above)
 
             definition = load_definition(typed)
-            card = export_model(
-                definition,
-                folder,
-                lambda step: status.update(f"{definition.name}: {step}"),
-                target=self.target,
-                device=self.device,
-            )
+            with sizes_told(typed):
+                card = export_model(
+                    definition,
+                    folder,
+                    lambda step: status.update(f"{definition.name}: {step}"),
+                    target=self.target,
+                    device=self.device,
+                )
         compared = f"max abs difference to PyTorch {card.parity.max_abs_diff:.1e}"
         checked = compared if definition.module else f"runs at {len(card.parity.shapes)} shapes"
         console.print(f"{card.name}: {checked}", soft_wrap=True)

@@ -129,7 +129,8 @@ def trace(definition: Definition, module: "nn.Module") -> onnx.ModelProto:
     except torch.onnx.errors.OnnxExporterError as error:
         # Its own message is a page on how to go on; what failed is the cause.
         cause = error.__cause__ or error
-        raise ExportError(f"{definition.name}: PyTorch cannot export it: {type(cause).__name__}: {cause}") from error
+        reason = " ".join(str(cause).split())
+        raise ExportError(f"{definition.name}: PyTorch cannot export it: {type(cause).__name__}: {reason}") from error
     if program is None:
         raise ExportError(f"{definition.name}: the exporter returned nothing")
     model = program.model_proto

@@ -1,6 +1,7 @@
 """A definition made from an ONNX file alone: its graph says what goes in and what comes out."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -13,6 +14,7 @@ from export.errors import ExportError
 from export.graph import GraphError, declared_tensors, read_graph
 from export.serving import Serving
 from export.tensor import BATCH, NUMPY_TYPES, Feed, Tensor
+from export.warm_up import WarmUpError
 
 # Sizes of a varying axis in the feeds that the graph is tried with: no example data come with an ONNX file.
 SIZES: Final = (1, 2, 16)
@@ -31,6 +33,25 @@ def define_onnx(path: Path) -> Definition:
         return _definition(path, *declared_tensors(model))
     except ExportError as error:
         raise GraphError(f"{path}: {error}") from error
+
+
+@contextmanager
+def sizes_told(typed: str) -> Iterator[None]:
+    """Say of what ends the export of an ONNX file alone that it may need other sizes than it was tried with."""
+    # Imported late: torch takes seconds, and whoever exports has imported it.
+    from export.parity import ParityError  # noqa: PLC0415
+
+    try:
+        yield
+    except (ParityError, WarmUpError) as error:
+        if not typed.endswith(".onnx"):
+            raise
+        sizes = ", ".join(map(str, SIZES))
+        raise type(error)(
+            f"{error}; an ONNX file alone is tried with zeros, and {sizes} for each axis that varies: where it takes "
+            "others, a definition with this file as its `onnx_file`, and `samples` of its own, says so "
+            "(`fairlane export new NAME`)"
+        ) from error
 
 
 def _definition(path: Path, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...]) -> Definition:

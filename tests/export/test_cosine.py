@@ -40,6 +40,13 @@ def test_probabilities_and_large_numbers_among_themselves_hide_nothing() -> None
     assert cosine(surely[:, [0, 2, 1]], surely) == pytest.approx([1, 0.8055], abs=1e-3)
 
 
+def test_masks_without_an_end_hide_nothing_either() -> None:
+    reference = np.where(MASKED < -1e3, -np.inf, MASKED).astype(np.float32)
+    assert cosine(reference, reference).tolist() == pytest.approx([1])
+    assert cosine(np.where(np.isinf(reference), reference, -reference), reference).tolist() == pytest.approx([-1])
+    assert np.isnan(cosine(np.where(np.isinf(reference), -1e9, reference), reference)).all()
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_what_is_no_number_is_none(bad: float) -> None:
     broken = np.where(MASKED == 2, bad, MASKED).astype(np.float32)

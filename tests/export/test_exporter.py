@@ -188,7 +188,7 @@ def test_what_a_definition_gives_is_held_to_its_declaration(
 
 class Raising(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        raise RuntimeError("no such thing")
+        raise RuntimeError("no such\n  thing")
 
 
 def test_forward_that_fails_is_told_by_its_own_error(tiny: Definition, tmp_path: Path) -> None:

@@ -88,3 +88,10 @@ def test_tracing_needs_a_sample_longer_than_one_on_every_varying_axis(tiny: Defi
 
 def test_many_inputs_are_described_in_short() -> None:
     assert describe({name: np.zeros(1) for name in "abcdef"}) == "a[1] b[1] c[1] d[1] and 2 more"
+
+
+def test_infinity_on_both_sides_is_agreement_and_on_one_is_none() -> None:
+    masked = np.array([[1.0, -np.inf]], np.float32)
+    assert max_abs_diff({"y": masked}, {"y": masked + 0.5}, "") == pytest.approx(0.5)
+    for other in (-masked, np.zeros_like(masked), masked * np.nan):
+        assert not max_abs_diff({"y": masked}, {"y": other}, "") < np.inf
