@@ -20,8 +20,8 @@ class Serving:
         warm_up: for each varying axis but the batch, the size that it has in the warm-up, by default that of the first
             sample; None: no warm-up. Warm-up inputs are zeros.
         labels: for an output of class scores, the name of each class. Triton's classification extension gives them.
-        batch_invariant: whether a row's answer does not depend on what else is in the batch, as the card's batch test
-            found; the scheduler then merges requests of different tenants.
+        batch_invariant: whether a row's answer does not depend on what else is in the batch, which is tried on the
+            samples when the model is exported; the scheduler then merges requests of different tenants.
     """
 
     max_batch_size: int = 32
