@@ -245,6 +245,7 @@ class _Quantize:
         """Have a graph and a card kept that can be published."""
         from export.config import CONFIG_FILE, has_config, read_config  # noqa: PLC0415  (as above)
         from export.fit import check_fit  # noqa: PLC0415
+        from quantize.defined import DefinedTask  # noqa: PLC0415
         from quantize.kept import expect_kept  # noqa: PLC0415
         from quantize.task import load_task  # noqa: PLC0415
         from quantize.verdict import quantize_model  # noqa: PLC0415
@@ -257,6 +258,9 @@ class _Quantize:
         with unreplaced(built):
             task = load_task(typed, self.build_dir)
             read_card(built)
+            if isinstance(task, DefinedTask):
+                with console.status(f"{name}: looking at FP32's answers"):
+                    task.check_gates()
             if has_config(built):
                 read_config(built / CONFIG_FILE)
             check_fit(self.repository, name, built / FP32_FILE)

@@ -18,7 +18,7 @@ from export.cosine import cosine
 from export.definition import Definition
 from export.errors import DefinitionError, faults
 from export.gate import COSINE
-from export.session import RunError, Session
+from export.session import RunError, Session, open_session
 from export.tensor import Array, Feed, FloatArray, Tensor
 from export.version import FP32_FILE
 from quantize.default import default_recipe
@@ -151,28 +151,30 @@ class DefinedTask:
         return answers[self._compared.name]
 
     def outcomes(self, answers: FloatArray, fp32: FloatArray, built: Path, split: Split) -> Outcomes:
-        """Cosine of each row to FP32's, where it has a direction. The zeros at the end change nothing.
-
-        Raises:
-            DefinitionError: nothing else is asked for, and FP32's answers are so alike that any of them would do.
-        """
+        """Cosine of each row to FP32's, where it has a direction. The zeros at the end change nothing."""
         del built, split
         if self._directed is None:
             return {}
-        if answers is fp32:
-            self._check_apart(fp32)
         # Of a model that finds more in one form than in the other, one is longer.
         longest = max(answers.shape[1], fp32.shape[1])
         return {COSINE: cosine(_filled(answers, longest), _filled(fp32, longest))}
 
-    def _check_apart(self, fp32: FloatArray) -> None:
-        """Refuse to judge on a cosine that an answer without a look at the input would reach, too."""
+    def check_gates(self) -> None:
+        """Refuse to judge on nothing but a cosine that an answer without a look at the input would reach, too.
+
+        Takes a run of FP32 on all samples: to be told before minutes of quantizing.
+
+        Raises:
+            DefinitionError: FP32's answers to the samples are so alike, or it cannot answer one.
+        """
         bounds = [limit.bound for limit in self.limits if isinstance(limit, AtLeast)]
-        if len(fp32) < 2 or not bounds or not self._gates_on_cosine:
+        if self._directed is None or not bounds or not self._gates_on_cosine:
             return
+        fp32 = self.answers(open_session(self._built / FP32_FILE), self._built, "judge")
         same = np.broadcast_to(fp32.mean(axis=0, dtype=np.float64), fp32.shape)
         reached = float(cosine(same, fp32).mean())
-        if reached >= max(bounds):
+        # Of one row alone, nothing is known.
+        if len(fp32) > 1 and reached >= max(bounds):
             raise DefinitionError(
                 f"{self._definition.name}: gates: expected one on a score of `evaluate`, or samples with more unlike "
                 f"answers; got only a cosine of {max(bounds):g}, and {self._compared.name!r} is so alike for all "

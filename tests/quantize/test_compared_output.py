@@ -9,14 +9,16 @@ import pytest
 from click.testing import CliRunner, Result
 from onnx import TensorProto, helper, numpy_helper
 
+import quantize.defined
 from export.cli import export
-from export.definition import Tensor
+from export.definition import Gate, Tensor
 from export.errors import DefinitionError
 from export.graph import IR_VERSION, OPSET
 from export.repository import Repository
-from quantize.cli import quantize
+from export.session import Session
+from quantize.cli import quantize as command
 from quantize.defined import DefinedTask
-from tests.quantize.test_defined import definition
+from tests.quantize.test_defined import definition, rows
 
 HEAD = """
 from pathlib import Path
@@ -64,7 +66,7 @@ def quantized(tmp_path: Path) -> Any:
         places = ["--build-dir", str(tmp_path / "build"), "--model-repository", str(tmp_path / "repository")]
         exported = CliRunner().invoke(export, [*places, str(tmp_path / "mine.py")])
         assert exported.exit_code == 0, exported.output
-        return CliRunner().invoke(quantize, [*places, str(tmp_path / "mine.py")])
+        return CliRunner().invoke(command, [*places, str(tmp_path / "mine.py")])
 
     return run
 
@@ -137,14 +139,42 @@ def test_labels_need_a_gate_of_their_own(tmp_path: Path, datatype: str) -> None:
         DefinedTask(definition(gates=(), outputs=(Tensor("y", datatype, ("batch", 4)),)), tmp_path)
 
 
-def test_answers_that_are_all_alike_are_not_judged_on_a_cosine(tmp_path: Path) -> None:
-    # Temperature and pressure: whatever a model says of them, as long as it is near the usual.
-    usual = np.array([20, 101325], np.float32) + np.random.default_rng(0).normal(0, (0.5, 300), (16, 2)).astype("f4")
-    task = DefinedTask(definition(gates=()), tmp_path)
-    with pytest.raises(DefinitionError, match=r"'y' is so alike for all 16 rows of the samples .* has 1.0000"):
-        task.outcomes(usual, usual, tmp_path, "judge")
-    judged = DefinedTask(definition(), tmp_path)
-    assert judged.outcomes(usual, usual, tmp_path, "judge")["cosine"].min() == pytest.approx(1)
+class Alike(Session):
+    """Temperature and pressure: whatever a model says of them, as long as it is near the usual."""
+
+    def __init__(self) -> None:
+        super().__init__(None, "alike")
+
+    def predict(self, feed: Any) -> Any:
+        apart = np.random.default_rng(len(feed["x"])).normal(0, (0.5, 300), (len(feed["x"]), 2))
+        return {"y": (np.array([20, 101325]) + apart).astype(np.float32)}
+
+
+@pytest.mark.parametrize("gates", [(), (Gate("cosine", at_least=0.999),)])
+def test_answers_that_are_all_alike_are_not_judged_on_a_cosine_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gates: Any
+) -> None:
+    monkeypatch.setattr(quantize.defined, "open_session", lambda _: Alike())
+    pressure = (Tensor("y", "FP32", ("batch", 2)),)
+    with pytest.raises(DefinitionError, match=r"'y' is so alike for all 7 rows of the samples .* has 1.0000"):
+        DefinedTask(definition(gates=gates, outputs=pressure), tmp_path).check_gates()
+    # A gate on another score judges what that cosine does not see, and one row says nothing.
+    DefinedTask(definition(outputs=pressure), tmp_path).check_gates()
+    one = definition(gates=gates, outputs=pressure, samples=lambda: [{"x": rows(1, 1)}])
+    DefinedTask(one, tmp_path).check_gates()
+
+
+def test_alike_answers_are_told_before_anything_is_quantized(quantized: Any) -> None:
+    model = graph(
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 256])],
+        [helper.make_node("Add", ["h", "usual"], ["y"])],
+        usual=np.full(256, 1e3, np.float32),
+    )
+    said = (
+        'inputs=(Tensor("x", "FP32", ("batch", 256)),), outputs=(Tensor("y", "FP32", ("batch", 256)),), '
+        'recipe={"method": "static", "exclude": ["no such layer"]}'
+    )
+    assert "'y' is so alike for all 32 rows of the samples" in quantized(model, said).output
 
 
 def test_answers_of_another_number_of_rows_than_fp32s_are_compared_as_far_as_there_are_both(tmp_path: Path) -> None:
