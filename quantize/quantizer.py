@@ -1,7 +1,7 @@
 """The quantizer: an FP32 graph and a recipe in, an INT8 graph out."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -206,7 +206,7 @@ def _static(recipe: Static, model: onnx.ModelProto, names: Sequence[str], calibr
         replace_nodes(model.graph, model.graph.node)
 
     def run(prepared: Path, raw: Path) -> None:
-        chosen = _present(prepared, names) if recipe.operators else _all_but(prepared, model, names)
+        chosen = _named_or_made(prepared, model, names) if recipe.operators else _all_but(prepared, model, names)
         try:
             quantize_static(
                 str(prepared),
@@ -312,13 +312,32 @@ def _weight_only(recipe: WeightOnly, model: onnx.ModelProto, names: Sequence[str
 def _present(prepared: Path, names: Sequence[str]) -> list[str]:
     # Preparing fuses nodes; what is gone cannot be named.
     there = {node.name for node in onnx.load(prepared).graph.node}
-    present = [name for name in names if name in there]
-    if not present:
-        raise GraphError(f"no layer is left to quantize: preparing the graph replaced {', '.join(names)}")
-    return present
+    return _some([name for name in names if name in there], names)
+
+
+def _named_or_made(prepared: Path, model: onnx.ModelProto, names: Sequence[str]) -> list[str]:
+    """The named nodes in the prepared graph, and those that preparing made of them."""
+    graph = onnx.load(prepared).graph
+    wanted = {*names, *_made_of(graph, model, names)}
+    return _some([node.name for node in graph.node if node.name in wanted], names)
 
 
 def _all_but(prepared: Path, model: onnx.ModelProto, names: Sequence[str]) -> list[str]:
     """Every node of the prepared graph, also those that preparing made, but for what the recipe leaves out."""
-    excluded = {node.name for node in model.graph.node} - set(names)
-    return [node.name for node in onnx.load(prepared).graph.node if node.name not in excluded]
+    graph = onnx.load(prepared).graph
+    left_out = {node.name for node in model.graph.node} - set(names)
+    left_out |= _made_of(graph, model, left_out)
+    return [node.name for node in graph.node if node.name not in left_out]
+
+
+def _made_of(prepared: onnx.GraphProto, model: onnx.ModelProto, names: Collection[str]) -> set[str]:
+    """What preparing made of the named layers: of a product and its bias, one node with the product's weights."""
+    known = {node.name for node in model.graph.node}
+    matrices = {layer.matrix for layer in layers(model.graph) if layer.name in names}
+    return {layer.name for layer in layers(prepared) if layer.name not in known and layer.matrix in matrices}
+
+
+def _some(found: list[str], names: Sequence[str]) -> list[str]:
+    if not found:
+        raise GraphError(f"no layer is left to quantize: preparing the graph replaced {', '.join(names)}")
+    return found
