@@ -118,7 +118,7 @@ class _Export:
                     self._serve(typed, folder, self._publish(card, folder, console))
             else:
                 card = self._export(typed, folder, console)
-                with staying(folder, self._again(typed), waiting_on(console)):
+                with staying(folder, self._again(typed, self.server), waiting_on(console)):
                     published = self._publish(card, folder, console)
                 self._serve(typed, folder, published)
         return {
@@ -160,9 +160,9 @@ class _Export:
         """Whether a server refused this export, and none is there to try it again; says so."""
         if self.server is not None or not self._repository.serves(name) or (why := refusal(folder)) is None:
             return False
-        again = command(("export", typed), self.model_repository, self.build_dir, None)
         console.print(
-            f"{name}: {folder}: a server could not load it, so it is not published unasked, as `{again}` does: {why}",
+            f"{name}: {folder}: a server could not load it, so it is not published where none judges it: {why}; "
+            f"`{self._again(typed, 'HOST:PORT')}` tries it again",
             highlight=False,
             markup=False,
             soft_wrap=True,
@@ -176,12 +176,12 @@ class _Export:
             bring_into_service(self._repository, self.server, folder.name, version, new=new, before=before)
         except WithdrawnError as error:
             note(folder, str(error))
-            raise UnpublishedError(f"{error}; {stays(folder, self._again(typed))}") from error
+            raise UnpublishedError(f"{error}; {stays(folder, self._again(typed, self.server))}") from error
         clear(folder)
 
-    def _again(self, typed: str) -> str:
+    def _again(self, typed: str, server: str | None) -> str:
         words = ("export", typed, "--missing", *(["--overwrite-config"] if self.overwrite_config else []))
-        return command(words, self.model_repository, self.build_dir, self.server)
+        return command(words, self.model_repository, self.build_dir, server)
 
     def _publish(self, card: ModelCard, folder: Path, console: Console) -> "_Published":
         """Publish an export where it must be."""

@@ -70,7 +70,8 @@ def test_refused_export_says_where_it_stays_and_which_command_publishes_it(
 def test_refused_export_is_not_published_by_missing_without_a_server(run: Run, repository: Repository) -> None:
     result = run("--missing", "digits")
     assert result.exit_code == 0
-    assert "a server could not load it, so it is not published unasked, as `fairlane export digits" in result.stderr
+    assert "a server could not load it, so it is not published where none judges it" in result.stderr
+    assert "--server HOST:PORT` tries it again" in result.stderr
     assert "it does not load" in result.stderr
     assert repository.versions("digits") == (1,)
     # Who asks for it gets it.
