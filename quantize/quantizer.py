@@ -30,6 +30,7 @@ from quantize.per_token import is_per_token, quantize_per_token, replace_nodes
 from quantize.recipe import Dynamic, PerToken, Recipe, Static, WeightOnly
 from quantize.runtime import failing, quiet, through_files
 from quantize.smooth import smooth
+from quantize.transposed import fold_transposed
 
 # A scale a channel is along an axis, which DequantizeLinear has since then.
 LEAST_OPSET: Final = 13
@@ -149,7 +150,7 @@ def prepared_graph(recipe: Recipe, path: Path) -> onnx.ModelProto:
 
 
 def named_graph(path: Path) -> onnx.ModelProto:
-    """A graph from disk, checked, in which every node has a name.
+    """A graph from disk, checked, in which every node has a name, and weights that are transposed are constants.
 
     Raises:
         GraphError: naming the file, and what is wrong with it.
@@ -159,6 +160,7 @@ def named_graph(path: Path) -> onnx.ModelProto:
         onnx.checker.check_model(model)
     except onnx.checker.ValidationError as error:
         raise GraphError(f"{path}: onnx.checker refuses it: {error}") from error
+    fold_transposed(model.graph)
     _name_nodes(model.graph)
     return model
 

@@ -12,7 +12,8 @@ from onnx import TensorProto, helper, numpy_helper
 from export.cosine import cosine
 from export.graph import IR_VERSION, OPSET, GraphError, write_graph
 from export.session import open_session
-from quantize.quantizer import quantize_graph
+from quantize.layers import layers
+from quantize.quantizer import named_graph, quantize_graph
 from quantize.recipe import Dynamic, PerToken, Recipe, Static, WeightOnly
 
 WIDE = 32
@@ -102,8 +103,29 @@ def given() -> onnx.ModelProto:
     return model(nodes, [value("y", "batch", WIDE), value("product", "batch", WIDE)])
 
 
+def tied() -> onnx.ModelProto:
+    """Twice the same transposed weights, as PyTorch exports a layer that is called twice; a body reads them plain."""
+    nodes = [
+        helper.make_node("Transpose", ["w"], ["turned"], "turn", perm=[1, 0]),
+        helper.make_node("MatMul", ["x", "turned"], ["first"], "first"),
+        helper.make_node("Tanh", ["first"], ["h"]),
+        helper.make_node("MatMul", ["h", "turned"], ["second"], "second"),
+        helper.make_node("ReduceMax", ["second"], ["largest"], "largest", keepdims=0),
+        helper.make_node("Greater", ["largest", "bound"], ["is_large"], "is_large"),
+        helper.make_node(
+            "If",
+            ["is_large"],
+            ["y"],
+            "if",
+            then_branch=body("then", helper.make_node("MatMul", ["second", "w"], ["then"], "inner")),
+            else_branch=body("else", helper.make_node("Identity", ["second"], ["else"])),
+        ),
+    ]
+    return model(nodes, [value("y", "batch", WIDE)], bound=np.float32(4))
+
+
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.summary)
-@pytest.mark.parametrize("make", [branching, looping, given])
+@pytest.mark.parametrize("make", [branching, looping, given, tied])
 def test_what_others_read_stays(tmp_path: Path, make: Any, recipe: Recipe) -> None:
     fp32, int8 = tmp_path / "fp32.onnx", tmp_path / "int8.onnx"
     write_graph(make(), fp32)
@@ -130,3 +152,20 @@ def test_layer_that_is_left_out_stays_out_where_preparing_joins_it_with_its_bias
     quantize_graph(Static(exclude=("product",)), lambda: feeds, fp32, int8)
     kept = {one.name: one.data_type for one in onnx.load(int8).graph.initializer if list(one.dims) == [WIDE, WIDE]}
     assert list(kept.values()) == [TensorProto.FLOAT], kept
+
+
+def test_transposed_weights_that_nothing_else_reads_are_gone(tmp_path: Path) -> None:
+    made = tied()
+    del made.graph.node[4:]
+    made.graph.output[0].name = "second"
+    made.graph.output.append(value("kept", WIDE, WIDE))
+    made.graph.node.append(helper.make_node("Transpose", ["v"], ["kept"], "given"))
+    made.graph.initializer.append(numpy_helper.from_array(matrix(5, WIDE, WIDE), "v"))
+    fp32 = tmp_path / "fp32.onnx"
+    write_graph(made, fp32)
+    graph = named_graph(fp32).graph
+    assert {one.name for one in graph.initializer} >= {"turned", "v"}
+    assert "w" not in {one.name for one in graph.initializer}
+    # What is an output is left to be made.
+    assert [node.op_type for node in graph.node].count("Transpose") == 1
+    assert [layer.matrix for layer in layers(graph)] == ["turned", "turned"]
