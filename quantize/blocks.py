@@ -87,11 +87,13 @@ def _product(node: onnx.NodeProto, x: str, parts: Sequence[Blocks], constants: C
     scales = np.concatenate([part.scales[:, 0].T for part in parts], axis=1)
     zeros = np.concatenate([part.zeros[:, 0].T for part in parts], axis=1)
     values = {"weights": steps, "scales": scales.astype(np.float32).ravel(), "zeros": _nibbles(zeros).ravel()}
+    # Named by the weights, which other products may read, too.
+    of = node.input[1]
     for name, value in values.items():
-        constants[f"{node.name}/{name}"] = numpy_helper.from_array(value, f"{node.name}/{name}")
+        constants[f"{of}/{name}"] = numpy_helper.from_array(value, f"{of}/{name}")
     return helper.make_node(
         "MatMulNBits",
-        [x, *(f"{node.name}/{name}" for name in values)],
+        [x, *(f"{of}/{name}" for name in values)],
         list(node.output),
         node.name,
         domain=CONTRIB,

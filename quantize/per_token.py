@@ -172,7 +172,9 @@ class _Rewriter:
             return
         steps, scale = columns_s8(table, axis=1)
         name, index = node.name, node.input[1]
-        rows, scales = self._constant(f"{name}/table", steps), self._constant(f"{name}/scales", scale[:, np.newaxis])
+        # Named by the table, which others may read, too.
+        of = node.input[0]
+        rows, scales = self._constant(f"{of}/rows", steps), self._constant(f"{of}/row_scales", scale[:, np.newaxis])
         yield helper.make_node("Gather", [rows, index], [f"{name}/s8"], f"{name}/rows")
         yield helper.make_node("Gather", [scales, index], [f"{name}/scale"], f"{name}/scale")
         yield helper.make_node("Cast", [f"{name}/s8"], [f"{name}/steps"], f"{name}/steps", to=TensorProto.FLOAT)
@@ -180,7 +182,8 @@ class _Rewriter:
 
     def _kernel(self, node: onnx.NodeProto, x: str, step: str, offset: str, bias: str, output: str) -> onnx.NodeProto:
         steps, scale = columns_s8(numpy_helper.to_array(self._weights[node.input[1]]))
-        weights = self._constant(f"{node.name}/weights", steps), self._constant(f"{node.name}/scales", scale)
+        of = node.input[1]
+        weights = self._constant(f"{of}/columns", steps), self._constant(f"{of}/column_scales", scale)
         # The sixth input, the weights' zero point, is left out: it is 0.
         inputs = [x, weights[0], step, weights[1], offset, *(["", bias] if bias else [])]
         return helper.make_node("MatMulIntegerToFloat", inputs, [output], node.name, domain=CONTRIB)

@@ -169,3 +169,25 @@ def test_transposed_weights_that_nothing_else_reads_are_gone(tmp_path: Path) -> 
     # What is an output is left to be made.
     assert [node.op_type for node in graph.node].count("Transpose") == 1
     assert [layer.matrix for layer in layers(graph)] == ["turned", "turned"]
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.summary)
+def test_weights_that_are_shared_are_quantized_once(tmp_path: Path, recipe: Recipe) -> None:
+    once, twice = tmp_path / "once.onnx", tmp_path / "twice.onnx"
+    made = tied()
+    del made.graph.node[4:]
+    made.graph.output[0].name = "second"
+    for fp32, times in ((once, 1), (twice, 2)):
+        if times == 1:
+            one = onnx.ModelProto()
+            one.CopyFrom(made)
+            del one.graph.node[3:]
+            one.graph.output[0].name = "h"
+        write_graph(one if times == 1 else made, fp32)
+        quantize_graph(recipe, lambda: [{"x": matrix(seed, 6, WIDE)} for seed in range(4)], fp32, fp32)
+    grown = twice.stat().st_size - once.stat().st_size
+    names = [each.name for each in onnx.load(twice).graph.initializer]
+    assert len(names) == len(set(names))
+    if not (isinstance(recipe, PerToken | Static) and recipe.smooth is not None):
+        # Nodes and scales, and not a second matrix.
+        assert grown < WIDE * WIDE * 0.7
