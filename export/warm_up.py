@@ -45,7 +45,8 @@ def warm_up_feeds(config: Any) -> Iterator[Feed]:
     slots = {slot.name: slot for slot in config.input}
     for warm_up in config.model_warmup:
         rows = [warm_up.batch_size] if config.max_batch_size > 0 else []
-        yield {name: _zeros(rows, slots[name], one) for name, one in warm_up.inputs.items()}
+        # In the order of the inputs: a protobuf map's own is another in each process.
+        yield {name: _zeros(rows, slot, warm_up.inputs[name]) for name, slot in slots.items() if name in warm_up.inputs}
 
 
 def _zeros(rows: list[int], slot: Any, one: Any) -> Any:
