@@ -90,11 +90,11 @@ def test_where_it_rests_it_stays_from_the_next_load_on(reader, windows, moves):
 
 
 def test_beside_long_batches_it_stays_among_the_models_cpus(windows, moves):
-    windows(*[IN_TIME] * 5, ran_s=0.0121)
+    windows(*[IN_TIME] * 5, ran_s=0.0301)
     assert moves == []
-    windows(IN_TIME, ran_s=0.0119)
+    windows(IN_TIME, ran_s=0.0299)
     assert moves == [SERVER]
-    windows(IN_TIME, ran_s=0.0121)
+    windows(IN_TIME, ran_s=0.0301)
     assert moves == [SERVER, MODELS]
 
 
