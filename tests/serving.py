@@ -12,7 +12,7 @@ from pathlib import Path
 from scheduler.triton.fake import FakeModel, FakeTriton
 
 ROOT = Path(__file__).parents[1]
-READY = re.compile(rb"fairlane is ready: gRPC on (\S+?), HTTP on ([^\s,]+)")
+READY = re.compile(rb"fairlane is ready: .*?gRPC on (\S+?), HTTP on ([^\s,]+)")
 STOP_S = 60
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 

@@ -81,7 +81,7 @@ async def _run(config: Config, read: Callable[[], Config]) -> bool:
     free_operations()
     app = App(config, triton_cpus)
     loop.add_signal_handler(signal.SIGHUP, app.reload, read)
-    starting = asyncio.create_task(_start(app))
+    starting = asyncio.create_task(_start(app, config))
     stopping = asyncio.create_task(stop.wait())
     await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
     if starting.done():
@@ -111,7 +111,7 @@ def _stop_at_signals(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> No
         signal.signal(number, told)
 
 
-async def _start(app: App) -> None:
+async def _start(app: App, config: Config) -> None:
     """Start, and print the one line when requests can be answered."""
     addresses = await app.start()
     if not app.ready:
@@ -119,7 +119,7 @@ async def _start(app: App) -> None:
         await app.until_ready()
     give_way()
     _quiet_collector()
-    _tell(_ready_line(addresses))
+    _tell(ready_line(addresses, config))
 
 
 def _tell(line: str, *, err: bool = False) -> None:
@@ -169,6 +169,8 @@ def _quiet_collector() -> None:
     gc.set_threshold(*COLLECT_AFTER)
 
 
-def _ready_line(addresses: Addresses) -> str:
+def ready_line(addresses: Addresses, config: Config) -> str:
+    """What `fairlane serve` prints when requests can be answered; scripts find the addresses in it."""
+    openness = "open to everybody on this machine, as Triton is; " if config.open_as_triton else ""
     triton = "" if addresses.triton is None else f", embedded Triton on {addresses.triton}"
-    return f"fairlane is ready: gRPC on {addresses.grpc}, HTTP on http://{addresses.http}{triton}"
+    return f"fairlane is ready: {openness}gRPC on {addresses.grpc}, HTTP on http://{addresses.http}{triton}"

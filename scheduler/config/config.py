@@ -115,6 +115,11 @@ class Config(Section):
         return any(tenant.has_credentials for tenant in self.tenants.values())
 
     @property
+    def open_as_triton(self) -> bool:
+        """Whether everybody may administer, as with Triton: on loopback, where nobody has credentials."""
+        return loopback(self.listen.grpc) and not self.authenticates
+
+    @property
     def untagged_class(self) -> str:
         """The class of requests that name none: untagged traffic is never worse off than with Triton alone."""
         return self.default_class or self.classes[0].name

@@ -73,7 +73,7 @@ class TenantConfig(Section):
     admin: bool = Field(
         default=False,
         description="Whether it may load and unload models, change settings, and register and use shared memory; "
-        "includes `monitor`.",
+        "includes `monitor`. On a loopback address where no tenant has credentials, everybody may, as with Triton.",
     )
     monitor: bool = Field(
         default=False,

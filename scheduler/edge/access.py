@@ -55,8 +55,10 @@ class Access:
         self._by_key: dict[bytes, str] = {}
         self._by_certificate: dict[str, str] = {}
         self._with_credentials = {name for name, entry in config.tenants.items() if entry.has_credentials}
-        self._rights = {name: _rights(entry) for name, entry in config.tenants.items()}
-        self._others = self._rights.get(DEFAULT_TENANT, _rights(TenantConfig()))
+        # Where no name is proved, `admin` of one name would be everybody's who gives it.
+        everybody_administers = config.open_as_triton
+        self._rights = {name: _rights(entry, everybody_administers) for name, entry in config.tenants.items()}
+        self._others = self._rights.get(DEFAULT_TENANT, _rights(TenantConfig(), everybody_administers))
         for name, entry in config.tenants.items():
             for key in entry.api_keys:
                 self._by_key[self._blinded(bytes.fromhex(key.removeprefix("sha256:")))] = name
@@ -160,10 +162,10 @@ def _named_tenant(headers: Mapping[str, str]) -> str | None:
     return None
 
 
-def _rights(entry: TenantConfig) -> Rights:
+def _rights(entry: TenantConfig, everybody_administers: bool) -> Rights:
     return Rights(
         classes=None if entry.classes is None else frozenset(entry.classes),
         models=None if "*" in entry.models else entry.models,
-        admin=entry.admin,
+        admin=entry.admin or everybody_administers,
         monitor=entry.monitor or entry.admin,
     )

@@ -101,21 +101,17 @@ def tritons(triton_factory: TritonFactory, new_repository: Callable[[], ModelRep
     return [new_triton(triton_factory, new_repository()) for _ in range(2)]
 
 
-ADMIN = {"default": {"admin": True}}
-
-
 @pytest.fixture
 async def start(tritons: list[str]) -> AsyncIterator[Callable[..., Any]]:
     """`await start(backends=1, **settings)`: the address of a Fairlane in front of so many."""
     apps = []
 
-    async def begin(backends: int = 1, addresses: Sequence[str] = (), tenants: Any = ADMIN, **settings: Any) -> str:
+    async def begin(backends: int = 1, addresses: Sequence[str] = (), **settings: Any) -> str:
         config = {
             "listen": {"grpc": "127.0.0.1:0", "http": "127.0.0.1:0"},
             "backends": [
                 {"name": f"t{n}", "grpc": address} for n, address in enumerate(addresses or tritons[:backends])
             ],
-            "tenants": tenants,
         }
         app = App(Config.model_validate(config | settings))
         apps.append(app)

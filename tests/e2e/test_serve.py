@@ -20,7 +20,7 @@ import pytest
 from scheduler.cpus import divide
 
 ROOT = Path(__file__).parents[2]
-READY = re.compile(r"fairlane is ready: gRPC on (\S+), HTTP on (\S+), embedded Triton on (\S+)")
+READY = re.compile(r"fairlane is ready: (?:open [^;]+; )?gRPC on (\S+), HTTP on (\S+), embedded Triton on (\S+)")
 START_S = 90.0
 SERVE = (sys.executable, "-m", "scheduler", "serve")
 

@@ -12,6 +12,8 @@ from google.rpc import error_details_pb2, status_pb2
 from pydantic import ValidationError
 from tritonclient.grpc import service_pb2
 
+from scheduler.app import Addresses
+from scheduler.commands.serve import ready_line
 from scheduler.config import Config
 from scheduler.edge.access import Access
 from scheduler.edge.audit import REFUSALS_PER_S, Audit
@@ -166,6 +168,48 @@ async def test_admin_action_needs_an_admin_and_is_in_the_audit_log(serve: Any, t
     assert admin["outcome"].startswith("UNIMPLEMENTED")
     assert "root" not in text
     assert "Bearer" not in text
+
+
+@pytest.mark.parametrize(
+    ("settings", "everybody"),
+    [
+        ({}, True),
+        ({"listen": {"grpc": "localhost:1"}}, True),
+        ({"listen": {"grpc": "[::1]:1"}, "tenants": {"acme": {"weight": 2}}}, True),
+        ({"tenants": {"acme": {"api_keys": [hashed("one")]}}}, False),
+        ({"tenants": {"acme": {"api_keys": [hashed("one")]}}, "allow_anonymous": True}, False),
+        ({"listen": {"grpc": "0.0.0.0:1"}, "allow_anonymous": True}, False),
+    ],
+)
+def test_everybody_administers_on_loopback_without_credentials_and_nowhere_else(
+    settings: dict[str, Any], everybody: bool
+) -> None:
+    config = Config.model_validate(settings)
+    access = Access(config)
+    assert config.open_as_triton is everybody
+    assert [access.rights(tenant).admin for tenant in ("default", "acme", "whoever")] == [everybody] * 3
+    assert ready_line(Addresses("a:1", "b:2", "c:3"), config).endswith(
+        "gRPC on a:1, HTTP on http://b:2, embedded Triton on c:3"
+    )
+    assert ("open to everybody on this machine" in ready_line(Addresses("a:1", "b:2", None), config)) is everybody
+
+
+async def test_allowed_models_hold_for_everybody_who_administers(serve: Any, request_of: Any) -> None:
+    served = await serve(tenants={"default": {"models": ["identity"]}})
+    with pytest.raises(grpc.aio.AioRpcError, match="may not use model"):
+        await served.infer(request_of([[1, 2, 3]], model="floats"))
+
+
+async def test_credentials_that_come_with_a_reload_close_what_was_open(serve: Any) -> None:
+    served = await serve()
+    load = service_pb2.RepositoryModelLoadRequest(model_name="new")
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await served.stub.RepositoryModelLoad(load)
+    assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED  # it reached the fake, which has no repository
+    settings = served.app._config.model_dump() | {"tenants": {"ops": {"api_keys": [hashed("root")], "admin": True}}}
+    served.app.reload(lambda: Config.model_validate(settings))
+    code, *_ = await refusal(served.stub.RepositoryModelLoad(load))
+    assert code is grpc.StatusCode.UNAUTHENTICATED
 
 
 def identify(settings: dict[str, Any], **headers: str) -> str:
