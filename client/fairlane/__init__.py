@@ -10,7 +10,6 @@
 """
 
 from fairlane import aio
-from fairlane.channel import MAX_MESSAGE_BYTES
 from fairlane.client import Client
 from fairlane.errors import (
     BackendError,
@@ -19,6 +18,7 @@ from fairlane.errors import (
     DeadlineExceeded,
     FairlaneError,
     InvalidRequest,
+    MessageTooLarge,
     ModelNotFound,
     Overloaded,
     PermissionDenied,
@@ -30,7 +30,6 @@ from fairlane.result import InferResult
 from fairlane.retry import RetryPolicy
 
 __all__ = [
-    "MAX_MESSAGE_BYTES",
     "BackendError",
     "Cancelled",
     "Client",
@@ -39,6 +38,7 @@ __all__ = [
     "FairlaneError",
     "InferResult",
     "InvalidRequest",
+    "MessageTooLarge",
     "ModelMetadata",
     "ModelNotFound",
     "Overloaded",

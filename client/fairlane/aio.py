@@ -12,7 +12,7 @@ from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc import service_pb2_grpc
 
 from fairlane.call import DEFAULT_ADDRESS, DEFAULT_TIMEOUT_S, Call, Calls, Defaults, InferOptions, Parameter
-from fairlane.channel import CHANNEL_OPTIONS
+from fairlane.channel import LARGEST_MESSAGE_BYTES, channel_options
 from fairlane.errors import Cancelled, ClientClosed, Unavailable
 from fairlane.model import ModelMetadata, metadata_of
 from fairlane.result import InferResult
@@ -27,7 +27,7 @@ class Client:
     server. Use it in an `async with` statement, or `await` its `close`.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - all have a default
         self,
         address: str = DEFAULT_ADDRESS,
         *,
@@ -37,10 +37,17 @@ class Client:
         timeout_s: float | None = DEFAULT_TIMEOUT_S,
         retry: RetryPolicy | None = None,
         credentials: grpc.ChannelCredentials | None = None,
+        max_message_bytes: int | None = None,
         timing: AsyncTiming | None = None,
     ) -> None:
         self.address = address
-        self._defaults = Defaults(tenant=tenant, priority=priority, api_key=api_key, timeout_s=timeout_s)
+        self._defaults = Defaults(
+            tenant=tenant,
+            priority=priority,
+            api_key=api_key,
+            timeout_s=timeout_s,
+            max_message_bytes=LARGEST_MESSAGE_BYTES if max_message_bytes is None else max_message_bytes,
+        )
         self._calls = Calls(self._defaults, retry or RetryPolicy())
         self._timing = timing or AsyncTiming()
         self._credentials = credentials
@@ -146,10 +153,11 @@ class Client:
 
     def _open(self) -> Any:
         if self._channel is None:
+            options = channel_options(self._defaults.max_message_bytes)
             self._channel = (
-                grpc.aio.secure_channel(self.address, self._credentials, CHANNEL_OPTIONS)
+                grpc.aio.secure_channel(self.address, self._credentials, options)
                 if self._credentials
-                else grpc.aio.insecure_channel(self.address, CHANNEL_OPTIONS)
+                else grpc.aio.insecure_channel(self.address, options)
             )
             self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
         return self._stub

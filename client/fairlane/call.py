@@ -11,8 +11,8 @@ import numpy.typing as npt
 from tritonclient.grpc import service_pb2 as pb
 
 from fairlane import tensor
-from fairlane.channel import MAX_MESSAGE_BYTES
-from fairlane.errors import DeadlineExceeded, FairlaneError, InvalidRequest, Labels
+from fairlane.channel import LARGEST_MESSAGE_BYTES
+from fairlane.errors import DeadlineExceeded, FairlaneError, InvalidRequest, Labels, MessageTooLarge
 from fairlane.result import InferResult
 from fairlane.retry import CallRetry, RetryBudget, RetryPolicy
 from fairlane.status import REQUEST_ID_KEY, error_of
@@ -39,6 +39,14 @@ class Defaults:
     priority: str | None = None
     api_key: str | None = field(default=None, repr=False)
     timeout_s: float | None = DEFAULT_TIMEOUT_S
+    max_message_bytes: int = LARGEST_MESSAGE_BYTES
+
+    def __post_init__(self) -> None:
+        """Check the bound, so that a bad one fails where it is written."""
+        if not 0 < self.max_message_bytes <= LARGEST_MESSAGE_BYTES:
+            raise ValueError(
+                f"max_message_bytes: expected 1 to {LARGEST_MESSAGE_BYTES} or None, got {self.max_message_bytes}"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,7 +147,7 @@ class Calls:
             priority=_first(options.priority, self._defaults.priority),
         )
         try:
-            request = _infer_request(model, inputs, options)
+            request = _infer_request(model, inputs, options, self._defaults.max_message_bytes)
         except FairlaneError as error:
             error.about(labels)
             raise
@@ -183,7 +191,9 @@ def _metadata(labels: Labels, api_key: str | None) -> tuple[tuple[str, str], ...
     return tuple((key, value) for key, value in pairs if value is not None)
 
 
-def _infer_request(model: str, inputs: Mapping[str, npt.ArrayLike], options: InferOptions) -> pb.ModelInferRequest:
+def _infer_request(
+    model: str, inputs: Mapping[str, npt.ArrayLike], options: InferOptions, most_bytes: int
+) -> pb.ModelInferRequest:
     if isinstance(options.outputs, str):
         raise InvalidRequest(f"outputs: expected a list of names; got the one string {options.outputs!r}")
     request = pb.ModelInferRequest(model_name=model, model_version=options.version, id=options.request_id or "")
@@ -195,8 +205,11 @@ def _infer_request(model: str, inputs: Mapping[str, npt.ArrayLike], options: Inf
         request.outputs.add(name=name)
     for name, parameter in (options.parameters or {}).items():
         _set_parameter(request.parameters[name], name, parameter)
-    if (size := request.ByteSize()) > MAX_MESSAGE_BYTES:
-        raise InvalidRequest(f"request: expected at most {MAX_MESSAGE_BYTES} bytes; got {size}")
+    if (size := request.ByteSize()) > most_bytes:
+        bound = "the largest message of the protocol" if most_bytes == LARGEST_MESSAGE_BYTES else "max_message_bytes"
+        error = MessageTooLarge(f"request: expected at most {most_bytes} bytes ({bound}); got {size}: send fewer rows")
+        error.size_bytes, error.limit_bytes = size, most_bytes
+        raise error
     return request
 
 

@@ -10,7 +10,7 @@ from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc import service_pb2_grpc
 
 from fairlane.call import DEFAULT_ADDRESS, DEFAULT_TIMEOUT_S, Call, Calls, Defaults, InferOptions, Parameter
-from fairlane.channel import CHANNEL_OPTIONS
+from fairlane.channel import LARGEST_MESSAGE_BYTES, channel_options
 from fairlane.errors import ClientClosed, Unavailable
 from fairlane.model import ModelMetadata, metadata_of
 from fairlane.result import InferResult
@@ -33,10 +33,14 @@ class Client:
         timeout_s: seconds a whole call may take, waits and retries included; None: no limit.
         retry: when refused calls are sent again.
         credentials: for TLS (`grpc.ssl_channel_credentials`); None: plain text.
+        max_message_bytes: of a request and of an answer; None leaves it to the server's `limits.message_bytes`.
         timing: clock, sleep and chance, for tests.
+
+    Raises:
+        ValueError: `max_message_bytes` is below 1, or above what a message can have (2 GiB - 1).
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - all have a default
         self,
         address: str = DEFAULT_ADDRESS,
         *,
@@ -46,17 +50,25 @@ class Client:
         timeout_s: float | None = DEFAULT_TIMEOUT_S,
         retry: RetryPolicy | None = None,
         credentials: grpc.ChannelCredentials | None = None,
+        max_message_bytes: int | None = None,
         timing: Timing | None = None,
     ) -> None:
         self.address = address
-        self._defaults = Defaults(tenant=tenant, priority=priority, api_key=api_key, timeout_s=timeout_s)
+        self._defaults = Defaults(
+            tenant=tenant,
+            priority=priority,
+            api_key=api_key,
+            timeout_s=timeout_s,
+            max_message_bytes=LARGEST_MESSAGE_BYTES if max_message_bytes is None else max_message_bytes,
+        )
         self._calls = Calls(self._defaults, retry or RetryPolicy())
         self._timing = timing or Timing()
         self._closed = False
+        options = channel_options(self._defaults.max_message_bytes)
         self._channel = (
-            grpc.secure_channel(address, credentials, CHANNEL_OPTIONS)
+            grpc.secure_channel(address, credentials, options)
             if credentials
-            else grpc.insecure_channel(address, CHANNEL_OPTIONS)
+            else grpc.insecure_channel(address, options)
         )
         self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
 
@@ -80,8 +92,9 @@ class Client:
 
         Args:
             model: its name.
-            inputs: by name, an array of bool, int8-64, uint8-64, float16/32/64, or of str or bytes (sent as BYTES),
-                or what `numpy.asarray` makes such an array of. A model that batches wants a leading batch axis.
+            inputs: by name, an array of bool, int8-64, uint8-64, float16/32/64, `ml_dtypes.bfloat16`, or of str or
+                bytes (sent as BYTES), or what `numpy.asarray` makes such an array of. A model that batches wants a
+                leading batch axis.
             version: of the model; "" leaves it to the server.
             outputs: names of the outputs wanted; None: all.
             priority: class, in place of the client's.
@@ -91,8 +104,9 @@ class Client:
             parameters: KServe request parameters, for example Triton's `sequence_id`.
 
         Raises:
-            InvalidRequest: a wrong dtype, shape, input name or class; unsupported dtypes, unprintable names and
-                requests over `MAX_MESSAGE_BYTES` before anything is sent.
+            InvalidRequest: a wrong dtype, shape, input name or class; unsupported dtypes and unprintable names before
+                anything is sent.
+            MessageTooLarge: the request or its answer has more bytes than the server or `max_message_bytes` allows.
             Overloaded: no room; `retry_after_s` says when to come again.
             DeadlineExceeded: no answer within `timeout_s`.
             ModelNotFound: no such model or version.

@@ -86,6 +86,18 @@ class InvalidRequest(FairlaneError):
     code = "INVALID_ARGUMENT"
 
 
+class MessageTooLarge(InvalidRequest):
+    """The request or its answer is larger than a message may be; the message says which, and what to do.
+
+    Attributes:
+        size_bytes: of the message; None where the server did not say.
+        limit_bytes: what it may have; None where the server did not say.
+    """
+
+    size_bytes: int | None = None
+    limit_bytes: int | None = None
+
+
 class ModelNotFound(FairlaneError):
     """No such model, or no such version of it."""
 

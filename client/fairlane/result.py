@@ -16,7 +16,7 @@ class InferResult:
         version: its version, as the server says it.
         request_id: the id the server echoed; None where neither side named one.
         outputs: every output by name, read-only arrays of the output's shape. BYTES are object arrays of `bytes`, BF16
-            is float32, everything else has the dtype of its name.
+            is `ml_dtypes.bfloat16`, everything else has the dtype of its name.
         attempts: how often the request was sent, 1 where nothing had to be retried.
     """
 

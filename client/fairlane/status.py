@@ -14,6 +14,7 @@ from fairlane.errors import (
     FairlaneError,
     InvalidRequest,
     Labels,
+    MessageTooLarge,
     ModelNotFound,
     Overloaded,
     PermissionDenied,
@@ -41,7 +42,14 @@ _ERRORS: Final[dict[str, type[FairlaneError]]] = {
 }
 
 # gRPC reports its own size limit under the code of a full queue. It is not overload: the same request fails always.
-_TOO_LARGE: Final = re.compile(r"(CLIENT|SERVER)?:? ?(Sent|Received) message larger than max")
+_TOO_LARGE: Final = re.compile(
+    r"(?P<side>CLIENT|SERVER)?:? ?(?P<way>Sent|Received) message larger than max"
+    r"(?: \((?P<size>\d+) vs\. (?P<limit>\d+)\))?"
+)
+# So does Fairlane with an answer that its own limit keeps back.
+_ANSWER_TOO_LARGE: Final = re.compile(
+    r"expected an answer of at most limits\.message_bytes, (?P<limit>\d+), got (?P<size>\d+) bytes"
+)
 
 # gRPC core has no flag for "no connection was ever made"; these are the texts of its name resolver and its
 # connection picker, which end a call before a byte of it is sent.
@@ -70,7 +78,9 @@ def error_of(raised: grpc.RpcError, labels: Labels) -> FairlaneError:
     trailers = _ascii(call.trailing_metadata())
     code = call.code().name
     message = call.details() or f"the call ended with {code} and no message"
-    kind = _kind(code, message)
+    if code == Overloaded.code and (too_large := _too_large(message)) is not None:
+        return too_large.about(labels)
+    kind = _ERRORS.get(code, BackendError)
     error = kind(
         message,
         code=code,
@@ -84,11 +94,26 @@ def error_of(raised: grpc.RpcError, labels: Labels) -> FairlaneError:
     return error
 
 
-def _kind(code: str, message: str) -> type[FairlaneError]:
-    if code == Overloaded.code and (found := _TOO_LARGE.search(message)):
-        # Received by the client is the answer; everything else is the request.
-        return BackendError if found[1] == "CLIENT" and found[2] == "Received" else InvalidRequest
-    return _ERRORS.get(code, BackendError)
+def _too_large(message: str) -> MessageTooLarge | None:
+    """The error of a message that a limit keeps back; None where the server's words are of something else."""
+    if found := _ANSWER_TOO_LARGE.search(message):
+        what, bound, instead = "answer", "limits.message_bytes of the server", "ask for fewer rows or outputs"
+    elif not (found := _TOO_LARGE.search(message)):
+        return None
+    elif found["way"] == "Received" and found["side"] != "CLIENT":
+        what, bound, instead = "request", "limits.message_bytes of the server", "send fewer rows"
+    elif found["side"] == "CLIENT":
+        what, bound, instead = "answer", "max_message_bytes of this client", "ask for fewer rows or outputs"
+    else:
+        what, bound, instead = "answer", "the server's limit", "ask for fewer rows or outputs"
+    size, limit = found["size"] or "more", found["limit"] or "fewer"
+    error = MessageTooLarge(
+        f"{what}: expected at most {limit} bytes ({bound}); got {size}: {instead}, or raise the limit",
+        code=Overloaded.code,
+    )
+    error.size_bytes = int(found["size"]) if found["size"] else None
+    error.limit_bytes = int(found["limit"]) if found["limit"] else None
+    return error
 
 
 def _ascii(metadata: Iterable[tuple[str, str | bytes]] | None) -> dict[str, str]:

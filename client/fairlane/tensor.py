@@ -1,13 +1,14 @@
 """numpy arrays to and from the tensors of the KServe v2 protocol, as Triton lays them out.
 
 Raw contents are row-major and little-endian. BYTES is a sequence of elements, each a 4-byte little-endian length and
-that many bytes. BF16, which numpy has no dtype for, comes out as float32: its upper 16 bits, so no value changes.
+that many bytes. numpy has no dtype for BF16: its arrays are of `ml_dtypes.bfloat16`.
 """
 
 import struct
 from collections.abc import Iterator
 from typing import Any, Final
 
+import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 from tritonclient.grpc import service_pb2 as pb
@@ -30,6 +31,7 @@ DTYPES: Final[dict[str, np.dtype[Any]]] = {
     "FP16": np.dtype("<f2"),
     "FP32": np.dtype("<f4"),
     "FP64": np.dtype("<f8"),
+    "BF16": np.dtype(ml_dtypes.bfloat16),
 }
 _DATATYPES: Final = {dtype: datatype for datatype, dtype in DTYPES.items()}
 
@@ -48,7 +50,7 @@ _TYPED_FIELDS: Final[dict[str, str]] = {
     "FP64": "fp64_contents",
     "BYTES": "bytes_contents",
 }
-SUPPORTED: Final = "bool, int8-64, uint8-64, float16/32/64, and str or bytes (sent as BYTES)"
+SUPPORTED: Final = "bool, int8-64, uint8-64, float16/32/64, ml_dtypes.bfloat16, and str or bytes (sent as BYTES)"
 _LENGTH: Final = struct.Struct("<I")
 
 
@@ -126,15 +128,12 @@ def _shaped(tensor: pb.ModelInferResponse.InferOutputTensor, array: Array) -> Ar
 def _raw(tensor: pb.ModelInferResponse.InferOutputTensor, raw: bytes) -> Array:
     if tensor.datatype == "BYTES":
         return _objects(list(_split(tensor.name, raw)))
-    dtype = np.dtype("<u2") if tensor.datatype == "BF16" else DTYPES.get(tensor.datatype)
+    dtype = DTYPES.get(tensor.datatype)
     if dtype is None:
-        raise BackendError(
-            f"output {tensor.name!r}: expected BF16, BYTES or one of {list(DTYPES)}; got {tensor.datatype!r}"
-        )
+        raise BackendError(f"output {tensor.name!r}: expected BYTES or one of {list(DTYPES)}; got {tensor.datatype!r}")
     if len(raw) % dtype.itemsize:
         raise BackendError(f"output {tensor.name!r}: expected whole {tensor.datatype} elements; got {len(raw)} bytes")
-    array: Array = np.frombuffer(raw, dtype)
-    return (array.astype("<u4") << 16).view("<f4") if tensor.datatype == "BF16" else array
+    return np.frombuffer(raw, dtype)
 
 
 def _split(name: str, raw: bytes) -> Iterator[bytes]:

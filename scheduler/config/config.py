@@ -152,14 +152,17 @@ class Config(Section):
     def core_settings(self) -> CoreSettings:
         """The part that the core decides by."""
         default = self.tenants.get(DEFAULT_TENANT, TenantConfig())
+        message_bytes = self.limits.message_bytes
         return CoreSettings(
             classes=tuple(entry.core() for entry in self.classes),
             # Requests that name no tenant come as `default`: that one is never an unknown name.
-            tenants={name: entry.core() for name, entry in ({DEFAULT_TENANT: default} | self.tenants).items()},
-            default_tenant=default.core(),
+            tenants={
+                name: entry.core(message_bytes) for name, entry in ({DEFAULT_TENANT: default} | self.tenants).items()
+            },
+            default_tenant=default.core(message_bytes),
             max_tenants=self.limits.max_tenants,
             max_queued=self.limits.max_queued,
-            queue_bytes=self.limits.queue_bytes,
+            queue_bytes=self.limits.most_queue_bytes,
             max_sequences=self.limits.max_sequences,
             hang_s=self.limits.hang_s,
         )

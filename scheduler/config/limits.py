@@ -45,7 +45,11 @@ class Limits(Section):
         gt=0,
         description="Tenants without an entry told apart at a time; those beyond share one place.",
     )
-    queue_bytes: int = Field(default=QUEUE_BYTES, gt=0, description="Bytes of waiting tensors in all, at most.")
+    queue_bytes: int = Field(
+        default=QUEUE_BYTES,
+        gt=0,
+        description="Bytes of waiting tensors in all, at most; not set: no less than `limits.message_bytes`.",
+    )
     max_sequences: int = Field(
         default=MAX_SEQUENCES,
         gt=0,
@@ -90,6 +94,11 @@ class Limits(Section):
         le=GRPC_LONGEST_S,
         description="Seconds after which a connection without calls is closed; clients reconnect.",
     )
+
+    @property
+    def most_queue_bytes(self) -> int:
+        """Bytes of waiting tensors in all, at most; one message may wait where nothing is set."""
+        return self.queue_bytes if "queue_bytes" in self.model_fields_set else max(QUEUE_BYTES, self.message_bytes)
 
     @model_validator(mode="after")
     def _refused_before_reset(self) -> Self:

@@ -45,7 +45,9 @@ class TenantConfig(Section):
     )
     max_queued: int = Field(default=TENANT_QUEUED, gt=0, description="Waiting requests, at most.")
     max_queue_bytes: int | None = Field(
-        default=TENANT_QUEUE_BYTES, gt=0, description="Bytes of its waiting tensors, at most."
+        default=TENANT_QUEUE_BYTES,
+        gt=0,
+        description="Bytes of its waiting tensors, at most; not set: no less than `limits.message_bytes`.",
     )
     rate_per_s: float | None = Field(
         default=None, gt=0, description="Requests let in a second, on average; not set: any number."
@@ -94,14 +96,17 @@ class TenantConfig(Section):
         """Whether the tenant proves who it is."""
         return bool(self.api_keys or self.certificates)
 
-    def core(self) -> TenantSettings:
-        """The tenant as the core reads it."""
+    def core(self, message_bytes: int) -> TenantSettings:
+        """The tenant as the core reads it; where nothing is set, a message of `message_bytes` may wait."""
+        most_bytes = self.max_queue_bytes
+        if most_bytes is not None and "max_queue_bytes" not in self.model_fields_set:
+            most_bytes = max(most_bytes, message_bytes)
         return TenantSettings(
             weight=self.weight,
             max_in_flight=self.max_in_flight,
             max_queued=self.max_queued,
             max_rows_in_flight=self.max_rows_in_flight,
-            max_queue_bytes=self.max_queue_bytes,
+            max_queue_bytes=most_bytes,
             model_caps={name: Cap(cap.max_in_flight, cap.max_rows_in_flight) for name, cap in self.model_caps.items()},
             rate_per_s=self.rate_per_s,
             burst=self.burst or max(1, int(self.rate_per_s or 1)),

@@ -78,8 +78,17 @@ def test_answer_that_contradicts_itself_is_a_backend_error(client, server):
     assert (caught.value.model, caught.value.attempts) == ("m", 1)
 
 
-def test_answer_over_the_limit_is_a_backend_error_and_not_overload(client, server):
-    size = fairlane.MAX_MESSAGE_BYTES + 1
-    server.play(Answer(pb.ModelInferResponse(raw_output_contents=[bytes(size)])))
-    with pytest.raises(fairlane.BackendError, match="larger than max"):
-        client.infer("m", {})
+def test_answer_over_the_clients_own_limit_is_named(connect, server):
+    server.play(Answer(pb.ModelInferResponse(raw_output_contents=[bytes(100)])))
+    with pytest.raises(
+        fairlane.MessageTooLarge, match=r"answer: .* 100 bytes \(max_message_bytes of this client\); got 1"
+    ):
+        connect(max_message_bytes=100).infer("m", {})
+
+
+def test_answer_of_any_size_is_read(client, server):
+    # As large as the old limits of gRPC and of this client would not let through.
+    answer = pb.ModelInferResponse(raw_output_contents=[bytes(65 * 2**20)])
+    answer.outputs.add(name="y", datatype="UINT8", shape=[65 * 2**20])
+    server.play(Answer(answer))
+    assert client.infer("m", {})["y"].nbytes == 65 * 2**20

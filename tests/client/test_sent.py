@@ -91,7 +91,21 @@ def test_bad_api_key_is_not_shown(connect):
     assert "secret" not in str(caught.value)
 
 
-def test_request_over_the_limit_is_refused_here(client, server):
-    with pytest.raises(fairlane.InvalidRequest, match="expected at most 67108864 bytes; got 6"):
-        client.infer("echo", {"x": np.zeros(fairlane.MAX_MESSAGE_BYTES, np.uint8)})
+def test_request_over_the_clients_own_limit_is_refused_here(connect, server):
+    with pytest.raises(fairlane.MessageTooLarge, match=r"at most 100 bytes \(max_message_bytes\); got 1") as caught:
+        connect(max_message_bytes=100).infer("echo", {"x": np.zeros(100, np.uint8)})
+    assert caught.value.limit_bytes == 100
+    assert caught.value.size_bytes > 100
+    assert caught.value.attempts == 0
     assert server.seen == []
+
+
+def test_size_of_a_request_is_the_servers_business(client):
+    with pytest.raises(fairlane.MessageTooLarge, match=r"at most 4194304 bytes \(limits.message_bytes of the server\)"):
+        client.infer("echo", {"x": np.zeros(5 * 2**20, np.uint8)})  # the fake server has gRPC's own 4 MiB
+
+
+@pytest.mark.parametrize("bad", [0, -1, 2**31])
+def test_limit_that_no_message_can_have_is_refused(connect, bad):
+    with pytest.raises(ValueError, match=f"max_message_bytes: expected 1 to 2147483647 or None, got {bad}"):
+        connect(max_message_bytes=bad)

@@ -61,13 +61,39 @@ def test_request_id_the_server_made_is_known(client, server):
 
 
 @pytest.mark.parametrize(
-    "message", ["SERVER: Received message larger than max (9 vs. 8)", "Sent message larger than max"]
+    ("message", "told", "size_bytes", "limit_bytes"),
+    [
+        (
+            "SERVER: Received message larger than max (9 vs. 8)",
+            "request: expected at most 8 bytes (limits.message_bytes of the server); got 9: send fewer rows, or raise "
+            "the limit",
+            9,
+            8,
+        ),
+        (
+            "Sent message larger than max",
+            "answer: expected at most fewer bytes (the server's limit); got more: ask for fewer rows or outputs, or "
+            "raise the limit",
+            None,
+            None,
+        ),
+        (
+            "model m: expected an answer of at most limits.message_bytes, 8, got 9 bytes",
+            "answer: expected at most 8 bytes (limits.message_bytes of the server); got 9: ask for fewer rows or "
+            "outputs, or raise the limit",
+            9,
+            8,
+        ),
+    ],
 )
-def test_size_limit_of_grpc_is_not_overload(client, server, message):
-    server.play(Refuse(Code.RESOURCE_EXHAUSTED, message))
-    with pytest.raises(fairlane.InvalidRequest) as caught:
-        client.infer("m", {})
-    assert caught.value.code == "RESOURCE_EXHAUSTED"
+def test_a_message_that_is_too_large_is_not_overload(client, server, message, told, size_bytes, limit_bytes):
+    server.play(Refuse(Code.RESOURCE_EXHAUSTED, message, pushback_ms=-1))
+    with pytest.raises(fairlane.MessageTooLarge) as caught:
+        client.infer("m", {}, request_id="r-1")
+    error = caught.value
+    assert (error.message, error.size_bytes, error.limit_bytes) == (told, size_bytes, limit_bytes)
+    assert (error.code, error.model, error.request_id, error.attempts) == ("RESOURCE_EXHAUSTED", "m", "r-1", 1)
+    assert isinstance(error, fairlane.InvalidRequest)
 
 
 def test_silent_server_ends_in_deadline_exceeded(client, server):

@@ -5,7 +5,9 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import fairlane
 import grpc
+import ml_dtypes
 import numpy as np
 import pytest
 from tritonclient.grpc import service_pb2, service_pb2_grpc
@@ -45,9 +47,10 @@ def triton(triton_factory: TritonFactory, tmp_path_factory: pytest.TempPathFacto
 class Served:
     """A Fairlane in front of the real Triton, and stubs at both."""
 
-    def __init__(self, app: App, fairlane: grpc.aio.Channel, direct: grpc.aio.Channel) -> None:
+    def __init__(self, app: App, address: str, through: grpc.aio.Channel, direct: grpc.aio.Channel) -> None:
         self.app = app
-        self.fairlane = service_pb2_grpc.GRPCInferenceServiceStub(fairlane)
+        self.address = address
+        self.fairlane = service_pb2_grpc.GRPCInferenceServiceStub(through)
         self.direct = service_pb2_grpc.GRPCInferenceServiceStub(direct)
 
 
@@ -63,8 +66,8 @@ async def served(triton: str) -> AsyncIterator[Served]:
         )
     )
     address = (await app.start()).grpc
-    async with grpc.aio.insecure_channel(address) as fairlane, grpc.aio.insecure_channel(triton) as direct:
-        yield Served(app, fairlane, direct)
+    async with grpc.aio.insecure_channel(address) as through, grpc.aio.insecure_channel(triton) as direct:
+        yield Served(app, address, through, direct)
     await app.stop()
 
 
@@ -87,6 +90,15 @@ async def test_bf16_rows_of_many_requests_come_back_bit_by_bit_as_from_triton(se
     (model,) = (await served.direct.ModelStatistics(service_pb2.ModelStatisticsRequest(name="brain"))).model_stats
     # Thirty by Fairlane, in fewer executions, and thirty alone.
     assert model.execution_count < 60
+
+
+async def test_bf16_by_the_sdk_through_fairlane_and_at_triton(served: Served, triton: str) -> None:
+    rows = np.array([[1.5, -2, 3.0e38, np.inf]], ml_dtypes.bfloat16)
+    for address in (served.address, triton):
+        async with fairlane.aio.Client(address) as client:
+            answer = (await client.infer("brain", {"IN": rows}))["OUT"]
+        assert answer.dtype == ml_dtypes.bfloat16
+        assert answer.tobytes() == rows.tobytes()
 
 
 async def test_bf16_bytes_that_do_not_fit_the_shape_are_refused_before_triton(served: Served) -> None:

@@ -48,6 +48,15 @@ def test_tenant_settings_reach_the_core() -> None:
     assert (settings.for_tenant("other").rate_per_s, settings.for_tenant("other").burst) == (2.5, 2)
 
 
+def test_one_message_may_wait_unless_a_bound_is_set() -> None:
+    large = {"limits": {"message_bytes": 2**29}, "tenants": {"small": {"max_queue_bytes": 9}, "any": {"weight": 2}}}
+    core = Config.model_validate(large).core_settings()
+    assert (core.queue_bytes, core.default_tenant.max_queue_bytes) == (2**29, 2**29)
+    assert (core.tenants["small"].max_queue_bytes, core.tenants["any"].max_queue_bytes) == (9, 2**29)
+    core = Config.model_validate({"limits": {"message_bytes": 2**29, "queue_bytes": 9}}).core_settings()
+    assert core.queue_bytes == 9
+
+
 def test_untagged_requests_are_never_an_unknown_name() -> None:
     assert "default" in load(None, {}, {}).core_settings().tenants
 
