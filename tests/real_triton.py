@@ -15,7 +15,11 @@ from scheduler.triton.launcher import EmbeddedTriton, TritonAddress
 ONNX_TYPES = {
     "BOOL": TensorProto.BOOL,
     "UINT8": TensorProto.UINT8,
+    "UINT16": TensorProto.UINT16,
+    "UINT32": TensorProto.UINT32,
+    "UINT64": TensorProto.UINT64,
     "INT8": TensorProto.INT8,
+    "INT16": TensorProto.INT16,
     "INT32": TensorProto.INT32,
     "INT64": TensorProto.INT64,
     "FP16": TensorProto.FLOAT16,

@@ -13,6 +13,7 @@ from scheduler.telemetry.hooks import Header, Telemetry
 from scheduler.triton.decoupled import EMPTY_FINAL, ResponseStream
 from scheduler.triton.pool import Call, Pool
 from scheduler.triton.spec import ModelSpec
+from scheduler.triton.typed_contents import make_raw
 
 
 class Intake:
@@ -61,6 +62,8 @@ class Intake:
         """
         if spec.decoupled:
             flag(request, EMPTY_FINAL)  # to be of its type, as in Triton: the call to it sets it
+        if spec.mergeable:
+            make_raw(request, spec)
         request_bytes = request.ByteSize()
         shape = self._shapes.of(request, spec, request_bytes)
         if shape.merge_key is None:

@@ -8,7 +8,7 @@ with BYTES are checked in full, since their contents have to be walked through.
 from typing import Any, Final, NamedTuple
 
 from scheduler.edge.validate import check
-from scheduler.triton.merge import merge_key, rides_alone
+from scheduler.triton.merge import shape_key, with_parameters
 from scheduler.triton.spec import ModelSpec
 
 # Shapes that are remembered; the next one starts anew. At most 4 MB.
@@ -54,22 +54,21 @@ class Shapes:
         """
         content_bytes = [len(content) for content in request.raw_input_contents]
         if request_bytes - sum(content_bytes) > DESCRIPTION_BYTES:
-            return _checked(request, spec)
-        # The client's id, priority and timeout are not among it: no two requests would be alike.
+            return _with_parameters(_checked(request, spec), request)
+        # The client's id and parameters are not among it: no two requests might be alike.
         description = (
             spec.name,
             request.model_version,
             tuple([tensor.SerializeToString() for tensor in request.inputs]),
             tuple([output.SerializeToString() for output in request.outputs]),
-            rides_alone(request),
         )
         known = self._remembered.get(description)
         if known is not None and known.spec is spec and known.content_bytes == content_bytes:
-            return known.shape
+            return _with_parameters(known.shape, request)
         shape = _checked(request, spec)
         if not any(tensor.datatype == "BYTES" for tensor in request.inputs):
             self._remember(description, _Remembered(spec, content_bytes, shape))
-        return shape
+        return _with_parameters(shape, request)
 
     def _remember(self, description: tuple[Any, ...], remembered: _Remembered) -> None:
         if len(self._remembered) >= MAX_SHAPES:
@@ -79,4 +78,8 @@ class Shapes:
 
 def _checked(request: Any, spec: ModelSpec) -> Shape:
     rows, complete = check(request, spec)
-    return Shape(rows, merge_key(request, spec) if complete else None)
+    return Shape(rows, shape_key(request, spec) if complete else None)
+
+
+def _with_parameters(shape: Shape, request: Any) -> Shape:
+    return Shape(shape.rows, with_parameters(shape.merge_key, request)) if request.parameters else shape

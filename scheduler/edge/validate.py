@@ -8,11 +8,8 @@ import math
 from typing import Any, Final, NamedTuple
 
 from scheduler.errors import invalid, shown
-from scheduler.triton.spec import ELEMENT_BYTES, ModelSpec, TensorSpec, string_end
+from scheduler.triton.spec import ELEMENT_BYTES, MAX_STRINGS, ModelSpec, TensorSpec, string_end
 
-# Strings whose framing is walked here: about 2 ms of the event loop. A request with more of them rides alone,
-# so that only its sender has to do with what Triton makes of it.
-MAX_STRINGS: Final = 16_384
 # Parameter of a requested output: its so many highest numbers, with their labels.
 CLASSIFICATION: Final = "classification"
 # Dimensions that a message shows.

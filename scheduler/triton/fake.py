@@ -174,6 +174,14 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
 
     @staticmethod
     def _decode(request: Any) -> Tensors:
+        if not request.raw_input_contents:
+            return {
+                tensor.name: np.array(
+                    tensor.contents.ListFields()[0][1] if tensor.contents.ListFields() else [],
+                    dtype=DTYPES[tensor.datatype],
+                ).reshape(tuple(tensor.shape))
+                for tensor in request.inputs
+            }
         return {
             tensor.name: np.frombuffer(raw, dtype=DTYPES[tensor.datatype]).reshape(tuple(tensor.shape))
             for tensor, raw in zip(request.inputs, request.raw_input_contents, strict=True)

@@ -2,8 +2,10 @@
 
 Triton's raw tensors are row-major with the batch dimension first, so rows concatenate byte by byte
 and split at row boundaries without being decoded. Which requests may be merged is decided before
-(`merge_key`): the same model, version, input names, dtypes, non-batch shapes and requested outputs,
-and nothing that a merge could change (parameters, shared memory, typed contents).
+(`merge_key`): the same model, version, input names, dtypes, non-batch shapes, requested outputs and
+parameters, and nothing that a merge could change (parameters of tensors, shared memory, typed contents).
+
+Triton hands parameters to a model with each request, so a merged request carries once what all in it say.
 """
 
 import math
@@ -16,6 +18,11 @@ from scheduler.triton.spec import ELEMENT_BYTES, ModelSpec, string_end
 
 # Request parameters that Fairlane reads itself and that a merged request therefore need not carry.
 OWN_PARAMETERS: Final = frozenset({"priority", "timeout"})
+# What Triton itself reads of a request; it refuses others that begin with `triton_`.
+SEQUENCE_PARAMETERS: Final = frozenset({"sequence_id", "sequence_start", "sequence_end"})
+RESERVED: Final = "triton_"
+# Serialized, of a request that is merged: they are a part of its key, which is kept for each that waits.
+PARAMETER_BYTES: Final = 1024
 
 
 class SplitError(ValueError):
@@ -24,9 +31,12 @@ class SplitError(ValueError):
 
 def merge_key(request: Any, spec: ModelSpec) -> str | None:
     """The key under which a validated `ModelInferRequest` may be merged; None where it must ride alone."""
+    return with_parameters(shape_key(request, spec), request)
+
+
+def shape_key(request: Any, spec: ModelSpec) -> str | None:
+    """The part of the merge key that the request's inputs and outputs make; None where it must ride alone."""
     if not spec.mergeable or not request.raw_input_contents:
-        return None
-    if rides_alone(request):
         return None
     parts = [request.model_version]
     for tensor in request.inputs:
@@ -40,10 +50,27 @@ def merge_key(request: Any, spec: ModelSpec) -> str | None:
     return repr(parts)  # not joined: the names are the client's, and may hold any separator
 
 
-def rides_alone(request: Any) -> bool:
-    """Whether the request carries parameters that a merged one could not."""
+def with_parameters(key: str | None, request: Any) -> str | None:
+    """The key of the request's shape, and what its parameters add to it; None where they keep it alone.
+
+    Values are taken as serialized: a number of one kind is not one of another, and no NaN differs from itself.
+    """
     parameters = request.parameters
-    return bool(parameters) and any(name not in OWN_PARAMETERS for name in parameters)
+    if key is None or not parameters:
+        return key
+    shared = []
+    size_bytes = 0
+    for name, value in parameters.items():
+        if name in OWN_PARAMETERS:
+            continue
+        if name in SEQUENCE_PARAMETERS or name.startswith(RESERVED):
+            return None
+        serialized = value.SerializeToString()
+        size_bytes += len(name) + len(serialized)
+        if size_bytes > PARAMETER_BYTES:
+            return None
+        shared.append((name, serialized))
+    return f"{key} {sorted(shared)}" if shared else key
 
 
 def merge(requests: Sequence[Any], rows: Sequence[int]) -> Any:
@@ -56,6 +83,9 @@ def merge(requests: Sequence[Any], rows: Sequence[int]) -> Any:
     first = requests[0]
     merged = service_pb2.ModelInferRequest(model_name=first.model_name, model_version=first.model_version)
     merged.outputs.extend(first.outputs)
+    for name, value in first.parameters.items():
+        if name not in OWN_PARAMETERS:
+            merged.parameters[name].CopyFrom(value)
     total = sum(rows)
     for place, tensor in enumerate(first.inputs):
         merged.inputs.add(name=tensor.name, datatype=tensor.datatype, shape=[total, *tensor.shape[1:]])

@@ -34,6 +34,9 @@ DATATYPES: Final[dict[int, str]] = {
 BATCH_INVARIANT: Final = "batch_invariant"
 # What Triton takes where sequence_batching.max_sequence_idle_microseconds is not set.
 SEQUENCE_IDLE_US: Final = 1_000_000
+# Strings of a request that are looked at one by one here: about 2 ms of the event loop. A request with more of them
+# rides alone, so that only its sender has to do with what Triton makes of it.
+MAX_STRINGS: Final = 16_384
 _LENGTH: Final = struct.Struct("<I")
 
 

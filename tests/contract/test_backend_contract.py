@@ -97,6 +97,15 @@ async def test_answers_in_raw_contents_and_echoes_the_id(stub: Any) -> None:
     assert rows_of(await stub.ModelInfer(message([5, 6], model="unbatched"))) == [5, 6]
 
 
+async def test_answers_typed_contents_as_raw_ones(stub: Any) -> None:
+    raw = message([[1, -2], [3, 2**62]])
+    typed = service_pb2.ModelInferRequest()
+    typed.CopyFrom(raw)
+    del typed.raw_input_contents[:]
+    typed.inputs[0].contents.int64_contents.extend([1, -2, 3, 2**62])
+    assert await stub.ModelInfer(typed) == await stub.ModelInfer(raw)
+
+
 async def test_merged_rows_come_back_in_order(stub: Any) -> None:
     requests = [message([[1, 1]]), message([[2, 2], [3, 3]]), message([[4, 4]])]
     rows = [1, 2, 1]

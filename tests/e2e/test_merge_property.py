@@ -15,12 +15,17 @@ from tritonclient.utils import serialize_byte_tensor
 
 from scheduler.app import App
 from scheduler.config import Config
+from scheduler.triton.typed_contents import FIELDS
 from tests.real_triton import ModelRepository, TritonFactory
 
 DTYPES = {
     "BOOL": np.bool_,
     "UINT8": np.uint8,
+    "UINT16": np.uint16,
+    "UINT32": np.uint32,
+    "UINT64": np.uint64,
     "INT8": np.int8,
+    "INT16": np.int16,
     "INT32": np.int32,
     "INT64": np.int64,
     "FP16": np.float16,
@@ -50,8 +55,8 @@ INVARIANT = 'dynamic_batching { }\nparameters { key: "batch_invariant" value { s
 
 
 @st.composite
-def requests(draw: st.DrawFn) -> list[Any]:
-    """Requests of several tenants for one model, which may or may not fit together."""
+def requests(draw: st.DrawFn) -> list[tuple[Any, bytes]]:
+    """Requests of several tenants for one model, which may or may not fit together, each with its raw contents."""
     kind = draw(st.sampled_from([*DTYPES, "BYTES"]))
     columns = draw(st.integers(0, 5))
     made = []
@@ -65,15 +70,22 @@ def requests(draw: st.DrawFn) -> list[Any]:
             serialized = serialize_byte_tensor(array)
             raw = serialized.item() if serialized.size else b""
         else:
-            raw = draw(stn.arrays(DTYPES[kind], shape)).tobytes()
+            array = draw(stn.arrays(DTYPES[kind], shape))
+            raw = array.tobytes()
         request = service_pb2.ModelInferRequest(model_name="string" if kind == "BYTES" else kind.lower())
         request.inputs.add(name="IN", datatype=kind, shape=shape)
-        request.raw_input_contents.append(raw)
-        made.append(request)
+        if kind in FIELDS and draw(st.booleans()):
+            request.inputs[0].contents.SetInParent()
+            getattr(request.inputs[0].contents, FIELDS[kind]).extend(array.flatten().tolist())
+        else:
+            request.raw_input_contents.append(raw)
+        if draw(st.booleans()):
+            request.parameters["threshold"].int64_param = draw(st.integers(0, 1))
+        made.append((request, raw))
     return made
 
 
-async def send(triton: str, batches: list[list[Any]]) -> int:
+async def send(triton: str, batches: list[list[tuple[Any, bytes]]]) -> int:
     """Send each list at once, check every answer; the batches that Triton ran."""
     config = {
         "listen": {"grpc": "127.0.0.1:0", "http": "127.0.0.1:0"},
@@ -87,13 +99,13 @@ async def send(triton: str, batches: list[list[Any]]) -> int:
             answers = await asyncio.gather(
                 *(
                     stub.ModelInfer(request, metadata=(("x-tenant-id", f"t{n % 3}"),), timeout=30)
-                    for n, request in enumerate(batch)
+                    for n, (request, _) in enumerate(batch)
                 )
             )
-            for request, answer in zip(batch, answers, strict=True):
+            for (request, raw), answer in zip(batch, answers, strict=True):
                 assert list(answer.outputs[0].shape) == list(request.inputs[0].shape)
                 assert answer.outputs[0].datatype == request.inputs[0].datatype
-                assert answer.raw_output_contents[0] == request.raw_input_contents[0]
+                assert answer.raw_output_contents[0] == raw
         statistics = await stub.ModelStatistics(service_pb2.ModelStatisticsRequest())
     await app.stop()
     return sum(each.execution_count for each in statistics.model_stats)
@@ -105,10 +117,30 @@ def test_merged_answers_are_byte_for_byte_those_of_each_alone(triton: str, run: 
     run(send(triton, batches))
 
 
-def test_the_requests_of_the_property_are_merged_at_all(triton: str, run: Any) -> None:
+def number(typed: bool, **parameters: int) -> tuple[Any, bytes]:
     request = service_pb2.ModelInferRequest(model_name="int32")
-    request.inputs.add(name="IN", datatype="INT32", shape=[1, 1])
-    request.raw_input_contents.append(np.int32(1).tobytes())
+    tensor = request.inputs.add(name="IN", datatype="INT32", shape=[1, 1])
+    raw = np.int32(1).tobytes()
+    if typed:
+        tensor.contents.int_contents.append(1)
+    else:
+        request.raw_input_contents.append(raw)
+    for name, value in parameters.items():
+        request.parameters[name].int64_param = value
+    return request, raw
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        pytest.param([number(typed=False)] * 64, id="raw"),
+        pytest.param([number(typed=True)] * 64, id="typed"),
+        pytest.param([number(typed=True), number(typed=False)] * 32, id="typed beside raw"),
+        pytest.param([number(typed=False, threshold=5)] * 64, id="equal parameters"),
+        pytest.param([number(typed=True, threshold=5), number(typed=False, threshold=5)] * 32, id="both"),
+    ],
+)
+def test_the_requests_of_the_property_are_merged_at_all(triton: str, run: Any, sent: list[tuple[Any, bytes]]) -> None:
     before = run(send(triton, []))
-    after = run(send(triton, [[request] * 64]))
+    after = run(send(triton, [sent]))
     assert after - before < 64

@@ -84,7 +84,32 @@ def asking_for(binary: bool) -> Any:
     return request
 
 
+def typed(field: str, values: list[Any], *, columns: int = 2, raw: bytes | None = None) -> Any:
+    request = service_pb2.ModelInferRequest(model_name="text" if field == "bytes_contents" else "numbers")
+    datatype = "BYTES" if field == "bytes_contents" else "INT32"
+    tensor = request.inputs.add(name="IN", datatype=datatype, shape=[1, columns])
+    tensor.contents.SetInParent()
+    getattr(tensor.contents, field).extend(values)
+    if raw is not None:
+        request.raw_input_contents.append(raw)
+    return request
+
+
 FORMS = {
+    "typed": typed("int_contents", [1, -(2**31)]),
+    "typed strings": typed("bytes_contents", [b"a", b""]),
+    "typed, no columns": typed("int_contents", [], columns=0),
+    "typed, too few": typed("int_contents", [1]),
+    "typed, too many": typed("int_contents", [1, 2, 3]),
+    "typed strings, too few": typed("bytes_contents", [b"a"]),
+    "typed strings, too many": typed("bytes_contents", [b"a", b"b", b"c"]),
+    "typed, none": typed("int_contents", []),
+    "typed, of another type": typed("fp32_contents", [1.0, 2.0]),
+    "typed and raw": typed("int_contents", [1, 2], raw=bytes(8)),
+    "typed, empty, and raw": typed("int_contents", [], raw=bytes(8)),
+    "parameters without a value": with_parameter("colour", "string_param", ""),
+    "a parameter that is Triton's": with_parameter("triton_colour", "string_param", "blue"),
+    "a sequence's parameter": with_parameter("sequence_id", "int64_param", 5),
     "optional input left out": message("maybe"),
     "optional input given": message("maybe", MORE=4),
     "priority as int64": with_parameter("priority", "int64_param", 2),

@@ -73,8 +73,17 @@ def test_a_parameter_of_the_model_makes_another_shape() -> None:
     shapes = Shapes()
     odd = request()
     odd.parameters["temperature"].double_param = 0.5
-    assert shapes.of(request(), SPEC, request().ByteSize()).merge_key is not None
-    assert shapes.of(odd, SPEC, odd.ByteSize()).merge_key is None
+    for message in (request(), odd, request(), odd):
+        assert shapes.of(message, SPEC, message.ByteSize()).merge_key == merge_key(message, SPEC)
+
+
+def test_parameters_that_all_differ_take_no_places() -> None:
+    shapes = Shapes()
+    for seed in range(20):
+        message = request()
+        message.parameters["seed"].int64_param = seed
+        assert shapes.of(message, SPEC, message.ByteSize()).merge_key == merge_key(message, SPEC)
+    assert len(shapes._remembered) == 1
 
 
 def test_a_model_that_was_loaded_anew_is_checked_anew() -> None:

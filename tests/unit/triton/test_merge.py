@@ -41,12 +41,61 @@ def test_names_that_hold_a_separator_do_not_make_keys_equal():
     assert merge_key(one, SPEC) != merge_key(two, SPEC)
 
 
-def test_own_parameters_do_not_keep_requests_apart_and_others_do():
-    tagged, odd = request([b"a"]), request([b"a"])
-    tagged.parameters["priority"].int64_param = 2
-    odd.parameters["temperature"].double_param = 0.5
-    assert merge_key(tagged, SPEC) == merge_key(request([b"a"]), SPEC)
-    assert merge_key(odd, SPEC) is None
+def with_parameters(**values: Any) -> Any:
+    """KIND_NAME=value: `double_temperature=0.5`."""
+    message = request([b"a"])
+    for name, value in values.items():
+        kind, _, key = name.partition("_")
+        setattr(message.parameters[key], f"{kind}_param", value)
+    return message
+
+
+def test_own_parameters_do_not_keep_requests_apart():
+    assert merge_key(with_parameters(int64_priority=2, int64_timeout=5), SPEC) == merge_key(request([b"a"]), SPEC)
+
+
+def test_equal_parameters_ride_together_in_any_order():
+    one = with_parameters(double_temperature=0.5, string_colour="blue", int64_priority=1)
+    other = with_parameters(string_colour="blue", double_temperature=0.5)
+    assert merge_key(one, SPEC) == merge_key(other, SPEC) is not None
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {},
+        {"double_temperature": 0.25},
+        {"double_temperature": 0.5, "bool_greedy": True},
+        {"double_temperatures": 0.5},
+        {"string_temperature": "0.5"},
+    ],
+)
+def test_other_parameters_ride_apart(other: dict[str, Any]):
+    assert merge_key(with_parameters(double_temperature=0.5), SPEC) != merge_key(with_parameters(**other), SPEC)
+
+
+def test_a_number_of_one_kind_is_not_one_of_another():
+    assert merge_key(with_parameters(int64_n=1), SPEC) != merge_key(with_parameters(uint64_n=1), SPEC)
+    assert merge_key(with_parameters(int64_n=1), SPEC) != merge_key(with_parameters(bool_n=True), SPEC)
+
+
+def test_a_parameter_whose_value_looks_like_a_further_one_rides_apart():
+    one, two = with_parameters(string_a="x", string_b="y"), with_parameters(string_a="x'), ('b', b'y")
+    assert merge_key(one, SPEC) != merge_key(two, SPEC)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{"int64_sequence_id": 5}, {"bool_sequence_start": True}, {"bool_triton_x": True}, {"string_long": "x" * 1025}],
+)
+def test_what_triton_reads_itself_and_what_is_long_rides_alone(values: dict[str, Any]):
+    assert merge_key(with_parameters(**values), SPEC) is None
+
+
+def test_a_merged_request_carries_the_parameters_of_all_in_it_but_those_of_fairlane():
+    requests = [with_parameters(double_temperature=0.5, int64_priority=n, int64_timeout=n) for n in (1, 2)]
+    merged = merge(requests, [1, 1])
+    assert {name: value.double_param for name, value in merged.parameters.items()} == {"temperature": 0.5}
 
 
 def test_typed_contents_ride_alone_also_beside_raw_ones():
