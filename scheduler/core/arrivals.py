@@ -85,5 +85,7 @@ class Arrivals:
         if ticket.step is not None:
             self._steps.join(ticket, tenant, now=now)
             return
-        self._lanes.of(ticket.model).push(ticket, rank, tenant)
+        lane = self._lanes.of(ticket.model)
+        lane.heard(rank, now=now)
+        lane.push(ticket, rank, tenant)
         self._lanes.runnable[ticket.model] = None

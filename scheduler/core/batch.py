@@ -23,6 +23,10 @@ ride, too, have to be waited for, as others may get no turn at all.
 Places are free where lesser tickets lengthen the batch by no more than FREE of what it takes without them. On a GPU
 that is most places, on a CPU few.
 
+In a class with a `wait_s` a tenant that has just come waits for its own batch, too. So where it opens one, another
+tenant has free places in it beyond as many rows as the one who opened it: only as far as they lengthen the batch by
+little, or as half of the full rate takes (batch_size.py). Tenants that each send a little ride together all the same.
+
 A ticket that does not fit is passed over, once in a batch, and keeps its turn: smaller ones take the places until they
 are a full batch ahead of it, as if they waited with another key. Otherwise whoever sends large tickets would keep
 everybody's batches small.
@@ -34,19 +38,15 @@ keys and sizes are. Until the batch is whole a tenant's tickets count as rows of
 
 from dataclasses import dataclass, field
 from math import inf
-from typing import Final
 
 from scheduler.core.backend import ModelCapacity
-from scheduler.core.batch_size import most_rows, usual_batch
+from scheduler.core.batch_size import FREE, HALF, most_rows, usual_batch
 from scheduler.core.class_queue import ClassQueue
 from scheduler.core.departure import Departure
 from scheduler.core.estimate import Estimator, LatencyLine
 from scheduler.core.flow import Flow
 from scheduler.core.lane import Lane, Turn
 from scheduler.core.ticket import Ticket
-
-# What a person who waits 20 ms does not notice is 5 ms more.
-FREE: Final = 0.25
 
 
 @dataclass(slots=True)
@@ -59,7 +59,10 @@ class _Filling:
         line: what it will take, of all backends together.
         full_s: what a full batch takes, in seconds.
         row_s: what a row of it takes.
+        guest: the flow that opened it, where that has just come to a class with a `wait_s`.
         taken: its tickets, each with its class and its tenant's flow.
+        rows_of: their rows by tenant, while there is a guest.
+        crowd_rows: rows up to which others may have more of them than the guest; None until one would.
     """
 
     capacity: ModelCapacity
@@ -70,7 +73,10 @@ class _Filling:
     full_s: float
     row_s: float
     limit_rows: int
+    guest: Flow | None = None
     rows: int = 0
+    rows_of: dict[Flow, int] = field(default_factory=dict)
+    crowd_rows: int | None = None
     taken: list[tuple[ClassQueue, Flow, Ticket]] = field(default_factory=list)
 
     def add(self, queue: ClassQueue, flow: Flow, ticket: Ticket) -> None:
@@ -78,6 +84,19 @@ class _Filling:
         queue.take(flow, ticket, ticket.rows * self.row_s, chosen=not self.taken)
         self.taken.append((queue, flow, ticket))
         self.rows += ticket.rows
+        if self.guest is not None:
+            self.rows_of[flow] = self.rows_of.get(flow, 0) + ticket.rows
+
+    def crowds(self, flow: Flow, ticket: Ticket) -> bool:
+        """Whether the ticket would give its tenant more rows than the guest has, and make the guest wait for them."""
+        if self.guest is None or flow is self.guest:
+            return False
+        if self.rows_of.get(flow, 0) + ticket.rows <= self.rows_of[self.guest]:
+            return False
+        if self.crowd_rows is None:
+            free_rows = self.estimator.rows_for_free(ticket.merge_key, self.rows, FREE)
+            self.crowd_rows = max(free_rows, self.line.rows_for_rate(HALF, self.limit_rows))
+        return self.rows + ticket.rows > self.crowd_rows
 
 
 def form(
@@ -108,7 +127,8 @@ def form(
         limit_rows = departure.rows_for(ticket, limit_rows)
     queue.usual = usual_batch(queue, full_rows, lane.estimator.line(None))
     full_s = line.predict(full_rows)
-    batch = _Filling(capacity, estimator, queue, queue, line, full_s, full_s / full_rows, limit_rows)
+    guest = flow if flow.fresh and queue.settings.wait_s is not None else None
+    batch = _Filling(capacity, estimator, queue, queue, line, full_s, full_s / full_rows, limit_rows, guest)
     batch.add(queue, flow, ticket)
     riders: list[tuple[ClassQueue, int, bool]] = []
     if ticket.merge_key is not None:
@@ -162,6 +182,7 @@ def _fill(queue: ClassQueue, merge_key: str, batch: _Filling, departure: Departu
             start > most_start
             or (others_have_turns and queue.leads(flow, merge_key, full_s))
             or (aside is not None and flow.start - aside.start > full_s / flow.weight)
+            or (queue is batch.opened_by and batch.crowds(flow, ticket))
         ):
             break
         if departure is not None and ticket.deadline is not None:

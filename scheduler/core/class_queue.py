@@ -37,6 +37,8 @@ class ClassQueue(Account):
         lane: name of the lane that it is a part of.
         above_wait_s: the tightest `wait_s` of the classes that may overtake this one; None where none may, or none
             minds. Told by the lane.
+        present_wait_s: the same, as far as those classes are in use (lane.py). Told by the lane.
+        heard_at: when a ticket of the class came last, monotonic seconds; None: none came yet.
         queued: waiting tickets.
         backlog: their rows, and how they are spread over tenants.
         blocked: whether every tenant that waits here was last seen at its cap.
@@ -58,7 +60,9 @@ class ClassQueue(Account):
         "above_wait_s",
         "backlog",
         "blocked",
+        "heard_at",
         "lane",
+        "present_wait_s",
         "queued",
         "rank",
         "retries",
@@ -72,6 +76,8 @@ class ClassQueue(Account):
         super().__init__(inf if settings.strict else settings.weight)
         self.lane = lane
         self.above_wait_s: float | None = None
+        self.present_wait_s: float | None = None
+        self.heard_at: float | None = None
         self.blocked = False
         self.backlog = Backlog()
         self.settings = settings

@@ -42,6 +42,7 @@ class Dispatcher:
         lane = self._lanes.look_at(name)
         if lane is None or not (able := self._fleet.able(lane.model)):
             return None
+        lane.pass_time(now=now)
         if lane.backend is not None and not (able := self._steps.able(lane, able)):
             return None
         while (turn := lane.next_turn()) is not None:
@@ -91,16 +92,18 @@ class Dispatcher:
 
     def _keep_back(self, lane: Lane, turn: Turn, backend: Backend, now: float) -> bool:
         """Whether the next batch could be overtaken, and is therefore kept back."""
-        above_s, own_s = turn.queue.above_wait_s, turn.queue.own_wait_s
+        queue = turn.queue
         known = backend.estimator(lane.model, lane.estimator).knows(None)
-        if above_s is None and (own_s is None or not known):
+        own_s = queue.own_wait_s if known else None
+        if queue.above_wait_s is None and own_s is None:
             return False
-        if backend.crowded(lane.model, turn.queue.rank, now=now):
+        if backend.crowded(lane.model, queue.rank, now=now):
             self._lanes.yielding[lane.name] = None
             return True
-        if backend.has_idle_instance(lane.model):
+        waits_s = [each for each in (queue.present_wait_s, own_s) if each is not None]
+        if not waits_s or backend.has_idle_instance(lane.model):
             return False
-        wait_s = min(each for each in (above_s, own_s) if each is not None)
+        wait_s = min(waits_s)
         leave_at = backend.next_free_at(lane.model) - lead_s(wait_s)
         if leave_at <= now:
             return False

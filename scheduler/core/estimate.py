@@ -192,7 +192,7 @@ class Estimator:
         line = self._lines.get(merge_key)
         return min(1, self._model.rows_within(bound_s)) if line is None else line.rows_within(bound_s)
 
-    def rows_for_free(self, merge_key: str, rows: int, part: float) -> int:
+    def rows_for_free(self, merge_key: str | None, rows: int, part: float) -> int:
         """Rows to which a batch of so many may be filled up while it takes no more than `part` of its time longer."""
         line = self.line(merge_key)
         return max(rows, line.rows_within(line.predict(rows) * (1 + part)))

@@ -5,11 +5,15 @@ failed background batch of many tickets does not stand in the way of a more impo
 
 What a class pays for the batches that it rides in, and how far ahead of the others that may bring it, is told in
 batch.py.
+
+A class's `wait_s` bounds the batches of lesser classes only while the class is in use. After QUIET_S without a ticket
+of it a tenth of its silence is allowed in place of `wait_s`, where that is more: whoever comes once in 30 s may wait
+3 s at the most, and a class that nobody has used yet bounds nothing.
 """
 
 from collections.abc import Iterator, Sequence
 from math import inf
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from scheduler.core.caps import Tenant
 from scheduler.core.class_queue import ClassQueue
@@ -18,6 +22,11 @@ from scheduler.core.flow import Flow
 from scheduler.core.settings import ClassSettings
 from scheduler.core.share import VirtualTime
 from scheduler.core.ticket import RETRYING, Ticket
+
+# Somebody who works at a screen comes again within this time.
+QUIET_S: Final = 2.0
+# The part of a longer silence that whoever ends it may have to wait.
+SILENCE_PART: Final = 0.1
 
 
 def lane_name(model: str, backend: str | None) -> str:
@@ -68,6 +77,23 @@ class Lane:
         self._join(queue)
         ticket.state = RETRYING
         queue.retries.append(ticket)
+
+    def heard(self, rank: int, *, now: float) -> None:
+        """A ticket of the class of this rank has come, `now` in monotonic seconds."""
+        self.classes[rank].heard_at = now
+
+    def pass_time(self, *, now: float) -> None:
+        """Tell each class how long those above it would have to wait for its batches, as they are in use now."""
+        tightest_s: float | None = None
+        for queue in self.classes:
+            queue.present_wait_s, wait_s = tightest_s, queue.settings.wait_s
+            if wait_s is None or queue.heard_at is None:
+                continue
+            silence_s = now - queue.heard_at
+            if silence_s > QUIET_S and not queue.queued:
+                wait_s = max(wait_s, SILENCE_PART * silence_s)
+            if tightest_s is None or wait_s < tightest_s:
+                tightest_s = wait_s
 
     def next_turn(self) -> Turn | None:
         """Whose turn it is: the class with the least start tag, then its first flow.
@@ -121,7 +147,8 @@ class Lane:
     def _tell_above(self) -> None:
         tightest_s: float | None = None
         for queue in self.classes:
-            queue.above_wait_s, own_s = tightest_s, queue.settings.wait_s
+            queue.above_wait_s = queue.present_wait_s = tightest_s
+            own_s = queue.settings.wait_s
             if own_s is not None and (tightest_s is None or own_s < tightest_s):
                 tightest_s = own_s
 

@@ -96,7 +96,7 @@ class Steps:
         ticket.state = QUEUED
         ticket.holder = tenant
         if self.sequences.join(ticket, now=now):
-            self._enter_lane(ticket)
+            self._enter_lane(ticket, now)
         else:
             count_behind(ticket, 1)
 
@@ -118,7 +118,7 @@ class Steps:
         following = self.sequences.leave(ticket, answered=answered, now=now)
         if following is not None:
             count_behind(following, -1)
-            self._enter_lane(following)
+            self._enter_lane(following, now)
         return lost
 
     def lose(self, state: BackendState) -> list[Ticket]:
@@ -138,13 +138,15 @@ class Steps:
             lost.append(sequence.current)
         return lost
 
-    def _enter_lane(self, ticket: Ticket) -> None:
+    def _enter_lane(self, ticket: Ticket, now: float) -> None:
         """Queue a step whose turn has come in its sequence."""
         sequence = self.sequences.of(ticket)
         assert sequence is not None
         lane = self._lanes.of(ticket.model, sequence.backend)
         ticket.lane = lane.name
-        lane.push(ticket, self._ranks[ticket.priority_class], holder_of(ticket))
+        rank = self._ranks[ticket.priority_class]
+        lane.heard(rank, now=now)
+        lane.push(ticket, rank, holder_of(ticket))
         self._lanes.runnable[lane.name] = None
 
 

@@ -36,12 +36,49 @@ def test_a_tenant_that_has_its_class_to_itself_fills_its_batches(lane, acme):
 
 
 def test_its_own_wait_costs_a_class_no_more_than_half_of_the_full_rate(acme):
-    # 60 ms a batch and 1 ms a row: 8 rows in 68 ms, and 4 in 64 is the least that is more than half as fast.
-    lane = learned_lane(0.060, 0.001)
+    # 45 ms a batch and 30 a row: 8 rows in 285 ms, and 2 in 105 is the least that is more than half as fast.
+    lane = learned_lane(0.045, 0.030)
     push_shared(lane, acme)
-    assert sizes(lane, ONE) == [4, 4]
+    assert sizes(lane, ONE) == [2, 2, 2, 2]
     push(lane, acme, "background", 2)
     assert sizes(lane, ONE) == [1, 1]
+
+
+def test_where_one_row_takes_as_long_as_many_no_wait_makes_batches_small(acme):
+    lane = learned_lane(0.060, 0.001)
+    push_shared(lane, acme)
+    assert sizes(lane, ONE) == [8]
+    push(lane, acme, "background", 9)
+    assert sizes(lane, ONE) == [8, 1]
+
+
+def test_where_nobody_has_come_for_long_a_batch_may_take_a_tenth_of_that_time(lane, acme):
+    lane.heard(0, now=100.0)
+    for now, rows in ((101.0, 7), (102.0, 7), (102.1, 8)):
+        push(lane, acme, "background", 8)
+        lane.pass_time(now=now)
+        assert sizes(lane, ONE)[0] == rows
+    slow = learned_lane(0.1, 0.1)
+    slow.heard(0, now=100.0)
+    # A tenth of 10 s, less the lead: 800 ms are 7 rows.
+    push(slow, acme, "background", 8)
+    slow.pass_time(now=110.1)
+    assert sizes(slow, ONE)[0] == 7
+
+
+def test_a_class_that_nobody_has_used_bounds_nothing(acme):
+    lane = learned_lane(0.1, 0.1)
+    lane.pass_time(now=1.0)
+    push(lane, acme, "background", 8)
+    assert sizes(lane, ONE) == [8]
+
+
+def test_while_somebody_of_the_class_above_waits_its_wait_holds(lane, acme):
+    lane.heard(0, now=100.0)
+    push(lane, acme, "interactive", 1, merge_key="other")
+    push(lane, acme, "background", 8)
+    lane.pass_time(now=200.0)
+    assert sizes(lane, ONE) == [1, 7, 1]
 
 
 def test_before_the_first_answer_a_batch_of_the_most_important_class_is_full(acme):
@@ -91,7 +128,7 @@ def test_of_a_model_without_a_batch_dimension_it_is_one_row(lane, acme):
 
 
 def test_a_batch_that_takes_longer_than_every_wait_is_usually_one_row(acme):
-    lane = learned_lane(0.2, 0.001)
+    lane = learned_lane(0.2, 0.1)
     push(lane, acme, "background", 1)
     form(lane, ONE)
     assert lane.classes[1].usual[0] == 1

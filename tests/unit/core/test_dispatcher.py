@@ -25,7 +25,7 @@ class TestHolding:
     @staticmethod
     def core(**settings):
         core = ready_core(**settings)
-        for number in range(20):
+        for number in range(79, 99):
             submit(core, now=float(number))
             (batch,) = dispatched(core)
             core.complete(batch.batch_id, Verdict.SUCCEEDED, now=number + 0.1)
@@ -92,6 +92,11 @@ class TestHolding:
     def test_where_no_class_minds_the_wait_nothing_is_held(self):
         core = self.core(classes=(class_settings("interactive"), BACKGROUND))
         submit(core, 2, now=100.0, priority_class="background")
+        assert len(dispatched(core)) == 2
+
+    def test_where_nobody_of_a_class_above_has_come_for_long_nothing_is_held(self):
+        core = self.core()
+        submit(core, 2, now=103.0, priority_class="background")
         assert len(dispatched(core)) == 2
 
     def test_cancelling_what_is_held_leaves_nothing_behind(self):

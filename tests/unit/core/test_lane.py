@@ -182,3 +182,38 @@ def test_v_follows_the_rides_of_those_that_wait_while_a_strict_class_has_the_tur
     normal.start = 6.0
     lane.follow()
     assert lane.virtual.now == 7.0
+
+
+class TestPresentWait:
+    """How long the classes above would have to wait, as they are in use now."""
+
+    @staticmethod
+    def lane():
+        return Lane("m", (class_settings("a", wait_s=0.02), class_settings("b", wait_s=0.05), class_settings("c")))
+
+    def waits(self, lane, now):
+        lane.pass_time(now=now)
+        return [queue.present_wait_s for queue in lane.classes]
+
+    def test_until_time_passes_all_count_as_in_use(self):
+        assert [queue.present_wait_s for queue in self.lane().classes] == [None, 0.02, 0.02]
+
+    def test_a_class_that_was_never_used_bounds_nothing(self):
+        lane = self.lane()
+        assert self.waits(lane, 1.0) == [None, None, None]
+        lane.heard(1, now=1.0)
+        assert self.waits(lane, 2.0) == [None, None, 0.05]
+
+    def test_after_two_seconds_of_silence_a_tenth_of_it_is_allowed(self):
+        lane = self.lane()
+        lane.heard(0, now=1.0)
+        assert self.waits(lane, 3.0)[1] == 0.02
+        assert self.waits(lane, 4.0)[1] == pytest.approx(0.3)
+        lane.heard(1, now=4.0)
+        assert self.waits(lane, 4.0) == [None, pytest.approx(0.3), 0.05]
+
+    def test_one_that_waits_is_in_use(self):
+        lane = self.lane()
+        lane.heard(0, now=1.0)
+        lane.push(make_ticket("a"), 0, Tenant("acme", tenant_settings()))
+        assert self.waits(lane, 9.0)[1] == 0.02
