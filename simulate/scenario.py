@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from scheduler.core.rate import Rate
 from scheduler.core.settings import ClassSettings, CoreSettings, TenantSettings
 from simulate.backend import BackendPlan
 from simulate.clients import Client
@@ -22,7 +23,7 @@ def class_settings(
 
 
 def tenant_settings(
-    weight: float = 1, *, max_in_flight: int = 1_000_000, max_queued: int = 1_000_000
+    weight: float = 1, *, max_in_flight: int = 1_000_000, max_queued: int = 1_000_000, rate: Rate | None = None
 ) -> TenantSettings:
     """A tenant as a scenario states it: what it does not state is out of the way."""
     return TenantSettings(
@@ -32,8 +33,7 @@ def tenant_settings(
         max_rows_in_flight=None,
         max_queue_bytes=None,
         model_caps={},
-        rate_per_s=None,
-        burst=1,
+        rate=rate,
     )
 
 

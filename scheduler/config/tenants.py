@@ -1,12 +1,14 @@
 """What tenants may ask for and hold, and how they prove who they are."""
 
 import re
-from typing import Final, Self
+from collections.abc import Mapping
+from typing import Any, Final, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from scheduler.config.section import Section
 from scheduler.config.weight import Weight
+from scheduler.core.rate import Rate, RateUnit
 from scheduler.core.settings import Cap, TenantSettings
 
 # One tenant with all its places in flight leaves room for others on any model of ours.
@@ -16,6 +18,7 @@ TENANT_QUEUED: Final = 4096
 TENANT_QUEUE_BYTES: Final = 128 * 1024 * 1024
 # The settings of every tenant without an entry, and the tenant of whoever names none.
 DEFAULT_TENANT: Final = "default"
+UNITS: Final = {"requests": RateUnit.REQUESTS, "rows": RateUnit.ROWS, "seconds": RateUnit.SECONDS}
 _KEY: Final = re.compile(r"sha256:[0-9a-f]{64}")
 
 
@@ -28,6 +31,36 @@ class CapConfig(Section):
     max_rows_in_flight: int | None = Field(
         default=None, gt=0, description="Rows for the model at Triton at a time, at most."
     )
+
+
+class RateConfig(Section):
+    """A rate, in one unit."""
+
+    requests: float | None = Field(default=None, gt=0, description="Requests a second.")
+    rows: float | None = Field(
+        default=None, gt=0, description="Rows a second; a request for a model without a batch dimension is one row."
+    )
+    seconds: float | None = Field(
+        default=None,
+        gt=0,
+        description="Seconds of an instance's time a second: 0.5 is half an instance. A request counts for its rows' "
+        "part of its batch: as expected when it arrives, as it was when it is answered.",
+    )
+
+    @model_validator(mode="after")
+    def _in_one_unit(self) -> Self:
+        if sum(getattr(self, name) is not None for name in UNITS) != 1:
+            raise ValueError("expected a number of requests, or exactly one of requests, rows and seconds")
+        return self
+
+    def core(self, burst: float | None) -> Rate:
+        """The rate as the core reads it; `burst` None: what comes in a second."""
+        name = next(name for name in UNITS if getattr(self, name) is not None)
+        per_s, unit = float(getattr(self, name)), UNITS[name]
+        if burst is None:
+            burst = per_s if unit is RateUnit.SECONDS else max(1.0, per_s)
+            burst = float(int(burst)) if unit is RateUnit.REQUESTS else burst
+        return Rate(unit, per_s, burst)
 
 
 class TenantConfig(Section):
@@ -49,14 +82,23 @@ class TenantConfig(Section):
         gt=0,
         description="Bytes of its waiting tensors, at most; not set: no less than `limits.message_bytes`.",
     )
-    rate_per_s: float | None = Field(
-        default=None, gt=0, description="Requests let in a second, on average; not set: any number."
+    rate_per_s: RateConfig | None = Field(
+        default=None,
+        description="What is let in a second, on average: a number of requests, or `{rows: N}` or `{seconds: S}`; "
+        "not set: any number.",
     )
-    burst: int | None = Field(
+    burst: float | None = Field(
         default=None,
         gt=0,
-        description="Requests let in at once after a silence; not set: as many as `rate_per_s` lets in a second.",
+        description="As much of the same is let in at once after a silence; not set: what `rate_per_s` lets in a "
+        "second, and no less than one request or row.",
     )
+
+    @field_validator("rate_per_s", mode="before")
+    @classmethod
+    def _plain_number(cls, given: Any) -> Any:
+        """A rate that is no mapping is one of requests."""
+        return given if given is None or isinstance(given, Mapping | RateConfig) else {"requests": given}
 
     @model_validator(mode="after")
     def _burst_of_a_rate(self) -> Self:
@@ -108,6 +150,5 @@ class TenantConfig(Section):
             max_rows_in_flight=self.max_rows_in_flight,
             max_queue_bytes=most_bytes,
             model_caps={name: Cap(cap.max_in_flight, cap.max_rows_in_flight) for name, cap in self.model_caps.items()},
-            rate_per_s=self.rate_per_s,
-            burst=self.burst or max(1, int(self.rate_per_s or 1)),
+            rate=None if self.rate_per_s is None else self.rate_per_s.core(self.burst),
         )

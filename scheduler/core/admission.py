@@ -2,7 +2,7 @@
 
 Checked in the order in which a caller can do something about it: what can never fit, then its own rate
 (rate.py) and quota, then its class's, then the whole scheduler's, where a more important arrival makes
-room at the cost of a lesser one (displacement.py). Only a ticket that is let in takes a token of its
+room at the cost of a lesser one (displacement.py). Only a ticket that is let in takes anything of its
 tenant's rate. Bytes are booked at entry and the booked value is given back, so no sum can drift.
 """
 
@@ -11,6 +11,7 @@ from typing import NamedTuple
 from scheduler.core.caps import Tenant
 from scheduler.core.displacement import Newest
 from scheduler.core.outcome import Outcome
+from scheduler.core.rate import Charge, RateUnit
 from scheduler.core.settings import CoreSettings
 from scheduler.core.ticket import Ticket
 
@@ -58,8 +59,11 @@ class Admission:
             for each in settings.classes
         ]
 
-    def refusal(self, ticket: Ticket, rank: int, tenant: Tenant, *, now: float) -> Refusal | None:
-        """Why the ticket must be refused, or None where it may queue, perhaps in place of lesser ones."""
+    def refusal(self, ticket: Ticket, rank: int, tenant: Tenant, *, now: float, cost: float = 1.0) -> Refusal | None:
+        """Why the ticket must be refused, or None where it may queue, perhaps in place of lesser ones.
+
+        `cost` is what it takes of its tenant's rate.
+        """
         limits, settings = tenant.settings, self._settings.classes[rank]
         queue_bytes, tenant_bytes, class_bytes = ticket.queue_bytes, limits.max_queue_bytes, settings.max_queue_bytes
         if (
@@ -68,8 +72,8 @@ class Admission:
             or (tenant.counts_rows and ticket.rows > tenant.most_rows(ticket.model))
         ):
             return Refusal(Outcome.TOO_LARGE, detail=self._never_fits(ticket, rank, tenant))
-        if tenant.bucket is not None and (wait_s := tenant.bucket.wait_s(now=now)) > 0:
-            return Refusal(Outcome.RATE_LIMITED, wait_s)
+        if tenant.bucket is not None and (wait_s := tenant.bucket.wait_s(cost, now=now)) > 0:
+            return Refusal(Outcome.RATE_LIMITED, wait_s, str(tenant.bucket.rate))
         if tenant.queued >= limits.max_queued or (
             tenant_bytes is not None and tenant.queue_bytes + queue_bytes > tenant_bytes
         ):
@@ -100,8 +104,8 @@ class Admission:
                 return displaced
         return None
 
-    def book(self, ticket: Ticket, rank: int, tenant: Tenant, *, now: float) -> None:
-        """The ticket takes its place."""
+    def book(self, ticket: Ticket, rank: int, tenant: Tenant, *, now: float, cost: float = 1.0) -> None:
+        """The ticket takes its place, and what it costs of its tenant's rate."""
         queue_bytes = ticket.queue_bytes
         self.queued += 1
         self.queue_bytes += queue_bytes
@@ -110,8 +114,10 @@ class Admission:
         if rank:  # nobody displaces the most important class
             self._newest[rank].push(ticket)
         tenant.admitted = True
-        if tenant.bucket is not None:
-            tenant.bucket.take(now=now)
+        if (bucket := tenant.bucket) is not None:
+            bucket.take(cost, now=now)
+            if bucket.rate.unit is RateUnit.SECONDS:
+                ticket.charge = Charge(bucket, cost)
 
     def release(self, ticket: Ticket, rank: int) -> None:
         """The ticket has left its place."""

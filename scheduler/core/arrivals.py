@@ -8,10 +8,13 @@ refused. A more important arrival that finds the whole queue full enters in the 
 from scheduler.core.admission import Admission, Refusal
 from scheduler.core.caps import Tenant, Tenants
 from scheduler.core.endings import Endings
+from scheduler.core.estimate import FIRST_ROW_S
 from scheduler.core.feasibility import feasible
 from scheduler.core.fleet import Fleet
+from scheduler.core.lane import Lane
 from scheduler.core.lanes import Lanes
 from scheduler.core.outcome import Outcome
+from scheduler.core.rate import Rate, RateUnit
 from scheduler.core.steps import Steps
 from scheduler.core.ticket import Ticket
 
@@ -39,19 +42,29 @@ class Arrivals:
     def take_in(self, ticket: Ticket, rank: int, *, now: float) -> None:
         """Queue a new ticket of the class of this rank, or refuse it."""
         tenant = self._tenants.find(ticket.tenant, now=now)
-        refusal = self._refusal(ticket, rank, tenant, now)
+        cost = 1.0 if tenant.bucket is None else self._cost(ticket, tenant.bucket.rate)
+        refusal = self._refusal(ticket, rank, tenant, cost, now)
         if refusal is None and not self._admission.fits(ticket):
             self._displace(ticket, rank, now)
             # What was displaced may have been a step before this one, or all that its tenant had.
             tenant = self._tenants.find(ticket.tenant, now=now)
             refusal = self._steps.gap(ticket, tenant, now=now)
         if refusal is None:
-            self._enqueue(ticket, rank, tenant, now)
+            self._enqueue(ticket, rank, tenant, cost, now)
             return
         self._endings.refuse(ticket, refusal, now=now)
         self._tenants.forget_idle(tenant, now=now)
 
-    def _refusal(self, ticket: Ticket, rank: int, tenant: Tenant, now: float) -> Refusal | None:
+    def _cost(self, ticket: Ticket, rate: Rate) -> float:
+        """What the ticket takes of its tenant's rate; seconds of service as they are expected."""
+        if rate.unit is RateUnit.REQUESTS:
+            return 1.0
+        if rate.unit is RateUnit.ROWS:
+            return ticket.rows
+        lane = self._lane(ticket)
+        return ticket.rows * (FIRST_ROW_S if lane is None else lane.estimator.line(ticket.merge_key).row_s)
+
+    def _refusal(self, ticket: Ticket, rank: int, tenant: Tenant, cost: float, now: float) -> Refusal | None:
         if self.draining:
             return Refusal(Outcome.DRAINING)
         if ticket.deadline is not None and ticket.deadline <= now:
@@ -60,25 +73,29 @@ class Arrivals:
             return Refusal(Outcome.NO_BACKEND)
         refusal = None if ticket.step is None else self._steps.gap(ticket, tenant, now=now)
         if refusal is None:
-            refusal = self._admission.refusal(ticket, rank, tenant, now=now)
+            refusal = self._admission.refusal(ticket, rank, tenant, now=now, cost=cost)
         if refusal is None and ticket.deadline is not None and not self._feasible(ticket, rank, tenant, now):
             return Refusal(Outcome.DEADLINE_INFEASIBLE)
         return refusal
 
     def _feasible(self, ticket: Ticket, rank: int, tenant: Tenant, now: float) -> bool:
-        lane = self._lanes.by_name.get(ticket.model if ticket.step is None else self._steps.lane_name(ticket))
+        lane = self._lane(ticket)
         if lane is None:
             return True
         outlook = self._fleet.outlook(ticket.model, now=now)
         return feasible(lane, lane.classes[rank], tenant, ticket, outlook)
+
+    def _lane(self, ticket: Ticket) -> Lane | None:
+        """The queues that it would stand in; None where nobody has stood there yet."""
+        return self._lanes.by_name.get(ticket.model if ticket.step is None else self._steps.lane_name(ticket))
 
     def _displace(self, ticket: Ticket, rank: int, now: float) -> None:
         """Evict the lesser tickets in whose place an arrival enters."""
         while (displaced := self._admission.in_the_way(ticket, rank)) is not None:
             self._endings.evict(displaced, Outcome.DISPLACED, now=now)
 
-    def _enqueue(self, ticket: Ticket, rank: int, tenant: Tenant, now: float) -> None:
-        self._admission.book(ticket, rank, tenant, now=now)
+    def _enqueue(self, ticket: Ticket, rank: int, tenant: Tenant, cost: float, now: float) -> None:
+        self._admission.book(ticket, rank, tenant, now=now, cost=cost)
         self._endings.tickets[ticket.ticket_id] = ticket
         if ticket.deadline is not None:
             self._endings.deadlines.push(ticket)

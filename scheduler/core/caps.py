@@ -234,6 +234,4 @@ class Tenants:
         return self._open + len(self._known) < self._settings.max_tenants
 
     def _bucket(self, name: str, settings: TenantSettings) -> TokenBucket | None:
-        if settings.rate_per_s is None:
-            return None
-        return self._buckets.setdefault(name, TokenBucket(settings.rate_per_s, settings.burst))
+        return None if settings.rate is None else self._buckets.setdefault(name, TokenBucket(settings.rate))

@@ -117,7 +117,11 @@ class Endings:
         ended: list[Ticket] = []
         succeeded, lost = verdict is Verdict.SUCCEEDED, verdict is Verdict.LOST
         outcome = Outcome.COMPLETED if succeeded else Outcome.FAILED
+        # What a backend took that was lost, or said that it does not serve, is nobody's.
+        row_s = 0.0 if lost or verdict is Verdict.UNAVAILABLE else (now - batch.began) / max(1, batch.rows)
         for ticket in batch.tickets:
+            if ticket.charge is not None:
+                ticket.charge.settle(ticket.rows * row_s, now=now)
             if ticket.state is not IN_FLIGHT:
                 self._release(ticket, now)
             elif not succeeded and may_try_again(ticket, batch, verdict):
@@ -183,6 +187,8 @@ class Endings:
         if ticket.state is RETRYING:
             self._release(ticket, now)
             return
+        if ticket.charge is not None:
+            ticket.charge.settle(0.0, now=now)
         tenant = holder_of(ticket)
         rank = self._ranks[ticket.priority_class]
         if ticket.step is not None and not self._steps.is_current(ticket):

@@ -6,6 +6,8 @@ scheduler/config validates a file and builds these; tests build them by hand.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from scheduler.core.rate import Rate
+
 
 @dataclass(frozen=True, slots=True)
 class ClassSettings:
@@ -53,8 +55,7 @@ class TenantSettings:
         max_rows_in_flight: rows at the backends over all models, at most; None: any number.
         max_queue_bytes: bytes of its waiting tickets, at most; None: as many as fit in all.
         model_caps: further caps on single models, by name; both hold.
-        rate_per_s: tickets a second that are let in, on average; None: any number.
-        burst: tickets that are let in at once after a silence; without a rate it means nothing.
+        rate: how much of it is let in a second; None: any number.
     """
 
     weight: float
@@ -63,8 +64,7 @@ class TenantSettings:
     max_rows_in_flight: int | None
     max_queue_bytes: int | None
     model_caps: Mapping[str, Cap]
-    rate_per_s: float | None
-    burst: int
+    rate: Rate | None
 
 
 @dataclass(frozen=True, slots=True)

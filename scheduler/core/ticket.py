@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from scheduler.core.caps import Tenant
+    from scheduler.core.rate import Charge
 
 
 class TicketState(Enum):
@@ -69,6 +70,7 @@ class Ticket:
         holder: whom it counts for; set when it is queued.
         lane: the queues that it stands in; its model's name but for a step, whose backend has queues of its own.
         sequence_number: what the backends know its sequence by; 0 where it is no step.
+        charge: what it took of a rate in seconds of service; None: nothing.
     """
 
     ticket_id: int
@@ -89,6 +91,7 @@ class Ticket:
     holder: "Tenant | None" = field(default=None, init=False, repr=False)
     lane: str = field(default="", init=False)
     sequence_number: int = field(default=0, init=False)
+    charge: "Charge | None" = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
         self.lane = self.model

@@ -44,7 +44,7 @@ CODES: Final[dict[Outcome, grpc.StatusCode]] = {
 MESSAGES: Final[dict[Outcome, str]] = {
     Outcome.QUEUE_FULL: "the queue is full",
     Outcome.TENANT_QUEUE_FULL: "the tenant's queue is full",
-    Outcome.RATE_LIMITED: "the tenant asks more often than its rate allows",
+    Outcome.RATE_LIMITED: "the tenant asks for more than its rate allows",
     Outcome.DISPLACED: "a more important request took its place in the full queue",
     Outcome.TOO_LARGE: "the request is too large",
     Outcome.NO_BACKEND: "no backend that serves the model is ready",

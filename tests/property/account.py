@@ -7,6 +7,7 @@ import pytest
 from scheduler.core.backend import BackendState, ModelCapacity
 from scheduler.core.events import Abandon, Dispatch, Reject
 from scheduler.core.outcome import Outcome, Verdict
+from scheduler.core.rate import Rate, RateUnit
 from scheduler.core.scheduler import Scheduler
 from scheduler.core.settings import Cap
 from scheduler.core.ticket import Ticket
@@ -27,6 +28,8 @@ TENANTS = {
         max_rows_in_flight=4, max_queued=9, max_queue_bytes=80, model_caps={"m": Cap(2, None), "n": Cap(None, 3)}
     ),
     "metered": tenant_settings(rate_per_s=2, burst=3),
+    "of_rows": tenant_settings(rate_per_s=4, burst=3, unit=RateUnit.ROWS),
+    "of_seconds": tenant_settings(rate_per_s=0.25, burst=0.5, unit=RateUnit.SECONDS),
 }
 SETTINGS = core_settings(
     CLASSES,
@@ -62,6 +65,8 @@ class Account:
         self.virtual: dict[int, tuple[object, float]] = {}
         self.arriving: Ticket | None = None
         self.tokens: dict[str, tuple[float, float]] = {}
+        # Seconds of service that tickets in the account have taken of their rate, and not settled.
+        self.charged: dict[int, float] = {}
         self._set_backend(BackendState("a", True, USUAL))
 
     def _set_backend(self, state: BackendState) -> None:
@@ -73,8 +78,12 @@ class Account:
         self._pull()
 
     def _complete(self, batch_id: int, verdict: Verdict) -> None:
+        batch = self.core.batch(batch_id)
         ended = self.core.complete(batch_id, verdict, now=self.now)
         tickets = self.in_flight.pop(batch_id).tickets
+        served = batch is not None and verdict not in {Verdict.LOST, Verdict.UNAVAILABLE}
+        for ticket in tickets:
+            self._settle(ticket, (self.now - batch.began) / batch.rows * ticket.rows if served else 0.0)
         assert {ticket.ticket_id for ticket in ended} <= {ticket.ticket_id for ticket in tickets} - self.retrying
         for ticket in ended:
             self._end(ticket, Outcome.COMPLETED if verdict is Verdict.SUCCEEDED else Outcome.FAILED)
@@ -112,18 +121,34 @@ class Account:
             self._take(self.core.next_event())
 
     def _let_in(self, ticket: Ticket) -> None:
-        """Take a token of the bucket that the outside keeps for each tenant with a rate."""
-        limits = SETTINGS.for_tenant(ticket.holder.name)
-        if limits.rate_per_s is None:
+        """Take what the ticket costs of the bucket that the outside keeps for each tenant with a rate."""
+        name = ticket.holder.name
+        rate = SETTINGS.for_tenant(name).rate
+        if rate is None:
             return
-        tokens = self._tokens(ticket.holder.name)
-        assert tokens >= 1 - 1e-6
-        self.tokens[ticket.holder.name] = (tokens - 1, self.now)
+        cost = self._cost(ticket, rate)
+        if rate.unit is RateUnit.SECONDS:
+            # What it is expected to take is the core's business; it is settled when it has ended.
+            cost = self.charged[ticket.ticket_id] = ticket.charge._seconds
+        assert self._tokens(name) >= min(cost, rate.burst) - 1e-6
+        self._take_tokens(name, cost)
+
+    def _take_tokens(self, name: str, cost: float) -> None:
+        self.tokens[name] = (min(SETTINGS.for_tenant(name).rate.burst, self._tokens(name) - cost), self.now)
+
+    def _settle(self, ticket: Ticket, used_s: float) -> None:
+        if ticket.ticket_id in self.charged:
+            self._take_tokens(ticket.holder.name, used_s - self.charged[ticket.ticket_id])
+            self.charged[ticket.ticket_id] = 0.0
+
+    @staticmethod
+    def _cost(ticket: Ticket, rate: Rate) -> float:
+        return ticket.rows if rate.unit is RateUnit.ROWS else 1
 
     def _tokens(self, name: str) -> float:
-        settings = SETTINGS.for_tenant(name)
-        tokens, at = self.tokens.get(name, (settings.burst, self.now))
-        return min(settings.burst, tokens + (self.now - at) * settings.rate_per_s)
+        rate = SETTINGS.for_tenant(name).rate
+        tokens, at = self.tokens.get(name, (rate.burst, self.now))
+        return min(rate.burst, tokens + (self.now - at) * rate.per_s)
 
     def _check_refusal(self, event) -> None:
         """The outcome is true, as far as the outside can tell."""
@@ -131,9 +156,10 @@ class Account:
         if isinstance(event, Reject):
             assert ticket is self.arriving
         if event.outcome is Outcome.RATE_LIMITED:
-            name = ticket.tenant if ticket.tenant in TENANTS else None
-            wait_s = (1 - self._tokens(name)) / SETTINGS.for_tenant(name).rate_per_s if name else event.pushback_s
-            assert event.pushback_s == pytest.approx(wait_s, abs=1e-6)
+            rate = SETTINGS.for_tenant(ticket.tenant).rate
+            if ticket.tenant in TENANTS and rate.unit is not RateUnit.SECONDS:
+                lacking = min(self._cost(ticket, rate), rate.burst) - self._tokens(ticket.tenant)
+                assert event.pushback_s == pytest.approx(lacking / rate.per_s, abs=1e-6)
             assert event.pushback_s > 0
         if event.outcome is Outcome.DISPLACED:
             rank = RANKS[ticket.priority_class]
@@ -155,6 +181,7 @@ class Account:
             self.given_up.append(batch_id)
             for ticket in self.in_flight.pop(batch_id).tickets:
                 self.cancelled_in_flight.discard(ticket.ticket_id)
+                self._settle(ticket, 0.0)
                 if ticket.ticket_id in self.live:
                     self._lost(ticket.ticket_id)
 
@@ -196,6 +223,9 @@ class Account:
 
     def _end(self, ticket: Ticket, outcome: Outcome) -> None:
         del self.live[ticket.ticket_id]  # a second ending is a KeyError
+        if not any(ticket in batch.tickets for batch in self.in_flight.values()):
+            self._settle(ticket, 0.0)
+            self.charged.pop(ticket.ticket_id, None)
         self.retrying.discard(ticket.ticket_id)
         self.ended[outcome.name] += 1
 

@@ -24,7 +24,9 @@ class SchedulerMachine(Account, RuleBasedStateMachine):
 
     @rule(
         priority_class=st.sampled_from([each.name for each in CLASSES]),
-        tenant=st.sampled_from(["tight", "heavy", "odd", "narrow", "metered", "x", "y", "z", OTHERS]),
+        tenant=st.sampled_from(
+            ["tight", "heavy", "odd", "narrow", "metered", "of_rows", "of_seconds", "x", "y", "z", OTHERS]
+        ),
         model=st.sampled_from(("m", "m", "m", "m", "n", "n", "unknown")),
         rows=st.sampled_from([1, 1, 1, 2, 3, 9]),
         queue_bytes=st.sampled_from([0, 1, 40]),

@@ -6,6 +6,7 @@ import pytest
 
 from scheduler.config import Config, load
 from scheduler.config.section import Section
+from scheduler.core.rate import Rate, RateUnit
 from scheduler.core.settings import Cap
 from scheduler.errors import StartError
 
@@ -42,10 +43,27 @@ def test_tenant_settings_reach_the_core() -> None:
     config = load(None, {"tenants": {"acme": acme, "default": {"max_in_flight": 2, "rate_per_s": 2.5}}}, {})
     settings = config.core_settings()
     assert settings.for_tenant("acme").weight == 4
-    assert settings.for_tenant("acme").burst == 7
+    assert settings.for_tenant("acme").rate == Rate(RateUnit.REQUESTS, 2.5, 7)
     assert settings.for_tenant("acme").model_caps == {"minilm": Cap(None, 8)}
     assert settings.for_tenant("other").max_in_flight == 2
-    assert (settings.for_tenant("other").rate_per_s, settings.for_tenant("other").burst) == (2.5, 2)
+    assert settings.for_tenant("other").rate == Rate(RateUnit.REQUESTS, 2.5, 2)
+
+
+@pytest.mark.parametrize(
+    ("about", "rate"),
+    [
+        ("rate_per_s: 0.5", Rate(RateUnit.REQUESTS, 0.5, 1)),
+        ("rate_per_s: {requests: 3}", Rate(RateUnit.REQUESTS, 3, 3)),
+        ("rate_per_s: {rows: 0.5}", Rate(RateUnit.ROWS, 0.5, 1)),
+        ("rate_per_s: {rows: 100}, burst: 20", Rate(RateUnit.ROWS, 100, 20)),
+        ("rate_per_s: {seconds: 0.5}", Rate(RateUnit.SECONDS, 0.5, 0.5)),
+        ("rate_per_s: {seconds: 0.5}, burst: 2.5", Rate(RateUnit.SECONDS, 0.5, 2.5)),
+        ("weight: 1", None),
+    ],
+)
+def test_a_rate_is_of_requests_rows_or_seconds(tmp_path: Path, about: str, rate: Rate | None) -> None:
+    settings = load(write(tmp_path, f"tenants: {{t: {{{about}}}}}"), {}, {}).core_settings()
+    assert settings.for_tenant("t").rate == rate
 
 
 def test_one_message_may_wait_unless_a_bound_is_set() -> None:
@@ -97,6 +115,11 @@ def test_all_errors_are_reported_together_each_with_its_path(tmp_path: Path) -> 
         ("backends: [{name: b, grpc: x:1}, {name: b, grpc: y:1}]", "backends: names must differ"),
         ("classes: [{name: a}, {name: b, strict: true}]", "expected strict classes before all others"),
         ("tenants: {t: {burst: 3}}", "burst: expected rate_per_s beside it"),
+        ("tenants: {t: {rate_per_s: 0}}", "rate_per_s.requests: Input should be greater than 0, got 0"),
+        ("tenants: {t: {rate_per_s: many}}", "rate_per_s.requests: Input should be a valid number, .* got 'many'"),
+        ("tenants: {t: {rate_per_s: {}}}", "rate_per_s: expected a number of requests, or exactly one of requests"),
+        ("tenants: {t: {rate_per_s: {rows: 1, seconds: 1}}}", "rate_per_s: expected a number of requests, or exactly"),
+        ("tenants: {t: {rate_per_s: {row: 1}}}", "rate_per_s.row: unknown key"),
         ("classes: []", "classes: expected at least one"),
         (
             "limits: {max_queued: 60000}",

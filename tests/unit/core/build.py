@@ -7,6 +7,7 @@ from typing import Any
 from scheduler.core.backend import BackendState, Batch, ModelCapacity
 from scheduler.core.events import Dispatch, Event
 from scheduler.core.outcome import Verdict
+from scheduler.core.rate import Rate, RateUnit
 from scheduler.core.scheduler import Scheduler
 from scheduler.core.settings import Cap, ClassSettings, CoreSettings, TenantSettings
 from scheduler.core.ticket import Ticket, TicketState
@@ -23,10 +24,12 @@ def tenant_settings(
     max_queue_bytes: int | None = None,
     model_caps: Mapping[str, Cap] | None = None,
     rate_per_s: float | None = None,
-    burst: int = 1,
+    burst: float = 1,
+    unit: RateUnit = RateUnit.REQUESTS,
 ) -> TenantSettings:
+    rate = None if rate_per_s is None else Rate(unit, rate_per_s, burst)
     return TenantSettings(
-        weight, max_in_flight, max_queued, max_rows_in_flight, max_queue_bytes, model_caps or {}, rate_per_s, burst
+        weight, max_in_flight, max_queued, max_rows_in_flight, max_queue_bytes, model_caps or {}, rate
     )
 
 

@@ -3,6 +3,7 @@ import pytest
 from scheduler.core.admission import Admission
 from scheduler.core.caps import Tenant, Tenants
 from scheduler.core.outcome import Outcome
+from scheduler.core.rate import Rate, RateUnit, TokenBucket
 from scheduler.core.settings import Cap
 from scheduler.core.ticket import Ticket, TicketState
 from tests.unit.core.build import class_settings, core_settings, make_ticket, queued_ticket, tenant_settings
@@ -24,6 +25,10 @@ SETTINGS = core_settings(
     max_queued=3,
     queue_bytes=100,
 )
+
+
+def bucket_of_rows() -> TokenBucket:
+    return TokenBucket(Rate(RateUnit.ROWS, 10, 8))
 
 
 @pytest.fixture
@@ -124,6 +129,25 @@ class TestRate:
         assert refusal.outcome is Outcome.RATE_LIMITED
         assert refusal.retry_s == pytest.approx(0.4)
         assert admission.refusal(make_ticket(), 0, rare, now=10.5) is None
+
+    def test_a_rate_of_rows_is_told_with_the_time_of_so_many_rows(self, admission):
+        of_rows = Tenant("r", tenant_settings(rate_per_s=10, burst=8, unit=RateUnit.ROWS), bucket_of_rows())
+        admission.book(queued_ticket(rows=6), 0, of_rows, now=10.0, cost=6)
+        refusal = admission.refusal(make_ticket(rows=4), 0, of_rows, now=10.1, cost=4)
+        assert (refusal.outcome, refusal.detail) == (Outcome.RATE_LIMITED, "10 rows a second, 8 at once")
+        assert refusal.retry_s == pytest.approx(0.1)
+        assert admission.refusal(make_ticket(rows=3), 0, of_rows, now=10.1, cost=3) is None
+
+    def test_only_seconds_of_service_are_settled_later(self, admission):
+        of_rows = Tenant("r", tenant_settings(), bucket_of_rows())
+        of_seconds = Tenant("s", tenant_settings(), TokenBucket(Rate(RateUnit.SECONDS, 1, 2)))
+        first, second = queued_ticket(), queued_ticket()
+        admission.book(first, 0, of_rows, now=0.0, cost=1)
+        admission.book(second, 0, of_seconds, now=0.0, cost=2.0)
+        assert first.charge is None
+        assert of_seconds.bucket.wait_s(2, now=0.0) == 2
+        second.charge.settle(0.5, now=0.0)
+        assert of_seconds.bucket.wait_s(2, now=0.0) == 0.5
 
     def test_a_refused_ticket_takes_no_token(self, admission):
         rare = tenant("rare")

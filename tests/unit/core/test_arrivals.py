@@ -2,6 +2,7 @@ import pytest
 
 from scheduler.core.events import Dispatch, Evict, Reject
 from scheduler.core.outcome import Outcome, Verdict
+from scheduler.core.rate import RateUnit
 from scheduler.core.scheduler import Scheduler
 from scheduler.core.ticket import Step, Ticket, TicketState
 from tests.unit.core.build import (
@@ -140,6 +141,34 @@ class TestRate:
         assert core.snapshot().classes[0].pushback_s == 1
         submit(core, now=1.2 + events[0].pushback_s)
         assert core.snapshot().ended["RATE_LIMITED"] == 20
+
+    def test_rows_are_counted_and_a_request_of_more_than_a_burst_is_let_in_by_a_full_bucket(self):
+        core = ready_core(default=tenant_settings(rate_per_s=10, burst=4, unit=RateUnit.ROWS))
+        submit(core, 3, rows=2, now=1.0)
+        (refused,) = [event for event in pull(core) if isinstance(event, Reject)]
+        assert (refused.pushback_s, refused.detail) == (pytest.approx(0.2), "10 rows a second, 4 at once")
+        submit(core, rows=8, now=2.0)
+        submit(core, rows=1, now=2.0)
+        (refused,) = [event for event in pull(core) if isinstance(event, Reject)]
+        assert refused.pushback_s == pytest.approx(0.5)
+
+    def test_seconds_of_service_are_taken_as_expected_when_a_ticket_comes_and_as_they_were_when_it_has_ended(self):
+        core = ready_core(default=tenant_settings(rate_per_s=0.5, burst=0.02, unit=RateUnit.SECONDS))
+        # Nothing is known of the model yet: 5 ms a row.
+        submit(core, 3, rows=2, now=1.0)
+        refused, first, _ = pull(core)
+        assert (refused.outcome, refused.pushback_s) == (Outcome.RATE_LIMITED, pytest.approx(0.02))
+        core.complete(first.batch_id, Verdict.SUCCEEDED, now=1.1)
+        pull(core)
+        submit(core, rows=2, now=1.1)
+        (event,) = [event for event in pull(core) if isinstance(event, Reject)]
+        # The bucket was full again when the first had taken 0.1 s in place of 0.01; two rows now need a full one.
+        assert event.pushback_s == pytest.approx(0.09 / 0.5)
+
+    def test_a_steps_cost_is_that_of_its_own_queue(self):
+        core = ready_core(default=tenant_settings(rate_per_s=0.5, burst=0.02, unit=RateUnit.SECONDS))
+        submit(core, 2, rows=4, step=Step("7", True, False, 10.0, False), now=1.0)
+        assert core.snapshot().ended["RATE_LIMITED"] == 1
 
     def test_another_tenant_is_not_held_to_it(self):
         core = ready_core(tenants={"metered": tenant_settings(rate_per_s=1)})

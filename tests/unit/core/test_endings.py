@@ -3,6 +3,7 @@ import pytest
 from scheduler.core.breaker import COLD_HANG_S, FIRST_BACKOFF_S
 from scheduler.core.events import Abandon, Evict, Reject
 from scheduler.core.outcome import Outcome, Verdict
+from scheduler.core.rate import RateUnit
 from scheduler.core.ticket import Step, TicketState
 from tests.unit.core.build import (
     BACKGROUND,
@@ -374,3 +375,56 @@ class TestGone:
         core = ready_core(default=tenant_settings(rate_per_s=2))
         submit(core, 2)
         assert [event.pushback_s for event in pull(core) if isinstance(event, Reject)] == [0.5]
+
+
+class TestRateInSeconds:
+    """Of 1 s of service a second, 4 at once; a row is expected to take 5 ms, and costs what it took."""
+
+    @staticmethod
+    def left_s(core) -> float:
+        """What the tenant has left of the burst."""
+        (bucket,) = core._tenants._buckets.values()
+        return 4 - bucket.wait_s(4, now=core._now)
+
+    @pytest.fixture
+    def core(self):
+        return ready_core(default=tenant_settings(rate_per_s=1, burst=4, unit=RateUnit.SECONDS))
+
+    def test_riders_pay_their_rows_part_of_what_the_batch_took(self, core):
+        submit(core, rows=1, merge_key="k", now=1.0)
+        submit(core, rows=3, merge_key="k", now=1.0)
+        assert self.left_s(core) == pytest.approx(4 - 0.02)
+        (batch,) = dispatched(core)
+        core.complete(batch.batch_id, Verdict.SUCCEEDED, now=3.0)
+        # 0.02 had come back by then; 2 s were used, and settled at their end.
+        assert self.left_s(core) == pytest.approx(4 - (2 - 0.02))
+
+    def test_who_leaves_the_queue_pays_nothing(self, core):
+        submit(core, now=1.0)
+        pull(core)
+        (waiting,) = submit(core, now=1.0)
+        core.cancel(waiting.ticket_id, now=1.0)
+        assert self.left_s(core) == pytest.approx(4 - 0.005)
+
+    def test_who_leaves_a_batch_pays_for_it(self, core):
+        (ticket,) = submit(core, now=1.0)
+        (batch,) = dispatched(core)
+        core.cancel(ticket.ticket_id, now=1.5)
+        pull(core)
+        core.complete(batch.batch_id, Verdict.ABANDONED, now=2.0)
+        assert self.left_s(core) == pytest.approx(4 - (1 - 0.005))
+
+    @pytest.mark.parametrize("verdict", [Verdict.LOST, Verdict.UNAVAILABLE])
+    def test_what_a_lost_backend_took_is_nobodys(self, core, verdict):
+        submit(core, now=1.0)
+        (batch,) = dispatched(core)
+        core.complete(batch.batch_id, verdict, now=1.0)
+        assert self.left_s(core) == 4
+
+    def test_each_try_is_paid(self, core):
+        failed_pair(core)  # a batch of 1 s, from 1.0 on
+        first, second = pull(core)
+        core.complete(first.batch_id, Verdict.SUCCEEDED, now=2.5)
+        core.complete(second.batch_id, Verdict.FAILED, now=3.0)
+        # 1 s for both, and 0.5 s for each, one after the other; the same came back meanwhile.
+        assert self.left_s(core) == pytest.approx(4 - (1 - 0.01))
