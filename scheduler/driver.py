@@ -25,6 +25,8 @@ Response_co = TypeVar("Response_co", covariant=True)
 
 # Another scheduler, or the next life of this one, is there by then.
 CLOSED_PUSHBACK_S: Final = 1.0
+# What a run is cancelled with whose answer nobody waits for: its backend may still be at work.
+NOBODY_WAITS: Final = "nobody waits for the answer"
 
 
 class Refused(Exception):
@@ -54,7 +56,9 @@ class Runner(Protocol[Request_contra, Response_co]):
     ) -> Sequence[Response_co]:
         """Send the requests as one, and return one response for each, in order.
 
-        It is cancelled when nobody waits for the answer any more, or when it has not come for too long.
+        It is cancelled with NOBODY_WAITS when nobody waits for the answer any more. It may then go on until its
+        backend is done with it, and raise BatchError with ABANDONED: until then the place counts as taken. Cancelled
+        in any other way, it ends at once: the answer has not come for too long, or the driver is closed.
 
         Raises:
             BatchError: the backend answered with an error, or not at all.
@@ -80,6 +84,9 @@ class Driver(Generic[Request, Response]):
         self._loop = asyncio.get_running_loop()
         self._pending: dict[int, _Pending[Request, Response]] = {}
         self._runs: dict[int, asyncio.Task[None]] = {}
+        # Batches that nobody waits for, and whose runs have not ended.
+        self._unwanted: set[int] = set()
+        self._draining = False
         self._timer: asyncio.TimerHandle | None = None
         self._pump_due = False
         self._last_ticket_id = 0
@@ -154,6 +161,9 @@ class Driver(Generic[Request, Response]):
             False where some were still there after `timeout_s` seconds.
         """
         self._core.drain(now=self.now())
+        self._draining = True
+        for batch_id in self._unwanted:
+            self._runs[batch_id].cancel()
         self._pump_soon()
         try:
             async with asyncio.timeout(timeout_s):
@@ -187,6 +197,9 @@ class Driver(Generic[Request, Response]):
         self._pump_due = False
         while (event := self._core.next_event()) is not None:
             self._carry_out(event)
+        for batch_id in self._unwanted:
+            if self._core.batch(batch_id) is None:  # given up meanwhile
+                self._runs[batch_id].cancel()
         self._arm_timer()
         if self._core.idle:
             self._became_idle.set()
@@ -219,13 +232,22 @@ class Driver(Generic[Request, Response]):
             self._telemetry.dispatched(batch)
         task = self._loop.create_task(self._run(dispatch, batch, requests))
         self._runs[dispatch.batch_id] = task
-        task.add_done_callback(lambda _: self._runs.pop(dispatch.batch_id))
+        task.add_done_callback(lambda _: self._ended(dispatch.batch_id))
+
+    def _ended(self, batch_id: int) -> None:
+        del self._runs[batch_id]
+        self._unwanted.discard(batch_id)
 
     def _abandon(self, event: Abandon) -> None:
         # Not before its task has begun, which may have been made in this turn of the loop: it reports the end.
         run = self._runs.get(event.batch_id)
-        if run is not None:
+        if run is None:
+            return
+        if self._draining or self._core.batch(event.batch_id) is None:
             self._loop.call_soon(run.cancel)
+        else:
+            self._unwanted.add(event.batch_id)
+            self._loop.call_soon(run.cancel, NOBODY_WAITS)
 
     def _refuse(self, event: Reject | Evict) -> None:
         self._telemetry.refused(event, now=self.now())

@@ -38,6 +38,9 @@ class Telemetry(Protocol):
     def completed(self, batch: Batch, verdict: Verdict, ended: Sequence[Ticket], *, now: float) -> None:
         """A batch has come back; `ended`: the tickets that ended with it."""
 
+    def unwanted(self, backend: str, model: str, seconds: float) -> None:
+        """A batch was left to finish that nobody waited for: so long, since cancelling it could end its server."""
+
     def backend(self, state: BackendState) -> None:
         """A backend, or a change of it."""
 
@@ -68,6 +71,9 @@ class NullTelemetry:
         return None
 
     def completed(self, batch: Batch, verdict: Verdict, ended: Sequence[Ticket], *, now: float) -> None:
+        """Nothing."""
+
+    def unwanted(self, backend: str, model: str, seconds: float) -> None:
         """Nothing."""
 
     def backend(self, state: BackendState) -> None:

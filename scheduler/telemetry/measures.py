@@ -37,6 +37,8 @@ class BatchSeries:
         ratio: actual through estimated seconds, of those that succeeded.
         estimated_s: sum of the estimates of those that succeeded.
         requests: riders.
+        unwanted: batches that were left to finish though nobody waited for them.
+        unwanted_s: seconds that those took after the last caller had gone.
     """
 
     verdicts: Counter[Verdict] = field(default_factory=Counter)
@@ -45,6 +47,8 @@ class BatchSeries:
     ratio: Histogram = field(default_factory=lambda: Histogram(RATIOS))
     estimated_s: float = 0.0
     requests: int = 0
+    unwanted: int = 0
+    unwanted_s: float = 0.0
 
 
 class Measures:

@@ -112,6 +112,12 @@ class Recorder:
         for ticket in ended:
             self._end(ticket, outcome, now)
 
+    def unwanted(self, backend: str, model: str, seconds: float) -> None:
+        """Count it, and the time."""
+        series = self.measures.batches[backend, model]
+        series.unwanted += 1
+        series.unwanted_s += seconds
+
     def backend(self, state: BackendState) -> None:
         """Remember what it offers."""
         self.backends[state.name] = state

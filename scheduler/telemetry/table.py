@@ -191,6 +191,19 @@ BATCHES: Final[tuple[Family, ...]] = (
         "Actual through expected duration of a batch; 1 is right.",
         _batches(lambda series: series.ratio),
     ),
+    Counter(
+        "fairlane_batches_unwanted",
+        ("backend", "model"),
+        "Batches whose callers had all gone and that were left to finish, as a cancelled call can end Triton before "
+        "2.57.0.",
+        _batches(lambda series: series.unwanted),
+    ),
+    Counter(
+        "fairlane_batches_unwanted_seconds",
+        ("backend", "model"),
+        "What those took after the last caller had gone.",
+        _batches(lambda series: series.unwanted_s),
+    ),
     Gauge(
         "fairlane_batches_in_flight",
         ("backend", "model"),

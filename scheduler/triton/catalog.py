@@ -164,6 +164,7 @@ class Catalog:
         live = parsed(await stub.ServerLive(service_pb2.ServerLiveRequest(), timeout=PROBE_TIMEOUT_S))
         if not live.live:
             return None
+        self._pool.set_version(backend, await _version(stub))
         asked = service_pb2.RepositoryIndexRequest(ready=True)
         index = parsed(await stub.RepositoryIndex(asked, timeout=PROBE_TIMEOUT_S))
         versions: dict[str, list[str]] = {}
@@ -208,6 +209,17 @@ class Catalog:
         else:
             self._any_ready.clear()
         self._report(state)
+
+
+async def _version(stub: Any) -> str:
+    """What the server says of its version; nothing where it does not know the question."""
+    try:
+        asked = service_pb2.ServerMetadataRequest()
+        return str(parsed(await stub.ServerMetadata(asked, timeout=PROBE_TIMEOUT_S)).version)
+    except grpc.aio.AioRpcError as error:
+        if error.code() is not grpc.StatusCode.UNIMPLEMENTED:
+            raise
+        return ""
 
 
 def _spec(model: str, config: Any, versions: tuple[str, ...]) -> ModelSpec:

@@ -55,7 +55,10 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
         requests: every ModelInfer request, in order of arrival.
         in_flight: requests that are at the backend now.
         failures: (code, message) to answer the next calls with, taken from the front.
+        version: that it says to be of; one whose calls may be cancelled (uncancelled.py).
     """
+
+    version = "2.57.0"
 
     def __init__(self, models: Sequence[FakeModel]) -> None:
         self.models = {model.name: model for model in models}
@@ -108,7 +111,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
     async def ServerMetadata(self, request: Any, context: Any) -> Any:  # noqa: N802
         """Name and version."""
         del request, context
-        return service_pb2.ServerMetadataResponse(name="fake", version="0")
+        return service_pb2.ServerMetadataResponse(name="fake", version=self.version)
 
     async def RepositoryIndex(self, request: Any, context: Any) -> Any:  # noqa: N802
         """Every model, in version 1, ready."""

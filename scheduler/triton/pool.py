@@ -16,6 +16,7 @@ from scheduler.triton.decoupled import BegunStream, ResponseStream, relay_respon
 from scheduler.triton.merge import SplitError, merge, split
 from scheduler.triton.security import PLAIN, BackendSecurity
 from scheduler.triton.sequence_id import RestoringStream, SequenceIds, restore
+from scheduler.triton.uncancelled import UncancelledCalls, Unwanted, cancellable
 
 # Codes that are not about the requests. With the others the model answered: a request may be guilty.
 VERDICTS: Final = {
@@ -83,6 +84,16 @@ class Pool:
         ]
         self._channels: dict[str, grpc.aio.Channel] = {}
         self._stubs: dict[str, Any] = {}
+        # Backends whose server survives a cancelled call; before its version is known, none does.
+        self._cancellable: set[str] = set()
+        self._uncancelled = UncancelledCalls()
+
+    def set_version(self, name: str, version: str) -> None:
+        """What the backend's server says of its version; whether its calls may be cancelled depends on it."""
+        if cancellable(version):
+            self._cancellable.add(name)
+        else:
+            self._cancellable.discard(name)
 
     async def connect(self, name: str, address: str, security: BackendSecurity = PLAIN) -> None:
         """Open the channel of a backend; one that the name had before is closed."""
@@ -94,6 +105,7 @@ class Pool:
     async def disconnect(self, name: str) -> None:
         """Close the channel of a backend; calls in flight on it are cancelled."""
         self._stubs.pop(name, None)
+        self._cancellable.discard(name)
         channel = self._channels.pop(name, None)
         if channel is not None:
             await channel.close()
@@ -184,9 +196,16 @@ class Pool:
             details = f"backend {backend} is not connected"
             raise BackendFailure(model, grpc.StatusCode.UNAVAILABLE, details, Verdict.LOST)
         try:
-            return parsed(await stub.ModelInfer(request, timeout=timeout_s, metadata=self._telemetry.headers(ticket)))
+            headers = self._telemetry.headers(ticket)
+            if backend in self._cancellable:
+                return parsed(await stub.ModelInfer(request, timeout=timeout_s, metadata=headers))
+            # Without a deadline: that would cancel the call at the server.
+            return parsed(await self._uncancelled.answer(stub.ModelInfer(request, metadata=headers)))
         except grpc.aio.AioRpcError as error:
             raise await self._failure(backend, model, error) from error
+        except Unwanted as unwanted:
+            self._telemetry.unwanted(backend, model, unwanted.seconds)
+            raise BackendFailure(model, grpc.StatusCode.CANCELLED, str(unwanted), Verdict.ABANDONED) from None
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task is not None and task.cancelling():
