@@ -95,10 +95,31 @@ class Limits(Section):
         description="Seconds after which a connection without calls is closed; clients reconnect.",
     )
 
+    connection_age_s: float | None = Field(
+        default=None,
+        gt=0,
+        le=GRPC_LONGEST_S,
+        description="Seconds after which a client's connection is told to end, so that it connects anew, as a load "
+        "balancer spreads it; a tenth more or less by chance; not set: never.",
+    )
+    connection_grace_s: float | None = Field(
+        default=None,
+        gt=0,
+        le=GRPC_LONGEST_S,
+        description="Seconds that calls of such a connection have to end, before it is cut; not set: as long as they "
+        "take.",
+    )
+
     @property
     def most_queue_bytes(self) -> int:
         """Bytes of waiting tensors in all, at most; one message may wait where nothing is set."""
         return self.queue_bytes if "queue_bytes" in self.model_fields_set else max(QUEUE_BYTES, self.message_bytes)
+
+    @model_validator(mode="after")
+    def _grace_of_an_age(self) -> Self:
+        if self.connection_grace_s is not None and self.connection_age_s is None:
+            raise ValueError("connection_grace_s: expected connection_age_s beside it")
+        return self
 
     @model_validator(mode="after")
     def _refused_before_reset(self) -> Self:

@@ -84,7 +84,12 @@ class EdgeServer:
 
 
 def _options(limits: Limits) -> list[tuple[str, Any]]:
+    ages = {
+        "grpc.max_connection_age_ms": limits.connection_age_s,
+        "grpc.max_connection_age_grace_ms": limits.connection_grace_s,
+    }
     return [
+        *((name, max(1, round(seconds * 1000))) for name, seconds in ages.items() if seconds is not None),
         ("grpc.max_send_message_length", limits.message_bytes),
         ("grpc.max_receive_message_length", limits.message_bytes),
         # Two schedulers on one port would each see half of the traffic, in silence.

@@ -91,6 +91,8 @@ def _timeline(journey: Journey) -> list[dict[str, Any]]:
         steps.append((batch.dispatched_at, f"left for {batch.backend} in batch {batch.batch_id}: {_riders(journey)}"))
         if batch.started_at is not None and batch.started_at > batch.dispatched_at:
             steps.append((batch.started_at, "an instance became free for the batch"))
+    if journey.first_response_at is not None:
+        steps.append((journey.first_response_at, "its first response came"))
     if journey.ended_at is not None and journey.outcome is not None:
         told = "" if journey.pushback_s is None else f", told to come again after {journey.pushback_s:.1f} s"
         steps.append((journey.ended_at, journey.outcome.value.replace("_", " ") + told))

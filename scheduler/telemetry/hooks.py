@@ -35,6 +35,9 @@ class Telemetry(Protocol):
     def headers(self, ticket: Ticket) -> tuple[tuple[str, str], ...] | None:
         """What the call to the backend says of the trace that it belongs to; `ticket` is one of the batch's."""
 
+    def first_response(self, ticket: Ticket, *, now: float) -> None:
+        """The first response of a decoupled model to this request is here."""
+
     def completed(self, batch: Batch, verdict: Verdict, ended: Sequence[Ticket], *, now: float) -> None:
         """A batch has come back; `ended`: the tickets that ended with it."""
 
@@ -69,6 +72,9 @@ class NullTelemetry:
         """Nothing."""
         del ticket
         return None
+
+    def first_response(self, ticket: Ticket, *, now: float) -> None:
+        """Nothing."""
 
     def completed(self, batch: Batch, verdict: Verdict, ended: Sequence[Ticket], *, now: float) -> None:
         """Nothing."""

@@ -25,6 +25,7 @@ class Journey:
         queued_at: when it was valid and went to the core.
         dispatched_at: when its first batch left.
         batch: the batch that it rode in, the last one where it was tried twice.
+        first_response_at: when the first of a decoupled model's responses was here.
         tries: batches that it rode in.
         ended_at: when its answer or its refusal was known.
         outcome: how it ended.
@@ -37,6 +38,7 @@ class Journey:
     queued_at: float
     dispatched_at: float | None = None
     batch: Batch | None = None
+    first_response_at: float | None = None
     tries: int = 0
     ended_at: float | None = None
     outcome: Outcome | None = None

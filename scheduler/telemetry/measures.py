@@ -57,6 +57,7 @@ class Measures:
     Attributes:
         requests: by (class, model, outcome).
         batches: by (backend, model).
+        first_responses: seconds from arrival to the first response of decoupled models, by (class, model).
         invalid: requests that never became a ticket, by reason.
         retries: second tries of requests whose batch had failed, by model.
         tenants: by tenant.
@@ -65,6 +66,7 @@ class Measures:
     def __init__(self, tenants: TenantTable) -> None:
         self.requests: defaultdict[tuple[str, str, Outcome], RequestSeries] = defaultdict(RequestSeries)
         self.batches: defaultdict[tuple[str, str], BatchSeries] = defaultdict(BatchSeries)
+        self.first_responses: defaultdict[tuple[str, str], Histogram] = defaultdict(_seconds)
         self.invalid: Counter[str] = Counter()
         self.retries: Counter[str] = Counter()
         self.tenants = tenants
@@ -77,6 +79,11 @@ class Measures:
         series.total.observe(now - journey.arrived)
         series.waited.observe(waited_s)
         self.tenants.ended(ticket, outcome, waited_s)
+
+    def first_response(self, journey: Journey, now: float) -> None:
+        """Count the first response to a request that goes on."""
+        ticket = journey.ticket
+        self.first_responses[ticket.priority_class, ticket.model].observe(now - journey.arrived)
 
     def completed(self, batch: Batch, verdict: Verdict, now: float) -> None:
         """Count a batch that has just come back."""

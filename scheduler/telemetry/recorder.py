@@ -103,6 +103,13 @@ class Recorder:
         """The trace context of the ticket's batch; None where nothing is traced."""
         return None if self._tracer is None else self._tracer.headers(ticket)
 
+    def first_response(self, ticket: Ticket, *, now: float) -> None:
+        """Count how long it took."""
+        journey = self._open.get(ticket.ticket_id)
+        if journey is not None:
+            journey.first_response_at = now
+            self.measures.first_response(journey, now)
+
     def completed(self, batch: Batch, verdict: Verdict, ended: Sequence[Ticket], *, now: float) -> None:
         """Count the batch, and end the journeys of the tickets that ended with it."""
         self.measures.completed(batch, verdict, now)

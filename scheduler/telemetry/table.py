@@ -59,6 +59,14 @@ REQUESTS: Final[tuple[Family, ...]] = (
         _requests(lambda series: series.waited),
         every=2,
     ),
+    Distribution(
+        "fairlane_first_response_seconds",
+        ("class", "model"),
+        "From the arrival of a request to a decoupled model to its first response (of a language model: time to first "
+        "token). A request that ends without one is not counted.",
+        lambda s: s.measures.first_responses.items(),
+        every=2,
+    ),
     Counter(
         "fairlane_requests",
         ("class", "tenant", "model", "outcome"),

@@ -38,17 +38,27 @@ class ResponseStream(Protocol):
 
 
 class BegunStream:
-    """Responses that cannot be taken back: from the first on, their request is not sent to another backend."""
+    """Responses that cannot be taken back: from the first on, their request is not sent to another backend.
 
-    def __init__(self, stream: ResponseStream, ticket: Ticket) -> None:
+    Args:
+        stream: where they go.
+        ticket: of their request.
+        begun: called when the first one is here that is no error.
+    """
+
+    def __init__(self, stream: ResponseStream, ticket: Ticket, begun: Callable[[], None]) -> None:
         self._stream = stream
         self._ticket = ticket
+        self._begun: Callable[[], None] | None = begun
         self.ends_at_error = stream.ends_at_error
         self.on_close = stream.on_close
 
     async def put(self, response: Any) -> None:
         """Take one `ModelStreamInferResponse`."""
         self._ticket.resent = True
+        if self._begun is not None and not response.error_message:
+            self._begun()
+            self._begun = None
         await self._stream.put(response)
 
 

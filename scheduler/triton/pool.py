@@ -174,7 +174,8 @@ class Pool:
             details = f"backend {backend} is not connected"
             raise BackendFailure(model, grpc.StatusCode.UNAVAILABLE, details, Verdict.LOST)
         headers = self._telemetry.headers(call.ticket)
-        begun = BegunStream(stream, call.ticket)
+        now = asyncio.get_running_loop().time
+        begun = BegunStream(stream, call.ticket, lambda: self._telemetry.first_response(call.ticket, now=now()))
         try:
             error_message = await relay_responses(stub, call.request, begun, timeout_s, headers)
         except grpc.aio.AioRpcError as error:

@@ -9,6 +9,7 @@ import grpc
 import numpy as np
 import pytest
 import tritonclient.grpc.aio as aio_client
+from aiohttp import ClientSession
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from tritonclient.grpc import service_pb2, service_pb2_grpc
@@ -180,6 +181,29 @@ async def test_decoupled_model_streams_all_its_responses(start: Any, stub_of: An
     assert "expected bool_param" in refused.error_message
     both = await responses_to(stubs[1], [message("repeat", 3, (1,)), message("numbers", 7, (1, 1))])
     assert sorted(value_of(each) for each in both) == [0, 1, 2, 7]
+
+
+async def test_time_to_the_first_response_is_measured_by_class_and_model(stub_of: Any, tritons: list[str]) -> None:
+    app = App(
+        Config.model_validate(
+            {
+                "listen": {"grpc": "127.0.0.1:0", "http": "127.0.0.1:0"},
+                "backends": [{"name": "t", "grpc": tritons[0]}],
+            }
+        )
+    )
+    addresses = await app.start()
+    try:
+        stub = stub_of(addresses.grpc)
+        both = [message("repeat", 4, (1,)), message("repeat", 2, (1,))]
+        assert len(await responses_to(stub, both, metadata=(("x-priority", "background"),))) == 6
+        assert await responses_to(stub, [message("repeat", 0, (1,))]) == []
+        async with ClientSession(f"http://{addresses.http}") as session, session.get("/metrics") as reply:
+            text = await reply.text()
+    finally:
+        await app.stop()
+    counts = [line for line in text.splitlines() if line.startswith("fairlane_first_response_seconds_count")]
+    assert counts == ['fairlane_first_response_seconds_count{class="background",model="repeat"} 2.0']
 
 
 async def test_decoupled_model_is_refused_by_model_infer_as_in_triton(

@@ -63,6 +63,14 @@ def test_refusal_says_why(told: Told) -> None:
     assert said(told)["timeline"][-1]["what"] == "tenant queue full, told to come again after 1.0 s"
 
 
+def test_first_response_of_a_stream_stands_in_the_timeline(told: Told) -> None:
+    slow = told.arrive(0.0, request_id="slow")
+    batch = told.send(0.1, slow)
+    told.recorder.first_response(slow, now=0.4)
+    told.end(1.0, batch)
+    assert {"after_s": 0.4, "what": "its first response came"} in said(told)["timeline"]
+
+
 def test_timeline_is_in_order_and_names_the_riders(told: Told) -> None:
     slow = told.arrive(0.0, request_id="slow", deadline=2.0)
     told.end(1.0, told.send(0.1, slow, told.arrive(0.0, tenant="other")))

@@ -76,3 +76,15 @@ def test_of_a_long_id_no_more_is_kept_than_its_beginning_and_it_is_found_by_all_
     long = "r" * 1_000_000
     told.end(1.0, told.send(0.5, told.arrive(0.0, request_id=long)))
     assert told.journey(long).name == "r" * ID_LENGTH
+
+
+def test_first_response_is_timed_from_the_arrival_and_once(told: Told) -> None:
+    ticket = told.arrive(1.0, request_id="r")
+    batch = told.send(1.2, ticket)
+    told.recorder.first_response(ticket, now=1.25)
+    told.end(2.0, batch)
+    told.recorder.first_response(ticket, now=2.5)  # has ended: the caller has left
+    (histogram,) = told.recorder.measures.first_responses.values()
+    assert list(told.recorder.measures.first_responses) == [("interactive", "m")]
+    assert (histogram.count, histogram.total) == (1, 0.25)
+    assert told.journey("r").first_response_at == 1.25

@@ -130,6 +130,8 @@ def test_all_errors_are_reported_together_each_with_its_path(tmp_path: Path) -> 
         ("limits: {message_bytes: 2147483648}", "limits.message_bytes: Input should be less than"),
         ("limits: {keepalive_s: 1.0e+9}", "limits.keepalive_s: Input should be less than"),
         ("limits: {idle_s: 1.0e+9}", "limits.idle_s: Input should be less than"),
+        ("limits: {connection_age_s: 1.0e+9}", "limits.connection_age_s: Input should be less than"),
+        ("limits: {connection_grace_s: 3}", "limits: connection_grace_s: expected connection_age_s beside it"),
         ("limits: {metadata_bytes: 99999999999}", "limits.metadata_bytes: Input should be less than"),
         ("limits: {calls_per_connection: 99999999999}", "limits.calls_per_connection: Input should be less than"),
         ("telemetry: {requests: 99999999999}", "telemetry.requests: Input should be less than"),
