@@ -123,7 +123,7 @@ class Bench:
         self.backend = Backend()
         pool = LocalPool(self.backend, listening)
         self._driver: Driver[Call, Any] = Driver(Scheduler(config.core_settings()), pool, listening)
-        self.catalog = Catalog(pool, self._driver.set_backend)
+        self.catalog = Catalog(pool, self._driver.set_backend, self._driver.offers)
         self._audit = Audit(None)
         self._service = InferenceService(config, self._driver, self.catalog, pool, self._audit, listening)
         request = service_pb2.ModelInferRequest(

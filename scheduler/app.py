@@ -59,7 +59,7 @@ class App:
         telemetry = NULL if recorder is None else recorder
         self._pool = pool = Pool(telemetry)
         self._driver: Driver[Call, Any] = Driver(Scheduler(config.core_settings()), pool, telemetry)
-        self._catalog = Catalog(pool, self._backend_changed)
+        self._catalog = Catalog(pool, self._backend_changed, self._driver.offers)
         self._audit = Audit(config.audit_log)
         self._service = InferenceService(config, self._driver, self._catalog, pool, self._audit, telemetry)
         self._server = EdgeServer(config, self._service)

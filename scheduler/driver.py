@@ -150,6 +150,10 @@ class Driver(Generic[Request, Response]):
         self._core.reconfigure(settings, now=self.now())
         self._pump_soon()
 
+    def offers(self, model: str) -> bool:
+        """Whether requests for the model may wait: a backend serves it, or one is missed that did."""
+        return self._core.offers(model)
+
     def snapshot(self) -> Snapshot:
         """The core's state."""
         return self._core.snapshot(now=self.now())

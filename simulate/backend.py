@@ -137,7 +137,7 @@ class Backend:
         model = batch.tickets[0].model
         job = Job(batch, model, sum(ticket.rows for ticket in batch.tickets))
         if not self.up:
-            self._clock.at(self._clock.now + REFUSED_S, self._ended, job, Verdict.LOST)
+            self._clock.at(self._clock.now + REFUSED_S, self._ended, job, Verdict.UNREACHED)
             return
         slots = self._slots[model]
         slots.waiting.append(job)

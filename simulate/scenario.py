@@ -56,6 +56,7 @@ def core_settings(
         queue_bytes=queue_bytes,
         max_sequences=1_000_000,
         hang_s=10.0,
+        outage_s=30.0,
     )
 
 

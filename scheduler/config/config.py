@@ -18,6 +18,9 @@ DEFAULT_REPOSITORY: Final = Path("model_repository")
 RELOADED: Final = frozenset({"classes", "default_class", "tenants", "models", "allow_anonymous"})
 
 
+RELOADED_LIMITS: Final = frozenset({"outage_s"})
+
+
 class ModelConfigEntry(Section):
     """Per-model settings of the scheduler (Triton's own stand in config.pbtxt)."""
 
@@ -139,7 +142,12 @@ class Config(Section):
         errors = [
             f"{name}: cannot change while the service runs"
             for name in type(self).model_fields
-            if name not in RELOADED and getattr(self, name) != getattr(new, name)
+            if name not in RELOADED and name != "limits" and getattr(self, name) != getattr(new, name)
+        ]
+        errors += [
+            f"limits.{name}: cannot change while the service runs"
+            for name in type(self.limits).model_fields
+            if name not in RELOADED_LIMITS and getattr(self.limits, name) != getattr(new.limits, name)
         ]
         before, after = ([each.name for each in config.classes] for config in (self, new))
         if before != after:
@@ -165,4 +173,5 @@ class Config(Section):
             queue_bytes=self.limits.most_queue_bytes,
             max_sequences=self.limits.max_sequences,
             hang_s=self.limits.hang_s,
+            outage_s=self.limits.outage_s,
         )

@@ -19,6 +19,8 @@ MESSAGE_BYTES: Final = 64 * 1024 * 1024
 DRAIN_S: Final = 20.0
 # Several times what a message of the largest size takes, and loading a model may stop a server's others for seconds.
 HANG_S: Final = 10.0
+# A slow probe, a restart of a server of small models or a failover; longer ones are for clients to decide.
+OUTAGE_S: Final = 30.0
 # Triton's and gRPC's own clients send less than 1 KiB; a trace context and a token fit easily.
 METADATA_BYTES: Final = 16 * 1024
 # Calls that one connection may have open, a bound on what a peer makes us hold. Above what may wait in all: gRPC resets
@@ -64,6 +66,12 @@ class Limits(Section):
         default=HANG_S,
         gt=0,
         description="Seconds before which no batch counts as hung; ten times its usual time where that is more.",
+    )
+    outage_s: float = Field(
+        default=OUTAGE_S,
+        ge=0,
+        description="Seconds for which requests wait for a model whose backends were ready and are not any more, "
+        "before they end as `NO_BACKEND`.",
     )
     metadata_bytes: int = Field(
         default=METADATA_BYTES,

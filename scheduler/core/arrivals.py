@@ -79,6 +79,8 @@ class Arrivals:
         return refusal
 
     def _feasible(self, ticket: Ticket, rank: int, tenant: Tenant, now: float) -> bool:
+        if not self._fleet.served(ticket.model):
+            return True  # nobody knows how long a missed backend is away
         lane = self._lane(ticket)
         if lane is None:
             return True

@@ -83,16 +83,18 @@ class Backend:
 
     Attributes:
         breakers: by model, of those that failed and have not answered since.
+        missed: by model, since when it is not served here though nobody unloaded it, in monotonic seconds.
         estimators: by model, what its batches take here.
         concurrency: how many lesser batches may run beside a more important model.
     """
 
-    __slots__ = ("_in_flight", "breakers", "concurrency", "estimators", "name", "state")
+    __slots__ = ("_in_flight", "breakers", "concurrency", "estimators", "missed", "name", "state")
 
     def __init__(self, state: BackendState) -> None:
         self.name = state.name
         self.state = state
         self.breakers: dict[str, Breaker] = {}
+        self.missed: dict[str, float] = {}
         self.estimators: dict[str, Estimator] = {}
         self.concurrency = ConcurrencyLimit()
         self._in_flight: dict[str, dict[int, Batch]] = {}
@@ -169,7 +171,7 @@ class Backend:
             if (breaker := self.breakers.get(batch.model)) is not None:
                 breaker.withdrawn(batch.batch_id)
         else:
-            at_once = verdict is Verdict.LOST
+            at_once = verdict is Verdict.LOST or verdict is Verdict.UNREACHED
             self.breaker(batch.model).failed(batch.batch_id, verdict.value, at_once=at_once, now=now)
 
     def tick(self, *, now: float) -> list[str]:
@@ -229,7 +231,16 @@ class Backend:
         batches[batch.batch_id] = batch
 
     def change(self, state: BackendState, *, now: float) -> None:
-        """Take in a new state; where there are more instances, batches that lay ready run from now on."""
+        """Take in a new state; where there are more instances, batches that lay ready run from now on.
+
+        A backend that is not ready any more is missed with all its models, and each of them until it is served again:
+        a server that comes back may load them one by one. A model that a ready backend serves no longer was unloaded.
+        """
+        if state.ready:
+            for model in state.models:
+                self.missed.pop(model, None)
+        elif self.state.ready:
+            self.missed |= dict.fromkeys(self.state.models, now)
         self.state = state
         for model, batches in self._in_flight.items():
             for _ in range(self._instances(model) - self._running(batches)):

@@ -115,7 +115,7 @@ class Endings:
         """
         again: list[Ticket] = []
         ended: list[Ticket] = []
-        succeeded, lost = verdict is Verdict.SUCCEEDED, verdict is Verdict.LOST
+        succeeded, lost = verdict is Verdict.SUCCEEDED, verdict is Verdict.LOST or verdict is Verdict.UNREACHED
         outcome = Outcome.COMPLETED if succeeded else Outcome.FAILED
         # What a backend took that was lost, or said that it does not serve, is nobody's.
         row_s = 0.0 if lost or verdict is Verdict.UNAVAILABLE else (now - batch.began) / max(1, batch.rows)

@@ -3,6 +3,10 @@
 A batch ends once: answered, lost, withdrawn, or given up because it hangs (breaker.py). The answer to a
 batch that was given up comes late or never; its number is remembered until the driver reports it.
 
+A backend that was ready and is not any more is missed: for `outage_s` its models count as offered, so that tickets wait
+for it, and arrivals with them. A slow probe, a restart or a server that stands still for a while then costs time and
+no answer.
+
 Hangs are looked for no later than each is due: no batch may hang before `hang_s` have passed since its start, so a
 look every `hang_s`, or sooner where the last one saw an earlier end of patience, misses none.
 """
@@ -35,12 +39,25 @@ class Fleet:
 
     Args:
         hang_s: a batch with an instance is waited for this long at the least (breaker.py).
+        outage_s: a missed backend is waited for this long.
     """
 
-    __slots__ = ("_backends", "_batches", "_given_up", "_hang_s", "_last_batch_id", "_look_at", "_offers", "_opened")
+    __slots__ = (
+        "_awaited",
+        "_backends",
+        "_batches",
+        "_given_up",
+        "_hang_s",
+        "_last_batch_id",
+        "_look_at",
+        "_offers",
+        "_opened",
+        "_outage_s",
+    )
 
-    def __init__(self, hang_s: float) -> None:
+    def __init__(self, hang_s: float, outage_s: float) -> None:
         self._hang_s = hang_s
+        self._outage_s = outage_s
         self._backends: dict[str, Backend] = {}
         self._batches: dict[int, Batch] = {}
         self._given_up: set[int] = set()
@@ -48,6 +65,8 @@ class Fleet:
         self._look_at = inf
         # By model; made anew with every change of a backend, so that a ticket's way costs no walk over backends.
         self._offers: dict[str, _Offer] = {}
+        # Models that no ready backend serves, by when their missed backends are given up.
+        self._awaited: dict[str, float] = {}
         # Backends where a breaker is not closed.
         self._opened: dict[str, Backend] = {}
 
@@ -79,18 +98,43 @@ class Fleet:
                 for breaker in backend.breakers.values():
                     breaker.retry_at = min(breaker.retry_at, now)
             backend.change(state, now=now)
+        self._count_offers(now)
+
+    def reconfigure(self, outage_s: float, *, now: float) -> None:
+        """Go on with this setting, also for what is missed already."""
+        self._outage_s = outage_s
+        self._count_offers(now)
+
+    def _count_offers(self, now: float) -> None:
         ready = [each for each in self._backends.values() if each.state.ready]
         models = {model for each in ready for model in each.state.models}
         self._offers = {
             model: _offer(model, [each for each in ready if model in each.state.models]) for model in models
         }
+        self._awaited = {}
+        for backend in self._backends.values():
+            for model, since in backend.missed.items():
+                until = since + self._outage_s
+                if model not in models and until > now:
+                    self._awaited[model] = max(until, self._awaited.get(model, until))
 
     def offered(self, model: str) -> bool:
+        """Whether a ready backend serves the model, be its breaker open or not, or a missed one is expected to."""
+        return model in self._offers or model in self._awaited
+
+    def served(self, model: str) -> bool:
         """Whether a ready backend serves the model, be its breaker open or not."""
         return model in self._offers
 
+    def given_up(self, *, now: float) -> list[str]:
+        """Models whose missed backends have been waited for long enough; they are not offered any more."""
+        over = [model for model, until in self._awaited.items() if until <= now]
+        for model in over:
+            del self._awaited[model]
+        return over
+
     def outlook(self, model: str, *, now: float) -> Outlook:
-        """What the ready backends offer of a model that is offered, and when a further batch could start."""
+        """What the ready backends offer of a model that is served, and when a further batch could start."""
         backends, instances, max_batch_size = self._offers[model]
         start_at = min([backend.open_at(model, now=now) for backend in backends])
         return Outlook(start_at, instances, max_batch_size)
@@ -206,8 +250,8 @@ class Fleet:
         return probing
 
     def next_wakeup(self) -> float:
-        """When `give_up_hanging` or `tick` is due next; infinite: never."""
-        at = self._look_at
+        """When `give_up_hanging`, `given_up` or `tick` is due next; infinite: never."""
+        at = min(self._look_at, *self._awaited.values()) if self._awaited else self._look_at
         for backend in self._opened.values():
             for breaker in backend.breakers.values():
                 if breaker.state is BreakerState.OPEN:
@@ -243,12 +287,16 @@ def may_try_again(ticket: Ticket, batch: Batch, verdict: Verdict) -> bool:
     """Whether a live ticket of a batch that ended this way is sent once more, alone; marks it where that is its last.
 
     A ticket that was merged and failed is tried alone, as another may be guilty. One that was lost is sent a second
-    time, but not a third: inference keeps no state, and what takes a backend down is not to take down all. A step of a
-    sequence is sent once.
+    time, but not a third: inference keeps no state, and what takes a backend down is not to take down all. One that
+    reached no backend has taken none down. A step of a sequence is sent once.
     """
     if verdict is Verdict.FAILED or verdict is Verdict.GARBLED:
         return len(batch.tickets) > 1
-    if ticket.step is not None or ticket.resent or (verdict is not Verdict.LOST and verdict is not Verdict.UNAVAILABLE):
+    if ticket.step is not None:
+        return False
+    if verdict is Verdict.UNREACHED:
+        return True
+    if ticket.resent or (verdict is not Verdict.LOST and verdict is not Verdict.UNAVAILABLE):
         return False
     ticket.resent = True
     return True

@@ -12,7 +12,7 @@ class Outcome(Enum):
     TENANT_QUEUE_FULL = "tenant_queue_full"
     RATE_LIMITED = "rate_limited"
     TOO_LARGE = "too_large"  # for a bound that time does not widen
-    NO_BACKEND = "no_backend"  # refused on arrival, or evicted when the last backend went
+    NO_BACKEND = "no_backend"  # refused on arrival, or evicted when the last backend was missed for too long
     DRAINING = "draining"
     TOO_MANY_SEQUENCES = "too_many_sequences"
     # Refused on arrival, or evicted: an earlier step of its stateful sequence is missing.
@@ -48,4 +48,5 @@ class Verdict(Enum):
     GARBLED = "garbled"  # the backend answered, but not with what was asked
     UNAVAILABLE = "unavailable"  # the backend answered that it does not serve this now
     LOST = "lost"  # the backend did not answer: nothing is known of the requests
+    UNREACHED = "unreached"  # there was no connection to the backend: nothing was sent
     ABANDONED = "abandoned"  # the call was ended on this side

@@ -34,7 +34,7 @@ class Scheduler:
         self._tenants = Tenants(settings)
         self._admission = Admission(settings)
         self._lanes = Lanes(settings.classes)
-        self._fleet = Fleet(settings.hang_s)
+        self._fleet = Fleet(settings.hang_s, settings.outage_s)
         self._steps = Steps(settings, self._lanes, self._fleet)
         parts = self._lanes, self._fleet, self._admission
         self._endings = Endings(settings, *parts, self._tenants, self._steps)
@@ -97,15 +97,15 @@ class Scheduler:
     def set_backend(self, state: BackendState, *, now: float) -> None:
         """Report a backend, or a change of its readiness or of its models.
 
-        When no ready backend offers a model any longer, its waiting tickets are evicted (NO_BACKEND).
+        When no backend offers a model any longer, its waiting tickets are evicted (NO_BACKEND); one that is missed
+        offers what it did for `outage_s`.
         """
         self._advance(now)
         self._fleet.set_state(state, now=self._now)
         self._endings.evict_lost(self._steps.lose(state), now=self._now)
         for lane in list(self._lanes):
             self._lanes.runnable[lane.name] = None
-            if not self._fleet.offered(lane.model):
-                self._endings.evict_all(lane, now=self._now)
+        self._evict_unoffered()
 
     def drain(self, *, now: float) -> None:
         """Refuse every ticket from now on; those that were accepted are served."""
@@ -125,6 +125,8 @@ class Scheduler:
         self._settings = settings
         self._admission.reconfigure(settings)
         self._steps.reconfigure(settings)
+        self._fleet.reconfigure(settings.outage_s, now=self._now)
+        self._evict_unoffered()
         retrying = (ticket for ticket in self._endings.tickets.values() if ticket.state is RETRYING)
         self._tenants.reconfigure(settings, [*self._fleet.held(), *retrying])
         self._lanes.reconfigure(settings.classes)
@@ -171,6 +173,10 @@ class Scheduler:
     def batch(self, batch_id: int) -> Batch | None:
         """A batch in flight, to look at; None for one that was given up."""
         return self._fleet.batch(batch_id)
+
+    def offers(self, model: str) -> bool:
+        """Whether a ticket of the model may wait: a backend serves it, or one is missed that did."""
+        return self._fleet.offered(model)
 
     @property
     def idle(self) -> bool:
@@ -219,9 +225,18 @@ class Scheduler:
             self._steps.look_for_slots(now=now)
         for model in self._fleet.tick(now=now):
             self._lanes.wake(model)
+        if self._fleet.given_up(now=now):
+            self._evict_unoffered()
         for batch in self._fleet.give_up_hanging(now=now):
             self._endings.abandon(batch)
             self._endings.end_batch(batch, Verdict.LOST, now=now)
             # Its place is free, and nothing else may come to say so.
             self._lanes.wake(batch.model)
             self._lanes.wake_yielding()
+
+    def _evict_unoffered(self) -> None:
+        """End what waits for a model that no backend is expected to serve."""
+        self._endings.evict_lost(self._steps.lose_unoffered(), now=self._now)
+        for lane in list(self._lanes):
+            if not self._fleet.offered(lane.model):
+                self._endings.evict_all(lane, now=self._now)

@@ -79,6 +79,7 @@ class CoreSettings:
         max_queued: waiting tickets in all, at most.
         queue_bytes: bytes of waiting tickets' tensors in all, at most.
         hang_s: a batch that has been with an instance for less does not count as hung (breaker.py).
+        outage_s: tickets of a model wait for so long for a backend that was ready and is missed (fleet.py).
         max_sequences: stateful sequences known at a time, at most.
     """
 
@@ -89,6 +90,7 @@ class CoreSettings:
     max_queued: int
     queue_bytes: int
     hang_s: float
+    outage_s: float
     max_sequences: int
 
     def for_tenant(self, name: str) -> TenantSettings:

@@ -125,10 +125,16 @@ class Steps:
         """Whose state was at a backend that does not serve it any more is lost, up to the next start."""
         lost: list[Ticket] = []
         for sequence in self.sequences:
-            model = sequence.model
-            offered = self._fleet.offered(model)
-            if not offered or (sequence.backend == state.name and not (state.ready and model in state.models)):
-                lost += self._lose(sequence, everything=not offered)
+            if sequence.backend == state.name and not (state.ready and sequence.model in state.models):
+                lost += self._lose(sequence, everything=False)
+        return lost
+
+    def lose_unoffered(self) -> list[Ticket]:
+        """All steps of models that no backend is expected to serve any more."""
+        lost: list[Ticket] = []
+        for sequence in self.sequences:
+            if not self._fleet.offered(sequence.model):
+                lost += self._lose(sequence, everything=True)
         return lost
 
     def _lose(self, sequence: Sequence, *, everything: bool) -> list[Ticket]:

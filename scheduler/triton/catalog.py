@@ -27,17 +27,21 @@ LOOKUP_INTERVAL_S: Final = 0.25
 class Catalog:
     """The models of every backend, kept up to date."""
 
-    def __init__(self, pool: Pool, report: Callable[[BackendState], None]) -> None:
+    def __init__(self, pool: Pool, report: Callable[[BackendState], None], offers: Callable[[str], bool]) -> None:
         """Make a catalogue.
 
         Args:
             pool: the backends' channels.
             report: called with each backend's state when it has changed.
+            offers: whether requests for a model may wait, by what was reported.
         """
         self._pool = pool
         self._report = report
+        self._offers = offers
         # What a lost backend served is kept: requests for it are then unavailable, not unknown.
         self._specs: dict[str, dict[str, ModelSpec]] = {}
+        # Models that a backend came back without, and that are waited for.
+        self._missed: dict[str, ModelSpec] = {}
         self._reported: dict[str, BackendState] = {}
         # Models of each backend that are not served, and why: what was told of once is not told again.
         self._left_out: dict[str, dict[str, str]] = {}
@@ -82,10 +86,10 @@ class Catalog:
         if spec is None:
             await self._look_again()
             spec = self._known(model, version)
-        if spec is None and not self.ready():
+        if spec is None and not self.ready() and not any(map(self._offers, self._names())):
             raise no_backend("no backend is ready")
         if spec is None:
-            served = sorted({name for specs in self._specs.values() for name in specs if permits and permits(name)})
+            served = sorted(name for name in self._names() if permits and permits(name))
             raise unknown_model(f"unknown model {shown(model)}; served are: {', '.join(served) or 'none'}")
         if version and version not in spec.versions:
             raise unknown_model(
@@ -119,7 +123,11 @@ class Catalog:
         ready = self.ready()
         found = [(backend in ready, specs[model]) for backend, specs in self._specs.items() if model in specs]
         found.sort(key=lambda each: (each[0], not version or version in each[1].versions), reverse=True)
-        return found[0][1] if found else None
+        return found[0][1] if found else self._missed.get(model)
+
+    def _names(self) -> set[str]:
+        """All models that a ready, lost or missed backend serves."""
+        return {name for specs in self._specs.values() for name in specs} | self._missed.keys()
 
     async def _look_again(self) -> None:
         now = asyncio.get_running_loop().time()
@@ -152,9 +160,11 @@ class Catalog:
         self._specs[backend] = {
             name: before[name] if before.get(name) == spec else spec for name, spec in specs.items()
         }
-        self._found.clear()
         capacities = {name: spec.capacity for name, spec in specs.items()}
         self._tell(BackendState(backend, ready=True, models=capacities))
+        # An unloaded model is not waited for, one that a restarted server has not loaded yet is.
+        self._missed = {name: spec for name, spec in (before | self._missed).items() if self._offers(name)}
+        self._found.clear()
 
     async def _ask(self, backend: str, stub: Any, before: dict[str, ModelSpec]) -> dict[str, ModelSpec] | None:
         """The models that are ready, or None where the server is not live.
@@ -180,6 +190,9 @@ class Catalog:
                 # One slow answer is no reason to evict a queue; any other error: unloaded in between.
                 if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED and name in before:
                     specs[name] = before[name]
+                if error.code() is grpc.StatusCode.UNAVAILABLE:
+                    # Unless the server goes: then this fails as well, and nothing was unloaded.
+                    await stub.ServerLive(service_pb2.ServerLiveRequest(), timeout=PROBE_TIMEOUT_S)
                 continue
             try:
                 specs[name] = _spec(name, reply.config, tuple(loaded))

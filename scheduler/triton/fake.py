@@ -68,6 +68,8 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
         self._server: grpc.aio.Server | None = None
         self._open = asyncio.Event()
         self._open.set()
+        self._going = asyncio.Event()
+        self._going.set()
         self._changed = asyncio.Condition()
 
     async def start(self) -> str:
@@ -93,6 +95,14 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
         """Let the held calls, and those to come, end."""
         self._open.set()
 
+    def stand_still(self) -> None:
+        """Answer nothing, not even whether it lives, until `go_on`: as a stopped process does."""
+        self._going.clear()
+
+    def go_on(self) -> None:
+        """Answer what has come meanwhile, and what comes."""
+        self._going.set()
+
     async def until(self, condition: Callable[["FakeTriton"], bool]) -> None:
         """Wait until the condition holds; it is looked at whenever a call arrives or ends."""
         async with self._changed:
@@ -101,6 +111,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
     async def ServerLive(self, request: Any, context: Any) -> Any:  # noqa: N802
         """Always live."""
         del request, context
+        await self._going.wait()
         return service_pb2.ServerLiveResponse(live=True)
 
     async def ServerReady(self, request: Any, context: Any) -> Any:  # noqa: N802
@@ -151,6 +162,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
 
     async def ModelInfer(self, request: Any, context: Any) -> Any:  # noqa: N802
         """Compute, once the call is let go."""
+        await self._going.wait()
         model = await self._model(request.model_name, request.model_version, context)
         self.requests.append(request)
         self.in_flight.append(request)

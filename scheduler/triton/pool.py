@@ -28,6 +28,8 @@ VERDICTS: Final = {
 }
 # Headers and trailers of a backend's answer, at most.
 METADATA_BYTES: Final = 1024 * 1024
+# gRPC's words for a call that has not left, as there was nothing to connect to.
+UNREACHED: Final = "failed to connect to "
 # A channel fails its calls a moment before it says that it has lost its connection.
 SETTLE_S: Final = 0.01
 
@@ -172,7 +174,7 @@ class Pool:
         model, stub = call.ticket.model, self._stubs.get(backend)
         if stub is None:
             details = f"backend {backend} is not connected"
-            raise BackendFailure(model, grpc.StatusCode.UNAVAILABLE, details, Verdict.LOST)
+            raise BackendFailure(model, grpc.StatusCode.UNAVAILABLE, details, Verdict.UNREACHED)
         headers = self._telemetry.headers(call.ticket)
         now = asyncio.get_running_loop().time
         begun = BegunStream(stream, call.ticket, lambda: self._telemetry.first_response(call.ticket, now=now()))
@@ -195,7 +197,7 @@ class Pool:
         stub = self._stubs.get(backend)
         if stub is None:
             details = f"backend {backend} is not connected"
-            raise BackendFailure(model, grpc.StatusCode.UNAVAILABLE, details, Verdict.LOST)
+            raise BackendFailure(model, grpc.StatusCode.UNAVAILABLE, details, Verdict.UNREACHED)
         try:
             headers = self._telemetry.headers(ticket)
             if backend in self._cancellable:
@@ -216,8 +218,10 @@ class Pool:
             raise BackendFailure(model, grpc.StatusCode.UNAVAILABLE, details, Verdict.LOST) from None
 
     async def _failure(self, backend: str, model: str, error: grpc.aio.AioRpcError) -> BackendFailure:
-        gone = VERDICTS.get(error.code()) is Verdict.UNAVAILABLE and not await self._connected(backend)
-        return BackendFailure(model, error.code(), error.details() or "", Verdict.LOST if gone else None)
+        verdict, details = None, error.details() or ""
+        if VERDICTS.get(error.code()) is Verdict.UNAVAILABLE and not await self._connected(backend):
+            verdict = Verdict.UNREACHED if details.startswith(UNREACHED) else Verdict.LOST
+        return BackendFailure(model, error.code(), details, verdict)
 
     async def _connected(self, backend: str) -> bool:
         """Whether such an answer can have come from the server: where the connection is gone, the channel made it."""

@@ -337,7 +337,7 @@ async def test_model_that_says_cancelled_has_its_answer_passed_on_and_harms_nobo
 
 
 async def test_lost_backend_is_unavailable_with_pushback(serve: Any, eventually: Any, request_of: Any) -> None:
-    served = await serve()
+    served = await serve(limits={"drain_s": 1.0, "outage_s": 0.1})
     await served.infer(request_of([[1]]))
     await served.triton.stop()
     await eventually(lambda: not served.app.ready)

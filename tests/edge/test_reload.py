@@ -46,7 +46,7 @@ async def test_reload_rotates_keys(serve: Any, request_of: Any, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"limits": {"drain_s": 9}}, "limits: cannot change while the service runs"),
+        ({"limits": {"drain_s": 9}}, "limits.drain_s: cannot change while the service runs"),
         ({"classes": [{"name": "gold"}]}, "classes: names and order cannot change"),
         (None, "not YAML"),
     ],

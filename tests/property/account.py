@@ -94,6 +94,9 @@ class Account:
             if verdict in {Verdict.LOST, Verdict.UNAVAILABLE}:
                 self._lost(ticket.ticket_id)
                 continue
+            if verdict is Verdict.UNREACHED:
+                self.retrying.add(ticket.ticket_id)
+                continue
             assert verdict in {Verdict.FAILED, Verdict.GARBLED}
             assert len(tickets) > 1
             assert ticket.ticket_id not in self.tried_twice

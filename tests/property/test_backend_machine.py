@@ -12,6 +12,7 @@ from scheduler.core.scheduler import Scheduler
 from tests.unit.core.build import core_settings, make_ticket
 
 MODELS = ("m", "n")
+OUTAGE_S = 5.0
 CAPACITY = ModelCapacity(instances=2, max_batch_size=4)
 STATES = {name: BackendState(name, True, dict.fromkeys(MODELS, CAPACITY)) for name in "ab"}
 
@@ -21,7 +22,8 @@ class BackendMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.core = Scheduler(core_settings())
+        self.core = Scheduler(core_settings(outage_s=OUTAGE_S))
+        self.served_at = {(name, model): 0.0 for name in STATES for model in MODELS}
         self.now = 0.0
         self.calls: dict[int, Dispatch] = {}
         self.sent: dict[int, int] = {}
@@ -66,8 +68,16 @@ class BackendMachine(RuleBasedStateMachine):
         self.core.set_backend(STATES[name] if ready else BackendState(name, False, {}), now=self.now)
         self._pull()
 
+    @rule(name=st.sampled_from("ab"))
+    def comes_back_without_a_model(self, name):
+        self.core.set_backend(BackendState(name, False, {}), now=self.now)
+        self.core.set_backend(BackendState(name, True, {"m": CAPACITY}), now=self.now)
+        self._pull()
+
     def _report(self, batch_id: int, verdict: Verdict) -> None:
-        del self.calls[batch_id]
+        call = self.calls.pop(batch_id)
+        if verdict is Verdict.UNREACHED:  # it was not sent
+            self.sent |= {ticket.ticket_id: self.sent[ticket.ticket_id] - 1 for ticket in call.tickets}
         for ticket in self.core.complete(batch_id, verdict, now=self.now):
             self.live.remove(ticket.ticket_id)
         self._pull()
@@ -106,6 +116,15 @@ class BackendMachine(RuleBasedStateMachine):
                         or not backend.state.ready
                         or (self.core.next_wakeup() <= breaker.retry_at)
                     )
+
+    @invariant()
+    def nobody_waits_for_a_model_that_no_backend_has_served_for_longer_than_an_outage(self):
+        for backend in self.core._fleet._backends.values():
+            self.served_at |= {(backend.name, model): self.now for model in backend.state.models if backend.state.ready}
+        for ticket_id, ticket in self.core._endings.tickets.items():
+            if ticket.waiting:
+                served_at = max(at for key, at in self.served_at.items() if key[1] == ticket.model)
+                assert self.now < served_at + OUTAGE_S or self.core._fleet.served(ticket.model), ticket_id
 
     @invariant()
     def the_limit_keeps_its_floor(self):

@@ -59,12 +59,22 @@ def core_settings(
     max_queued: int = 200_000,
     queue_bytes: int = 1_000_000,
     max_tenants: int = 100_000,
+    *,
     hang_s: float = 5.0,
+    outage_s: float = 0.0,
     max_sequences: int = 1_000,
 ) -> CoreSettings:
     own = default or tenant_settings()
     return CoreSettings(
-        classes, tenants or {}, own, max_tenants, max_queued, queue_bytes, hang_s=hang_s, max_sequences=max_sequences
+        classes,
+        tenants or {},
+        own,
+        max_tenants,
+        max_queued,
+        queue_bytes,
+        hang_s=hang_s,
+        outage_s=outage_s,
+        max_sequences=max_sequences,
     )
 
 

@@ -224,6 +224,14 @@ class TestFeasibility:
 
 
 class TestOther:
+    def test_nobody_knows_how_long_a_missed_backend_is_away(self):
+        core = ready_core(outage_s=30.0)
+        submit(core)
+        core.complete(dispatched(core)[0].batch_id, Verdict.SUCCEEDED, now=2.0)
+        core.set_backend(backend_state(ready=False), now=3.0)
+        submit(core, now=3.0, deadline=3.5)
+        assert pull(core) == []
+
     def test_draining_refuses_whatever_comes(self):
         core = ready_core()
         core.drain(now=1.0)

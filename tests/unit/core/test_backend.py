@@ -304,3 +304,16 @@ def test_a_breaker_lets_a_probe_out_when_its_time_has_come():
     heard(backend, 1, Verdict.LOST)
     assert backend.tick(now=backend.breakers["m"].retry_at) == ["m"]
     assert backend.tick(now=backend.breakers["m"].retry_at) == []
+
+
+def test_a_backend_that_is_not_ready_is_missed_with_its_models_until_it_serves_them_again():
+    backend = Backend(backend_state(models=("m", "n")))
+    backend.change(backend_state(models=("m",)), now=1.0)
+    assert backend.missed == {}
+    backend.change(backend_state(ready=False), now=2.0)
+    backend.change(backend_state(ready=False), now=3.0)
+    assert backend.missed == {"m": 2.0}
+    backend.change(backend_state(models=("n",)), now=4.0)
+    assert backend.missed == {"m": 2.0}
+    backend.change(backend_state(models=("m", "n")), now=5.0)
+    assert backend.missed == {}

@@ -155,7 +155,7 @@ def test_cancel_during_the_second_try_ends_the_ticket_once():
     assert core.idle
 
 
-@pytest.mark.parametrize("verdict", Verdict)
+@pytest.mark.parametrize("verdict", [each for each in Verdict if each is not Verdict.UNREACHED])
 def test_cancel_after_the_end_changes_nothing(verdict):
     core = ready_core()
     (ticket,) = submit(core, 1)

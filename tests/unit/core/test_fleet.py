@@ -12,10 +12,11 @@ from scheduler.core.ticket import Step, TicketState
 from tests.unit.core.build import BACKGROUND, INTERACTIVE, backend_state, make_batch, make_ticket
 
 HANG_S = 5.0
+OUTAGE_S = 30.0
 
 
 def fleet_of(*states) -> Fleet:
-    fleet = Fleet(HANG_S)
+    fleet = Fleet(HANG_S, OUTAGE_S)
     for state in states or (backend_state(),):
         fleet.set_state(state, now=0.0)
     return fleet
@@ -44,7 +45,7 @@ def start(fleet: Fleet, lane: Lane, at: float, count: int = 1, merge_key: str | 
 
 
 def test_a_fleet_without_backends_offers_nothing():
-    fleet = Fleet(HANG_S)
+    fleet = Fleet(HANG_S, OUTAGE_S)
     assert not fleet.offered("m")
     assert fleet.able("m") == []
     assert fleet.next_wakeup() == inf
@@ -54,9 +55,52 @@ def test_a_backend_is_added_once_and_changed_after():
     fleet = fleet_of()
     assert fleet.offered("m")
     assert not fleet.offered("n")
-    fleet.set_state(backend_state(ready=False), now=0.0)
-    assert not fleet.offered("m")
+    fleet.set_state(backend_state(instances=2), now=0.0)
+    assert fleet.outlook("m", now=0.0) == Outlook(0.0, 2, 8)
     assert len(fleet.snapshot()) == 1
+
+
+def test_a_missed_backend_offers_its_models_until_the_outage_is_too_long():
+    fleet = fleet_of()
+    fleet.set_state(backend_state(ready=False), now=10.0)
+    assert (fleet.offered("m"), fleet.served("m"), fleet.able("m"), fleet.offered("n")) == (True, False, [], False)
+    assert fleet.next_wakeup() == 10.0 + OUTAGE_S
+    assert fleet.given_up(now=10.0 + OUTAGE_S - 0.1) == []
+    assert fleet.given_up(now=10.0 + OUTAGE_S) == ["m"]
+    assert not fleet.offered("m")
+    assert fleet.next_wakeup() == inf
+
+
+def test_an_unloaded_model_is_not_missed_and_one_that_a_backend_came_back_without_is():
+    fleet = fleet_of(backend_state(models=("m", "n", "o")))
+    fleet.set_state(backend_state(models=("m", "n")), now=1.0)
+    assert not fleet.offered("o")
+    fleet.set_state(backend_state(ready=False, models=()), now=2.0)
+    fleet.set_state(backend_state(models=("n",)), now=3.0)
+    fleet.set_state(backend_state(ready=False, models=()), now=4.0)
+    fleet.set_state(backend_state(models=()), now=5.0)
+    assert [fleet.offered(model) for model in "mno"] == [True, True, False]
+    assert fleet.given_up(now=2.0 + OUTAGE_S) == ["m"]
+    assert fleet.given_up(now=4.0 + OUTAGE_S) == ["n"]
+    fleet.set_state(backend_state(models=("m",)), now=50.0)
+    assert fleet.served("m")
+
+
+def test_of_two_missed_backends_the_last_that_was_ready_counts():
+    fleet = fleet_of(backend_state("a"), backend_state("b"))
+    fleet.set_state(backend_state("b", ready=False), now=2.0)
+    assert fleet.next_wakeup() == inf
+    fleet.set_state(backend_state("a", ready=False), now=1.0)
+    assert fleet.next_wakeup() == 2.0 + OUTAGE_S
+
+
+def test_a_new_length_of_outages_holds_for_what_is_missed_already():
+    fleet = fleet_of()
+    fleet.set_state(backend_state(ready=False), now=1.0)
+    fleet.reconfigure(5.0, now=2.0)
+    assert fleet.next_wakeup() == 6.0
+    fleet.reconfigure(1.0, now=2.0)
+    assert not fleet.offered("m")
 
 
 def test_a_batch_is_booked_from_start_to_finish():
@@ -183,6 +227,7 @@ def test_a_batch_is_waited_for_while_one_ticket_is_in_flight():
         (Verdict.GARBLED, False, False),
         (Verdict.ABANDONED, True, False),
         (Verdict.LOST, False, True),
+        (Verdict.UNREACHED, False, True),
         (Verdict.UNAVAILABLE, True, True),
     ],
 )
@@ -196,6 +241,13 @@ def test_a_lost_ticket_is_sent_twice_and_not_three_times():
     assert may_try_again(batch.tickets[0], batch, Verdict.LOST)
     assert not may_try_again(batch.tickets[0], batch, Verdict.LOST)
     assert not may_try_again(batch.tickets[0], batch, Verdict.UNAVAILABLE)
+
+
+def test_what_reached_no_backend_does_not_count():
+    batch = make_batch(tickets=(make_ticket(),))
+    for verdict, again in ((Verdict.UNREACHED, True), (Verdict.LOST, True), (Verdict.UNREACHED, True)):
+        assert may_try_again(batch.tickets[0], batch, verdict) is again
+    assert not may_try_again(batch.tickets[0], batch, Verdict.LOST)
 
 
 def test_a_probe_that_is_given_up_with_an_older_batch_opens_the_breaker_again():

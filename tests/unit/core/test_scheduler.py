@@ -4,7 +4,7 @@ from scheduler.core.backend import BackendState, ModelCapacity
 from scheduler.core.breaker import COLD_HANG_S, FIRST_BACKOFF_S
 from scheduler.core.events import Abandon, Evict, Reject
 from scheduler.core.outcome import Outcome, Verdict
-from scheduler.core.ticket import Step
+from scheduler.core.ticket import Step, TicketState
 from tests.unit.core.build import (
     ONE_CLASS,
     UNHURRIED,
@@ -259,3 +259,83 @@ class TestInputs:
         assert dispatched(core) == []
         core.tick(now=2.0 + FIRST_BACKOFF_S)
         assert len(dispatched(core)) == 1
+
+
+class TestOutage:
+    """A backend that was ready is missed for a while."""
+
+    def test_what_waits_and_what_arrives_is_served_when_the_backend_is_back(self):
+        core = ready_core(outage_s=30.0)
+        waiting = submit(core, 3)
+        running = dispatched(core)
+        core.set_backend(backend_state(ready=False), now=2.0)
+        arrived = submit(core, now=3.0, deadline=20.0)
+        assert pull(core) == []
+        assert core.offers("m")
+        for batch in running:
+            core.complete(batch.batch_id, Verdict.SUCCEEDED, now=4.0)
+        assert pull(core) == []
+        core.set_backend(backend_state(), now=5.0)
+        assert [event.tickets[0] for event in dispatched(core)] == [waiting[2], *arrived]
+
+    def test_an_outage_that_is_too_long_ends_what_waits(self):
+        core = ready_core(outage_s=30.0)
+        submit(core)
+        core.complete(dispatched(core)[0].batch_id, Verdict.UNREACHED, now=2.0)
+        core.set_backend(backend_state(ready=False), now=2.0)
+        (arrived,) = submit(core, now=3.0)
+        while (at := core.next_wakeup()) < 32.0:
+            core.tick(now=at)
+            assert pull(core) == []
+        core.tick(now=32.0)
+        assert {event.outcome for event in pull(core)} == {Outcome.NO_BACKEND}
+        assert arrived.state is TicketState.ENDED
+        assert core.idle
+        submit(core, now=33.0)
+        assert [event.outcome for event in pull(core)] == [Outcome.NO_BACKEND]
+        assert not core.offers("m")
+
+    def test_a_deadline_within_the_outage_is_kept(self):
+        core = ready_core(outage_s=30.0)
+        core.set_backend(backend_state(ready=False), now=1.0)
+        submit(core, now=2.0, deadline=2.5)
+        core.tick(now=2.5)
+        assert [event.outcome for event in pull(core)] == [Outcome.DEADLINE_EXPIRED]
+
+    def test_without_patience_for_outages_what_waits_ends_at_once(self):
+        core = ready_core(outage_s=0.0)
+        submit(core, 3)
+        dispatched(core)
+        core.set_backend(backend_state(ready=False), now=2.0)
+        assert [event.outcome for event in pull(core)] == [Outcome.NO_BACKEND]
+
+    def test_a_shorter_outage_holds_from_its_reload_on(self):
+        core = ready_core(outage_s=30.0)
+        core.set_backend(backend_state(ready=False), now=1.0)
+        submit(core, now=2.0)
+        core.reconfigure(core_settings(outage_s=1.0), now=3.0)
+        assert [event.outcome for event in pull(core)] == [Outcome.NO_BACKEND]
+
+    def test_an_unloaded_model_is_no_outage(self):
+        core = ready_core(backend_state(models=("m", "n")), outage_s=30.0)
+        submit(core, 3)
+        dispatched(core)
+        core.set_backend(backend_state(models=("n",)), now=2.0)
+        assert [event.outcome for event in pull(core)] == [Outcome.NO_BACKEND]
+
+    def test_a_sequence_loses_its_state_and_a_new_one_waits(self):
+        core = ready_core(outage_s=30.0)
+        start, then = Step("7", True, False, 10.0, False), Step("7", False, False, 10.0, False)
+        submit(core, step=start)
+        core.complete(dispatched(core)[0].batch_id, Verdict.SUCCEEDED, now=1.5)
+        core.set_backend(backend_state(ready=False), now=2.0)
+        submit(core, step=then, now=3.0)
+        assert [event.outcome for event in pull(core)] == [Outcome.SEQUENCE_LOST]
+        (anew,) = submit(core, step=Step("8", True, False, 10.0, False), now=4.0)
+        (behind,) = submit(core, step=Step("8", False, False, 10.0, False), now=4.0)
+        assert pull(core) == []
+        core.tick(now=32.0)
+        assert {(event.ticket, event.outcome) for event in pull(core)} == {
+            (anew, Outcome.SEQUENCE_LOST),
+            (behind, Outcome.SEQUENCE_LOST),
+        }
