@@ -74,6 +74,20 @@ class Quantization(_Record):
         return not self.refusals
 
 
+class BatchProof(_Record):
+    """What was found of a model's first axis (`export.batch_proof`).
+
+    `proved` says whether it is a batch: rows were answered alike alone, among others and in another order. `sizes` are
+    the rows of the batches that were tried, `reason` says why it is none, or why nobody knows; empty where it was not
+    asked. `whole` says that requests must be served one at a time, each as a whole.
+    """
+
+    proved: bool
+    whole: bool = False
+    sizes: tuple[int, ...] = ()
+    reason: str = ""
+
+
 class ModelCard(_Record):
     """All that is recorded of one model.
 
@@ -87,6 +101,9 @@ class ModelCard(_Record):
     `assets` are the SHA-256 of the export's other files by name, but for configuration and labels.
 
     `loads_in_container` says whether the ONNX Runtime in Triton's container loads what is served (`export.container`).
+
+    `batch` is what was found of the first axis; absent in the cards of earlier releases. `notes` say what the export
+    changed in the graph that it was given, and what of it is not served as it may have been meant.
     """
 
     name: str
@@ -102,6 +119,8 @@ class ModelCard(_Record):
     scores: dict[str, float] = {}
     assets: dict[str, str] = {}
     loads_in_container: bool = True
+    batch: BatchProof | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def symmetric(self) -> bool:

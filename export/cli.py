@@ -154,6 +154,8 @@ class _Export:
         compared = f"max abs difference to PyTorch {card.parity.max_abs_diff:.1e}"
         checked = compared if definition.module else f"runs at {len(card.parity.shapes)} shapes"
         console.print(f"{card.name}: {checked}", soft_wrap=True)
+        for line in card.notes:
+            console.print(f"{card.name}: {line}", highlight=False, markup=False, soft_wrap=True)
         return card
 
     def _is_refused(self, typed: str, name: str, folder: Path, console: Console) -> bool:
@@ -197,6 +199,9 @@ class _Export:
                 version = int(published.name)
             elif configure:
                 self._repository.configure(card, folder)
+            elif (served := self._repository.card(card.name)) and served.is_of_export(card):
+                # What merged rows that belong together merges them no longer.
+                self._check_fit(card, folder)
         return _Published(version, version not in before, beside)
 
     def _configures(self, card: ModelCard, folder: Path, console: Console) -> bool:

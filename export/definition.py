@@ -63,6 +63,7 @@ class Definition:
         gates: what INT8 must still reach; else FP32 stays.
         recipe: how to quantize, as the fields of a recipe of `quantize.recipe`: {"method": "static", "calibrate":
             "entropy"}. None: by what the graph is made of.
+        from_graph: whether an ONNX file is all there is, of which nobody said that its first axis is a batch.
     """
 
     name: str
@@ -80,6 +81,7 @@ class Definition:
     evaluate: Callable[[Predict], Scores] | None = None
     gates: tuple[Gate, ...] = ()
     recipe: Mapping[str, Any] | None = None
+    from_graph: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what contradicts itself, before anything is loaded."""

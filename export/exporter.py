@@ -14,6 +14,7 @@ import onnx
 import torch
 from torch.export import Dim
 
+from export.batch_proof import prove_batch, settle_batch
 from export.card import CARD_FILE, ModelCard, Source
 from export.checksum import sha256_of
 from export.config import CONFIG_FILE, Target, write_config
@@ -81,13 +82,20 @@ def export_model(
         model = read_graph(definition.onnx_file) if definition.onnx_file else trace(definition, _required(module))
         write_graph(model, path, _provenance(source, tools))
         check_tensors(model, definition.inputs, definition.outputs, definition.name)
+        session = open_session(path, device=device)
+        if definition.from_graph:
+            step("finding out whether its first axis is a batch")
+            definition, batch = settle_batch(definition, model, session)
         step("comparing with PyTorch" if module is not None else "running it at every shape")
         parity = check_parity(definition, module, path, device)
-        check_invariant(definition, open_session(path, device=device))
+        if not definition.from_graph:
+            step("comparing rows alone and among others")
+            batch = prove_batch(definition, model, session)
+        check_invariant(definition, session)
         step("measuring its task") if definition.evaluate else None
         write_config(definition, target, new)
         step("warming up")
-        check_warm_up(definition.name, new, open_session(path, device=device))
+        check_warm_up(definition.name, new, session)
         card = ModelCard(
             name=definition.name,
             source=source,
@@ -98,6 +106,8 @@ def export_model(
             target=target,
             scores=_scores(definition, path),
             assets=assets,
+            batch=batch,
+            notes=(batch.reason,) if batch.reason else (),
         )
         card.write(new)
     return card

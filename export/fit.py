@@ -1,11 +1,13 @@
 """Whether a graph fits the configuration that stays: what Triton would find out when it loads them, found before."""
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from tritonclient.grpc import model_config_pb2
 
+from export.card import CardError, read_card
 from export.config import CONFIG_FILE, ConfigError, has_config, read_config
 from export.graph import declared_tensors, read_graph
 from export.repository import Repository
@@ -29,7 +31,7 @@ def check_fit(repository: Repository, name: str, graph: Path) -> None:
 
 
 def misfits(path: Path, graph: Path) -> list[str]:
-    """In what a graph differs from the tensors of a configuration.
+    """In what a graph differs from the tensors of a configuration, and its card from the batches there.
 
     Raises:
         ConfigError: the configuration cannot be read.
@@ -38,11 +40,22 @@ def misfits(path: Path, graph: Path) -> list[str]:
     config = read_config(path)
     batched = config.max_batch_size > 0
     inputs, outputs = declared_tensors(read_graph(graph))
+    faults = []
+    if batched and _is_whole(graph):
+        faults.append(f"max_batch_size: it says {config.max_batch_size}, and the first axis of {graph} is no batch")
     missing = sorted({one.name for one in inputs} - {slot.name for slot in config.input})
-    faults = [f"input {one!r} of {graph} is not in it" for one in missing]
+    faults += [f"input {one!r} of {graph} is not in it" for one in missing]
     faults += [fault for slot in config.input if (fault := _fault("input", slot, inputs, batched=batched))]
     faults += [fault for slot in config.output if (fault := _fault("output", slot, outputs, batched=batched))]
     return faults
+
+
+def _is_whole(graph: Path) -> bool:
+    """Whether the card beside a graph says so; one that cannot be read says nothing."""
+    with contextlib.suppress(CardError):
+        batch = read_card(graph.parent).batch
+        return batch is not None and batch.whole
+    return False
 
 
 def _fault(kind: str, slot: Any, tensors: Sequence[Tensor], *, batched: bool) -> str | None:

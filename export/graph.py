@@ -1,7 +1,7 @@
 """A graph on its way to disk: checked, of a format that Triton's ONNX Runtime loads, and free of notes."""
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -125,6 +125,18 @@ def check_tensors(model: onnx.ModelProto, inputs: tuple[Tensor, ...], outputs: t
                     f"{name}: {want.name!r}: the definition says {want.datatype} {list(want.dims)}, "
                     f"the graph has {got.datatype} {list(got.dims)}"
                 )
+
+
+def bodies(model: onnx.ModelProto) -> Iterator[Any]:
+    """A model's graph, those within its nodes (of If and Loop), and its functions: all that has nodes."""
+    waiting: list[Any] = [model.graph, *model.functions]
+    while waiting:
+        graph = waiting.pop()
+        yield graph
+        for node in graph.node:
+            for one in node.attribute:
+                waiting += [one.g] if one.HasField("g") else []
+                waiting += one.graphs
 
 
 def open_axes(model: onnx.ModelProto, outputs: tuple[Tensor, ...], names: Collection[str]) -> None:

@@ -7,6 +7,7 @@ from typing import Final
 
 import numpy as np
 
+from export.batch_proof import unbatched
 from export.card import Source
 from export.checksum import sha256_of
 from export.definition import Definition
@@ -23,7 +24,8 @@ SIZES: Final = (1, 2, 16)
 def define_onnx(path: Path) -> Definition:
     """The definition of the model in an ONNX file, named like the file.
 
-    Where the first axis of every input and output varies, it is taken for the batch.
+    Where the first axis of every input and output varies, it may be a batch: the exporter finds out
+    (`export.batch_proof`).
 
     Raises:
         GraphError: the file is no ONNX file, or has tensors that Triton cannot serve. Names the file.
@@ -58,7 +60,7 @@ def _definition(path: Path, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, .
     if all(tensor.dims and isinstance(tensor.dims[0], str) for tensor in (*inputs, *outputs)):
         inputs, outputs = tuple(map(_batched, inputs)), tuple(map(_batched, outputs))
     else:
-        inputs, outputs = tuple(map(_unbatched, inputs)), tuple(map(_unbatched, outputs))
+        inputs, outputs = tuple(map(unbatched, inputs)), tuple(map(unbatched, outputs))
     # What a graph does not name alike may still have to be alike: only the sizes that are the same for all are tried.
     return Definition(
         name=path.stem,
@@ -69,16 +71,12 @@ def _definition(path: Path, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, .
         samples=lambda: _zeros(inputs),
         onnx_file=path,
         serving=Serving(),
+        from_graph=True,
     )
 
 
 def _batched(tensor: Tensor) -> Tensor:
     return Tensor(tensor.name, tensor.datatype, (BATCH, *tensor.dims[1:]))
-
-
-def _unbatched(tensor: Tensor) -> Tensor:
-    # Whatever the graph calls it: where one tensor has no batch, the model takes one request at a time.
-    return Tensor(tensor.name, tensor.datatype, tuple("rows" if size == BATCH else size for size in tensor.dims))
 
 
 def _zeros(inputs: tuple[Tensor, ...]) -> Iterator[Feed]:
