@@ -75,7 +75,7 @@ class ModelSpec:
         instances: execution slots over all instance groups.
         inputs: by name.
         mergeable: whether rows of different requests may go as one: the model has a batch dimension,
-            keeps no state between requests, gives one response to each, and asks for no ragged input.
+            keeps no state between requests, gives one response to each, and is not told how long ragged ones are.
         versions: versions that are loaded.
         outputs: datatypes of the outputs, by name.
         decoupled: whether a request may have any number of responses.
@@ -165,5 +165,6 @@ def _mergeable(config: Any) -> bool:
         config.max_batch_size > 0
         and config.WhichOneof("scheduling_choice") in {None, "dynamic_batching"}
         and not config.model_transaction_policy.decoupled
-        and not any(tensor.allow_ragged_batch for tensor in config.input)
+        # Of ragged requests a batch input tells the model how long each is, not each row.
+        and not (any(tensor.allow_ragged_batch for tensor in config.input) and (config.batch_input or config.batch_output))
     )
