@@ -11,6 +11,7 @@ from typing import NamedTuple
 from scheduler.core.caps import Tenant
 from scheduler.core.displacement import Newest
 from scheduler.core.outcome import Outcome
+from scheduler.core.queue_policy import PolicyQueues
 from scheduler.core.rate import Charge, RateUnit
 from scheduler.core.settings import CoreSettings
 from scheduler.core.ticket import Ticket
@@ -38,9 +39,19 @@ class Admission:
         queue_bytes: their tensors' bytes.
         by_class: waiting tickets by class rank.
         bytes_by_class: their bytes by class rank.
+        policies: those of models that have a queue policy.
     """
 
-    __slots__ = ("_most_bytes", "_newest", "_settings", "by_class", "bytes_by_class", "queue_bytes", "queued")
+    __slots__ = (
+        "_most_bytes",
+        "_newest",
+        "_settings",
+        "by_class",
+        "bytes_by_class",
+        "policies",
+        "queue_bytes",
+        "queued",
+    )
 
     def __init__(self, settings: CoreSettings) -> None:
         self.reconfigure(settings)
@@ -49,6 +60,7 @@ class Admission:
         self.by_class = [0] * len(settings.classes)
         self.bytes_by_class = [0] * len(settings.classes)
         self._newest = [Newest() for _ in settings.classes]
+        self.policies = PolicyQueues()
 
     def reconfigure(self, settings: CoreSettings) -> None:
         """Go on with these bounds, for the same classes."""
@@ -111,6 +123,8 @@ class Admission:
         self.queue_bytes += queue_bytes
         self.by_class[rank] += 1
         self.bytes_by_class[rank] += queue_bytes
+        if ticket.policy is not None:
+            self.policies.enter(ticket, ticket.policy, now=now)
         if rank:  # nobody displaces the most important class
             self._newest[rank].push(ticket)
         tenant.admitted = True
@@ -126,6 +140,8 @@ class Admission:
         self.queue_bytes -= queue_bytes
         self.by_class[rank] -= 1
         self.bytes_by_class[rank] -= queue_bytes
+        if ticket.policy is not None:
+            self.policies.leave(ticket, ticket.policy)
 
     def _has_room(self, ticket: Ticket, rank: int) -> bool:
         """Whether the ticket fits into the whole queue, were all lesser tickets to leave it."""

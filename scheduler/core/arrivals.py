@@ -1,8 +1,9 @@
 """What becomes of a ticket that arrives: it is queued, or it is refused, at once.
 
 Checked in this order: whether it can be served at all (draining, its deadline, a backend), whether there is room
-(admission.py), and whether it can end in time (feasibility.py), so that nothing is displaced for a ticket that is
-refused. A more important arrival that finds the whole queue full enters in the place of lesser ones (displacement.py).
+(admission.py, queue_policy.py), and whether it can end in time (feasibility.py), so that nothing is displaced for a
+ticket that is refused. A more important arrival that finds the whole queue full enters in the place of lesser ones
+(displacement.py).
 """
 
 from scheduler.core.admission import Admission, Refusal
@@ -73,10 +74,18 @@ class Arrivals:
             return Refusal(Outcome.NO_BACKEND)
         refusal = None if ticket.step is None else self._steps.gap(ticket, tenant, now=now)
         if refusal is None:
-            refusal = self._admission.refusal(ticket, rank, tenant, now=now, cost=cost)
+            refusal = self._admission.refusal(ticket, rank, tenant, now=now, cost=cost) or self._policy_refusal(ticket)
         if refusal is None and ticket.deadline is not None and not self._feasible(ticket, rank, tenant, now):
             return Refusal(Outcome.DEADLINE_INFEASIBLE)
         return refusal
+
+    def _policy_refusal(self, ticket: Ticket) -> Refusal | None:
+        policy = ticket.policy
+        if policy is None or not self._admission.policies.full(ticket, self._fleet.spare(ticket.model)):
+            return None
+        return Refusal(
+            Outcome.QUEUE_FULL, detail=f"the configuration of its model lets {policy.max_queued} requests wait"
+        )
 
     def _feasible(self, ticket: Ticket, rank: int, tenant: Tenant, now: float) -> bool:
         if not self._fleet.served(ticket.model):

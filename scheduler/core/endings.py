@@ -91,6 +91,13 @@ class Endings:
         if not waited:
             self._abandon_unless_waited_for(ticket)
 
+    def time_out(self, ticket: Ticket, *, now: float) -> None:
+        """A ticket has waited for as long as its model's queue policy lets it (queue_policy.py)."""
+        if ticket.policy is not None and ticket.policy.delays:
+            ticket.delayed = True
+        else:
+            self.evict(ticket, Outcome.QUEUE_TIMEOUT, now=now)
+
     def evict(self, ticket: Ticket, outcome: Outcome, *, now: float) -> None:
         """End a ticket that waits."""
         self._leave_queue(ticket, now)

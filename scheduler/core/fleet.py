@@ -139,6 +139,13 @@ class Fleet:
         start_at = min([backend.open_at(model, now=now) for backend in backends])
         return Outlook(start_at, instances, max_batch_size)
 
+    def spare(self, model: str) -> int:
+        """Idle instances of a model on its ready backends; less than zero: batches that lie behind others."""
+        offer = self._offers.get(model)
+        if offer is None:
+            return 0
+        return offer.instances - sum(backend.in_flight(model) for backend in offer.backends)
+
     def able(self, model: str) -> list[Backend]:
         """The backends that take another batch of the model."""
         offer = self._offers.get(model)

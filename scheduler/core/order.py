@@ -1,7 +1,8 @@
 """The order of one tenant's waiting tickets: earliest due first, with an index by merge key.
 
 A ticket is due at its deadline, yet no later than PATIENCE_S after it arrived; one without a deadline is
-due at that time. So tickets without deadlines keep their order of arrival among themselves, deadlines
+due at that time. Those whose model lets them wait for less, and has them delayed then, go behind all others, as in
+Triton (queue_policy.py). So tickets without deadlines keep their order of arrival among themselves, deadlines
 are served earliest first (EDF, which meets them all where that can be done at all: C. L. Liu, J. W. Layland,
 "Scheduling algorithms for multiprogramming in a hard-real-time environment", JACM 1973), and the two
 mix by one rule. Nobody starves: whoever arrives after a ticket was due is due later than it, so a
@@ -41,23 +42,26 @@ class _Line(deque[Ticket]):
 
     Attributes:
         early: heap of those that were due before the last one of the deque: (due, number, ticket).
+        late: those that were found to be delayed.
     """
 
-    __slots__ = ("early",)
+    __slots__ = ("early", "late")
 
     # Set from outside, without an __init__ of its own: a line is made for every tenant that comes.
     early: list[tuple[float, int, Ticket]] | None
+    late: deque[Ticket] | None
 
     @classmethod
     def empty(cls) -> "_Line":
         line = cls()
-        line.early = None
+        line.early = line.late = None
         return line
 
     def copy_of(self) -> "_Line":
         """A line with the same tickets."""
         line = _Line(self)
         line.early = None if self.early is None else self.early.copy()
+        line.late = None if self.late is None else self.late.copy()
         return line
 
     def add(self, ticket: Ticket) -> None:
@@ -69,22 +73,40 @@ class _Line(deque[Ticket]):
             heapq.heappush(self.early, (ticket.due, ticket.ticket_id, ticket))
 
     def front(self) -> Ticket | None:
-        """The first ticket that still waits; dead ones before it are dropped."""
+        """The first ticket that still waits; dead ones before it are dropped, and delayed ones put off."""
         early = self.early
-        if early is None:
-            while self:
-                ticket = self[0]
-                if ticket.state is QUEUED:
-                    return ticket
-                self.popleft()
-            return None
-        while self and self[0].state is not QUEUED:
+        while self:
+            ticket = self[0]
+            if ticket.state is QUEUED:
+                if not ticket.delayed:
+                    break
+                self._put_off(ticket)
             self.popleft()
-        while early and early[0][2].state is not QUEUED:
+        while early:
+            ticket = early[0][2]
+            if ticket.state is QUEUED:
+                if not ticket.delayed:
+                    break
+                self._put_off(ticket)
             heapq.heappop(early)
         if early and (not self or early[0][:2] < (self[0].due, self[0].ticket_id)):
             return early[0][2]
-        return self[0] if self else None
+        if self:
+            return self[0]
+        late = self.late
+        while late and late[0].state is not QUEUED:
+            late.popleft()
+        return late[0] if late else None
+
+    def _put_off(self, ticket: Ticket) -> None:
+        if self.late is None:
+            self.late = deque()
+        self.late.append(ticket)
+
+    @property
+    def entries(self) -> int:
+        """Tickets that stand here, dead ones included."""
+        return len(self) + len(self.early or ()) + len(self.late or ())
 
 
 class TicketQueue:
@@ -144,7 +166,7 @@ class TicketQueue:
         if self._by_key is not None and ticket.merge_key is not None:
             self.head_of(ticket.merge_key)
         line = self._all
-        entries = len(line) if line.early is None else len(line) + len(line.early)
+        entries = len(line) if line.early is None and line.late is None else line.entries
         if entries > 2 * self.size + SLACK_ENTRIES:
             self._sweep()
 
@@ -166,6 +188,7 @@ class TicketQueue:
         """The living, in no particular order."""
         yield from (ticket for ticket in self._all if ticket.state is QUEUED)
         yield from (ticket for _, _, ticket in self._all.early or () if ticket.state is QUEUED)
+        yield from (ticket for ticket in self._all.late or () if ticket.state is QUEUED)
 
     def _sweep(self) -> None:
         living = sorted(self, key=lambda ticket: (ticket.due, ticket.ticket_id))

@@ -19,6 +19,8 @@ class Outcome(Enum):
     SEQUENCE_LOST = "sequence_lost"
     # Evicted after queueing, to make room for a more important arrival.
     DISPLACED = "displaced"
+    # Evicted after as long as its model's own configuration lets it wait.
+    QUEUE_TIMEOUT = "queue_timeout"
     # Evicted after queueing, or refused on arrival.
     DEADLINE_INFEASIBLE = "deadline_infeasible"
     DEADLINE_EXPIRED = "deadline_expired"

@@ -166,6 +166,8 @@ class Scheduler:
             at = deadline
         if self._steps.short:
             at = min(at, self._steps.next_wakeup())
+        if policies := self._admission.policies:
+            at = min(at, policies.next_due())
         if held := self._lanes.held:
             at = min(at, *held.values())
         return None if at == inf else at
@@ -221,6 +223,9 @@ class Scheduler:
             self._lanes.wake_held(now=now)
         while (ticket := self._endings.deadlines.pop_due(now=now)) is not None:
             self._endings.expire(ticket, now=now)
+        if policies := self._admission.policies:
+            while (ticket := policies.pop_due(now=now)) is not None:
+                self._endings.time_out(ticket, now=now)
         if self._steps.short:
             self._steps.look_for_slots(now=now)
         for model in self._fleet.tick(now=now):

@@ -47,6 +47,23 @@ class Step:
     pipelined: bool
 
 
+@dataclass(frozen=True, slots=True)
+class QueuePolicy:
+    """What the configuration of a model says of requests that wait for it (queue_policy.py).
+
+    Attributes:
+        level: priority level whose policy it is; 0 where the model has none.
+        max_queued: waiting requests of the level, at most; None: any number.
+        wait_s: seconds that one of them may wait; None: as long as it takes.
+        delays: what comes then: whether it goes behind the others, or is refused.
+    """
+
+    level: int
+    max_queued: int | None
+    wait_s: float | None
+    delays: bool
+
+
 @dataclass(slots=True, eq=False)
 class Ticket:
     """One request as the scheduler sees it.
@@ -61,11 +78,13 @@ class Ticket:
         merge_key: tickets with the same key may ride in one batch; None rides alone.
         deadline: monotonic seconds; None waits as long as it takes.
         step: of a stateful sequence; None: the request stands by itself. A step rides alone.
+        policy: of its model's configuration; None: it has none.
         state: where the ticket is; owned by the scheduler.
         start_tag: its tenant's place in its class's virtual time (share.py) when it was taken; virtual seconds.
         queued_tag: where that virtual time stood when it was queued.
         batch_id: of the batch that it rode in last; 0 before the first.
         resent: whether it is not sent again: a backend that was lost had it already, or gave part of its answer.
+        delayed: whether it waited for longer than its policy lets it, and goes behind those that have not.
         due: its place in its tenant's order, monotonic seconds (order.py); set when it is queued.
         holder: whom it counts for; set when it is queued.
         lane: the queues that it stands in; its model's name but for a step, whose backend has queues of its own.
@@ -82,11 +101,13 @@ class Ticket:
     merge_key: str | None = None
     deadline: float | None = None
     step: Step | None = None
+    policy: QueuePolicy | None = None
     state: TicketState = field(default=NEW, init=False)
     start_tag: float = field(default=0.0, init=False)
     queued_tag: float = field(default=0.0, init=False)
     batch_id: int = field(default=0, init=False)
     resent: bool = field(default=False, init=False)
+    delayed: bool = field(default=False, init=False)
     due: float = field(default=inf, init=False)
     holder: "Tenant | None" = field(default=None, init=False, repr=False)
     lane: str = field(default="", init=False)

@@ -1,12 +1,13 @@
 """From a request and its metadata to class, tenant, deadline and id. docs/protocol.md has the table."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
 from scheduler.config import Config
 from scheduler.core.ticket import Step
 from scheduler.edge.access import Access, AuthContext, printable_name
 from scheduler.errors import denied, invalid, shown
+from scheduler.triton.queue_policy import QueuePolicies
 
 MICROSECONDS: Final = 1e-6
 # A year: longer ones mean "no limit", and gRPC overflows on the largest.
@@ -25,6 +26,7 @@ class Caller(NamedTuple):
         request_id: as given, empty where none was.
         timeout_s: seconds from now within which the answer must be there; None: no limit.
         admin: whether it administers the backends, and may name their memory.
+        level: the parameter `priority`; 0 where it is not given.
     """
 
     priority_class: str
@@ -32,15 +34,24 @@ class Caller(NamedTuple):
     request_id: str
     timeout_s: float | None
     admin: bool
+    level: int = 0
 
 
 class Classifier:
     """Reads what a client says about itself, and checks that it may have what it asks for."""
 
-    def __init__(self, config: Config, access: Access) -> None:
+    def __init__(self, config: Config, access: Access, queue_of: Callable[[str, str], QueuePolicies]) -> None:
+        """Make a classifier.
+
+        Args:
+            config: which classes there are.
+            access: who may use which.
+            queue_of: the priority levels of a model, by its name and version.
+        """
         self._classes = [entry.name for entry in config.classes]
         self._untagged = config.untagged_class
         self._access = access
+        self._queue_of = queue_of
 
     def classify(
         self, request: Any, headers: Mapping[str, str], remaining_s: float | None, auth_context: AuthContext
@@ -68,6 +79,7 @@ class Classifier:
             request_id,
             _sooner(remaining_s, _timeout_s(request)),
             self._access.rights(tenant).admin,
+            _integer(request, "priority"),
         )
 
     def _class_of(self, request: Any, headers: Mapping[str, str], tenant: str) -> str:
@@ -89,11 +101,17 @@ class Classifier:
             return self._named(headers["x-priority"], "x-priority")
         level = _integer(request, "priority")
         if level:
-            # As in Triton 1 is the most important; what lies beyond the last level is the last.
-            return self._classes[min(level, len(self._classes)) - 1]
+            return self._classes[self._rank_of(level, self._queue_of(request.model_name, request.model_version))]
         if "x-llm-d-inference-objective" in headers:
             return self._named(headers["x-llm-d-inference-objective"], "x-llm-d-inference-objective")
         return ""
+
+    def _rank_of(self, level: int, queue: QueuePolicies) -> int:
+        """The rank of a class for a priority level, of which 1 is the most important, as in Triton."""
+        if not queue.levels:
+            return min(level, len(self._classes)) - 1  # what lies beyond the last class is of the last
+        # A model's own levels are spread over the classes: 1 to 5 of 10 are the first of two.
+        return max(0, queue.level_of(level) - 1) * len(self._classes) // queue.levels
 
     def _named(self, name: str, header: str) -> str:
         if name not in self._classes:

@@ -68,6 +68,7 @@ class Intake:
         shape = self._shapes.of(request, spec, request_bytes)
         if shape.merge_key is None:
             self._check_shared_memory(request, spec, caller)
+        step = self._step(request, spec, streamed=responses is not None)
         ticket = Ticket(
             ticket_id=self._driver.next_ticket_id(),
             priority_class=caller.priority_class,
@@ -77,7 +78,8 @@ class Intake:
             queue_bytes=request_bytes,
             merge_key=self._merge_key(shape, spec, caller),
             deadline=None if caller.timeout_s is None else arrived + caller.timeout_s,
-            step=self._step(request, spec, streamed=responses is not None),
+            step=step,
+            policy=None if step is not None else spec.queue.policy_of(caller.level),
         )
         call = Call(request, ticket, self._driver.now(), responses if spec.decoupled else None)
         self._telemetry.received(

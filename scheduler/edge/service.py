@@ -20,6 +20,7 @@ from scheduler.errors import RequestError
 from scheduler.telemetry.hooks import NULL, Header, Telemetry
 from scheduler.triton.catalog import Catalog
 from scheduler.triton.pool import BackendFailure, Call, Pool
+from scheduler.triton.queue_policy import NO_POLICIES, QueuePolicies
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -66,7 +67,7 @@ class InferenceService(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: 
         """Go on with these settings of tenants, classes and models; calls under way keep what they began with."""
         self._requests_per_stream = config.limits.requests_per_stream
         self._access = Access(config)
-        self._classifier = Classifier(config, self._access)
+        self._classifier = Classifier(config, self._access, self._queue_of)
         self._intake.configure(config)
 
     @property
@@ -255,6 +256,11 @@ class InferenceService(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: 
         if answer is not None:
             self._queue_times.add(answer.model_name, answer.model_version, call.sent_at - call.queued_at)
         return answer
+
+    def _queue_of(self, model: str, version: str) -> QueuePolicies:
+        """The model's queue policies, where it is known."""
+        spec = self._catalog.get(model, version)
+        return NO_POLICIES if spec is None else spec.queue
 
     async def _answers_once(self, request: Any) -> bool:
         """Whether the model gives one response to a request; so does one that nobody knows: an error."""

@@ -22,6 +22,8 @@ MESSAGE_LENGTH: Final = 1024
 MESSAGE_BYTES: Final = 3 * MESSAGE_LENGTH
 # gRPC keeps it as milliseconds in 32 bits; a rate of one request in a year waits longer.
 LONGEST_PUSHBACK_S: Final = 86400.0
+# After a refusal by a backend's own queue: batches come and go meanwhile.
+QUEUE_PUSHBACK_S: Final = 1.0
 # Wordings, and pushbacks in milliseconds; about 2 KB of each at most.
 REMEMBERED: Final = 2048
 
@@ -29,6 +31,8 @@ CODES: Final[dict[Outcome, grpc.StatusCode]] = {
     Outcome.QUEUE_FULL: grpc.StatusCode.RESOURCE_EXHAUSTED,
     Outcome.TENANT_QUEUE_FULL: grpc.StatusCode.RESOURCE_EXHAUSTED,
     Outcome.RATE_LIMITED: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    # As Triton says it.
+    Outcome.QUEUE_TIMEOUT: grpc.StatusCode.UNAVAILABLE,
     Outcome.DISPLACED: grpc.StatusCode.RESOURCE_EXHAUSTED,
     # Not overload: the same request fails always.
     Outcome.TOO_LARGE: grpc.StatusCode.INVALID_ARGUMENT,
@@ -46,6 +50,7 @@ MESSAGES: Final[dict[Outcome, str]] = {
     Outcome.TENANT_QUEUE_FULL: "the tenant's queue is full",
     Outcome.RATE_LIMITED: "the tenant asks for more than its rate allows",
     Outcome.DISPLACED: "a more important request took its place in the full queue",
+    Outcome.QUEUE_TIMEOUT: "the request has waited for as long as its model's configuration lets it",
     Outcome.TOO_LARGE: "the request is too large",
     Outcome.NO_BACKEND: "no backend that serves the model is ready",
     Outcome.DRAINING: "the scheduler is shutting down",
@@ -78,7 +83,10 @@ def of_request_error(error: RequestError) -> Status:
 
 
 def of_backend_failure(failure: BackendFailure) -> Status:
-    """The backend's own code and message; nothing is said of coming again, but of a deadline that passed there."""
+    """The backend's own code and message; of coming again only what its queue, or a deadline that passed there, say."""
+    if failure.outcome is not None:
+        code = CODES[failure.outcome]
+        return _status(_worded(code, str(failure), failure.outcome.name, {}), QUEUE_PUSHBACK_S)
     if failure.code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return _status(_worded(failure.code, str(failure), Outcome.DEADLINE_EXPIRED.name, {}), None)
     return Status(failure.code, _cut(str(failure)), ())

@@ -45,6 +45,8 @@ class Catalog:
         self._reported: dict[str, BackendState] = {}
         # Models of each backend that are not served, and why: what was told of once is not told again.
         self._left_out: dict[str, dict[str, str]] = {}
+        # Of each model, what was told of settings that cost time.
+        self._told: dict[str, tuple[str, ...]] = {}
         # What `get` found, until a backend or a model changes.
         self._found: dict[tuple[str, str], ModelSpec] = {}
         self._any_ready = asyncio.Event()
@@ -199,7 +201,16 @@ class Catalog:
             except ValueError as error:
                 left_out[name] = str(error)
         self._leave_out(backend, left_out)
+        for spec in specs.values():
+            self._tell_hindrances(spec)
         return specs
+
+    def _tell_hindrances(self, spec: ModelSpec) -> None:
+        """Say once what of a model's configuration costs time here, and again where that has changed."""
+        if spec.hindrances != self._told.get(spec.name, ()):
+            self._told[spec.name] = spec.hindrances
+            for hindrance in spec.hindrances:
+                log.warning("model %s, config.pbtxt: dynamic_batching: %s", spec.name, hindrance)
 
     def _leave_out(self, backend: str, models: dict[str, str]) -> None:
         """Models whose configuration makes no sense, and why."""

@@ -7,7 +7,7 @@ from typing import Any, Final
 import grpc
 from tritonclient.grpc import service_pb2_grpc
 
-from scheduler.core.outcome import Verdict
+from scheduler.core.outcome import Outcome, Verdict
 from scheduler.core.ticket import Ticket
 from scheduler.driver import BatchError
 from scheduler.telemetry.hooks import NULL, Telemetry
@@ -26,6 +26,11 @@ VERDICTS: Final = {
     # The deadline of the requests has passed, which says nothing of the backend.
     grpc.StatusCode.DEADLINE_EXCEEDED: Verdict.ABANDONED,
 }
+# How Triton refuses by a model's own queue policy, always as UNAVAILABLE (its core's priority_queue.cc).
+OUTCOMES: Final = {
+    "Exceeds maximum queue size": Outcome.QUEUE_FULL,
+    "Request timeout expired": Outcome.QUEUE_TIMEOUT,
+}
 # Headers and trailers of a backend's answer, at most.
 METADATA_BYTES: Final = 1024 * 1024
 # gRPC's words for a call that has not left, as there was nothing to connect to.
@@ -35,10 +40,18 @@ SETTLE_S: Final = 0.01
 
 
 class BackendFailure(BatchError):
-    """A backend failed a request: its own code and message, prefixed with the model."""
+    """A backend failed a request: its own code and message, prefixed with the model.
+
+    Attributes:
+        code: the backend's.
+        outcome: where the model's own queue policy refused the request: how; None: it did not.
+    """
 
     def __init__(self, model: str, code: grpc.StatusCode, details: str, verdict: Verdict | None = None) -> None:
-        super().__init__(f"model {model}: {details}", verdict or VERDICTS.get(code, Verdict.FAILED))
+        self.outcome = _queue_outcome(details) if code is grpc.StatusCode.UNAVAILABLE else None
+        # A full queue says nothing against its backend, and nobody is sent there twice by it.
+        by_code = Verdict.FAILED if self.outcome else VERDICTS.get(code, Verdict.FAILED)
+        super().__init__(f"model {model}: {details}", verdict or by_code)
         self.code = code
 
 
@@ -231,3 +244,8 @@ class Pool:
             if channel is None or channel.get_state() is not grpc.ChannelConnectivity.READY:
                 return False
         return True
+
+
+def _queue_outcome(details: str) -> Outcome | None:
+    """Which of its queue's limits Triton names; a request's id may stand before it."""
+    return next((outcome for words, outcome in OUTCOMES.items() if details.endswith(words)), None)

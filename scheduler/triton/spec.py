@@ -7,6 +7,7 @@ from typing import Any, Final
 from tritonclient.grpc import model_config_pb2
 
 from scheduler.core.backend import ModelCapacity
+from scheduler.triton.queue_policy import NO_POLICIES, QueuePolicies, hindrances, queue_policies
 
 # Bytes of one element by KServe datatype; BYTES elements carry their own length.
 ELEMENT_BYTES: Final[dict[str, int]] = {
@@ -83,6 +84,8 @@ class ModelSpec:
             keeps none.
         sequence_slots: sequences whose state Triton keeps at a time; None: it keeps none.
         batch_invariant: whether the model's config says that answers do not depend on what else is in the batch.
+        queue: what the model's config says of requests that wait for it.
+        hindrances: settings of the config that cost time behind a scheduler, in words.
     """
 
     name: str
@@ -96,6 +99,8 @@ class ModelSpec:
     sequence_idle_s: float | None = None
     sequence_slots: int | None = None
     batch_invariant: bool = False
+    queue: QueuePolicies = NO_POLICIES
+    hindrances: tuple[str, ...] = ()
 
     @property
     def capacity(self) -> ModelCapacity:
@@ -123,6 +128,8 @@ def spec_from_config(config: Any, versions: tuple[str, ...]) -> ModelSpec:
         sequence_idle_s=_sequence_idle_s(config),
         sequence_slots=_sequence_slots(config),
         batch_invariant=_parameter(config, BATCH_INVARIANT) == "true",
+        queue=queue_policies(config),
+        hindrances=hindrances(config),
     )
 
 
@@ -166,5 +173,7 @@ def _mergeable(config: Any) -> bool:
         and config.WhichOneof("scheduling_choice") in {None, "dynamic_batching"}
         and not config.model_transaction_policy.decoupled
         # Of ragged requests a batch input tells the model how long each is, not each row.
-        and not (any(tensor.allow_ragged_batch for tensor in config.input) and (config.batch_input or config.batch_output))
+        and not (
+            any(tensor.allow_ragged_batch for tensor in config.input) and (config.batch_input or config.batch_output)
+        )
     )

@@ -20,6 +20,7 @@ from scheduler.edge.shape import Shapes
 from scheduler.edge.validate import MAX_STRINGS, check
 from scheduler.errors import RequestError
 from scheduler.triton.merge import SplitError, merge, merge_key, split
+from scheduler.triton.queue_policy import NO_POLICIES
 from scheduler.triton.spec import ELEMENT_BYTES, ModelSpec, TensorSpec
 
 SPEC = ModelSpec(
@@ -32,7 +33,7 @@ SPEC = ModelSpec(
     outputs={"OUT": "FP32"},
 )
 CONFIG = Config.model_validate({"tenants": {"acme": {"classes": ["background"], "models": ["m*"]}}})
-CLASSIFIER = Classifier(CONFIG, Access(CONFIG))
+CLASSIFIER = Classifier(CONFIG, Access(CONFIG), lambda _model, _version: NO_POLICIES)
 names = st.sampled_from(["A", "S", "OUT", "", "B"]) | st.text(max_size=5)
 
 

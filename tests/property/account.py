@@ -10,7 +10,7 @@ from scheduler.core.outcome import Outcome, Verdict
 from scheduler.core.rate import Rate, RateUnit
 from scheduler.core.scheduler import Scheduler
 from scheduler.core.settings import Cap
-from scheduler.core.ticket import Ticket
+from scheduler.core.ticket import QueuePolicy, Ticket
 from tests.unit.core.build import class_settings, core_settings, tenant_settings
 
 CLASSES = (
@@ -40,6 +40,11 @@ SETTINGS = core_settings(
     max_tenants=2,
 )
 MODELS = ("m", "n")
+POLICIES = (
+    QueuePolicy(0, 2, 0.3, delays=False),
+    QueuePolicy(1, 3, 0.3, delays=True),
+    QueuePolicy(2, None, 1.0, delays=False),
+)
 USUAL = dict.fromkeys(MODELS, ModelCapacity(1, 4))
 
 
@@ -64,6 +69,7 @@ class Account:
         self.ended: Counter[str] = Counter()
         self.virtual: dict[int, tuple[object, float]] = {}
         self.arriving: Ticket | None = None
+        self.arrived: dict[int, float] = {}
         self.tokens: dict[str, tuple[float, float]] = {}
         # Seconds of service that tickets in the account have taken of their rate, and not settled.
         self.charged: dict[int, float] = {}
@@ -164,6 +170,10 @@ class Account:
                 lacking = min(self._cost(ticket, rate), rate.burst) - self._tokens(ticket.tenant)
                 assert event.pushback_s == pytest.approx(lacking / rate.per_s, abs=1e-6)
             assert event.pushback_s > 0
+        if event.outcome is Outcome.QUEUE_TIMEOUT:
+            assert not ticket.policy.delays
+            assert self.now >= self.arrived[ticket.ticket_id] + ticket.policy.wait_s - 1e-9
+            assert ticket.ticket_id not in self.retrying
         if event.outcome is Outcome.DISPLACED:
             rank = RANKS[ticket.priority_class]
             assert rank > RANKS[self.arriving.priority_class]
@@ -269,6 +279,16 @@ class Account:
             for name, state in self.backends.items()
         )
 
+    def _full(self, ticket: Ticket) -> bool:
+        """Whether as many wait already as the ticket's policy lets wait, beside what idle instances take at once."""
+        policy, model = ticket.policy, ticket.model
+        if policy is None or policy.max_queued is None:
+            return False
+        waiting = sum(1 for each in self._waiting() if (each.model, each.policy) == (model, policy))
+        ready = [name for name, state in self.backends.items() if state.ready and model in state.models]
+        spare = sum(self.backends[name].models[model].instances - self._flying(name, model) for name in ready)
+        return waiting - spare >= policy.max_queued
+
     def _suits(self, backend: str, model: str) -> bool:
         """Whether whatever may run is within max_batch_size there, or nowhere."""
         offers = {
@@ -285,7 +305,7 @@ class Account:
     def _able(self, model: str) -> list[Ticket]:
         """Tickets of the model that may run: retries, and the first of each tenant and class whose caps let it."""
         heads: dict[tuple[str, str], Ticket] = {}
-        for ticket in sorted(self._waiting(), key=lambda each: (each.due, each.ticket_id)):
+        for ticket in sorted(self._waiting(), key=lambda each: (each.delayed, each.due, each.ticket_id)):
             if ticket.model == model:
                 heads.setdefault((ticket.holder.name, ticket.priority_class), ticket)
         retrying = [self.live[ticket_id] for ticket_id in self.retrying if self.live[ticket_id].model == model]

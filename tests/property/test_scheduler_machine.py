@@ -10,8 +10,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from scheduler.core.backend import BackendState, ModelCapacity
 from scheduler.core.caps import OTHERS
 from scheduler.core.outcome import Verdict
-from scheduler.core.ticket import Ticket
-from tests.property.account import CLASSES, MODELS, SETTINGS, TENANTS, Account
+from scheduler.core.ticket import Ticket, TicketState
+from tests.property.account import CLASSES, MODELS, POLICIES, SETTINGS, TENANTS, Account
 
 CAPACITIES = st.builds(ModelCapacity, instances=st.integers(1, 3), max_batch_size=st.sampled_from([8, 4, 1, 0]))
 OFFERS = st.dictionaries(st.sampled_from(MODELS), CAPACITIES)
@@ -31,17 +31,24 @@ class SchedulerMachine(Account, RuleBasedStateMachine):
         rows=st.sampled_from([1, 1, 1, 2, 3, 9]),
         queue_bytes=st.sampled_from([0, 1, 40]),
         merge_key=st.sampled_from(["k", "k", "k", "l", None]),
-        patience=st.sampled_from([None, None, None, None, 0.5, 3.0, 0.0]),
+        limits=st.tuples(
+            st.sampled_from([None, None, None, None, 0.5, 3.0, 0.0]), st.sampled_from([None, None, None, *POLICIES])
+        ),
         count=st.integers(1, 6),
     )
-    def submit(self, priority_class, tenant, model, rows, queue_bytes, merge_key, patience, count):
+    def submit(self, priority_class, tenant, model, rows, queue_bytes, merge_key, limits, count):
+        patience, policy = limits
         deadline = None if patience is None else self.now + patience
         for _ in range(count):
             self.last_id += 1
             ticket = Ticket(self.last_id, priority_class, tenant, model, rows, queue_bytes, merge_key, deadline)
+            ticket.policy = policy
+            self.arrived[ticket.ticket_id] = self.now
+            full = self._full(ticket)
             self.live[ticket.ticket_id] = ticket
             self.arriving = ticket
             self.core.submit(ticket, now=self.now)
+            assert not (full and ticket.state is TicketState.QUEUED)
             self._drop_expired()
             if ticket.ticket_id in self.live:
                 self._let_in(ticket)
@@ -201,9 +208,14 @@ class SchedulerMachine(Account, RuleBasedStateMachine):
             assert {model: n for model, n in backend.in_flight.items() if n} == {m: n for m, n in flying.items() if n}
 
     @invariant()
-    def the_next_wakeup_is_the_earliest_deadline_or_end_of_holding(self):
+    def the_next_wakeup_is_the_earliest_deadline_end_of_holding_or_end_of_a_policys_wait(self):
         deadlines = [ticket.deadline for ticket in self.live.values() if ticket.deadline is not None]
         others = [*self.core._lanes.held.values(), self.core._fleet.next_wakeup()]
+        others += [
+            self.arrived[ticket.ticket_id] + ticket.policy.wait_s
+            for ticket in self._waiting()
+            if ticket.policy is not None and ticket.policy.wait_s is not None and not ticket.delayed
+        ]
         earliest = min([*deadlines, *others])
         assert self.core.next_wakeup() == (None if earliest == inf else earliest)
 
@@ -240,6 +252,7 @@ class SchedulerMachine(Account, RuleBasedStateMachine):
         assert not self.live
         assert self.core.next_wakeup() is None or self.core._fleet._opened
         assert [len(each) for each in (self.core._endings.tickets, self.core._fleet, self.core._tenants)] == [0] * 3
+        assert len(self.core._admission.policies) == 0
         for lane in self.core._lanes:
             for queue in lane.classes:
                 assert queue.first() is None

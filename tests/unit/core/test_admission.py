@@ -5,7 +5,7 @@ from scheduler.core.caps import Tenant, Tenants
 from scheduler.core.outcome import Outcome
 from scheduler.core.rate import Rate, RateUnit, TokenBucket
 from scheduler.core.settings import Cap
-from scheduler.core.ticket import Ticket, TicketState
+from scheduler.core.ticket import QueuePolicy, Ticket, TicketState
 from tests.unit.core.build import class_settings, core_settings, make_ticket, queued_ticket, tenant_settings
 
 RANKS = {"interactive": 0, "background": 1, "idle": 2}
@@ -247,3 +247,12 @@ class TestDisplacement:
         book(admission, "interactive", 2)
         book(admission, "idle")
         assert refused(admission, make_ticket()) is Outcome.QUEUE_FULL
+
+
+def test_what_waits_under_a_policy_is_counted_and_given_back(admission):
+    policy = QueuePolicy(0, 2, None, delays=False)
+    tickets = book(admission, "interactive", 2, policy=policy)
+    assert admission.policies.full(tickets[0], 0)
+    for ticket in tickets:
+        admission.release(ticket, 0)
+    assert len(admission.policies) == 0

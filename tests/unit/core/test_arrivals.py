@@ -4,7 +4,7 @@ from scheduler.core.events import Dispatch, Evict, Reject
 from scheduler.core.outcome import Outcome, Verdict
 from scheduler.core.rate import RateUnit
 from scheduler.core.scheduler import Scheduler
-from scheduler.core.ticket import Step, Ticket, TicketState
+from scheduler.core.ticket import QueuePolicy, Step, Ticket, TicketState
 from tests.unit.core.build import (
     BACKGROUND,
     ONE_CLASS,
@@ -250,3 +250,34 @@ class TestOther:
         assert [event.outcome for event in pull(core)] == [Outcome.SEQUENCE_LOST]
         submit(core, step=start)
         assert len(dispatched(core)) == 1
+
+
+class TestQueuePolicy:
+    POLICY = QueuePolicy(0, 4, 0.5, delays=False)
+
+    def test_as_many_wait_as_the_model_says_and_the_rest_is_refused_at_once(self):
+        core = ready_core(backend_state(max_batch_size=0), classes=ONE_CLASS)
+        tickets = submit(core, 20, policy=self.POLICY)
+        events = pull(core)
+        refused = [event for event in events if isinstance(event, Reject)]
+        # One runs, four wait: as Triton with one instance.
+        assert [event.ticket for event in refused] == tickets[5:]
+        assert {event.outcome for event in refused} == {Outcome.QUEUE_FULL}
+        assert all(event.pushback_s is not None for event in refused)
+        assert refused[0].detail == "the configuration of its model lets 4 requests wait"
+        # One more lies at the backend, behind the one that runs: it waits there.
+        submit(core, policy=self.POLICY, now=1.1)
+        assert [event.outcome for event in pull(core)] == [Outcome.QUEUE_FULL]
+
+    def test_a_place_that_is_free_again_is_taken(self):
+        core = ready_core(backend_state(max_batch_size=0), classes=ONE_CLASS)
+        submit(core, 5, policy=self.POLICY)
+        first = pull(core)[0]
+        core.complete(first.batch_id, Verdict.SUCCEEDED, now=1.2)
+        submit(core, 2, policy=self.POLICY, now=1.3)
+        assert [event.outcome for event in pull(core) if isinstance(event, Reject)] == [Outcome.QUEUE_FULL]
+
+    def test_a_model_without_a_policy_is_not_bounded_by_one(self):
+        core = ready_core(backend_state(max_batch_size=0), classes=ONE_CLASS)
+        submit(core, 50)
+        assert not [event for event in pull(core) if isinstance(event, Reject)]

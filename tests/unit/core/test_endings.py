@@ -4,7 +4,7 @@ from scheduler.core.breaker import COLD_HANG_S, FIRST_BACKOFF_S
 from scheduler.core.events import Abandon, Evict, Reject
 from scheduler.core.outcome import Outcome, Verdict
 from scheduler.core.rate import RateUnit
-from scheduler.core.ticket import Step, TicketState
+from scheduler.core.ticket import QueuePolicy, Step, TicketState
 from tests.unit.core.build import (
     BACKGROUND,
     UNHURRIED,
@@ -428,3 +428,35 @@ class TestRateInSeconds:
         core.complete(second.batch_id, Verdict.FAILED, now=3.0)
         # 1 s for both, and 0.5 s for each, one after the other; the same came back meanwhile.
         assert self.left_s(core) == pytest.approx(4 - (1 - 0.01))
+
+
+class TestQueuePolicy:
+    def waiting(self, *, delays):
+        """Three that wait behind two in flight, for half a second at most; the first since 1.0, the last since 1.2."""
+        core = ready_core(backend_state(max_batch_size=0))
+        submit(core, 2)
+        pull(core)
+        policy = QueuePolicy(0, None, 0.5, delays=delays)
+        return core, [submit(core, policy=policy, now=1.0 + number / 10)[0] for number in range(3)]
+
+    def test_who_has_waited_for_long_enough_is_refused_and_told_when_to_come_again(self):
+        core, tickets = self.waiting(delays=False)
+        core.tick(now=1.6)
+        events = pull(core)
+        assert [(type(event), event.ticket, event.outcome) for event in events] == [
+            (Evict, ticket, Outcome.QUEUE_TIMEOUT) for ticket in tickets[:2]
+        ]
+        assert all(event.pushback_s is not None for event in events)
+        assert core.snapshot().queued == 1
+
+    def test_who_is_to_be_delayed_goes_behind_the_others_and_is_served(self):
+        core, tickets = self.waiting(delays=True)
+        core.tick(now=1.6)
+        assert pull(core) == []
+        assert [ticket.delayed for ticket in tickets] == [True, True, False]
+        served = []
+        for batch_id in range(1, 6):
+            core.complete(batch_id, Verdict.SUCCEEDED, now=1.6 + batch_id / 100)
+            served += [ticket for event in dispatched(core) for ticket in event.tickets]
+        assert served == [tickets[2], tickets[0], tickets[1]]
+        assert core.idle

@@ -356,3 +356,15 @@ def test_when_all_that_was_out_is_given_up_nothing_is_left_to_look_for():
     assert fleet.give_up_hanging(now=HANG_S) == [batch]
     assert fleet.tick(now=HANG_S + FIRST_BACKOFF_S) == ["m"]
     assert fleet.next_wakeup() == inf
+
+
+def test_idle_instances_of_all_ready_backends_are_spare_and_what_lies_ready_is_not():
+    fleet, lane = (
+        fleet_of(backend_state("a", instances=2), backend_state("b"), backend_state("c", ready=False)),
+        lane_of(),
+    )
+    assert fleet.spare("m") == 3
+    for number in range(4):
+        fleet.start(lane, fleet._backends["ab"[number % 2]], (make_ticket(),), lane.classes[0], now=1.0)
+    assert fleet.spare("m") == -1
+    assert fleet.spare("unknown") == 0

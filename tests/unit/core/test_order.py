@@ -231,3 +231,67 @@ class TestRowsBefore:
         queue = queue_of(last, early)
         leave(queue, last)
         assert queue.rows_before(due_at(1.0)) == 3
+
+
+def test_delayed_tickets_go_behind_the_others_in_their_order():
+    tickets = [queued_ticket(merge_key=key) for key in "abab"]
+    queue = queue_of(*tickets)
+    tickets[0].delayed = tickets[1].delayed = True
+    served = []
+    while (ticket := queue.head()) is not None:
+        served.append(tickets.index(ticket))
+        leave(queue, ticket)
+    assert served == [2, 3, 0, 1]
+
+
+def test_delayed_tickets_that_came_out_of_order_go_behind_the_others_too():
+    last, early, earlier = due_at(3.0, merge_key="a"), due_at(2.0, merge_key="a"), due_at(1.0, merge_key="a")
+    queue = queue_of(last, early, earlier)
+    earlier.delayed = True
+    assert queue.head() is early
+    leave(queue, early)
+    assert queue.head() is last
+    last.delayed = True
+    assert queue.head() is earlier
+    leave(queue, earlier)
+    assert queue.head() is last
+    leave(queue, last)
+    assert queue.head() is None
+
+
+def test_a_key_has_its_own_delayed_tickets_also_where_it_came_later():
+    first, second = queued_ticket(merge_key="a"), queued_ticket(merge_key="a")
+    queue = queue_of(first, second)
+    first.delayed = True
+    assert queue.head() is second
+    other = queued_ticket(merge_key="b")
+    queue.append(other)
+    assert queue.head_of("a") is second
+    leave(queue, second)
+    assert (queue.head_of("a"), queue.head()) == (first, other)
+    assert sorted(each.ticket_id for each in queue) == sorted([first.ticket_id, other.ticket_id])
+
+
+def test_memory_follows_the_living_where_all_are_delayed():
+    queue = queue_of(queued_ticket())
+    for _ in range(1000):
+        ticket = queued_ticket()
+        queue.append(ticket)
+        ticket.delayed = True
+        queue.head()
+        leave(queue, ticket)
+        assert queue._all.entries <= 2 * len(queue) + SLACK_ENTRIES
+
+
+def test_a_sweep_keeps_delayed_tickets_behind_the_others():
+    delayed, kept = queued_ticket(), queued_ticket()
+    queue = queue_of(delayed, kept)
+    delayed.delayed = True
+    assert queue.head() is kept
+    for _ in range(2 * SLACK_ENTRIES):
+        ticket = queued_ticket()
+        queue.append(ticket)
+        leave(queue, ticket)
+    assert queue.head() is kept
+    leave(queue, kept)
+    assert queue.head() is delayed

@@ -4,7 +4,7 @@ from scheduler.core.backend import BackendState, ModelCapacity
 from scheduler.core.breaker import COLD_HANG_S, FIRST_BACKOFF_S
 from scheduler.core.events import Abandon, Evict, Reject
 from scheduler.core.outcome import Outcome, Verdict
-from scheduler.core.ticket import Step, TicketState
+from scheduler.core.ticket import QueuePolicy, Step, TicketState
 from tests.unit.core.build import (
     ONE_CLASS,
     UNHURRIED,
@@ -339,3 +339,22 @@ class TestOutage:
             (anew, Outcome.SEQUENCE_LOST),
             (behind, Outcome.SEQUENCE_LOST),
         }
+
+
+def test_the_end_of_what_a_policy_lets_a_ticket_wait_wakes_up_and_evicts():
+    core = ready_core(backend_state(max_batch_size=0))
+    submit(core, 2)
+    pull(core)
+    (ticket,) = submit(core, policy=QueuePolicy(0, 4, 0.5, delays=False))
+    assert core.next_wakeup() == 1.5
+    core.tick(now=1.5)
+    assert [(event.ticket, event.outcome) for event in pull(core)] == [(ticket, Outcome.QUEUE_TIMEOUT)]
+    assert core.next_wakeup() > 1.5
+
+
+def test_a_ticket_that_left_for_its_backend_is_not_timed_out_any_more():
+    core = ready_core(backend_state(max_batch_size=0))
+    (ticket,) = submit(core, policy=QueuePolicy(0, 4, 0.5, delays=False))
+    assert [event.tickets for event in dispatched(core)] == [(ticket,)]
+    core.tick(now=2.0)
+    assert pull(core) == []
