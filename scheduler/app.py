@@ -22,6 +22,7 @@ from scheduler.freed_memory import give_back
 from scheduler.telemetry.hooks import NULL
 from scheduler.telemetry.observatory import Observatory, recorder_of
 from scheduler.triton.catalog import Catalog
+from scheduler.triton.forwarded import ForwardedHeaders
 from scheduler.triton.keeper import Keeper
 from scheduler.triton.launcher import EmbeddedTriton, TritonStartError
 from scheduler.triton.pool import Call, Pool
@@ -167,7 +168,8 @@ class App:
 
     async def _start_backends(self, stack: contextlib.AsyncExitStack) -> str | None:
         if not self._config.backends:
-            triton = EmbeddedTriton(self._config.model_repository, cpus=self._triton_cpus)
+            args = ForwardedHeaders(self._config.forward_headers).args
+            triton = EmbeddedTriton(self._config.model_repository, cpus=self._triton_cpus, args=args)
             keeper = Keeper(triton, self._pool, self._catalog)
             stack.push_async_callback(keeper.stop)
             try:

@@ -6,6 +6,7 @@ from typing import Final, Self
 from pydantic import Field, model_validator
 
 from scheduler.config.classes import ClassConfig, default_classes
+from scheduler.config.headers import HeaderPattern
 from scheduler.config.limits import Limits
 from scheduler.config.listen import BackendConfig, Listen, loopback
 from scheduler.config.section import Section
@@ -61,6 +62,11 @@ class Config(Section):
         default_factory=TelemetryConfig, description="What is told of the requests that pass."
     )
     models: dict[str, ModelConfigEntry] = Field(default_factory=dict, description="Per-model settings.")
+    forward_headers: tuple[HeaderPattern, ...] = Field(
+        default=(),
+        description="Request headers that are handed to models, by name or shell pattern: as metadata of the call to "
+        "Triton. Requests with different values never ride together.",
+    )
     allow_anonymous: bool = Field(
         default=False,
         description="Whether callers without credentials are served on other than loopback addresses, or beside "

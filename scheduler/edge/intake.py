@@ -1,19 +1,24 @@
 """From a request whose caller is known to a call with a ticket, ready to be queued."""
 
 from collections.abc import Iterable
-from typing import Any
+from hashlib import blake2b
+from typing import Any, Final
 
 from scheduler.config import Config
 from scheduler.core.ticket import Step, Ticket
 from scheduler.driver import Driver
 from scheduler.edge.classify import Caller, flag, step_of
 from scheduler.edge.shape import Shape, Shapes
-from scheduler.errors import denied, unsupported
+from scheduler.errors import denied, invalid, unsupported
 from scheduler.telemetry.hooks import Header, Telemetry
 from scheduler.triton.decoupled import EMPTY_FINAL, ResponseStream
+from scheduler.triton.forwarded import FORWARDED_BYTES, ForwardedHeaders, size_bytes
 from scheduler.triton.pool import Call, Pool
 from scheduler.triton.spec import ModelSpec
 from scheduler.triton.typed_contents import make_raw
+
+# Of the hash of a request's forwarded headers, in its merge key: they may be much longer than that.
+DIGEST_BYTES: Final = 16
 
 
 class Intake:
@@ -31,6 +36,7 @@ class Intake:
         self._pool = pool
         self._telemetry = telemetry
         self._shapes = Shapes()
+        self._forwarded = ForwardedHeaders(config.forward_headers)
         self.configure(config)
 
     def configure(self, config: Config) -> None:
@@ -57,8 +63,8 @@ class Intake:
             arrived: when the request was seen, monotonic seconds.
 
         Raises:
-            RequestError: the request does not fit its model, cannot be served by several backends, or names memory
-                that is not the caller's.
+            RequestError: the request does not fit its model, cannot be served by several backends, names memory
+                that is not the caller's, or has too much to be handed to the model in its headers.
         """
         if spec.decoupled:
             flag(request, EMPTY_FINAL)  # to be of its type, as in Triton: the call to it sets it
@@ -66,6 +72,9 @@ class Intake:
             make_raw(request, spec)
         request_bytes = request.ByteSize()
         shape = self._shapes.of(request, spec, request_bytes)
+        headers = self._forwarded.of(metadata)
+        if headers:
+            request_bytes += _checked_bytes(headers)
         if shape.merge_key is None:
             self._check_shared_memory(request, spec, caller)
         step = self._step(request, spec, streamed=responses is not None)
@@ -76,12 +85,12 @@ class Intake:
             model=spec.name,
             rows=shape.rows,
             queue_bytes=request_bytes,
-            merge_key=self._merge_key(shape, spec, caller),
+            merge_key=_with_headers(self._merge_key(shape, spec, caller), headers),
             deadline=None if caller.timeout_s is None else arrived + caller.timeout_s,
             step=step,
             policy=None if step is not None else spec.queue.policy_of(caller.level),
         )
-        call = Call(request, ticket, self._driver.now(), responses if spec.decoupled else None)
+        call = Call(request, ticket, self._driver.now(), responses if spec.decoupled else None, headers)
         self._telemetry.received(
             ticket, request_id=caller.request_id, headers=metadata, arrived=arrived, now=call.queued_at
         )
@@ -118,3 +127,21 @@ class Intake:
             return key
         # Where answers depend on what else is in the batch, one tenant's words must not change another's answer.
         return f"{caller.tenant!r} {key}"
+
+
+def _checked_bytes(headers: tuple[tuple[str, str], ...]) -> int:
+    """What the forwarded headers take while the request waits; INVALID_ARGUMENT where it is too much."""
+    taken = size_bytes(headers)
+    if taken > FORWARDED_BYTES:
+        names = ", ".join(sorted({key for key, _ in headers}))
+        raise invalid(
+            f"forward_headers: expected at most {FORWARDED_BYTES} bytes of headers, got {taken}: {names[:256]}"
+        )
+    return taken
+
+
+def _with_headers(merge_key: str | None, headers: tuple[tuple[str, str], ...]) -> str | None:
+    """The merge key of a request whose headers go to the model: a batch has one value of each."""
+    if merge_key is None or not headers:
+        return merge_key
+    return f"{blake2b(repr(headers).encode(), digest_size=DIGEST_BYTES).hexdigest()} {merge_key}"

@@ -53,6 +53,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
     Attributes:
         models: by name; may be changed while it runs.
         requests: every ModelInfer request, in order of arrival.
+        metadata: of each of these calls.
         in_flight: requests that are at the backend now.
         failures: (code, message) to answer the next calls with, taken from the front.
         version: that it says to be of; one whose calls may be cancelled (uncancelled.py).
@@ -63,6 +64,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
     def __init__(self, models: Sequence[FakeModel]) -> None:
         self.models = {model.name: model for model in models}
         self.requests: list[Any] = []
+        self.metadata: list[list[tuple[str, str | bytes]]] = []
         self.in_flight: list[Any] = []
         self.failures: list[tuple[grpc.StatusCode, str]] = []
         self._server: grpc.aio.Server | None = None
@@ -165,6 +167,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
         await self._going.wait()
         model = await self._model(request.model_name, request.model_version, context)
         self.requests.append(request)
+        self.metadata.append(list(context.invocation_metadata() or ()))
         self.in_flight.append(request)
         await self._notify()
         try:

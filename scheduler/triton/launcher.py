@@ -9,6 +9,7 @@ import socket
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -68,6 +69,7 @@ class EmbeddedTriton:
         log_path: where Triton's output goes, anew at each start (at most 16 MiB, and what was before in LOG_PATH.1);
             None: a temporary file that goes with the server.
         cpus: whose CPUs are whose within Triton; None: all may use those of this process.
+        args: further flags of tritonserver.
     """
 
     def __init__(
@@ -79,6 +81,7 @@ class EmbeddedTriton:
         ready_timeout_s: float = 120.0,
         log_path: Path | None = None,
         cpus: TritonCpus | None = None,
+        args: Sequence[str] = (),
     ) -> None:
         self.model_repository = model_repository.absolute()
         self.ports = ports
@@ -86,6 +89,7 @@ class EmbeddedTriton:
         self.ready_timeout_s = ready_timeout_s
         self.log_path = log_path
         self.cpus = cpus
+        self.args = tuple(args)
         self._child: _Child | None = None
 
     @property
@@ -124,7 +128,7 @@ class EmbeddedTriton:
             raise TritonStartError(str(error)) from error
         self._child = child = _Child(self.log_path, self.cpus)
         try:
-            await child.launch(environment, self.model_repository, ports)
+            await child.launch(environment, self.model_repository, ports, self.args)
             await self._ready(child, ports[1], deadline)
         except OSError as error:
             await child.abort()
@@ -189,7 +193,9 @@ class _Child:
         self._follower: asyncio.Task[None] | None = None
         self._process: asyncio.subprocess.Process | None = None
 
-    async def launch(self, environment: TritonEnvironment, repository: Path, ports: tuple[int, int, int]) -> None:
+    async def launch(
+        self, environment: TritonEnvironment, repository: Path, ports: tuple[int, int, int], args: Sequence[str]
+    ) -> None:
         """Start the supervisor and tell it what to run."""
         launcher_residue.remove_stale()
         self.scratch.mkdir(mode=0o700)
@@ -198,7 +204,7 @@ class _Child:
         self.log_path.parent.mkdir(parents=True, exist_ok=True)
         server = environment.runnable_server(self.scratch)
         spec: supervise.Spec = {
-            "command": [str(server), *self._flags(backends, repository, ports)],
+            "command": [str(server), *self._flags(backends, repository, ports), *args],
             "environment": environment.variables(os.environ),
             "cpus": sorted(self.cpus.server) if self.cpus else [],
             "log": str(self.log_path),

@@ -61,18 +61,25 @@ class Call:
     Attributes:
         queued_at: when it was ready to be queued, in the event loop's seconds.
         stream: where a decoupled model's responses go; None for a request that has one response.
+        headers: of the request, for the model.
         sent_at: when it was last handed to a backend, in the event loop's seconds.
     """
 
-    __slots__ = ("queued_at", "request", "sent_at", "stream", "ticket")
+    __slots__ = ("headers", "queued_at", "request", "sent_at", "stream", "ticket")
 
     def __init__(
-        self, request: Any, ticket: Ticket, queued_at: float = 0.0, stream: ResponseStream | None = None
+        self,
+        request: Any,
+        ticket: Ticket,
+        queued_at: float = 0.0,
+        stream: ResponseStream | None = None,
+        headers: tuple[tuple[str, str], ...] = (),
     ) -> None:
         self.request = request
         self.ticket = ticket
         self.queued_at = queued_at
         self.stream = stream
+        self.headers = headers
         self.sent_at = 0.0
 
 
@@ -165,8 +172,8 @@ class Pool:
             await self._stream(backend, requests[0], requests[0].stream, timeout_s)
             return [None]
         if len(messages) == 1:
-            return [await self._infer(backend, ticket, messages[0], timeout_s)]
-        response = await self._infer(backend, ticket, merge(messages, rows), timeout_s)
+            return [await self._infer(backend, requests[0], messages[0], timeout_s)]
+        response = await self._infer(backend, requests[0], merge(messages, rows), timeout_s)
         try:
             return split(response, messages, rows)
         except SplitError as error:
@@ -178,7 +185,7 @@ class Pool:
         own = self._sequence_ids.put(call.request, call.ticket.sequence_number)
         if call.stream is not None:
             return await self._stream(backend, call, RestoringStream(call.stream, own), timeout_s)
-        response = await self._infer(backend, call.ticket, call.request, timeout_s)
+        response = await self._infer(backend, call, call.request, timeout_s)
         restore(response, own)
         return response
 
@@ -188,7 +195,7 @@ class Pool:
         if stub is None:
             details = f"backend {backend} is not connected"
             raise BackendFailure(model, grpc.StatusCode.UNAVAILABLE, details, Verdict.UNREACHED)
-        headers = self._telemetry.headers(call.ticket)
+        headers = self._metadata(call)
         now = asyncio.get_running_loop().time
         begun = BegunStream(stream, call.ticket, lambda: self._telemetry.first_response(call.ticket, now=now()))
         try:
@@ -204,15 +211,20 @@ class Pool:
         if error_message:
             raise BackendFailure(model, grpc.StatusCode.INTERNAL, error_message)
 
-    async def _infer(self, backend: str, ticket: Ticket, request: Any, timeout_s: float | None) -> Any:
-        """Send one request; `ticket` is one of those that ride in it."""
-        model = ticket.model
+    def _metadata(self, call: Call) -> tuple[tuple[str, str], ...] | None:
+        """Of the call to the backend: the trace that it belongs to, and what all riders' headers tell the model."""
+        traced = self._telemetry.headers(call.ticket)
+        return (*(traced or ()), *call.headers) if call.headers else traced
+
+    async def _infer(self, backend: str, call: Call, request: Any, timeout_s: float | None) -> Any:
+        """Send one request; `call` is one of those that ride in it."""
+        model = call.ticket.model
         stub = self._stubs.get(backend)
         if stub is None:
             details = f"backend {backend} is not connected"
             raise BackendFailure(model, grpc.StatusCode.UNAVAILABLE, details, Verdict.UNREACHED)
         try:
-            headers = self._telemetry.headers(ticket)
+            headers = self._metadata(call)
             if backend in self._cancellable:
                 return parsed(await stub.ModelInfer(request, timeout=timeout_s, metadata=headers))
             # Without a deadline: that would cancel the call at the server.
