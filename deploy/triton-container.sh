@@ -28,7 +28,7 @@ for model in "$MODELS"/*/; do
     done
     card="$model$served/model_card.json"
     if [[ -f "$card" ]] && grep -q '"loads_in_container": false' "$card"; then
-        fail "$card: the container's ONNX Runtime does not load this model (the card's warnings say why): use 'make serve', or quantize it without 8 bits in blocks."
+        fail "$card: the container's ONNX Runtime does not load this model (the card's notes and warnings say why): use 'make serve', export it in an older format, or quantize it without 8 bits in blocks."
     fi
 done
 

@@ -133,7 +133,9 @@ class ModelCard(_Record):
 
     def as_exported(self) -> "ModelCard":
         """The card without what quantizing added."""
-        added = ("quantization", "batch_invariant", "batch_cosine_min", "loads_in_container")
+        added = ["quantization", "batch_invariant", "batch_cosine_min"]
+        # Of FP32 it was measured by the export.
+        added += ["loads_in_container"] if self.quantization is not None else []
         return self.model_copy(update={name: type(self).model_fields[name].default for name in added})
 
     def write(self, folder: Path) -> None:

@@ -18,15 +18,20 @@ from export.batch_proof import prove_batch, settle_batch
 from export.card import CARD_FILE, ModelCard, Source
 from export.checksum import sha256_of
 from export.config import CONFIG_FILE, Target, write_config
+from export.container import newer_format, opset_of
 from export.definition import Definition
 from export.errors import ExportError
 from export.folder import replacing
 from export.graph import OPSET, check_tensors, open_axes, read_graph, write_graph
+from export.independence import Predict
 from export.invariance import check_invariant
+from export.lowered import lower
 from export.parity import check_parity, parity_feeds, trace_feed
 from export.pin import LABELS
+from export.random_rows import NoRowsError, RandomRows
+from export.reshaped import reshape_ends
 from export.session import DISTRIBUTIONS, Device, check_distributions, open_session
-from export.tensor import BATCH
+from export.tensor import BATCH, Feed
 from export.version import FP32_FILE, MODEL_FILE
 from export.warm_up import check_warm_up
 
@@ -79,7 +84,7 @@ def export_model(
         _check_assets(definition, new)
         assets = {asset.name: sha256_of(asset) for asset in sorted(new.iterdir())}
         step("exporting")
-        model = read_graph(definition.onnx_file) if definition.onnx_file else trace(definition, _required(module))
+        model, notes = _graph(definition, module)
         write_graph(model, path, _provenance(source, tools))
         check_tensors(model, definition.inputs, definition.outputs, definition.name)
         session = open_session(path, device=device)
@@ -99,7 +104,7 @@ def export_model(
         card = ModelCard(
             name=definition.name,
             source=source,
-            opset=max(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")),
+            opset=opset_of(model),
             tools=tools,
             fp32_sha256=sha256_of(path),
             parity=parity,
@@ -107,10 +112,29 @@ def export_model(
             scores=_scores(definition, path),
             assets=assets,
             batch=batch,
-            notes=(batch.reason,) if batch.reason else (),
+            notes=(*notes, batch.reason) if batch.reason else notes,
+            loads_in_container=not newer_format(model),
         )
         card.write(new)
     return card
+
+
+def _graph(definition: Definition, module: "nn.Module | None") -> tuple[onnx.ModelProto, tuple[str, ...]]:
+    """The graph of a definition, and a line for each thing that was changed in that of a file, or should be known."""
+    if definition.onnx_file is None:
+        return trace(definition, _required(module)), ()
+    model = read_graph(definition.onnx_file)
+    reshaped = reshape_ends(model)
+    model, lowered = lower(model, lambda predict: _feeds(definition, predict))
+    return model, (*reshaped.notes, *([lowered] if lowered else []))
+
+
+def _feeds(definition: Definition, predict: Predict) -> Iterator[Feed]:
+    """The samples, and random values where the model takes them."""
+    yield from definition.checked("samples", definition.samples())
+    with contextlib.suppress(NoRowsError):
+        for kind in RandomRows(definition.inputs, predict).kinds():
+            yield kind.draw(3, np.random.default_rng(0))
 
 
 def trace(definition: Definition, module: "nn.Module") -> onnx.ModelProto:

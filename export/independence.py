@@ -146,7 +146,7 @@ class _Trials:
         self._note(batch, base)
         if not self._repeated:
             self._repeated = True
-            if any(_difference(value, self._predict(batch)[name], VALUES) for name, value in base.items()):
+            if any(difference(value, self._predict(batch)[name], VALUES) for name, value in base.items()):
                 raise _SilentError("its answers to the same input differ from run to run")
         self._try_values(kind, batch, base, size)
         if kind.tame:
@@ -199,7 +199,7 @@ class _Trials:
         what: str,
     ) -> None:
         for name, value in base.items():
-            if found := _difference(value[rows], got[name][places], rounding):
+            if found := difference(value[rows], got[name][places], rounding):
                 raise _MixedError(f"output {name!r}: {what}, {found}")
 
     def _note(self, feed: Feed, answer: Mapping[str, Array]) -> None:
@@ -238,8 +238,8 @@ class _Seen:
         else:
             self.finite |= bool(np.isfinite(value).any()) or not value.size
             rows = np.where(np.isfinite(value), value, 0)
-        self.first = self.first or [rows[0]]
-        alike = all(row.shape == self.first[0].shape and np.array_equal(row, self.first[0]) for row in rows)
+        self.first = self.first or [rows[:1]]
+        alike = rows.shape[1:] == self.first[0].shape[1:] and bool(np.all(rows == self.first[0]))
         self.varies |= not alike
 
 
@@ -247,7 +247,7 @@ def _merged(stays: Array, batch: Array, others: Array) -> Array:
     return np.where(stays.reshape(-1, *[1] * (batch.ndim - 1)), batch, others).astype(batch.dtype)
 
 
-def _difference(one: Array, other: Array, rounding: Rounding) -> str:
+def difference(one: Array, other: Array, rounding: Rounding) -> str:
     """Where two answers differ by more than rounding, by how much, in words; empty where they do not."""
     if one.shape != other.shape:
         return f"in shape: {list(one.shape[1:])} or {list(other.shape[1:])}"

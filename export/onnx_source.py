@@ -1,6 +1,6 @@
 """A definition made from an ONNX file alone: its graph says what goes in and what comes out."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -13,6 +13,7 @@ from export.checksum import sha256_of
 from export.definition import Definition
 from export.errors import ExportError
 from export.graph import GraphError, declared_tensors, read_graph
+from export.reshaped import reshape_ends
 from export.serving import Serving
 from export.tensor import BATCH, NUMPY_TYPES, Feed, Tensor
 from export.warm_up import WarmUpError
@@ -32,7 +33,8 @@ def define_onnx(path: Path) -> Definition:
     """
     model = read_graph(path)
     try:
-        return _definition(path, *declared_tensors(model))
+        labels = reshape_ends(model).labels
+        return _definition(path, *declared_tensors(model), labels)
     except ExportError as error:
         raise GraphError(f"{path}: {error}") from error
 
@@ -56,7 +58,9 @@ def sizes_told(typed: str) -> Iterator[None]:
         ) from error
 
 
-def _definition(path: Path, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...]) -> Definition:
+def _definition(
+    path: Path, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...], labels: Mapping[str, tuple[str, ...]]
+) -> Definition:
     if all(tensor.dims and isinstance(tensor.dims[0], str) for tensor in (*inputs, *outputs)):
         inputs, outputs = tuple(map(_batched, inputs)), tuple(map(_batched, outputs))
     else:
@@ -70,9 +74,13 @@ def _definition(path: Path, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, .
         source=lambda: Source(package="", version="", file=path.name, sha256=sha256_of(path), licence="not stated"),
         samples=lambda: _zeros(inputs),
         onnx_file=path,
-        serving=Serving(),
+        serving=Serving(labels={name: names for name, names in labels.items() if all(map(_is_line, names))}),
         from_graph=True,
     )
+
+
+def _is_line(label: str) -> bool:
+    return len(label.splitlines()) == 1
 
 
 def _batched(tensor: Tensor) -> Tensor:

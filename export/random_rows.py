@@ -56,7 +56,7 @@ class RandomRows:
     """Random rows for inputs whose first axis counts them.
 
     Args:
-        inputs: with any first axis.
+        inputs: rows are along the first axis of those in which it varies.
         predict: the model.
     """
 
@@ -146,7 +146,8 @@ class RandomRows:
 
     @staticmethod
     def _array(tensor: Tensor, values: _Values, rows: int, chance: np.random.Generator) -> Array:
-        shape = (rows, *(values.size if isinstance(size, str) else size for size in tensor.dims[1:]))
+        first = [rows if isinstance(size, str) else size for size in tensor.dims[:1]]
+        shape = (*first, *(values.size if isinstance(size, str) else size for size in tensor.dims[1:]))
         dtype = np.dtype(NUMPY_TYPES[tensor.datatype])
         if dtype.kind == "O":
             return np.array(values.words, np.object_)[chance.integers(0, len(values.words), shape)]

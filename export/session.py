@@ -88,7 +88,7 @@ def open_session(path: Path, threads: int = 0, device: Device = "cpu") -> Sessio
     try:
         inner = ort.InferenceSession(path, options, providers=[wanted])
     except Exception as error:  # onnxruntime raises classes that share no base of their own
-        raise LoadError(f"{path.name}: ONNX Runtime refuses it: {error}") from error
+        raise LoadError(f"{path.name}: ONNX Runtime refuses it: {' '.join(str(error).split())}") from error
     # ONNX Runtime falls back to the CPU where CUDA's libraries or the device are not there, and says nothing.
     if wanted not in inner.get_providers():
         raise RuntimeInstallError(

@@ -73,7 +73,7 @@ def quantize_model(
                 "quantization": verdict,
                 "batch_cosine_min": served.scores[BATCH_COSINE],
                 "batch_invariant": BATCH_LIMIT.refusal(verdict.fp32, served) is None,
-                "loads_in_container": not newer,
+                "loads_in_container": card.loads_in_container and not newer,
             }
         )
         card.write(new)

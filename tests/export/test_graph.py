@@ -29,16 +29,7 @@ def test_written_graph_has_no_notes_of_the_machine_it_was_made_on(tmp_path: Path
     assert b"/home/someone" not in (tmp_path / "m.onnx").read_bytes()
 
 
-@pytest.mark.parametrize(
-    ("model", "message"),
-    [
-        (relu(opset=OPSET + 1), rf"opset {OPSET} or older, got \d+ and {OPSET + 1}"),
-        (relu(ir_version=IR_VERSION + 1), rf"IR version {IR_VERSION} .* got {IR_VERSION + 1}"),
-        (relu(operator="NoSuchOperator"), "onnx.checker refuses it"),
-    ],
-    ids=["opset", "ir", "operator"],
-)
-def test_graph_that_triton_would_not_load_is_not_written(tmp_path: Path, model: onnx.ModelProto, message: str) -> None:
-    with pytest.raises(GraphError, match=message):
-        write_graph(model, tmp_path / "m.onnx")
+def test_graph_that_triton_would_not_load_is_not_written(tmp_path: Path) -> None:
+    with pytest.raises(GraphError, match=r"onnx.checker refuses it: [^\n]*$"):
+        write_graph(relu(operator="NoSuchOperator"), tmp_path / "m.onnx")
     assert not (tmp_path / "m.onnx").exists()
