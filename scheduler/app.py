@@ -134,6 +134,7 @@ class App:
         """
         self._service.draining = True
         self._server.readiness_changed()
+        await self._service.close()
         drained = await self._driver.drain(self._config.limits.drain_s)
         await self._until_clients_left()
         # While the server still runs: what could not be finished gets an answer.

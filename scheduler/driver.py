@@ -102,6 +102,11 @@ class Driver(Generic[Request, Response]):
         """The last number that was given."""
         return self._last_ticket_id
 
+    @property
+    def queued(self) -> int:
+        """Requests that wait, over all models."""
+        return self._core.queued
+
     def now(self) -> float:
         """The core's clock: monotonic seconds."""
         return self._loop.time()

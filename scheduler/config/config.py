@@ -31,6 +31,11 @@ class ModelConfigEntry(Section):
         description="Whether answers do not depend on what else is in the batch, so that different tenants' requests "
         "may ride together; not set: what `batch_invariant` says in the parameters of config.pbtxt.",
     )
+    check_merging: bool = Field(
+        default=True,
+        description="Whether a merged request is asked again alone once in a while, and the model's requests ride "
+        "alone where the answers differ.",
+    )
 
 
 class Config(Section):
@@ -137,6 +142,11 @@ class Config(Section):
         """Whether requests for the model may ride in one batch."""
         entry = self.models.get(model)
         return entry is None or entry.merge
+
+    def checks_merging(self, model: str) -> bool:
+        """Whether merged requests are asked again alone once in a while."""
+        entry = self.models.get(model)
+        return entry is None or entry.check_merging
 
     def batch_invariant(self, model: str) -> bool | None:
         """What the operator says of the model's batch invariance; None: nothing."""

@@ -181,6 +181,11 @@ class Scheduler:
         return self._fleet.offered(model)
 
     @property
+    def queued(self) -> int:
+        """Tickets that wait, over all models."""
+        return self._admission.queued
+
+    @property
     def idle(self) -> bool:
         """Whether no ticket waits and no batch is in flight."""
         return not self._endings.tickets and self._fleet.idle

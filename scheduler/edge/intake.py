@@ -8,6 +8,7 @@ from scheduler.config import Config
 from scheduler.core.ticket import Step, Ticket
 from scheduler.driver import Driver
 from scheduler.edge.classify import Caller, flag, step_of
+from scheduler.edge.merge_check import MergeChecks
 from scheduler.edge.shape import Shape, Shapes
 from scheduler.errors import denied, invalid, unsupported
 from scheduler.telemetry.hooks import Header, Telemetry
@@ -29,12 +30,16 @@ class Intake:
         driver: numbers the tickets, and has the clock.
         pool: the backends; with several of them some requests cannot be served.
         telemetry: hears of each valid request.
+        checks: which models may not be merged after all.
     """
 
-    def __init__(self, config: Config, driver: Driver[Call, Any], pool: Pool, telemetry: Telemetry) -> None:
+    def __init__(
+        self, config: Config, driver: Driver[Call, Any], pool: Pool, telemetry: Telemetry, checks: MergeChecks
+    ) -> None:
         self._driver = driver
         self._pool = pool
         self._telemetry = telemetry
+        self._checks = checks
         self._shapes = Shapes()
         self._forwarded = ForwardedHeaders(config.forward_headers)
         self.configure(config)
@@ -122,8 +127,11 @@ class Intake:
         key = shape.merge_key
         if key is None or not self._config.merges(spec.name):
             return None
-        invariant = self._config.batch_invariant(spec.name)
-        if spec.batch_invariant if invariant is None else invariant:
+        told = self._config.batch_invariant(spec.name)
+        invariant = spec.batch_invariant if told is None else told
+        if not self._checks.merges(spec, claimed=invariant):
+            return None
+        if invariant:
             return key
         # Where answers depend on what else is in the batch, one tenant's words must not change another's answer.
         return f"{caller.tenant!r} {key}"

@@ -13,6 +13,7 @@ from scheduler.edge.access import NAME_LENGTH, Access
 from scheduler.edge.audit import Audit
 from scheduler.edge.classify import Caller, Classifier
 from scheduler.edge.intake import Intake
+from scheduler.edge.merge_check import MergeChecks
 from scheduler.edge.relay import Relay
 from scheduler.edge.statistics import QueueTimes
 from scheduler.edge.stream import GRPC_ERROR_HEADER, InferenceStream, Responses, StreamEnded, streamed
@@ -55,7 +56,9 @@ class InferenceService(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: 
         self._telemetry = telemetry
         self._driver = driver
         self._catalog = catalog
-        self._intake = Intake(config, driver, pool, telemetry)
+        self._checks = MergeChecks(config, driver, telemetry)
+        pool.watch = self._checks
+        self._intake = Intake(config, driver, pool, telemetry, self._checks)
         self._relay = Relay(pool, catalog)
         self._queue_times = QueueTimes()
         self._audit = audit
@@ -69,6 +72,7 @@ class InferenceService(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: 
         self._access = Access(config)
         self._classifier = Classifier(config, self._access, self._queue_of)
         self._intake.configure(config)
+        self._checks.configure(config)
 
     @property
     def ready(self) -> bool:
@@ -91,6 +95,10 @@ class InferenceService(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: 
         except RequestError as error:
             self._audit.refused(error.tenant, peer, what, f"{error.code.name}: {error}")
             raise
+
+    async def close(self) -> None:
+        """End what the service asks on its own."""
+        await self._checks.close()
 
     async def ModelInfer(self, request: Any, context: Context) -> Any:  # noqa: N802
         """Schedule one inference request."""
@@ -198,6 +206,8 @@ class InferenceService(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: 
                 else:
                     answer = await self._relay.to_only(method, request)
                 outcome = "done"
+                if method == "RepositoryModelLoad":
+                    self._checks.forget(request.model_name)
             except grpc.aio.AioRpcError as error:
                 outcome = f"{error.code().name}: {error.details()}"
                 raise

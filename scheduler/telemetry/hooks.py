@@ -1,6 +1,7 @@
 """What the driver and the edge tell telemetry. The default listens to nothing and costs an empty call."""
 
 from collections.abc import Iterable, Sequence
+from enum import Enum
 from typing import Final, Protocol
 
 from scheduler.core.backend import BackendState, Batch
@@ -10,6 +11,15 @@ from scheduler.core.ticket import Ticket
 
 # A header of a request or of a call to a backend.
 Header = tuple[str, str | bytes]
+
+
+class MergeCheck(Enum):
+    """How the check of a merged request against the same one alone went."""
+
+    AGREED = "agreed"
+    DIFFERED = "differed"
+    UNDECIDED = "undecided"  # asked twice alone the model differs as well, or another version answered
+    UNANSWERED = "unanswered"
 
 
 class Telemetry(Protocol):
@@ -47,6 +57,12 @@ class Telemetry(Protocol):
     def backend(self, state: BackendState) -> None:
         """A backend, or a change of it."""
 
+    def merge_checked(self, model: str, result: MergeCheck) -> None:
+        """A merged request was asked again alone."""
+
+    def merging(self, model: str, *, stopped: bool) -> None:
+        """The model's requests ride alone from now on, as checks differed; or they may be merged again."""
+
 
 class NullTelemetry:
     """Listens to nothing."""
@@ -83,6 +99,12 @@ class NullTelemetry:
         """Nothing."""
 
     def backend(self, state: BackendState) -> None:
+        """Nothing."""
+
+    def merge_checked(self, model: str, result: MergeCheck) -> None:
+        """Nothing."""
+
+    def merging(self, model: str, *, stopped: bool) -> None:
         """Nothing."""
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from scheduler.core.backend import Batch
 from scheduler.core.outcome import Outcome, Verdict
 from scheduler.telemetry.histogram import RATIOS, ROWS, SECONDS, Histogram
+from scheduler.telemetry.hooks import MergeCheck
 from scheduler.telemetry.journey import Journey
 from scheduler.telemetry.tenants import TenantTable
 
@@ -60,6 +61,8 @@ class Measures:
         first_responses: seconds from arrival to the first response of decoupled models, by (class, model).
         invalid: requests that never became a ticket, by reason.
         retries: second tries of requests whose batch had failed, by model.
+        merge_checks: merged requests that were asked again alone, by model and how that went.
+        merging_stopped: by model, whether its requests ride alone since such checks differed.
         tenants: by tenant.
     """
 
@@ -69,6 +72,8 @@ class Measures:
         self.first_responses: defaultdict[tuple[str, str], Histogram] = defaultdict(_seconds)
         self.invalid: Counter[str] = Counter()
         self.retries: Counter[str] = Counter()
+        self.merge_checks: Counter[tuple[str, MergeCheck]] = Counter()
+        self.merging_stopped: dict[str, bool] = {}
         self.tenants = tenants
 
     def ended(self, journey: Journey, outcome: Outcome, now: float) -> None:

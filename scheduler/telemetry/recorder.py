@@ -7,7 +7,7 @@ from scheduler.core.backend import BackendState, Batch
 from scheduler.core.events import Evict, Reject
 from scheduler.core.outcome import Outcome, Verdict
 from scheduler.core.ticket import Ticket
-from scheduler.telemetry.hooks import Header
+from scheduler.telemetry.hooks import Header, MergeCheck
 from scheduler.telemetry.journey import ID_LENGTH, Journal, Journey
 from scheduler.telemetry.measures import Measures
 
@@ -128,6 +128,14 @@ class Recorder:
     def backend(self, state: BackendState) -> None:
         """Remember what it offers."""
         self.backends[state.name] = state
+
+    def merge_checked(self, model: str, result: MergeCheck) -> None:
+        """Count it."""
+        self.measures.merge_checks[model, result] += 1
+
+    def merging(self, model: str, *, stopped: bool) -> None:
+        """Remember it."""
+        self.measures.merging_stopped[model] = stopped
 
     def close(self) -> None:
         """Deliver what is left to deliver; may block for some seconds."""

@@ -212,6 +212,20 @@ BATCHES: Final[tuple[Family, ...]] = (
         "What those took after the last caller had gone.",
         _batches(lambda series: series.unwanted_s),
     ),
+    Counter(
+        "fairlane_merge_checks",
+        ("model", "result"),
+        "Merged requests that were asked again alone, by what came of it: `agreed`, `differed`, `undecided` (alone the "
+        "model differs from itself), `unanswered`.",
+        lambda s: (((model, result.value), count) for (model, result), count in s.measures.merge_checks.items()),
+    ),
+    Gauge(
+        "fairlane_merging_stopped",
+        ("model",),
+        "1 for a model whose requests ride alone, as merged ones were answered otherwise than alone; 0 once it is "
+        "tried anew.",
+        lambda s: (((model,), float(stopped)) for model, stopped in s.measures.merging_stopped.items()),
+    ),
     Gauge(
         "fairlane_batches_in_flight",
         ("backend", "model"),

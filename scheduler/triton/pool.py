@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import grpc
 from tritonclient.grpc import service_pb2_grpc
@@ -83,10 +83,25 @@ class Call:
         self.sent_at = 0.0
 
 
+class MergeWatch(Protocol):
+    """Hears of merged batches."""
+
+    def stopped(self, model: str) -> bool:
+        """Whether the model's requests must ride alone from now on."""
+
+    def merged(self, calls: Sequence[Call], answers: Sequence[Any]) -> None:
+        """These calls rode together, and were answered so."""
+
+
 class Pool:
-    """One channel for each backend, by name."""
+    """One channel for each backend, by name.
+
+    Attributes:
+        watch: hears of merged batches; None: nobody does.
+    """
 
     def __init__(self, telemetry: Telemetry = NULL) -> None:
+        self.watch: MergeWatch | None = None
         self._telemetry = telemetry
         self._sequence_ids = SequenceIds()
         self._options = [
@@ -173,12 +188,18 @@ class Pool:
             return [None]
         if len(messages) == 1:
             return [await self._infer(backend, requests[0], messages[0], timeout_s)]
+        if self.watch is not None and self.watch.stopped(model):
+            # Queued before that was known: what fails together is tried alone.
+            raise BackendFailure(model, grpc.StatusCode.ABORTED, "its requests ride alone", Verdict.FAILED)
         response = await self._infer(backend, requests[0], merge(messages, rows), timeout_s)
         try:
-            return split(response, messages, rows)
+            answers = split(response, messages, rows)
         except SplitError as error:
             # Alone, each gets whatever the model makes of it.
             raise BackendFailure(model, grpc.StatusCode.INTERNAL, str(error), Verdict.GARBLED) from error
+        if self.watch is not None:
+            self.watch.merged(requests, answers)
+        return answers
 
     async def _step(self, backend: str, call: Call, timeout_s: float | None) -> Any:
         """Send one step of a sequence, under the sequence's own id."""

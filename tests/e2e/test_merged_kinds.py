@@ -7,7 +7,9 @@ from typing import Any
 
 import grpc
 import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, helper
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from scheduler.app import App
@@ -106,3 +108,53 @@ async def test_ragged_requests_of_equal_shapes_ride_together_and_others_apart(bo
     assert [numbers(answer) for answer in answers] == [numbers(answer) for answer in alone]
     assert [list(answer.outputs[0].shape) for answer in answers] == [list(each.inputs[0].shape) for each in requests]
     assert most_rows_seen(answers) > 2
+
+
+CLOUD = """
+name: "cloud" backend: "onnxruntime" max_batch_size: 32
+input [{ name: "x" data_type: TYPE_FP32 dims: [3] }]
+output [{ name: "y" data_type: TYPE_FP32 dims: [3] }]
+dynamic_batching { }
+instance_group [{ count: 1 kind: KIND_CPU }]
+"""
+
+
+async def test_an_onnx_graph_whose_first_axis_is_points_is_found_out_and_its_clouds_are_answered_alone_then(
+    start_triton: TritonFactory, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, ["points", 3]) for name in "xy")
+    nodes = [
+        helper.make_node("ReduceMean", ["x"], ["m"], axes=[0], keepdims=1),
+        helper.make_node("Sub", ["x", "m"], ["y"]),
+    ]
+    model = helper.make_model(helper.make_graph(nodes, "cloud", [x], [y]), opset_imports=[helper.make_opsetid("", 17)])
+    model.ir_version = 8
+    (tmp_path / "cloud" / "1").mkdir(parents=True)
+    onnx.save(model, tmp_path / "cloud" / "1" / "model.onnx")
+    (tmp_path / "cloud" / "config.pbtxt").write_text(CLOUD)
+    triton = start_triton(ModelRepository(tmp_path)).address.grpc
+    listen = {"grpc": "127.0.0.1:0", "http": "127.0.0.1:0"}
+    app = App(Config.model_validate({"listen": listen, "backends": [{"name": "real", "grpc": triton}]}))
+    random = np.random.default_rng(0)
+    clouds = [random.normal(place, 1, (4, 3)).astype(np.float32) for place in range(16)]
+    requests = []
+    for cloud in clouds:
+        requests.append(service_pb2.ModelInferRequest(model_name="cloud", raw_input_contents=[cloud.tobytes()]))
+        requests[-1].inputs.add(name="x", datatype="FP32", shape=cloud.shape)
+
+    def wrong(answers: list[Any]) -> int:
+        worst = [
+            np.abs(np.array(numbers(answer)).reshape(4, 3) - (cloud - cloud.mean(axis=0))).max()
+            for answer, cloud in zip(answers, clouds, strict=True)
+        ]
+        return sum(each > 1e-3 for each in worst)
+
+    async with grpc.aio.insecure_channel((await app.start()).grpc) as channel:
+        stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+        for _ in range(100):
+            if "requests ride alone from now on" in caplog.text:
+                break
+            await answers_of(stub, requests)
+        assert "model cloud: a merged request was answered otherwise than alone: output y" in caplog.text
+        assert [wrong(await answers_of(stub, requests)) for _ in range(3)] == [0] * 3
+    await app.stop()

@@ -122,6 +122,14 @@ class TestDrain:
         assert len(dispatched(core)) == 2
 
 
+def test_what_waits_is_counted_over_all_models():
+    core = ready_core(backend_state(models=("m", "n")))
+    submit(core, 4, model="m")
+    submit(core, 3, model="n")
+    pull(core)
+    assert core.queued == core.snapshot().queued > 0
+
+
 def test_the_clock_never_goes_back():
     core = ready_core()
     core.tick(now=10.0)
