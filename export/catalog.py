@@ -22,6 +22,9 @@ from export.errors import ExportError, faults
 MODEL_NAMES: Final = ("minilm", "digits")
 OPTIONAL_NAMES: Final = ("efficientnet_lite0", "smollm2")
 
+# Files of PyTorch's, which say nothing of a model's inputs.
+WEIGHTS: Final = (".pt", ".pth", ".ts", ".torchscript")
+
 
 class UnknownModelError(ExportError):
     """A model was named that the catalog does not hold."""
@@ -52,7 +55,7 @@ def chosen(names: Sequence[str]) -> tuple[str, ...]:
 
 def is_path(name: str) -> bool:
     """Whether what was typed is a file rather than a name of the catalog."""
-    return "/" in name or name.endswith((".py", ".onnx"))
+    return "/" in name or name.endswith((".py", ".onnx", *WEIGHTS))
 
 
 def load_definition(name: str) -> Definition:
@@ -77,6 +80,12 @@ def load_definition(name: str) -> Definition:
         from export.onnx_source import define_onnx  # noqa: PLC0415
 
         return define_onnx(path)
+    if path.suffix in WEIGHTS:
+        raise DefinitionFileError(
+            f"{path}: expected a Python file with a DEFINITION or an ONNX file, got a file of PyTorch's, which does "
+            "not say what goes in: write a definition (`fairlane export new NAME`) whose module() returns "
+            f"torch.jit.load({str(path)!r}).eval(), or loads these weights"
+        )
     return _definition_of(_run_file(path), str(path))
 
 

@@ -25,6 +25,7 @@ from export.session import DEVICES, Device
 from export.template import write_template
 from export.unpublished import UnpublishedError, command, staying, stays
 from export.version import FP32_FILE, MODEL_FILE
+from export.weights import graph_bytes
 
 
 @click.command()
@@ -125,7 +126,7 @@ class _Export:
             "model": name,
             "exported": not skip,
             "path": str(folder / FP32_FILE),
-            "size_bytes": (folder / FP32_FILE).stat().st_size,
+            "size_bytes": graph_bytes(folder / FP32_FILE),
             "seconds": round(time.monotonic() - started, 1),
             "card": card.model_dump(mode="json"),
         }

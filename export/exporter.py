@@ -30,10 +30,12 @@ from export.parity import check_parity, parity_feeds, trace_feed
 from export.pin import LABELS
 from export.random_rows import NoRowsError, RandomRows
 from export.reshaped import reshape_ends
+from export.scripted import is_scripted, trace_scripted
 from export.session import DISTRIBUTIONS, Device, check_distributions, open_session
 from export.tensor import BATCH, Feed
 from export.version import FP32_FILE, MODEL_FILE
 from export.warm_up import check_warm_up
+from export.weights import WEIGHTS_FILE, weights_beside
 
 if TYPE_CHECKING:
     from torch import nn
@@ -41,7 +43,7 @@ if TYPE_CHECKING:
 TOOLS: Final = ("torch", "onnx", "onnxscript", "onnxruntime", "numpy")
 
 # What is written here, or served under that name.
-RESERVED: Final = frozenset({FP32_FILE, MODEL_FILE, CARD_FILE, CONFIG_FILE})
+RESERVED: Final = frozenset({FP32_FILE, MODEL_FILE, CARD_FILE, CONFIG_FILE, WEIGHTS_FILE})
 
 Step = Callable[[str], None]
 
@@ -86,6 +88,8 @@ def export_model(
         step("exporting")
         model, notes = _graph(definition, module)
         write_graph(model, path, _provenance(source, tools))
+        if weights := weights_beside(path):
+            assets[WEIGHTS_FILE] = sha256_of(weights)
         check_tensors(model, definition.inputs, definition.outputs, definition.name)
         session = open_session(path, device=device)
         if definition.from_graph:
@@ -144,6 +148,8 @@ def trace(definition: Definition, module: "nn.Module") -> onnx.ModelProto:
         ExportError: PyTorch's exporter fails; the message carries its reason.
     """
     feed = trace_feed(definition, parity_feeds(definition))
+    if is_scripted(module):
+        return trace_scripted(definition, module, feed)
     # PyTorch swaps how these two are traced for the time of an export, so that their length stays open, and overlooks
     # which way they remember from an export before: of a second one the length was fixed.
     for operator in (torch.ops.aten.lstm.input, torch.ops.aten.gru.input):
@@ -203,7 +209,8 @@ def _module(definition: Definition) -> "nn.Module":
     module = definition.module()
     if not isinstance(module, torch.nn.Module):
         raise ExportError(f"{definition.name}: module(): expected a torch.nn.Module, got {type(module).__name__}")
-    if module.training:
+    # A frozen one has no such mode.
+    if getattr(module, "training", False):
         raise ExportError(f"{definition.name}: module(): expected a model in eval mode, got one in training mode")
     return module
 

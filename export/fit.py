@@ -39,7 +39,7 @@ def misfits(path: Path, graph: Path) -> list[str]:
     """
     config = read_config(path)
     batched = config.max_batch_size > 0
-    inputs, outputs = declared_tensors(read_graph(graph))
+    inputs, outputs = declared_tensors(read_graph(graph, weights=False))
     faults = []
     if batched and _is_whole(graph):
         faults.append(f"max_batch_size: it says {config.max_batch_size}, and the first axis of {graph} is no batch")

@@ -9,8 +9,9 @@ import onnx
 from google.protobuf.message import DecodeError
 
 from export.errors import ExportError
-from export.folder import naming
+from export.saved import save_graph
 from export.tensor import Tensor
+from export.weights import weights_beside
 
 # What is written here; the ONNX Runtime inside Triton 24.10 loads it (`export.container`).
 OPSET: Final = 20
@@ -41,14 +42,18 @@ class GraphError(ExportError):
     """A graph is invalid, or not what its definition says."""
 
 
-def read_graph(path: Path) -> onnx.ModelProto:
+def read_graph(path: Path, *, weights: bool = True) -> onnx.ModelProto:
     """An ONNX file's content.
+
+    Args:
+        path: the file.
+        weights: whether to read those that lie in files of their own, too.
 
     Raises:
         GraphError: it is missing, or no ONNX file.
     """
     try:
-        model = onnx.load(path)
+        model = onnx.load(path, load_external_data=weights)
     except FileNotFoundError as error:
         raise GraphError(f"{path}: no such file: {error}") from error
     except (DecodeError, OSError, onnx.checker.ValidationError) as error:
@@ -59,7 +64,7 @@ def read_graph(path: Path) -> onnx.ModelProto:
 
 
 def write_graph(model: onnx.ModelProto, path: Path, provenance: Mapping[str, str] | None = None) -> None:
-    """Check a graph and write it as one file.
+    """Write a graph and check it: as one file, or, beyond 2 GB, with its weights beside it.
 
     Args:
         model: the graph; what the exporter noted about the machine it ran on is taken out of it.
@@ -74,13 +79,15 @@ def write_graph(model: onnx.ModelProto, path: Path, provenance: Mapping[str, str
     recorded |= {PROVENANCE + key: value for key, value in (provenance or {}).items()}
     _strip_notes(model)
     onnx.helper.set_model_props(model, dict(sorted(recorded.items())))
+    save_graph(model, path)
     try:
-        onnx.checker.check_model(model, full_check=True)
+        # By its path, as a graph may be too large for one message.
+        onnx.checker.check_model(str(path), full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        for file in (path, weights_beside(path)):
+            if file is not None:
+                file.unlink()
         raise GraphError(f"{path.name}: onnx.checker refuses it: {' '.join(str(error).split())}") from error
-    # Serialized with sorted maps and written at once: the same graph gives the same bytes.
-    with naming(path):
-        path.write_bytes(model.SerializeToString(deterministic=True))
 
 
 def declared_tensors(model: onnx.ModelProto) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:

@@ -31,7 +31,7 @@ def define_onnx(path: Path) -> Definition:
     Raises:
         GraphError: the file is no ONNX file, or has tensors that Triton cannot serve. Names the file.
     """
-    model = read_graph(path)
+    model = read_graph(path, weights=False)
     try:
         labels = reshape_ends(model).labels
         return _definition(path, *declared_tensors(model), labels)

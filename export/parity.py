@@ -107,7 +107,8 @@ def run_module(definition: Definition, module: "nn.Module", feed: Feed) -> Mappi
     Raises:
         ParityError: it returned another number of outputs, or other names, than the definition declares.
     """
-    with torch.inference_mode():
+    # Not torch.inference_mode(): TorchScript that was run outside of it, as by its export, fails in it.
+    with torch.no_grad():
         returned: Any = module(*(torch.from_numpy(feed[tensor.name]) for tensor in definition.inputs))
     names = [tensor.name for tensor in definition.outputs]
     if isinstance(returned, torch.Tensor):

@@ -14,6 +14,7 @@ from export.config import CONFIG_FILE, read_config
 from export.errors import ExportError
 from export.folder import naming, write_file
 from export.pin import LABELS
+from export.weights import WEIGHTS_FILE
 
 MODEL_FILE: Final = "model.onnx"
 FP32_FILE: Final = "fp32.onnx"
@@ -45,13 +46,17 @@ class Content:
             MixedExportError: another export is taking its place.
         """
         with _read_from(built):
-            paths = [path for path in sorted(built.iterdir()) if path.name not in (FP32_FILE, CARD_FILE)]
+            apart = (FP32_FILE, CARD_FILE, WEIGHTS_FILE)
+            paths = [path for path in sorted(built.iterdir()) if path.name not in apart]
             # Labels first: a configuration that names a file that is not there does not load.
             beside = [path for path in paths if path.name.endswith(LABELS)]
             beside += [path for path in paths if path.name == CONFIG_FILE]
             if built / CONFIG_FILE in beside:
                 read_config(built / CONFIG_FILE)
             files = {path.name: path for path in paths if path not in beside}
+            # Those of this graph, not of another form of it.
+            if (weights := onnx_path.with_name(WEIGHTS_FILE)).is_file():
+                files[WEIGHTS_FILE] = weights
             return cls(card, built, {MODEL_FILE: onnx_path} | files, {path.name: path.read_bytes() for path in beside})
 
     @property

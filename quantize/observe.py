@@ -9,6 +9,7 @@ import onnx
 import onnxruntime as ort
 from onnx import TensorProto, helper
 
+from export.saved import saved
 from export.session import refusal
 from export.tensor import Feed, FloatArray, beyond, extent
 from quantize.calibration import CalibrationError
@@ -80,7 +81,8 @@ def _session(model: onnx.ModelProto, computed: Sequence[str]) -> ort.InferenceSe
     observed.graph.output.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in wanted)
     options = ort.SessionOptions()
     options.log_severity_level = 3
-    return ort.InferenceSession(observed.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    with saved(observed) as path:
+        return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
 def _wider(before: Seen | None, values: FloatArray) -> Seen:

@@ -28,7 +28,7 @@ from quantize.layers import layers, quantized, weight_place
 from quantize.observe import observe
 from quantize.per_token import is_per_token, quantize_per_token, replace_nodes
 from quantize.recipe import Dynamic, PerToken, Recipe, Static, WeightOnly
-from quantize.runtime import failing, quiet, through_files
+from quantize.runtime import failing, is_apart, quiet, through_files
 from quantize.smooth import smooth
 from quantize.transposed import fold_transposed
 
@@ -157,7 +157,8 @@ def named_graph(path: Path) -> onnx.ModelProto:
     """
     model = read_graph(path)
     try:
-        onnx.checker.check_model(model)
+        # By its path: the graph may be too large for one message.
+        onnx.checker.check_model(str(path))
     except onnx.checker.ValidationError as error:
         raise GraphError(f"{path}: onnx.checker refuses it: {error}") from error
     fold_transposed(model.graph)
@@ -220,6 +221,7 @@ def _static(recipe: Static, model: onnx.ModelProto, names: Sequence[str], calibr
                 # u8 weights would be six times slower than FP32 on a convolution.
                 weight_type=QuantType.QInt8,
                 per_channel=True,
+                use_external_data_format=is_apart(prepared),
                 calibrate_method=CALIBRATORS[recipe.calibrate],
                 extra_options=_static_options(recipe),
             )
@@ -277,6 +279,7 @@ def _dynamic(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:
             nodes_to_quantize=_present(prepared, names),
             weight_type=QuantType.QInt8,
             per_channel=True,
+            use_external_data_format=is_apart(prepared),
         ),
     )
 

@@ -7,13 +7,22 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Final
 
 import onnx
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from export.errors import ExportError
-from export.folder import naming
 from export.graph import GraphError
+from export.saved import is_large, save_graph
+
+# Of a graph that is too large for one file.
+PREPARED_WEIGHTS: Final = "prepared.bin"
+
+
+def is_apart(prepared: Path) -> bool:
+    """Whether a prepared graph, and so the one that is made of it, has its weights in a file of their own."""
+    return prepared.with_name(PREPARED_WEIGHTS).is_file()
 
 
 def through_files(model: onnx.ModelProto, run: Callable[[Path, Path], None]) -> onnx.ModelProto:
@@ -24,11 +33,17 @@ def through_files(model: onnx.ModelProto, run: Callable[[Path, Path], None]) -> 
     """
     with tempfile.TemporaryDirectory(prefix="fairlane-quantize-") as scratch:
         source, prepared, raw = (Path(scratch, f"{name}.onnx") for name in ("source", "prepared", "raw"))
-        with naming(source):
-            onnx.save(model, source)
+        save_graph(model, source)
+        apart = {"all_tensors_to_one_file": True, "external_data_location": PREPARED_WEIGHTS}
         with quiet(), failing():
             # Symbolic shape inference does not get through a transformer with dynamic axes; ONNX's own does.
-            quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
+            quant_pre_process(
+                str(source),
+                str(prepared),
+                skip_symbolic_shape=True,
+                save_as_external_data=is_large(model),
+                **(apart if is_large(model) else {}),
+            )
             run(prepared, raw)
         return onnx.load(raw)
 

@@ -16,6 +16,7 @@ from export.invariance import batch_cosine_min
 from export.session import Session, open_session
 from export.version import FP32_FILE, MODEL_FILE, unreplaced
 from export.warm_up import check_warm_up
+from export.weights import graph_bytes
 from quantize.gate import BATCH_LIMIT, judge
 from quantize.latency import gainless, medians_ms, slower
 from quantize.quantizer import check_quantized, named_graph, quantize_graph
@@ -99,7 +100,7 @@ def quantized_bytes(task: Task, recipe: Recipe, built: Path) -> int:
     with tempfile.TemporaryDirectory(prefix="fairlane-quantize-") as scratch:
         int8 = Path(scratch, MODEL_FILE)
         quantize_graph(recipe, lambda: task.calibration(built), built / FP32_FILE, int8)
-        return int8.stat().st_size
+        return graph_bytes(int8)
 
 
 def judged(name: str, task: Task, recipe: Recipe, built: Path, int8: Path, fp32: Figures, step: Step) -> Quantization:
@@ -153,7 +154,7 @@ def _batch_cosines(task: Task, sessions: tuple[Session, Session], built: Path) -
 
 def _measure(path: Path, latency_ms: Mapping[str, float], outcomes: Outcomes, figures: Mapping[str, float]) -> Measure:
     return Measure(
-        size_bytes=path.stat().st_size,
+        size_bytes=graph_bytes(path),
         latency_ms=dict(latency_ms),
         scores={**scores(outcomes), **figures},
         intervals=intervals(outcomes),
