@@ -95,7 +95,10 @@ class Definition:
             raise DefinitionError(f"expected inputs and outputs, each name once, got {names}")
         scalars = [tensor.name for tensor in (*self.inputs, *self.outputs) if not tensor.dims]
         if scalars:
-            raise DefinitionError(f"{scalars}: dims: expected at least one axis, got none; Triton serves no scalars")
+            raise DefinitionError(
+                f"{scalars}: dims: expected at least one axis, got none; Triton serves no scalars: declare (1,), and "
+                "have the module take and give that; of an onnx_file it is made so"
+            )
         words = [tensor.name for tensor in (*self.inputs, *self.outputs) if tensor.datatype == "STRING"]
         if words and self.module is not None:
             raise DefinitionError(f"{words}: datatype: expected one that PyTorch has, got STRING; onnx_file takes it")

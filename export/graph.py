@@ -184,7 +184,10 @@ def _tensor(value: Any) -> Tensor:
         got = onnx.TensorProto.DataType.Name(kind.elem_type) if kind.elem_type else "no tensor"
         raise GraphError(f"{value.name!r}: expected a tensor of one of {', '.join(ELEMENT_TYPES)}; got {got}")
     if not kind.HasField("shape"):
-        raise GraphError(f"{value.name!r}: expected a tensor of known rank, got one without a shape")
+        raise GraphError(
+            f"{value.name!r}: expected a tensor of known rank, got one without a shape: give it one, "
+            "as onnx.shape_inference or onnx.tools.update_model_dims does"
+        )
     dims: list[int | str] = []
     for axis, dim in enumerate(kind.shape.dim):
         free = dim.dim_param if dim.dim_param.isidentifier() else f"axis{axis}"

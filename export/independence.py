@@ -23,7 +23,7 @@ from export.tensor import Array, Feed
 Predict = Callable[[Feed], Mapping[str, Array]]
 
 # Beyond what has to be tried, trials go on for so long, and end with a trial.
-SECONDS: Final = 20.0
+SECONDS: Final = 10.0
 # Sizes of batches, beside the largest and the one below: where kernels change their way, and between.
 SIZES: Final = (3, 2, 16, 7, 8, 4, 17, 5, 9, 31, 13, 24, 32, 48, 64, 100, 128)
 # Rows that are run alone, of each batch.

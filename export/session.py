@@ -15,6 +15,9 @@ DEVICES: Final = get_args(Device)
 # Extra of this project -> the distribution that it installs. Both write to one folder, the last installed wins.
 DISTRIBUTIONS: Final = {"cpu": "onnxruntime", "gpu": "onnxruntime-gpu"}
 
+# ONNX Runtime's log level.
+FATAL_ONLY: Final = 4
+
 
 class LoadError(ExportError):
     """ONNX Runtime refuses a model file."""
@@ -84,7 +87,8 @@ def open_session(path: Path, threads: int = 0, device: Device = "cpu") -> Sessio
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    options.log_severity_level = 3
+    # Not errors: they are raised, and a run that fails is none where it is found out what a model takes.
+    options.log_severity_level = FATAL_ONLY
     try:
         inner = ort.InferenceSession(path, options, providers=[wanted])
     except Exception as error:  # onnxruntime raises classes that share no base of their own

@@ -136,9 +136,9 @@ def test_file_that_defines_nothing_is_named_with_the_line(tmp_path: Path, text: 
 def test_absent_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(DefinitionFileError, match=r"absent.py: expected a Python file .*, got no such file"):
         load_definition(str(tmp_path / "absent.py"))
-    (tmp_path / "model.pt").write_bytes(b"")
-    with pytest.raises(DefinitionFileError, match=r"expected a Python or an ONNX file, got a file named '.pt'"):
-        load_definition(str(tmp_path / "model.pt"))
+    (tmp_path / "model.bin").write_bytes(b"")
+    with pytest.raises(DefinitionFileError, match=r"expected a Python or an ONNX file, got a file named '.bin'"):
+        load_definition(str(tmp_path / "model.bin"))
 
 
 @pytest.mark.parametrize(
