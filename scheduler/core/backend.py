@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from heapq import heapify, heapreplace
 from math import inf
 
 from scheduler.core.breaker import Breaker
 from scheduler.core.concurrency import ConcurrencyLimit, Sample
 from scheduler.core.estimate import Estimator
+from scheduler.core.executions import Ended, Execution, Executions
 from scheduler.core.limit import in_flight_limit
 from scheduler.core.outcome import Verdict
 from scheduler.core.ticket import Ticket
@@ -18,14 +18,18 @@ class ModelCapacity:
     """What a backend offers of one model.
 
     Attributes:
-        instances: execution slots.
+        instances: executions at a time; of an ensemble those of its parts together.
         max_batch_size: rows of one batch, at most; 0: the model has no batch dimension.
         sequence_slots: stateful sequences that it keeps at a time; None: any number.
+        queue_delay_s: how long Triton waits for an execution to fill, in seconds.
+        delayed_below: rows of an execution below which it does so; 0: it never waits.
     """
 
     instances: int
     max_batch_size: int
     sequence_slots: int | None = None
+    queue_delay_s: float = 0.0
+    delayed_below: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +47,9 @@ class Batch:
 
     Attributes:
         started_at: when an instance was free for it; None while it lies ready behind others.
+        latency_key: of its tickets.
+        estimate_s: what it is expected to take, with what it has joined.
+        join_key: of its tickets.
         patience_s: how long it may be with an instance before it counts as hung.
         rank: of the class that opened it.
         wait_s: of that class.
@@ -54,7 +61,7 @@ class Batch:
     batch_id: int
     backend: str
     model: str
-    merge_key: str | None
+    latency_key: str | None
     tickets: tuple[Ticket, ...]
     rows: int
     estimate_s: float
@@ -66,6 +73,7 @@ class Batch:
     lesser: bool = False
     crowd: int = 0
     abandoned: bool = False
+    join_key: str | None = None
 
     @property
     def began(self) -> float:
@@ -88,7 +96,7 @@ class Backend:
         concurrency: how many lesser batches may run beside a more important model.
     """
 
-    __slots__ = ("_in_flight", "breakers", "concurrency", "estimators", "missed", "name", "state")
+    __slots__ = ("_batches", "_in_flight", "breakers", "concurrency", "estimators", "missed", "name", "state")
 
     def __init__(self, state: BackendState) -> None:
         self.name = state.name
@@ -97,18 +105,40 @@ class Backend:
         self.missed: dict[str, float] = {}
         self.estimators: dict[str, Estimator] = {}
         self.concurrency = ConcurrencyLimit()
-        self._in_flight: dict[str, dict[int, Batch]] = {}
+        self._in_flight: dict[str, Executions] = {}
+        self._batches: dict[int, Batch] = {}
 
     def has_place(self, model: str) -> bool:
-        """Whether another batch of the model may be handed over."""
+        """Whether another execution of the model may be opened."""
         capacity = self.state.models.get(model)
         if capacity is None or not self.state.ready:
             return False
-        batches = self._in_flight.get(model)
-        if batches and len(batches) >= in_flight_limit(capacity.instances):
+        executions = self._in_flight.get(model)
+        if executions and not executions.has_place(capacity.instances, max(1, capacity.max_batch_size)):
             return False
         breaker = self.breakers.get(model) if self.breakers else None
         return breaker is None or breaker.takes_batch
+
+    def joinable(self, model: str) -> bool:
+        """Whether an execution lies ready that a batch might join."""
+        executions = self._in_flight.get(model)
+        if not executions or model in self.breakers or not self.state.ready:
+            return False
+        return next(executions.ready(), None) is not None
+
+    def ready(self, ticket: Ticket) -> Execution | None:
+        """The execution that lies ready and that Triton would run the ticket with; None where there is none."""
+        executions, capacity = self._in_flight[ticket.model], self.state.models[ticket.model]
+        if ticket.join_key is None or not executions.takes(ticket.rows, capacity.instances, capacity.max_batch_size):
+            return None
+        for execution in executions.ready():
+            if execution.join_key == ticket.join_key and (
+                ticket.merge_key is None
+                or ticket.merge_key not in execution.merge_keys
+                or execution.rows < capacity.delayed_below
+            ):
+                return execution
+        return None
 
     def fits(self, ticket: Ticket) -> bool:
         """Whether the ticket is within the model's max_batch_size here."""
@@ -126,34 +156,25 @@ class Backend:
         """Batches of the model that the backend holds."""
         return len(self._in_flight.get(model, ()))
 
+    def spare(self, model: str) -> int:
+        """Idle instances of the model; less than zero: batches that lie behind others."""
+        executions, instances = self._in_flight.get(model), self._instances(model)
+        return executions.spare(instances) if executions else instances
+
     def has_idle_instance(self, model: str) -> bool:
         """Whether a batch that is handed over now would run at once."""
-        batches = self._in_flight.get(model)
-        return not batches or len(batches) < self._instances(model)
+        executions = self._in_flight.get(model)
+        return not executions or executions.has_idle(self._instances(model))
 
     def next_free_at(self, model: str) -> float:
         """When the first of the model's running batches is expected to end; long ago where none runs."""
-        ends = [
-            batch.started_at + batch.estimate_s
-            for batch in self._in_flight.get(model, {}).values()
-            if batch.started_at is not None
-        ]
-        return min(ends, default=-inf)
+        executions = self._in_flight.get(model)
+        return executions.next_free_at() if executions else -inf
 
     def open_at(self, model: str, *, now: float) -> float:
         """When an instance is expected to be free for a batch that is not here yet: behind those that lie ready."""
-        if self.has_idle_instance(model):
-            return now
-        ends, ready = [], []
-        for batch in self._in_flight[model].values():
-            if batch.started_at is None:
-                ready.append(batch.estimate_s)
-            else:
-                ends.append(max(now, batch.started_at + batch.estimate_s))
-        heapify(ends)
-        for estimate_s in ready:
-            heapreplace(ends, ends[0] + estimate_s)
-        return ends[0]
+        executions = self._in_flight.get(model)
+        return executions.open_at(self._instances(model), now=now) if executions else now
 
     def breaker(self, model: str) -> Breaker:
         """The model's breaker, made on first use; dropped again when an answer closes it."""
@@ -186,16 +207,11 @@ class Backend:
 
     def lesser(self) -> int:
         """Batches in flight that a class with a `wait_s` may overtake."""
-        return sum(batch.lesser for batches in self._in_flight.values() for batch in batches.values())
+        return sum([batch.lesser for batch in self._batches.values()])
 
     def _beside(self, batch: Batch) -> int:
         """Batches of other models in flight that are less important."""
-        return sum(
-            other.rank > batch.rank
-            for model, batches in self._in_flight.items()
-            if model != batch.model
-            for other in batches.values()
-        )
+        return sum([other.rank > batch.rank for other in self._batches.values() if other.model != batch.model])
 
     def _places(self) -> int:
         return sum(in_flight_limit(capacity.instances) for capacity in self.state.models.values())
@@ -205,30 +221,44 @@ class Backend:
             self.concurrency.active(batch.model, batch.rank, most=self._places(), now=batch.dispatched_at)
             batch.crowd = self._beside(batch)
 
-    def note_end(self, batch: Batch, service_s: float, *, now: float) -> None:
-        """Tell the limit how a batch that succeeded has fared beside others."""
+    def note_end(self, batch: Batch, ended: Ended, *, now: float) -> None:
+        """Tell the limit how an execution that succeeded has fared beside others."""
         if batch.wait_s is None or len(self.state.models) < 2:
             return
         crowd = max(batch.crowd, self._beside(batch))
-        sample = Sample(batch.model, batch.merge_key, batch.rows, service_s, batch.wait_s, crowd)
+        sample = Sample(batch.model, batch.latency_key, *ended, batch.wait_s, crowd)
         self.concurrency.learn(sample, most=self._places(), now=now)
 
     def busy_models(self) -> list[str]:
         """Models with batches in flight, also those that the backend no longer offers."""
-        return [model for model, batches in self._in_flight.items() if batches]
+        return [model for model, executions in self._in_flight.items() if executions]
 
     def work_s(self) -> float:
         """Estimated seconds of service in flight, over all models."""
-        return sum(batch.estimate_s for batches in self._in_flight.values() for batch in batches.values())
+        return sum([executions.work_s for executions in self._in_flight.values()])
 
-    def start(self, batch: Batch) -> None:
-        """Hand a batch over; it runs at once where an instance is free."""
+    def start(self, batch: Batch, into: Execution | None = None) -> None:
+        """Hand a batch over; it runs where an instance is free.
+
+        Args:
+            batch: the batch.
+            into: the execution that lies ready and that it joins; None: it is one of its own.
+        """
         if len(self.state.models) > 1:
             self._note_start(batch)
-        batches = self._in_flight.setdefault(batch.model, {})
-        if not batches or self._running(batches) < self._instances(batch.model):
-            batch.started_at = batch.dispatched_at
-        batches[batch.batch_id] = batch
+        executions = self._in_flight.get(batch.model)
+        if executions is None:
+            executions = self._in_flight[batch.model] = Executions()
+        if into is None:
+            into = Execution(batch.join_key, batch.rank)
+        if into.rank >= batch.rank:
+            into.rank, into.rank_rows = batch.rank, into.rows + batch.rows
+        into.estimate_s = batch.estimate_s
+        into.merge_keys.add(batch.tickets[0].merge_key if batch.tickets else None)
+        capacity = self.state.models.get(batch.model)
+        full_rows = 0 if capacity is None else capacity.delayed_below
+        executions.add(batch, into, self._instances(batch.model), full_rows)
+        self._batches[batch.batch_id] = batch
 
     def change(self, state: BackendState, *, now: float) -> None:
         """Take in a new state; where there are more instances, batches that lay ready run from now on.
@@ -242,32 +272,13 @@ class Backend:
         elif self.state.ready:
             self.missed |= dict.fromkeys(self.state.models, now)
         self.state = state
-        for model, batches in self._in_flight.items():
-            for _ in range(self._instances(model) - self._running(batches)):
-                self._run_oldest(batches, now)
+        for model, executions in self._in_flight.items():
+            executions.fill(self._instances(model), now=now)
 
-    def finish(self, batch: Batch, *, now: float) -> float:
-        """Take a batch out, let the oldest that lay ready run, and return the service seconds of this one.
-
-        Triton does not tell when an instance took a batch, so the start is inferred: instances take
-        batches in order, each when one that ran before has ended.
-        """
-        batches = self._in_flight[batch.model]
-        del batches[batch.batch_id]
-        began = batch.dispatched_at if batch.started_at is None else batch.started_at
-        if batch.started_at is not None:
-            self._run_oldest(batches, now)
-        return now - began
-
-    @staticmethod
-    def _running(batches: dict[int, Batch]) -> int:
-        return len([1 for batch in batches.values() if batch.started_at is not None])
-
-    def _run_oldest(self, batches: dict[int, Batch], now: float) -> None:
-        for batch in batches.values():
-            if batch.started_at is None:
-                batch.started_at = now
-                return
+    def finish(self, batch: Batch, *, now: float, answered: bool = True) -> Ended | None:
+        """Take a batch out, and let what lay ready run; what its execution took, as in Executions.end."""
+        del self._batches[batch.batch_id]
+        return self._in_flight[batch.model].end(batch, answered=answered, now=now)
 
     def _instances(self, model: str) -> int:
         capacity = self.state.models.get(model)

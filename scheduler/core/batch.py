@@ -59,6 +59,7 @@ class _Filling:
         line: what it will take, of all backends together.
         full_s: what a full batch takes, in seconds.
         row_s: what a row of it takes.
+        beside: rows that its execution has without it.
         guest: the flow that opened it, where that has just come to a class with a `wait_s`.
         taken: its tickets, each with its class and its tenant's flow.
         rows_of: their rows by tenant, while there is a guest.
@@ -73,6 +74,7 @@ class _Filling:
     full_s: float
     row_s: float
     limit_rows: int
+    beside: int
     guest: Flow | None = None
     rows: int = 0
     rows_of: dict[Flow, int] = field(default_factory=dict)
@@ -105,6 +107,7 @@ def form(
     capacity: ModelCapacity,
     estimator: Estimator,
     departure: Departure | None,
+    room: tuple[int, int] | None = None,
 ) -> list[Ticket]:
     """Take the next batch's tickets out of the lane; at least the one whose turn it is.
 
@@ -116,19 +119,22 @@ def form(
             depend on where they happen to go: that is told by the lane's own estimator, of all backends together.
         departure: when the batch would start, and who would be late then; None where nobody has a deadline. The ticket
             whose turn it is has been looked at.
+        room: rows of the execution that the batch joins, and how many it may have with it (executions.py); None where
+            it is one of its own.
     """
     queue, flow, ticket = turn
-    line, full_rows = lane.estimator.line(ticket.merge_key), max(1, capacity.max_batch_size)
+    line, full_rows = lane.estimator.line(ticket.latency_key), max(1, capacity.max_batch_size)
+    beside, most = (0, None) if room is None else room
     if flow is None:
         lane.virtual.serve(queue, line.predict(ticket.rows))
         return [queue.retries.popleft()]
-    limit_rows = most_rows(queue, capacity, estimator, ticket.merge_key)
+    limit_rows = most_rows(queue, capacity, estimator, ticket.latency_key) if most is None else most - beside
     if departure is not None:
         limit_rows = departure.rows_for(ticket, limit_rows)
     queue.usual = usual_batch(queue, full_rows, lane.estimator.line(None))
     full_s = line.predict(full_rows)
     guest = flow if flow.fresh and queue.settings.wait_s is not None else None
-    batch = _Filling(capacity, estimator, queue, queue, line, full_s, full_s / full_rows, limit_rows, guest)
+    batch = _Filling(capacity, estimator, queue, queue, line, full_s, full_s / full_rows, limit_rows, beside, guest)
     batch.add(queue, flow, ticket)
     riders: list[tuple[ClassQueue, int, bool]] = []
     if ticket.merge_key is not None:
@@ -201,7 +207,8 @@ def _fill(queue: ClassQueue, merge_key: str, batch: _Filling, departure: Departu
 
 def _charge(lane: Lane, batch: _Filling, first_rows: int, riders: list[tuple[ClassQueue, int, bool]]) -> None:
     """Each class and tenant pays for its rows what a row of this batch takes."""
-    row_s = batch.line.predict(batch.rows) / batch.rows
+    rows = batch.beside + batch.rows
+    row_s = batch.line.predict(rows) / rows
     lane.virtual.serve(batch.opened_by, first_rows * row_s)
     for queue, rows, free in riders:
         if free:

@@ -5,13 +5,17 @@ that could be overtaken is kept back where it would only lie ready at the backen
 important model (concurrency.py).
 """
 
+from typing import Final
+
 from scheduler.core import batch as batching
 from scheduler.core.admission import Admission
 from scheduler.core.backend import Backend
-from scheduler.core.batch_size import most_rows
+from scheduler.core.batch_size import FREE, most_rows
 from scheduler.core.departure import Departure
 from scheduler.core.endings import Endings
+from scheduler.core.estimate import KNOWN_SAMPLES, Estimator
 from scheduler.core.events import Dispatch
+from scheduler.core.executions import Execution
 from scheduler.core.fleet import Fleet
 from scheduler.core.lane import Lane, Turn
 from scheduler.core.lanes import Lanes
@@ -20,6 +24,11 @@ from scheduler.core.outcome import Outcome
 from scheduler.core.settings import CoreSettings
 from scheduler.core.steps import Steps
 from scheduler.core.ticket import IN_FLIGHT, RETRYING, Ticket
+
+# Batches that are shorter are not held in order to grow: a timer is a part of a millisecond late.
+LEAST_HELD_S: Final = 0.005
+# Of a model's queue delay, what a request may wait here in addition.
+GATHERED_PART: Final = 0.1
 
 
 class Dispatcher:
@@ -40,25 +49,62 @@ class Dispatcher:
     def dispatch(self, name: str, *, now: float) -> Dispatch | None:
         """The next batch of the lane of this name; None where none goes now."""
         lane = self._lanes.look_at(name)
-        if lane is None or not (able := self._fleet.able(lane.model)):
+        if lane is None:
+            return None
+        able = self._able(lane, self._fleet.able(lane.model))
+        joinable: list[Backend] = []
+        if not able or self._fleet.delays(lane.model):
+            joinable = self._able(lane, self._fleet.joinable(lane.model))
+        if not able and not joinable:
             return None
         lane.pass_time(now=now)
-        if lane.backend is not None and not (able := self._steps.able(lane, able)):
-            return None
         while (turn := lane.next_turn()) is not None:
-            backend = able[0] if lane.backend is not None else self._fleet.place(able, lane, turn.ticket)
+            backend, into = self._to_join(lane, turn, joinable)
+            if backend is None and able:
+                backend = able[0] if lane.backend is not None else self._fleet.place(able, lane, turn.ticket)
             if backend is None:
                 return None
-            departure = self._departure(lane, backend, turn.ticket.merge_key, now)
-            if departure is None or not departure.misses(turn.ticket):
-                if self._keep_back(lane, turn, backend, now):
+            departure = self._departure(lane, backend, turn.ticket.latency_key, now)
+            if departure is None or not departure.misses(turn.ticket, 0 if into is None else into.rows):
+                beside = 0 if into is None else into.rows
+                if self._gather(lane, turn, backend, beside, now) or (
+                    into is None and self._keep_back(lane, turn, backend, now)
+                ):
                     return None
-                return self._send(lane, turn, backend, departure, now)
+                return self._send(lane, turn, backend, departure, into, now)
         return None
 
-    def _send(self, lane: Lane, turn: Turn, backend: Backend, departure: Departure | None, now: float) -> Dispatch:
+    def _able(self, lane: Lane, able: list[Backend]) -> list[Backend]:
+        return able if lane.backend is None or not able else self._steps.able(lane, able)
+
+    def _to_join(self, lane: Lane, turn: Turn, joinable: list[Backend]) -> tuple[Backend | None, Execution | None]:
+        """Where an execution lies ready that the ticket may join, and that execution."""
+        for backend in joinable:
+            into = backend.ready(turn.ticket)
+            if into is not None and into.rows + turn.ticket.rows <= self._room(lane, turn, backend, into):
+                return backend, into
+        return None, None
+
+    def _room(self, lane: Lane, turn: Turn, backend: Backend, into: Execution) -> int:
+        """Rows that the execution may have with a batch of this class in it, as if it were one batch (batch.py)."""
+        estimator, key = backend.estimator(lane.model, lane.estimator), turn.ticket.latency_key
+        most = most_rows(turn.queue, backend.state.models[lane.model], estimator, key)
+        if into.rank < turn.queue.rank and lane.classes[into.rank].settings.wait_s is not None:
+            most = min(most, estimator.rows_for_free(key, into.rank_rows, FREE))
+        return most
+
+    def _send(
+        self,
+        lane: Lane,
+        turn: Turn,
+        backend: Backend,
+        departure: Departure | None,
+        into: Execution | None,
+        now: float,
+    ) -> Dispatch:
         estimator = backend.estimator(lane.model, lane.estimator)
-        tickets = tuple(batching.form(lane, turn, backend.state.models[lane.model], estimator, departure))
+        room = None if into is None else (into.rows, self._room(lane, turn, backend, into))
+        tickets = tuple(batching.form(lane, turn, backend.state.models[lane.model], estimator, departure, room))
         release, ranks = self._admission.release, self._ranks
         for ticket in tickets:
             if ticket.state is RETRYING:  # holds no place in admission
@@ -67,10 +113,10 @@ class Dispatcher:
                 release(ticket, ranks[ticket.priority_class])
         if lane.backend == "":
             self._steps.bind(turn.ticket, backend.name)
-        batch = self._fleet.start(lane, backend, tickets, turn.queue, now=now)
+        batch = self._fleet.start(lane, backend, tickets, turn.queue, now=now, into=into)
         return Dispatch(batch.batch_id, backend.name, tickets)
 
-    def _departure(self, lane: Lane, backend: Backend, merge_key: str | None, now: float) -> Departure | None:
+    def _departure(self, lane: Lane, backend: Backend, key: str | None, now: float) -> Departure | None:
         """When the next batch of this key would start there; None where nobody has a deadline."""
         if not self._endings.deadlines.watches:
             return None
@@ -81,31 +127,60 @@ class Dispatcher:
         estimator = backend.estimator(lane.model, lane.estimator)
 
         def waiting(ticket: Ticket) -> int:
-            beside = sum(queue.waiting_of(merge_key) for queue in lane.classes)
+            beside = sum(queue.waiting_of(key) for queue in lane.classes)
             queue = lane.classes[self._ranks[ticket.priority_class]]
-            return max(ticket.rows, min(most_rows(queue, capacity, estimator, merge_key), beside))
+            return max(ticket.rows, min(most_rows(queue, capacity, estimator, key), beside))
 
         def evict(ticket: Ticket) -> None:
             self._endings.evict(ticket, Outcome.DEADLINE_INFEASIBLE, now=now)
 
-        return Departure(start_at, estimator.line(merge_key), max(1, capacity.max_batch_size), waiting, evict)
+        return Departure(start_at, estimator.line(key), max(1, capacity.max_batch_size), waiting, evict)
+
+    def _gather(self, lane: Lane, turn: Turn, backend: Backend, beside: int, now: float) -> bool:
+        """Whether the next batch is kept until it is as large as Triton would wait for, for a part of that wait.
+
+        One call with many rows costs less than many calls that Triton makes one execution of.
+        """
+        capacity, key = backend.state.models[lane.model], turn.ticket.merge_key
+        if not capacity.delayed_below or key is None or turn.flow is None:
+            return False
+        if beside + sum([queue.waiting_of(key) for queue in lane.classes]) < capacity.delayed_below:
+            if lane.gather_until is None:
+                lane.gather_until = now + GATHERED_PART * capacity.queue_delay_s
+            if now < lane.gather_until:
+                self._lanes.held[lane.name] = lane.gather_until
+                return True
+        lane.gather_until = None
+        return False
 
     def _keep_back(self, lane: Lane, turn: Turn, backend: Backend, now: float) -> bool:
-        """Whether the next batch could be overtaken, and is therefore kept back."""
-        queue = turn.queue
-        known = backend.estimator(lane.model, lane.estimator).knows(None)
-        own_s = queue.own_wait_s if known else None
-        if queue.above_wait_s is None and own_s is None:
-            return False
-        if backend.crowded(lane.model, queue.rank, now=now):
+        """Whether the next batch could be overtaken, or could still grow, and is therefore kept back."""
+        queue, estimator = turn.queue, backend.estimator(lane.model, lane.estimator)
+        own_s = queue.own_wait_s if estimator.knows(None) else None
+        overtaken = queue.above_wait_s is not None or own_s is not None
+        if overtaken and backend.crowded(lane.model, queue.rank, now=now):
             self._lanes.yielding[lane.name] = None
             return True
-        waits_s = [each for each in (queue.present_wait_s, own_s) if each is not None]
-        if not waits_s or backend.has_idle_instance(lane.model):
+        if backend.has_idle_instance(lane.model) or backend.state.models[lane.model].delayed_below:
             return False
-        wait_s = min(waits_s)
-        leave_at = backend.next_free_at(lane.model) - lead_s(wait_s)
+        waits_s = [each for each in (queue.present_wait_s, own_s) if each is not None]
+        if self._may_grow(lane, turn, backend, estimator):
+            waits_s.append(estimator.line(turn.ticket.merge_key).predict(1))
+        if not waits_s:
+            return False
+        leave_at = backend.next_free_at(lane.model) - lead_s(min(waits_s))
         if leave_at <= now:
             return False
         self._lanes.held[lane.name] = leave_at
         return True
+
+    @staticmethod
+    def _may_grow(lane: Lane, turn: Turn, backend: Backend, estimator: Estimator) -> bool:
+        """Whether others may come to ride in the next batch while all instances are busy for long enough."""
+        key = turn.ticket.merge_key
+        if key is None or turn.flow is None or estimator.line(key).samples < KNOWN_SAMPLES:
+            return False
+        if estimator.line(key).predict(1) < LEAST_HELD_S:
+            return False
+        waiting = sum([queue.waiting_of(key) for queue in lane.classes])
+        return waiting < most_rows(turn.queue, backend.state.models[lane.model], estimator, key)

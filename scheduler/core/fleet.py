@@ -13,11 +13,12 @@ look every `hang_s`, or sooner where the last one saw an earlier end of patience
 
 from collections.abc import Iterator, Mapping
 from math import inf
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from scheduler.core.backend import Backend, BackendState, Batch
 from scheduler.core.breaker import BreakerState, hangs_after_s
 from scheduler.core.class_queue import ClassQueue
+from scheduler.core.executions import Execution
 from scheduler.core.feasibility import Outlook
 from scheduler.core.lane import Lane
 from scheduler.core.outcome import Verdict
@@ -25,13 +26,20 @@ from scheduler.core.placement import place
 from scheduler.core.snapshot import BackendSnapshot, BreakerSnapshot, ConcurrencySnapshot
 from scheduler.core.ticket import IN_FLIGHT, Ticket
 
+# Verdicts that tell that an execution is over.
+ANSWERED: Final = frozenset({Verdict.SUCCEEDED, Verdict.FAILED, Verdict.GARBLED})
+
 
 class _Offer(NamedTuple):
-    """The ready backends that serve a model, be their breakers open or not; sums and largest as in Outlook."""
+    """The ready backends that serve a model, be their breakers open or not; sums and largest as in Outlook.
+
+    `delayed`: whether one of them waits for executions to fill.
+    """
 
     backends: tuple[Backend, ...]
     instances: int
     max_batch_size: int
+    delayed: bool
 
 
 class Fleet:
@@ -135,7 +143,7 @@ class Fleet:
 
     def outlook(self, model: str, *, now: float) -> Outlook:
         """What the ready backends offer of a model that is served, and when a further batch could start."""
-        backends, instances, max_batch_size = self._offers[model]
+        backends, instances, max_batch_size, _ = self._offers[model]
         start_at = min([backend.open_at(model, now=now) for backend in backends])
         return Outlook(start_at, instances, max_batch_size)
 
@@ -144,12 +152,22 @@ class Fleet:
         offer = self._offers.get(model)
         if offer is None:
             return 0
-        return offer.instances - sum(backend.in_flight(model) for backend in offer.backends)
+        return sum([backend.spare(model) for backend in offer.backends])
 
     def able(self, model: str) -> list[Backend]:
         """The backends that take another batch of the model."""
         offer = self._offers.get(model)
         return [] if offer is None else [backend for backend in offer.backends if backend.has_place(model)]
+
+    def delays(self, model: str) -> bool:
+        """Whether a backend waits for executions of the model to fill."""
+        offer = self._offers.get(model)
+        return offer is not None and offer.delayed
+
+    def joinable(self, model: str) -> list[Backend]:
+        """The backends where an execution of the model lies ready that a batch might join."""
+        offer = self._offers.get(model)
+        return [] if offer is None else [backend for backend in offer.backends if backend.joinable(model)]
 
     def place(self, able: list[Backend], lane: Lane, ticket: Ticket) -> Backend | None:
         """Where of the able backends the batch goes that this ticket opens; None where it waits for another."""
@@ -169,34 +187,43 @@ class Fleet:
         return self._batches.get(ticket.batch_id)
 
     def start(
-        self, lane: Lane, backend: Backend, tickets: tuple[Ticket, ...], opened_by: ClassQueue, *, now: float
+        self,
+        lane: Lane,
+        backend: Backend,
+        tickets: tuple[Ticket, ...],
+        opened_by: ClassQueue,
+        *,
+        now: float,
+        into: Execution | None = None,
     ) -> Batch:
-        """Book a batch of these tickets out at the backend."""
+        """Book a batch of these tickets out at the backend, in an execution of its own or in one that lies ready."""
         self._last_batch_id += 1
         rows = sum([ticket.rows for ticket in tickets])
-        merge_key = tickets[0].merge_key
+        latency_key = tickets[0].latency_key
         estimator = backend.estimator(lane.model, lane.estimator)
+        beside = 0 if into is None else into.rows
         batch = Batch(
             batch_id=self._last_batch_id,
             backend=backend.name,
             model=lane.model,
-            merge_key=merge_key,
+            latency_key=latency_key,
             tickets=tickets,
             rows=rows,
-            estimate_s=estimator.line(merge_key).predict(rows),
+            estimate_s=estimator.line(latency_key).predict(beside + rows),
             dispatched_at=now,
             started_at=None,
             rank=opened_by.rank,
             wait_s=opened_by.settings.wait_s,
             lesser=opened_by.above_wait_s is not None,
+            join_key=tickets[0].join_key,
         )
         for ticket in tickets:
             ticket.batch_id = batch.batch_id
-        batch.patience_s = hangs_after_s(batch.estimate_s, known=estimator.knows(merge_key), hang_s=self._hang_s)
+        batch.patience_s = hangs_after_s(batch.estimate_s, known=estimator.knows(latency_key), hang_s=self._hang_s)
         if backend.breakers and (breaker := backend.breakers.get(lane.model)) is not None:
             batch.patience_s *= breaker.patience
             breaker.sent(batch.batch_id)
-        backend.start(batch)
+        backend.start(batch, into)
         self._batches[batch.batch_id] = batch
         if self._look_at == inf:
             self._look_at = now + self._hang_s
@@ -218,16 +245,16 @@ class Fleet:
         if batch is None:
             raise ValueError(f"batch {batch_id} is not in flight")
         backend = self._backends[batch.backend]
-        service_s = backend.finish(batch, now=now)
+        ended = backend.finish(batch, answered=verdict in ANSWERED, now=now)
         backend.heard(batch, verdict, now=now)
         self._note(backend)
         if not self._batches:
             self._look_at = inf
-        if verdict is Verdict.SUCCEEDED:
+        if verdict is Verdict.SUCCEEDED and ended is not None:
             others = lanes[batch.tickets[0].lane].estimator
-            backend.note_end(batch, service_s, now=now)
-            learned_s = backend.estimator(batch.model, others).learn(batch.merge_key, batch.rows, service_s)
-            others.add(batch.merge_key, batch.rows, learned_s)
+            backend.note_end(batch, ended, now=now)
+            learned_s = backend.estimator(batch.model, others).learn(batch.latency_key, *ended)
+            others.add(batch.latency_key, ended.rows, learned_s)
         return batch
 
     def give_up_hanging(self, *, now: float) -> list[Batch]:
@@ -282,6 +309,7 @@ def _offer(model: str, backends: list[Backend]) -> _Offer:
         backends=tuple(backends),
         instances=sum(capacity.instances for capacity in capacities),
         max_batch_size=max(1, *(capacity.max_batch_size for capacity in capacities)),
+        delayed=any(capacity.delayed_below for capacity in capacities),
     )
 
 

@@ -52,9 +52,11 @@ class Lane:
         estimator: what the model's batches cost.
         backend: where its tickets have to go; None: anywhere; empty: where there is a slot for a new sequence.
         name: tells it from the model's other lanes.
+        gather_until: until when a batch is gathered here that Triton would wait to fill, monotonic seconds; None: none
+            is.
     """
 
-    __slots__ = ("backend", "classes", "estimator", "model", "name", "virtual")
+    __slots__ = ("backend", "classes", "estimator", "gather_until", "model", "name", "virtual")
 
     def __init__(self, model: str, classes: Sequence[ClassSettings], backend: str | None = None) -> None:
         self.model = model
@@ -63,6 +65,7 @@ class Lane:
         self.classes = tuple(ClassQueue(self.name, settings, rank) for rank, settings in enumerate(classes))
         self.estimator = Estimator()
         self.virtual = VirtualTime()
+        self.gather_until: float | None = None
         self._tell_above()
 
     def push(self, ticket: Ticket, rank: int, tenant: Tenant) -> None:

@@ -79,6 +79,7 @@ class Ticket:
         deadline: monotonic seconds; None waits as long as it takes.
         step: of a stateful sequence; None: the request stands by itself. A step rides alone.
         policy: of its model's configuration; None: it has none.
+        join_key: Triton itself runs requests with the same key as one (executions.py); None: it does not.
         state: where the ticket is; owned by the scheduler.
         start_tag: its tenant's place in its class's virtual time (share.py) when it was taken; virtual seconds.
         queued_tag: where that virtual time stood when it was queued.
@@ -102,6 +103,7 @@ class Ticket:
     deadline: float | None = None
     step: Step | None = None
     policy: QueuePolicy | None = None
+    join_key: str | None = None
     state: TicketState = field(default=NEW, init=False)
     start_tag: float = field(default=0.0, init=False)
     queued_tag: float = field(default=0.0, init=False)
@@ -116,6 +118,11 @@ class Ticket:
 
     def __post_init__(self) -> None:
         self.lane = self.model
+
+    @property
+    def latency_key(self) -> str | None:
+        """What tells how long it takes, beside its model and its rows: tickets of one key have inputs of one shape."""
+        return self.join_key if self.merge_key is None else self.merge_key
 
     @property
     def waiting(self) -> bool:

@@ -91,6 +91,7 @@ class Intake:
             rows=shape.rows,
             queue_bytes=request_bytes,
             merge_key=_with_headers(self._merge_key(shape, spec, caller), headers),
+            join_key=shape.join_key,
             deadline=None if caller.timeout_s is None else arrived + caller.timeout_s,
             step=step,
             policy=None if step is not None else spec.queue.policy_of(caller.level),

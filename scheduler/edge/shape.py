@@ -8,6 +8,7 @@ with BYTES are checked in full, since their contents have to be walked through.
 from typing import Any, Final, NamedTuple
 
 from scheduler.edge.validate import check
+from scheduler.triton.joining import join_key
 from scheduler.triton.merge import shape_key, with_parameters
 from scheduler.triton.spec import ModelSpec
 
@@ -23,10 +24,12 @@ class Shape(NamedTuple):
     Attributes:
         rows: the batch dimension, or 1 for a model that has none.
         merge_key: requests with the same key may ride together; None: it rides alone.
+        join_key: requests with the same key are run as one by Triton itself (joining.py); None: it does not do so.
     """
 
     rows: int
     merge_key: str | None
+    join_key: str | None
 
 
 class _Remembered(NamedTuple):
@@ -78,8 +81,10 @@ class Shapes:
 
 def _checked(request: Any, spec: ModelSpec) -> Shape:
     rows, complete = check(request, spec)
-    return Shape(rows, shape_key(request, spec) if complete else None)
+    return Shape(rows, shape_key(request, spec) if complete else None, join_key(request, spec))
 
 
 def _with_parameters(shape: Shape, request: Any) -> Shape:
-    return Shape(shape.rows, with_parameters(shape.merge_key, request)) if request.parameters else shape
+    if not request.parameters:
+        return shape
+    return shape._replace(merge_key=with_parameters(shape.merge_key, request))

@@ -11,6 +11,7 @@ from tritonclient.grpc import service_pb2
 from scheduler.core.backend import BackendState
 from scheduler.errors import no_backend, shown, unknown_model
 from scheduler.triton.answer import parsed
+from scheduler.triton.joining import with_parts
 from scheduler.triton.pool import Pool
 from scheduler.triton.spec import ModelSpec, spec_from_config
 
@@ -203,7 +204,7 @@ class Catalog:
         self._leave_out(backend, left_out)
         for spec in specs.values():
             self._tell_hindrances(spec)
-        return specs
+        return with_parts(specs)
 
     def _tell_hindrances(self, spec: ModelSpec) -> None:
         """Say once what of a model's configuration costs time here, and again where that has changed."""

@@ -59,12 +59,13 @@ def string_end(raw: bytes, begin: int, elements: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class TensorSpec:
-    """One input. `dims` leaves out the batch dimension; -1 is any size."""
+    """One input. `dims` leaves out the batch dimension; -1 is any size. `ragged`: each request may have its own."""
 
     name: str
     datatype: str
     dims: tuple[int, ...]
     optional: bool
+    ragged: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +74,7 @@ class ModelSpec:
 
     Attributes:
         max_batch_size: rows of one request, at most; 0: no batch dimension.
-        instances: execution slots over all instance groups.
+        instances: execution slots over all instance groups; of an ensemble those of its parts (joining.py).
         inputs: by name.
         mergeable: whether rows of different requests may go as one: the model has a batch dimension,
             keeps no state between requests, gives one response to each, and is not told how long ragged ones are.
@@ -86,6 +87,10 @@ class ModelSpec:
         batch_invariant: whether the model's config says that answers do not depend on what else is in the batch.
         queue: what the model's config says of requests that wait for it.
         hindrances: settings of the config that cost time behind a scheduler, in words.
+        joins: whether Triton runs several requests as one by itself (joining.py).
+        parts: models that an ensemble runs, in order of its steps.
+        queue_delay_s: how long Triton waits for an execution to fill.
+        delayed_below: rows below which it does so; 0: it does not.
     """
 
     name: str
@@ -101,11 +106,17 @@ class ModelSpec:
     batch_invariant: bool = False
     queue: QueuePolicies = NO_POLICIES
     hindrances: tuple[str, ...] = ()
+    joins: bool = False
+    parts: tuple[str, ...] = ()
+    queue_delay_s: float = 0.0
+    delayed_below: int = 0
 
     @property
     def capacity(self) -> ModelCapacity:
         """What the core needs to know."""
-        return ModelCapacity(self.instances, self.max_batch_size, self.sequence_slots)
+        return ModelCapacity(
+            self.instances, self.max_batch_size, self.sequence_slots, self.queue_delay_s, self.delayed_below
+        )
 
 
 def spec_from_config(config: Any, versions: tuple[str, ...]) -> ModelSpec:
@@ -130,6 +141,10 @@ def spec_from_config(config: Any, versions: tuple[str, ...]) -> ModelSpec:
         batch_invariant=_parameter(config, BATCH_INVARIANT) == "true",
         queue=queue_policies(config),
         hindrances=hindrances(config),
+        joins=_joins(config),
+        queue_delay_s=config.dynamic_batching.max_queue_delay_microseconds / 1e6,
+        delayed_below=_delayed_below(config),
+        parts=tuple(step.model_name for step in config.ensemble_scheduling.step),
     )
 
 
@@ -142,7 +157,7 @@ def _tensor(tensor: Any) -> TensorSpec:
     datatype = DATATYPES.get(tensor.data_type)
     if datatype is None:
         raise ValueError(f"input {tensor.name!r}: expected a data_type of Triton's, got {tensor.data_type}")
-    return TensorSpec(tensor.name, datatype, tuple(tensor.dims), tensor.optional)
+    return TensorSpec(tensor.name, datatype, tuple(tensor.dims), tensor.optional, tensor.allow_ragged_batch)
 
 
 def _sequence_idle_s(config: Any) -> float | None:
@@ -165,6 +180,22 @@ def _instances(config: Any) -> int:
     """A GPU group has `count` instances on each of its GPUs."""
     total: int = sum(group.count * max(1, len(group.gpus)) for group in config.instance_group)
     return max(1, total)
+
+
+def _joins(config: Any) -> bool:
+    return (
+        config.max_batch_size > 0
+        and config.WhichOneof("scheduling_choice") in {"dynamic_batching", "sequence_batching"}
+        and not config.model_transaction_policy.decoupled
+    )
+
+
+def _delayed_below(config: Any) -> int:
+    """Triton's batcher waits until a preferred size is reached, or the largest where none is preferred."""
+    batcher = config.dynamic_batching
+    if not _joins(config) or not batcher.max_queue_delay_microseconds:
+        return 0
+    return int(min(batcher.preferred_batch_size, default=config.max_batch_size))
 
 
 def _mergeable(config: Any) -> bool:

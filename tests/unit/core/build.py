@@ -96,12 +96,13 @@ def backend_state(
     instances: int = 1,
     max_batch_size: int = 8,
     models: tuple[str, ...] = ("m",),
+    **capacity: Any,
 ) -> BackendState:
-    return BackendState(name, ready, dict.fromkeys(models, ModelCapacity(instances, max_batch_size)))
+    return BackendState(name, ready, dict.fromkeys(models, ModelCapacity(instances, max_batch_size, **capacity)))
 
 
 def make_batch(batch_id: int = 1, tickets: tuple[Ticket, ...] = (), **others: Any) -> Batch:
-    values = {"backend": "gpu0", "model": "m", "merge_key": None, "estimate_s": 0.01, "dispatched_at": 0.0}
+    values = {"backend": "gpu0", "model": "m", "latency_key": None, "estimate_s": 0.01, "dispatched_at": 0.0}
     values |= {"rows": sum(ticket.rows for ticket in tickets), "started_at": None} | others
     return Batch(batch_id=batch_id, tickets=tickets, **values)
 

@@ -6,9 +6,9 @@ from scheduler.core.outcome import Verdict
 from tests.unit.core.build import backend_state, make_batch, make_ticket
 
 
-def start(backend: Backend, batch_id: int, at: float, **others: object) -> Batch:
+def start(backend: Backend, batch_id: int, at: float, into=None, **others: object) -> Batch:
     batch = make_batch(batch_id, dispatched_at=at, **others)
-    backend.start(batch)
+    backend.start(batch, into)
     return batch
 
 
@@ -51,9 +51,9 @@ def test_a_batch_that_lay_ready_is_served_from_the_moment_an_instance_was_free()
     backend = Backend(backend_state())
     first, second = start(backend, 1, 1.0), start(backend, 2, 1.5)
     assert (first.started_at, second.started_at) == (1.0, None)
-    assert backend.finish(first, now=4.0) == 3.0
+    assert backend.finish(first, now=4.0).service_s == 3.0
     assert second.started_at == 4.0
-    assert backend.finish(second, now=6.0) == 2.0
+    assert backend.finish(second, now=6.0).service_s == 2.0
 
 
 def test_the_oldest_batch_that_lay_ready_runs_next():
@@ -66,9 +66,9 @@ def test_the_oldest_batch_that_lay_ready_runs_next():
 def test_a_batch_that_ends_before_it_was_thought_to_run_counts_from_its_dispatch():
     backend = Backend(backend_state())
     first, second = start(backend, 1, 0.0), start(backend, 2, 1.0)
-    assert backend.finish(second, now=3.0) == 2.0
+    assert backend.finish(second, now=3.0).service_s == 2.0
     assert first.started_at == 0.0
-    assert backend.finish(first, now=4.0) == 4.0
+    assert backend.finish(first, now=4.0).service_s == 4.0
 
 
 def test_a_model_that_vanished_keeps_its_batches_until_they_end():
@@ -76,8 +76,8 @@ def test_a_model_that_vanished_keeps_its_batches_until_they_end():
     first, second = start(backend, 1, 0.0), start(backend, 2, 0.0)
     backend.state = backend_state(models=())
     assert backend.busy_models() == ["m"]
-    assert backend.finish(first, now=1.0) == 1.0
-    assert backend.finish(second, now=2.0) == 1.0
+    assert backend.finish(first, now=1.0).service_s == 1.0
+    assert backend.finish(second, now=2.0).service_s == 1.0
     late, behind = start(backend, 3, 3.0), start(backend, 4, 3.0)
     assert (late.started_at, behind.started_at) == (3.0, None)
 
@@ -186,7 +186,7 @@ def test_more_instances_run_what_lay_ready_from_then_on():
     backend.change(backend_state(instances=2), now=3.0)
     assert [batch.started_at for batch in batches] == [1.0, 3.0]
     backend.change(backend_state(instances=1), now=4.0)
-    assert backend.finish(batches[1], now=5.0) == 2.0
+    assert backend.finish(batches[1], now=5.0).service_s == 2.0
 
 
 def test_fewer_instances_than_run_let_nothing_more_run():
@@ -268,12 +268,12 @@ def test_a_batch_of_the_same_rank_is_no_lesser_one():
     assert important(backend, 2, 0.0).crowd == 0
 
 
-@pytest.mark.parametrize("other", [{"model": "n"}, {"merge_key": "short"}])
-def test_what_a_batch_takes_alone_is_known_by_its_model_and_merge_key(other):
+@pytest.mark.parametrize("other", [{"model": "n"}, {"latency_key": "short"}])
+def test_what_a_batch_takes_alone_is_known_by_its_model_and_latency_key(other):
     backend = Backend(backend_state(models=("m", "n", "beside")))
 
     def serve(at: float, took_s: float, **about: str) -> None:
-        batch = start(backend, 1, at, rows=1, wait_s=0.05, **({"merge_key": "long"} | about))
+        batch = start(backend, 1, at, rows=1, wait_s=0.05, **({"latency_key": "long"} | about))
         backend.note_end(batch, backend.finish(batch, now=at + took_s), now=at + took_s)
 
     for number in range(10):
@@ -317,3 +317,54 @@ def test_a_backend_that_is_not_ready_is_missed_with_its_models_until_it_serves_t
     assert backend.missed == {"m": 2.0}
     backend.change(backend_state(models=("m", "n")), now=5.0)
     assert backend.missed == {}
+
+
+class TestJoining:
+    """One instance is busy, and an execution with the key `j` lies ready."""
+
+    @staticmethod
+    def backend(merge_key=None, rows=1, **capacity):
+        backend = Backend(backend_state(**capacity))
+        for number, each in enumerate((1, rows), 1):
+            ticket = make_ticket(join_key="j", merge_key=merge_key, rows=each)
+            start(backend, number, 0.0, tickets=(ticket,), join_key="j")
+        return backend
+
+    def test_a_ticket_joins_what_triton_runs_it_with(self):
+        backend = self.backend()
+        assert backend.joinable("m")
+        assert (backend.spare("m"), backend.spare("unknown")) == (-1, 1)
+        assert backend.ready(make_ticket(join_key="j")).rows == 1
+        assert backend.ready(make_ticket(join_key="other")) is None
+        assert backend.ready(make_ticket()) is None
+
+    def test_what_could_have_been_merged_here_does_not_join(self):
+        backend = self.backend("a")
+        assert backend.ready(make_ticket(join_key="j", merge_key="a")) is None
+        assert backend.ready(make_ticket(join_key="j", merge_key="b")) is not None
+        assert backend.ready(make_ticket(join_key="j")) is not None
+
+    def test_but_where_triton_waits_for_rows_it_does(self):
+        backend = self.backend("a", queue_delay_s=0.1, delayed_below=4)
+        assert backend.ready(make_ticket(join_key="j", merge_key="a")) is not None
+
+    def test_rows_in_flight_stay_within_what_the_executions_may_hold(self):
+        backend = self.backend(rows=8)
+        assert backend.ready(make_ticket(join_key="j", rows=7)) is not None
+        assert backend.ready(make_ticket(join_key="j", rows=8)) is None
+
+    def test_nothing_joins_where_a_breaker_is_open_or_the_backend_is_not_ready(self):
+        backend = self.backend()
+        backend.breaker("m")
+        assert not backend.joinable("m")
+        backend = self.backend()
+        backend.change(backend_state(ready=False), now=1.0)
+        assert not backend.joinable("m")
+        assert not backend.joinable("unknown")
+
+    def test_an_execution_is_as_important_as_the_most_important_in_it(self):
+        backend = self.backend(rows=2)
+        into = backend.ready(make_ticket(join_key="j"))
+        assert (into.rank, into.rank_rows) == (0, 2)
+        start(backend, 3, 0.0, tickets=(make_ticket(join_key="j"),), rank=1, into=into)
+        assert (into.rank, into.rank_rows, into.rows) == (0, 2, 3)

@@ -327,3 +327,139 @@ class TestLate:
         failed_pair(core)
         assert len(dispatched(core)) == 2
         assert core.snapshot().queued == 0
+
+
+class TestJoining:
+    """Requests that cannot be merged here, and that Triton runs as one: learned, 100 ms for one row and for eight."""
+
+    @staticmethod
+    def core(*states, **settings):
+        core = ready_core(*states, **{"classes": UNHURRIED} | settings)
+        for number in range(79, 99):
+            submit(core, now=float(number), join_key="j", rows=1 + number % 2 * 7)
+            (batch,) = dispatched(core)
+            core.complete(batch.batch_id, Verdict.SUCCEEDED, now=number + 0.1)
+        return core
+
+    def test_they_leave_as_long_as_they_fit_into_what_lies_ready(self):
+        core = self.core()
+        submit(core, 20, now=100.0, join_key="j")
+        # One runs, and eight lie ready; the rest waits.
+        assert [batch.tickets[0].rows for batch in dispatched(core)] == [1] * 9
+        assert core.snapshot().queued == 11
+
+    def test_those_of_another_key_wait_for_a_place(self):
+        core = self.core()
+        submit(core, 2, now=100.0, join_key="j")
+        submit(core, now=100.0, join_key="other")
+        submit(core, now=100.0)
+        assert len(dispatched(core)) == 2
+
+    def test_tenants_that_must_not_be_merged_here_join(self):
+        core = self.core()
+        for tenant in "aba":
+            submit(core, 3, now=100.0, tenant=tenant, join_key="j", merge_key=tenant)
+            dispatched(core)
+        core.tick(now=core.next_wakeup())
+        assert {batch.tickets[0].tenant for batch in dispatched(core)} == {"a", "b"}
+        # Two rows are free beside the six of these.
+        submit(core, 6, now=100.09, tenant="c", join_key="j", merge_key="c")
+        (batch,) = dispatched(core)
+        assert len(batch.tickets) == 2
+
+    def test_a_lesser_one_joins_only_where_it_lengthens_a_more_important_one_by_little(self):
+        core = self.core(classes=(class_settings("interactive", 16, wait_s=5.0), BACKGROUND))
+        learn = core._lanes.by_name["m"].estimator
+        for backend in core._fleet._backends.values():
+            for estimator in (learn, backend.estimator("m", learn)):
+                for rows in (1, 8) * 50:
+                    estimator.learn("j", rows, 0.1 + 0.04 * rows)
+        submit(core, 2, now=100.0, join_key="j")
+        assert len(dispatched(core)) == 2
+        # A row takes 140 ms and two take 180, which is more than a quarter longer.
+        submit(core, 8, now=100.0, join_key="j", priority_class="background")
+        assert dispatched(core) == []
+        # But a third is less than that of two more important ones.
+        submit(core, 1, now=100.0, join_key="j")
+        assert [batch.tickets[0].priority_class for batch in dispatched(core)] == ["interactive", "background"]
+
+    def test_steps_of_different_sequences_join(self):
+        core = self.core(backend_state(sequence_slots=8))
+        for name in "abcd":
+            step = Step(name, start=True, end=False, idle_s=9.0, pipelined=False)
+            submit(core, now=100.0, join_key="j", step=step)
+        assert len(dispatched(core)) == 4
+
+
+class TestGathering:
+    """A model whose queue delay is 1 s, and that takes four rows at once."""
+
+    @staticmethod
+    def core():
+        return ready_core(backend_state(queue_delay_s=1.0, delayed_below=4), classes=UNHURRIED)
+
+    def test_what_comes_within_a_tenth_of_the_delay_goes_as_one(self):
+        core = self.core()
+        first = submit(core, now=1.0, merge_key="k", join_key="j")
+        assert dispatched(core) == []
+        assert core.next_wakeup() == pytest.approx(1.1)
+        second = submit(core, now=1.05, merge_key="k", join_key="j")
+        assert dispatched(core) == []
+        core.tick(now=core.next_wakeup())
+        (batch,) = dispatched(core)
+        assert batch.tickets == (*first, *second)
+
+    def test_as_many_as_triton_waits_for_go_at_once(self):
+        core = self.core()
+        submit(core, 4, now=1.0, merge_key="k", join_key="j")
+        assert len(dispatched(core)) == 1
+
+    def test_those_that_come_later_fill_the_execution_that_triton_holds(self):
+        core = self.core()
+        submit(core, 1, now=1.0, merge_key="k", join_key="j")
+        assert dispatched(core) == []
+        core.tick(now=core.next_wakeup())
+        assert len(dispatched(core)) == 1
+        submit(core, 3, now=1.2, merge_key="k", join_key="j")
+        (batch,) = dispatched(core)
+        assert len(batch.tickets) == 3
+        assert core._fleet.batch(1).started_at == 1.2
+
+    def test_what_cannot_be_merged_goes_at_once(self):
+        core = self.core()
+        submit(core, 3, now=1.0, join_key="j")
+        assert len(dispatched(core)) == 3
+
+
+class TestGrowing:
+    """A batch that lies ready is held while it may still grow: of this model a row takes 100 ms, and so do eight."""
+
+    @staticmethod
+    def core(service_s=0.1):
+        core = ready_core(classes=UNHURRIED)
+        for number in range(79, 99):
+            submit(core, 1 + number % 2 * 7, now=float(number), merge_key="k")
+            (batch,) = dispatched(core)
+            core.complete(batch.batch_id, Verdict.SUCCEEDED, now=number + service_s)
+        return core
+
+    def test_it_leaves_a_fifth_of_a_batch_before_an_instance_is_free(self):
+        core = self.core()
+        submit(core, 8, now=100.0, merge_key="k")
+        submit(core, 2, now=100.0, merge_key="k")
+        assert len(dispatched(core)) == 1
+        assert core.next_wakeup() == pytest.approx(100.08)
+        submit(core, 3, now=100.07, merge_key="k")
+        core.tick(now=core.next_wakeup())
+        (batch,) = dispatched(core)
+        assert len(batch.tickets) == 5
+
+    def test_a_full_one_leaves_at_once(self):
+        core = self.core()
+        submit(core, 16, now=100.0, merge_key="k")
+        assert len(dispatched(core)) == 2
+
+    def test_of_short_batches_none_is_held(self):
+        core = self.core(service_s=0.004)
+        submit(core, 10, now=100.0, merge_key="k")
+        assert len(dispatched(core)) == 2

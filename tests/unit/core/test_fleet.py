@@ -309,9 +309,9 @@ def test_a_lost_step_of_a_sequence_is_not_sent_again():
 def test_a_batch_carries_the_key_of_its_tickets_and_the_rank_and_wait_of_the_class_that_opened_it():
     fleet, lane = fleet_of(), lane_of()
     plain = start(fleet, lane, 0.0)
-    assert (plain.merge_key, plain.rank, plain.wait_s, plain.lesser) == (None, 0, 0.05, False)
+    assert (plain.latency_key, plain.rank, plain.wait_s, plain.lesser) == (None, 0, 0.05, False)
     keyed = start(fleet, lane, 0.0, merge_key="k", rank=1)
-    assert (keyed.merge_key, keyed.rank, keyed.wait_s, keyed.lesser) == ("k", 1, None, True)
+    assert (keyed.latency_key, keyed.rank, keyed.wait_s, keyed.lesser) == ("k", 1, None, True)
 
 
 def lane_of_keys() -> Lane:
@@ -368,3 +368,30 @@ def test_idle_instances_of_all_ready_backends_are_spare_and_what_lies_ready_is_n
         fleet.start(lane, fleet._backends["ab"[number % 2]], (make_ticket(),), lane.classes[0], now=1.0)
     assert fleet.spare("m") == -1
     assert fleet.spare("unknown") == 0
+
+
+def test_a_batch_joins_an_execution_that_lies_ready_and_is_learned_of_with_it():
+    fleet, lane = fleet_of(), lane_of(known=False)
+    backend = fleet.able("m")[0]
+    alone, first, second = (make_ticket(join_key="j", rows=rows) for rows in (1, 1, 3))
+    assert fleet.joinable("m") == []
+    for ticket in (alone, first):
+        fleet.start(lane, backend, (ticket,), lane.classes[0], now=0.0)
+    assert fleet.able("m") == []
+    assert fleet.joinable("m") == [backend]
+    into = backend.ready(second)
+    batch = fleet.start(lane, backend, (second,), lane.classes[0], now=0.5, into=into)
+    assert batch.latency_key == "j"
+    lanes = {"m": lane}
+    fleet.finish(1, Verdict.SUCCEEDED, lanes, now=1.0)
+    fleet.finish(batch.batch_id, Verdict.SUCCEEDED, lanes, now=3.0)
+    # Two samples: one row in 1 s, four in 2; the other part of the second tells nothing more.
+    fleet.finish(2, Verdict.SUCCEEDED, lanes, now=3.0)
+    line = lane.estimator.line("j")
+    assert (line.samples, line.predict(1), line.predict(4)) == (2, pytest.approx(1.0), pytest.approx(2.0))
+
+
+def test_whether_a_backend_waits_for_executions_to_fill():
+    fleet = fleet_of(backend_state("a"), backend_state("b", models=("n",), queue_delay_s=0.1, delayed_below=4))
+    assert (fleet.delays("m"), fleet.delays("n"), fleet.delays("unknown")) == (False, True, False)
+    assert fleet.joinable("unknown") == []

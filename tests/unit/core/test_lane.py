@@ -211,6 +211,8 @@ class TestPresentWait:
         assert self.waits(lane, 4.0)[1] == pytest.approx(0.3)
         lane.heard(1, now=4.0)
         assert self.waits(lane, 4.0) == [None, pytest.approx(0.3), 0.05]
+        lane.heard(0, now=4.0)
+        assert self.waits(lane, 4.0) == [None, 0.02, 0.02]
 
     def test_one_that_waits_is_in_use(self):
         lane = self.lane()

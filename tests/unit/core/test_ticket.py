@@ -20,3 +20,9 @@ def test_a_queued_ticket_counts_for_its_holder():
     ticket = make_ticket()
     ticket.holder = owner = Tenant("acme", tenant_settings())
     assert holder_of(ticket) is owner
+
+
+def test_latency_is_told_by_the_merge_key_and_else_by_the_join_key():
+    assert make_ticket(merge_key="m", join_key="j").latency_key == "m"
+    assert make_ticket(join_key="j").latency_key == "j"
+    assert make_ticket().latency_key is None
