@@ -10,6 +10,8 @@ from export.errors import ExportError, faults
 from export.folder import write_file
 
 CARD_FILE: Final = "model_card.json"
+# Smaller files are told in kB.
+MEGABYTES_FROM: Final = 1e5
 
 
 class CardError(ExportError):
@@ -53,11 +55,27 @@ class Measure(_Record):
     intervals: dict[str, tuple[float, float]] = {}
 
 
+class Remainder(_Record):
+    """What of an INT8 form is FP32: an operator's weights, or what lies behind the last layers.
+
+    `size_bytes` is that of the weights, `time_share` the part of the time that they, or such operators, take on one
+    thread; `why` is there where the recipe would have taken them.
+    """
+
+    what: str
+    size_bytes: int
+    time_share: float
+    why: str = ""
+
+
 class Quantization(_Record):
     """What came of quantizing: the recipe, both measures, and the gate's refusals (none: INT8 is served).
 
     `falls` are the 95 % confidence intervals of what each score lost, sample against sample. `choice` says why
     this recipe, where a search found it. `warnings` are what speaks against INT8 that is served all the same.
+
+    `errors` are of each output, and of the parts that the graph joins into one, how far INT8 is from FP32 in the
+    channel that suffers most, as a part of what that channel varies by. `stays_fp32` is what INT8 leaves as it was.
     """
 
     recipe: str
@@ -67,11 +85,28 @@ class Quantization(_Record):
     falls: dict[str, tuple[float, float]] = {}
     choice: str = ""
     warnings: tuple[str, ...] = ()
+    errors: dict[str, float] = {}
+    stays_fp32: tuple[Remainder, ...] = ()
 
     @property
     def passed(self) -> bool:
         """Whether the INT8 model is the one served."""
         return not self.refusals
+
+    @property
+    def left(self) -> str | None:
+        """What stays FP32, in a line: `13.1 of 14.4 MB stay FP32: LSTM (88 % of the time)`; None: no weights do."""
+        weighty = [one for one in self.stays_fp32 if one.size_bytes]
+        if not weighty:
+            return None
+        unit, name = (1e6, "MB") if self.int8.size_bytes >= MEGABYTES_FROM else (1e3, "kB")
+        sizes = [f" {one.size_bytes / unit:.1f} {name}" if len(weighty) > 1 else "" for one in weighty]
+        parts = (
+            f"{one.what}{size} ({one.time_share * 100:.0f} % of the time)"
+            for one, size in zip(weighty, sizes, strict=True)
+        )
+        held = sum(one.size_bytes for one in weighty)
+        return f"{held / unit:.1f} of {self.int8.size_bytes / unit:.1f} {name} stay FP32: {', '.join(parts)}"
 
 
 class BatchProof(_Record):

@@ -14,15 +14,17 @@ import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 from export.company import Company, companies, take
-from export.cosine import cosine
+from export.cosine import cosine, loud_of
 from export.definition import Definition
 from export.errors import DefinitionError, faults
 from export.gate import COSINE
 from export.session import RunError, Session, open_session
-from export.tensor import Array, Feed, FloatArray, Tensor
+from export.tensor import Array, Feed, FloatArray, Tensor, beyond
 from export.version import FP32_FILE
 from quantize.default import default_recipe
+from quantize.fidelity import ERROR_MOST
 from quantize.gate import AtLeast, Limit, MayFall
+from quantize.parts import sorted_values
 from quantize.quantizer import named_graph
 from quantize.recipe import PerToken, Recipe, Static
 from quantize.task import Figures, NoTaskError, Outcomes, Peer, Runner, Split
@@ -30,7 +32,11 @@ from quantize.task import Figures, NoTaskError, Outcomes, Peer, Runner, Split
 RECIPE: Final[TypeAdapter[Recipe]] = TypeAdapter(Recipe)
 # Where the definition has no gates of its own.
 CLOSE: Final = AtLeast(COSINE, 0.99)
+# Of what a channel varies by, where no other figure is judged: a correlation of .97.
+ERROR_ALONE: Final = 0.25
 LATENCY_ROWS: Final = (1, 32)
+# Rows of calibration inputs that every output is compared on, besides the samples.
+ROWS_BESIDE: Final = 128
 # Types of outputs that a cosine can be of: integers are labels.
 FLOATS: Final = ("FP16", "FP32", "FP64")
 
@@ -54,7 +60,9 @@ class DefinedTask:
             )
         self._definition, self._built = definition, built
         self._calibration = definition.calibration
-        if self._directed is None and self._gates_on_cosine:
+        # Whether a cosine says nothing of FP32's answers, so that their channels alone are judged. See `check_gates`.
+        self._blind = self._directed is None
+        if self._blind and self._gates_on_cosine and not (self._has_numbers and not definition.gates):
             raise DefinitionError(
                 f"{definition.name}: gates: expected one on a score of `evaluate`, got none: of single numbers, labels "
                 f"and words, as {', '.join(repr(one.name) for one in definition.outputs)}, a cosine says nothing"
@@ -64,6 +72,10 @@ class DefinedTask:
     def _gates_on_cosine(self) -> bool:
         """Whether nothing but a cosine is asked for."""
         return all(gate.score == COSINE for gate in self._definition.gates)
+
+    @property
+    def _has_numbers(self) -> bool:
+        return any(one.datatype in FLOATS for one in self._definition.outputs)
 
     @cached_property
     def _directed(self) -> Tensor | None:
@@ -100,14 +112,19 @@ class DefinedTask:
 
     @property
     def limits(self) -> Sequence[Limit]:
-        """The definition's gates; without any, that the first output stays close to FP32's."""
+        """The definition's gates; without any, that the first output stays close, where a cosine tells that."""
         limits: list[Limit] = []
         for gate in self._definition.gates:
             if gate.at_least is not None:
                 limits.append(AtLeast(gate.score, gate.at_least))
             if gate.may_fall is not None:
                 limits.append(MayFall(gate.score, gate.may_fall))
-        return limits or [CLOSE]
+        return limits or ([] if self._blind else [CLOSE])
+
+    @property
+    def error_most(self) -> float:
+        """Less where nothing else is judged."""
+        return ERROR_ALONE if self._blind and not self._definition.gates else ERROR_MOST
 
     def calibration(self, built: Path) -> Iterator[Feed]:
         """The definition's.
@@ -122,6 +139,9 @@ class DefinedTask:
                     raise DefinitionError(
                         f"{self._definition.name}: calibration {number}: input {name!r}: expected numbers, got NaN"
                     )
+                # What masks has no end below, where it gets no range.
+                if values.dtype.kind == "f" and (said := beyond({name: np.maximum(values, 0)})):
+                    raise DefinitionError(f"{self._definition.name}: calibration {number}: {said}")
             yield feed
 
     def _samples(self) -> Iterator[Feed]:
@@ -160,12 +180,15 @@ class DefinedTask:
         return {COSINE: cosine(_filled(answers, longest), _filled(fp32, longest))}
 
     def check_gates(self) -> None:
-        """Refuse to judge on nothing but a cosine that an answer without a look at the input would reach, too.
+        """Find out whether a cosine tells good answers from bad ones, where nothing else is asked for.
 
-        Takes a run of FP32 on all samples: to be told before minutes of quantizing.
+        It does not where all answers are alike, where numbers hide others, and where rows are sorted. What a definition
+        without gates is held to then are its outputs' channels. Takes a run of FP32 on all samples: to be told before
+        minutes of quantizing.
 
         Raises:
-            DefinitionError: FP32's answers to the samples are so alike, or it cannot answer one.
+            DefinitionError: the definition asks for a cosine alone, and FP32's answers to the samples are so alike that
+                one without a look at the input would reach it; or it cannot answer one.
         """
         bounds = [limit.bound for limit in self.limits if isinstance(limit, AtLeast)]
         if self._directed is None or not bounds or not self._gates_on_cosine:
@@ -174,12 +197,19 @@ class DefinedTask:
         same = np.broadcast_to(fp32.mean(axis=0, dtype=np.float64), fp32.shape)
         reached = float(cosine(same, fp32).mean())
         # Of one row alone, nothing is known.
-        if len(fp32) > 1 and reached >= max(bounds):
+        alike = len(fp32) > 1 and reached >= max(bounds)
+        if not self._definition.gates:
+            self._blind = alike or any(loud_of(row).any() for row in fp32) or self._is_sorted
+        elif alike:
             raise DefinitionError(
                 f"{self._definition.name}: gates: expected one on a score of `evaluate`, or samples with more unlike "
                 f"answers; got only a cosine of {max(bounds):g}, and {self._compared.name!r} is so alike for all "
                 f"{len(fp32)} rows of the samples that their mean, for an answer to each, has {reached:.4f}"
             )
+
+    @property
+    def _is_sorted(self) -> bool:
+        return self._compared.name in sorted_values(named_graph(self._built / FP32_FILE).graph)
 
     def figures(self, model: Runner) -> Figures:
         """What `evaluate` says.
@@ -203,6 +233,16 @@ class DefinedTask:
         """All outputs."""
         assert isinstance(model, Session), "a definition has no peers"
         return list(model.predict(feed).values())
+
+    def feeds(self, built: Path) -> Iterator[Feed]:
+        """The samples, and the first calibration inputs: samples may be few."""
+        yield from self._samples()
+        rows = 0
+        for feed in self.calibration(built):
+            yield feed
+            rows += len(next(iter(feed.values()))) if self._definition.batched else 1
+            if rows >= ROWS_BESIDE:
+                return
 
     def latency_feeds(self, built: Path) -> Mapping[str, Feed]:
         """The first sample, alone and as a full batch of up to 32."""

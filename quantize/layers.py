@@ -8,6 +8,7 @@ import onnx
 
 from export.errors import ExportError
 from quantize.recipe import AFTER, Recipe, Static
+from quantize.tail import tail
 
 
 class UnknownLayerError(ExportError):
@@ -75,7 +76,8 @@ def quantized(recipe: Recipe, graph: onnx.GraphProto) -> tuple[str, ...]:
 def _candidates(recipe: Recipe, graph: onnx.GraphProto, known: Sequence[Layer]) -> list[str]:
     if isinstance(recipe, Static):
         if not recipe.operators:
-            return [node.name for node in graph.node]
+            behind = tail(graph)
+            return [node.name for node in graph.node if node.name not in behind]
         return [layer.name for layer in known if layer.operator in recipe.operators]
     return [layer.name for layer in known if layer.operator in ("MatMul", "Gather")]
 

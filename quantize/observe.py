@@ -1,6 +1,6 @@
 """What calibration sees: the range of each activation, and how far each of its channels reaches."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -46,22 +46,33 @@ def observe(model: onnx.ModelProto, activations: Sequence[str], feeds: Iterable[
     """
     if not activations:
         return {}
-    inputs = {one.name for one in model.graph.input}
-    computed = [name for name in dict.fromkeys(activations) if name not in inputs]
-    session = _session(model, computed)
     seen: dict[str, Seen] = {}
+    for values in values_of(model, activations, feeds):
+        seen.update({name: _wider(seen.get(name), one) for name, one in values.items()})
+    if not seen:
+        raise CalibrationError("expected feeds to calibrate on, got none")
+    return seen
+
+
+def values_of(
+    model: onnx.ModelProto, activations: Sequence[str], feeds: Iterable[Feed]
+) -> Iterator[Mapping[str, FloatArray]]:
+    """What activations are on each feed, by name; arguments and errors as of `observe`."""
+    if not activations:
+        return
+    names = list(dict.fromkeys(activations))
+    inputs = {one.name for one in model.graph.input}
+    computed = [name for name in names if name not in inputs]
+    session = _session(model, computed)
     for number, feed in enumerate(feeds):
         got = _run(session, computed, feed, number)
-        for name in dict.fromkeys(activations):
-            values = got[name] if name in got else feed[name]
+        found = {name: got[name] if name in got else feed[name] for name in names}
+        for name, values in found.items():
             if not np.isfinite(values).all():
                 worst = values[~np.isfinite(values)][0]
                 what = beyond(feed) or f"{name!r} in the graph: expected numbers, got {worst:g}, of {extent(feed)}"
                 raise CalibrationError(f"calibration {number}: {what}")
-            seen[name] = _wider(seen.get(name), values)
-    if not seen:
-        raise CalibrationError("expected feeds to calibrate on, got none")
-    return seen
+        yield found
 
 
 def _run(session: ort.InferenceSession, names: Sequence[str], feed: Feed, number: int) -> dict[str, FloatArray]:

@@ -1,7 +1,7 @@
 """The quantizer: an FP32 graph and a recipe in, an INT8 graph out."""
 
 import itertools
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,6 +22,7 @@ from export.graph import GraphError, read_graph, write_graph
 from quantize.blocks import INT8_ACCURACY
 from quantize.byte_grid import on_byte_grid, quantize_on_byte_grid
 from quantize.calibration import Calibration, CalibrationError, FeedReader, check_inputs
+from quantize.ends import coarse_layers, give_sums
 from quantize.fuse import fuse
 from quantize.grid import on_grid, quantize_on_grid
 from quantize.layers import layers, quantized, weight_place
@@ -30,6 +31,7 @@ from quantize.per_token import is_per_token, quantize_per_token, replace_nodes
 from quantize.recipe import Dynamic, PerToken, Recipe, Static, WeightOnly
 from quantize.runtime import failing, is_apart, quiet, through_files
 from quantize.smooth import smooth
+from quantize.tail import last_layers
 from quantize.transposed import fold_transposed
 
 # A scale a channel is along an axis, which DequantizeLinear has since then.
@@ -44,7 +46,7 @@ OTHER: Final = (onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16, onnx.Tensor
 CALIBRATORS: Final = {"minmax": CalibrationMethod.MinMax, "entropy": CalibrationMethod.Entropy}
 
 
-def quantize_graph(recipe: Recipe, calibration: Calibration, fp32: Path, int8: Path) -> None:
+def quantize_graph(recipe: Recipe, calibration: Calibration, fp32: Path, int8: Path) -> Mapping[str, str]:
     """Write the INT8 form of a graph.
 
     Args:
@@ -52,6 +54,9 @@ def quantize_graph(recipe: Recipe, calibration: Calibration, fp32: Path, int8: P
         calibration: gives real inputs from which the ranges of activations are taken.
         fp32: the graph to read.
         int8: the file to write.
+
+    Returns:
+        Why layers, by name, stay FP32 that the recipe would take; "" is the end of the graph, behind the last layers.
 
     Raises:
         GraphError: `fp32` is not a readable graph, or the result is not a valid one. Names the file.
@@ -64,19 +69,21 @@ def quantize_graph(recipe: Recipe, calibration: Calibration, fp32: Path, int8: P
     if not names:
         # ONNX Runtime's quantizers take an empty list for all nodes.
         write_graph(model, int8)
-        return
+        return {}
+    whys: dict[str, str] = {}
     _check_weights(model, names, fp32)
     if isinstance(recipe, PerToken | Static):
         check_inputs(_quantized_inputs(recipe, model, names), calibration())
     if isinstance(recipe, PerToken):
         _per_token(recipe, model, names, calibration)
     elif isinstance(recipe, Static):
-        model = _static(recipe, model, names, calibration)
+        model = _static(recipe, model, names, calibration, whys)
     elif isinstance(recipe, Dynamic):
         model = _dynamic(model, names)
     else:
         model = _weight_only(recipe, model, names)
     write_graph(_sorted(model), int8)
+    return whys
 
 
 def _sorted(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -199,7 +206,9 @@ def _quantized_inputs(recipe: PerToken | Static, model: onnx.ModelProto, names: 
     return [one.name for one in model.graph.input if one.name in read]
 
 
-def _static(recipe: Static, model: onnx.ModelProto, names: Sequence[str], calibration: Calibration) -> onnx.ModelProto:
+def _static(
+    recipe: Static, model: onnx.ModelProto, names: Sequence[str], calibration: Calibration, whys: dict[str, str]
+) -> onnx.ModelProto:
     opset = max((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=0)
     if opset < LEAST_OPSET:
         raise GraphError(f"static quantization: expected a graph of opset {LEAST_OPSET} or newer, got {opset}")
@@ -210,6 +219,15 @@ def _static(recipe: Static, model: onnx.ModelProto, names: Sequence[str], calibr
 
     def run(prepared: Path, raw: Path) -> None:
         chosen = _named_or_made(prepared, model, names) if recipe.operators else _all_but(prepared, model, names)
+        graph = onnx.load(prepared)
+        coarse = {} if recipe.symmetric else coarse_layers(graph, calibration())
+        known = {layer.name for layer in layers(graph.graph)}
+        if known & {name for name in chosen if name not in coarse}:
+            # Else nothing would be left in INT8, and what it loses is told.
+            chosen = [name for name in chosen if name not in coarse]
+            whys.update(coarse)
+        if not recipe.operators:
+            whys[""] = "no range is shared by what is joined there"
         try:
             quantize_static(
                 str(prepared),
@@ -231,8 +249,13 @@ def _static(recipe: Static, model: onnx.ModelProto, names: Sequence[str], calibr
         if endless := _endless(raw):
             _blame(prepared, calibration)
             raise CalibrationError(f"{endless} in the graph: expected ranges with an end, got ones without")
+        if not recipe.symmetric:
+            last.extend(node.name for node in last_layers(graph.graph).values())
 
-    return through_files(model, run)
+    last: list[str] = []
+    result = through_files(model, run)
+    give_sums(result, last)
+    return result
 
 
 def _blame(prepared: Path, calibration: Calibration) -> None:

@@ -27,9 +27,9 @@ class Static(_Recipe):
     """u8 activations with ranges from calibration, s8 weights with a scale a channel, as QDQ pairs.
 
     `symmetric`: s8 activations with zero in the middle instead, all that TensorRT takes; on the CPU it is slower.
-    `operators`: which operators, where their weights are constants; none: every node. `calibrate`: the full range
-    seen (minmax), or the one that loses the least information (entropy; Migacz, "8-bit inference with TensorRT",
-    2017). `smooth`: the strength of activation smoothing, see `quantize.smooth`.
+    `operators`: which operators, where their weights are constants; none: all layers, and what lies between them.
+    `calibrate`: the full range seen (minmax), or the one that loses the least information (entropy; Migacz, "8-bit
+    inference with TensorRT", 2017). `smooth`: the strength of activation smoothing, see `quantize.smooth`.
     """
 
     method: Literal["static"] = "static"
@@ -42,7 +42,7 @@ class Static(_Recipe):
     def summary(self) -> str:
         """The recipe in one line."""
         activations = "symmetric s8" if self.symmetric else "u8"
-        what = " and ".join(self.operators) or "every node"
+        what = " and ".join(self.operators) or "layers with weights and what lies between them"
         smooth = f", smoothing {self.smooth}" if self.smooth else ""
         return (
             f"static QDQ, {activations} activations, s8 weights per channel, {self.calibrate}{smooth}; "

@@ -133,11 +133,18 @@ def section(card: ModelCard, verdict: Quantization, figures: Mapping[str, bytes]
         f"<h2>{escape(card.name)}</h2>",
         f"<p>{escape(verdict.recipe)}. {served} {speed_up(verdict.fp32, verdict.int8):.2f} times as fast as FP32.</p>",
         f"<p>{escape(verdict.choice)}</p>" if verdict.choice else "",
+        *(f"<p>FP32: {escape(one)}</p>" for one in _left(verdict)),
         *(f'<p class="refused">{escape(refusal)}</p>' for refusal in (*verdict.refusals, *verdict.warnings)),
         _table(verdict),
         *(_figure(title, image) for title, image in figures.items()),
     ]
     return "".join(lines)
+
+
+def _left(verdict: Quantization) -> Iterator[str]:
+    if verdict.left:
+        yield verdict.left
+    yield from (f"{one.what}: {one.why}" for one in verdict.stays_fp32 if one.why)
 
 
 def _table(verdict: Quantization) -> str:

@@ -26,6 +26,7 @@ from quantize.latency import TIE, medians_ms
 from quantize.quantizer import quantize_graph
 from quantize.score import check_alike, intervals, scores, told_apart
 from quantize.task import Figures, Runner, Task
+from quantize.verdict import compared
 
 FP32: Final = "FP32"
 
@@ -65,8 +66,8 @@ TRIALS: Final = TypeAdapter(tuple[Trial, ...])
 
 
 def headline(task: Task) -> str:
-    """The score that comes first in a task's limits: the one that is plotted."""
-    return task.limits[0].score
+    """The score that comes first in a task's limits: the one that is plotted. Every trial has one of batches."""
+    return task.limits[0].score if task.limits else BATCH_COSINE
 
 
 def search(task: Task, built: Path, step: Step) -> tuple[Trial, ...]:
@@ -91,7 +92,9 @@ def search(task: Task, built: Path, step: Step) -> tuple[Trial, ...]:
         peers = task.peers()
         runners |= peers
         sizes |= {name: peer.size_bytes for name, peer in peers.items()}
-        return _trials(task, built, runners, sizes, step)
+        trials = _trials(task, built, runners, sizes, step)
+        refused = {name: compared(task, built, paths[name]).refusals for name in task.candidates}
+        return tuple(one.model_copy(update={"refusals": (*refused.get(one.name, ()), *one.refusals)}) for one in trials)
 
 
 def _trials(

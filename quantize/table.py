@@ -22,6 +22,11 @@ def comparison(cards: list[ModelCard]) -> Table:
         assert card.quantization is not None
         for label, before, after, ratio in _rows(card.quantization.fp32, card.quantization.int8):
             table.add_row(card.name, label, escape(before), escape(after), ratio)
+        for one in card.quantization.stays_fp32:
+            size = f"{one.size_bytes / 1e6:.2f} MB, " if one.size_bytes else ""
+            table.add_row(card.name, escape(f"FP32: {one.what}"), "", f"{size}{one.time_share * 100:.0f} % of time", "")
+        for output, error in card.quantization.errors.items():
+            table.add_row(card.name, f"error of {escape(output)}, worst channel", "0", f"{error:.3f}", "")
         served = "INT8" if card.quantization.passed else "FP32: INT8 was refused"
         table.add_row(card.name, "served", "", served, "", end_section=True)
     return table

@@ -61,6 +61,10 @@ class Task(Protocol):
     def limits(self) -> Sequence[Limit]:
         """What the gate asks for, besides batch invariance."""
 
+    @property
+    def error_most(self) -> float:
+        """How far each channel of each output may be from FP32's, as a part of what it varies by."""
+
     def calibration(self, built: Path) -> Iterator[Feed]:
         """Real inputs from which the ranges of activations are taken.
 
@@ -79,6 +83,9 @@ class Task(Protocol):
 
     def companies(self, built: Path) -> Iterable[Company]:
         """Rows that must get the same answer alone and together, of varied lengths."""
+
+    def feeds(self, built: Path) -> Iterator[Feed]:
+        """Real inputs, on which every output of INT8 is held to FP32's. See `quantize.fidelity`."""
 
     def compared(self, model: Runner, feed: Feed) -> Sequence[Array]:
         """The outputs for a feed in which every row must get the same answer alone and together, each [rows, ...]."""

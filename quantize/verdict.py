@@ -17,10 +17,13 @@ from export.session import Session, open_session
 from export.version import FP32_FILE, MODEL_FILE, unreplaced
 from export.warm_up import check_warm_up
 from export.weights import graph_bytes
+from quantize.fidelity import Fidelity, compare
 from quantize.gate import BATCH_LIMIT, judge
 from quantize.latency import gainless, medians_ms, slower
-from quantize.quantizer import check_quantized, named_graph, quantize_graph
+from quantize.parts import both
+from quantize.quantizer import check_quantized, named_graph, prepared_graph, quantize_graph
 from quantize.recipe import Recipe
+from quantize.remainder import remainders
 from quantize.score import check_alike, intervals, losses, scores, told_apart
 from quantize.task import Figures, Outcomes, Task
 
@@ -59,10 +62,13 @@ def quantize_model(
         figures = task.figures(open_session(built / FP32_FILE, threads=1))
         int8 = new / MODEL_FILE
         step("calibrating and quantizing")
-        quantize_graph(recipe, lambda: task.calibration(built), built / FP32_FILE, int8)
+        whys = quantize_graph(recipe, lambda: task.calibration(built), built / FP32_FILE, int8)
         check_quantized(name, recipe, built / FP32_FILE, int8)
         check_warm_up(name, built, open_session(int8, threads=1))
         verdict = judged(name, task, recipe, built, int8, figures, step)
+        request = next(iter(task.latency_feeds(built).values()))
+        left = remainders(prepared_graph(recipe, built / FP32_FILE), int8, request, whys)
+        verdict = verdict.model_copy(update={"stays_fp32": left})
         # For another target the latency on this processor says nothing.
         if card.target == "cpu" and (told := gainless(verdict.fp32, verdict.int8)):
             verdict = verdict.model_copy(update={"refusals": (*verdict.refusals, told)})
@@ -128,6 +134,8 @@ def judged(name: str, task: Task, recipe: Recipe, built: Path, int8: Path, fp32:
     outcomes = [
         {**task.outcomes(one, answers[0], built, "judge"), **more} for one, more in zip(answers, samples, strict=True)
     ]
+    step("comparing every output")
+    fidelity = compared(task, built, int8)
     step("measuring latency")
     latency = {shape: medians_ms(sessions, feed) for shape, feed in task.latency_feeds(built).items()}
     step("comparing rows alone and in company")
@@ -142,8 +150,15 @@ def judged(name: str, task: Task, recipe: Recipe, built: Path, int8: Path, fp32:
         fp32=before,
         int8=after,
         falls=losses(outcomes[0], outcomes[1]),
-        refusals=judge((*task.limits, BATCH_LIMIT), before, after),
+        refusals=(*fidelity.refusals, *judge((*task.limits, BATCH_LIMIT), before, after)),
+        errors=dict(fidelity.errors),
     )
+
+
+def compared(task: Task, built: Path, int8: Path) -> Fidelity:
+    """Every output of an INT8 graph, held to FP32's."""
+    with both(built / FP32_FILE, int8) as (answers, parts):
+        return compare(answers(task.feeds(built)), task.error_most, parts.unordered, parts.whole)
 
 
 def _batch_cosines(task: Task, sessions: tuple[Session, Session], built: Path) -> list[dict[str, float]]:

@@ -9,6 +9,7 @@ import numpy as np
 from export.company import Company
 from export.digits_data import Digits, load_split, read_samples
 from export.tensor import Array, Feed, FloatArray
+from quantize.fidelity import ERROR_MOST
 from quantize.gate import Limit, MayFall
 from quantize.recipe import Recipe, Static
 from quantize.task import Outcomes, Peer, Runner, Split, Task
@@ -30,6 +31,7 @@ class DigitsTask:
         "static, entropy": Static(calibrate="entropy"),
         "static, first layer FP32": Static(exclude=("node_conv2d",)),
     }
+    error_most = ERROR_MOST
     limits: Sequence[Limit] = (MayFall("accuracy", ACCURACY_FALL),)
 
     def calibration(self, built: Path) -> Iterator[Feed]:
@@ -55,6 +57,10 @@ class DigitsTask:
         """None."""
         del model
         return {}
+
+    def feeds(self, built: Path) -> Iterator[Feed]:
+        """Held-out images."""
+        yield {"image": read_samples(built).image}
 
     def compared(self, model: Runner, feed: Feed) -> Sequence[Array]:
         """The logits."""

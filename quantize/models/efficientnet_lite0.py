@@ -17,6 +17,7 @@ from export.company import Company
 from export.cosine import cosine
 from export.pictures import crops, picture
 from export.tensor import Array, Feed, FloatArray
+from quantize.fidelity import ERROR_MOST
 from quantize.gate import AtLeast, Limit
 from quantize.recipe import Recipe, Static
 from quantize.task import Outcomes, Peer, Runner, Split, Task
@@ -54,6 +55,8 @@ PICTURES: Final[Mapping[Split, tuple[tuple[str, str], ...]]] = {
 CALIBRATION_CROPS: Final = 40
 CROPS: Final[Mapping[Split, int]] = {"choose": 30, "judge": 25}
 ROWS: Final = 16
+# Of those to judge on, every such one is compared in every class.
+CROPS_STRIDE: Final = 4
 AGREEMENT: Final = 0.92
 # Of FP32's probability: all that INT8 names otherwise is below it, and the sets differ in how much of them is.
 UNSURE: Final = 0.5
@@ -71,6 +74,7 @@ class EfficientNetTask:
         "static, first block FP32": Static(exclude=FIRST_BLOCK),
         "static, entropy, first block FP32": Static(exclude=FIRST_BLOCK, calibrate="entropy"),
     }
+    error_most = ERROR_MOST
     limits: Sequence[Limit] = (AtLeast("agreement", AGREEMENT),)
 
     def calibration(self, built: Path) -> Iterator[Feed]:
@@ -97,6 +101,13 @@ class EfficientNetTask:
         """None."""
         del model
         return {}
+
+    def feeds(self, built: Path) -> Iterator[Feed]:
+        """Crops of all pictures to judge on, evenly picked."""
+        del built
+        images = _images(PICTURES["judge"], CROPS["judge"])[::CROPS_STRIDE]
+        for start in range(0, len(images), ROWS):
+            yield {"image": images[start : start + ROWS]}
 
     def compared(self, model: Runner, feed: Feed) -> Sequence[Array]:
         """The logits."""

@@ -18,6 +18,7 @@ from export.cosine import cosine
 from export.tensor import Array, Feed, FloatArray
 from export.tokenizer import Encoder
 from quantize.docstrings import docstring_pairs
+from quantize.fidelity import ERROR_MOST
 from quantize.gate import AtLeast, Limit, MayFall
 from quantize.models.minilm_peer import installed_peer
 from quantize.recipe import Dynamic, PerToken, Recipe, Static, WeightOnly
@@ -25,6 +26,7 @@ from quantize.sentences import calibration_texts, evaluation_pairs
 from quantize.task import Outcomes, Peer, Runner, Split, Task
 
 COMPANY_ROWS: Final = 16
+TEXTS_COMPARED: Final = 128
 LATENCY_SHAPES: Final = ((1, 32), (32, 32), (1, 128), (32, 128))
 # Company that stretches every range: shouting, digits, another script, no text at all, and 250 tokens of one word.
 LOUD: Final = ("BUY NOW!!! $$$", "0 1 2 3 4 5 6 7 8 9", "Wo ist mein Paket?", "ШУМ", "", "x" * 80, "parcel " * 250)
@@ -55,6 +57,7 @@ class MiniLMTask:
         "weights, 8 bits": WeightOnly(bits=8),
         "weights, 4 bits": WeightOnly(bits=4),
     }
+    error_most = ERROR_MOST
     limits: Sequence[Limit] = (
         AtLeast("cosine", COSINE_MEAN),
         AtLeast("cosine_min", COSINE_MIN),
@@ -82,6 +85,12 @@ class MiniLMTask:
         """None."""
         del model
         return {}
+
+    def feeds(self, built: Path) -> Iterator[Feed]:
+        """Texts to judge on, each alone."""
+        encoder = Encoder.open(built)
+        for text in texts("judge")[:TEXTS_COMPARED]:
+            yield encoder.feed([text])
 
     def compared(self, model: Runner, feed: Feed) -> Sequence[Array]:
         """The embedding."""

@@ -24,6 +24,7 @@ from export.session import open_session
 from export.tensor import Array, Feed, FloatArray
 from export.version import FP32_FILE
 from quantize.docstrings import docstring_pairs
+from quantize.fidelity import ERROR_MOST
 from quantize.gate import AtMost, Limit, MayFall
 from quantize.paragraphs import reference_paragraphs
 from quantize.recipe import Dynamic, Recipe, WeightOnly
@@ -31,6 +32,7 @@ from quantize.task import Outcomes, Peer, Runner, Split, Task
 
 TOKENS: Final = 64  # of a passage, whose logits are 12.6 MB
 PASSAGES: Final[Mapping[Split, int]] = {"choose": 24, "judge": 64}
+PASSAGES_COMPARED: Final = 6
 PAST: Final = 128
 DECODE_ROWS: Final = (1, 8)
 # Tokens of the rows that are decoded alone and together: the cache of the shorter ones is padded.
@@ -57,6 +59,7 @@ class SmolLM2Task:
         "weights, 4 bits": WeightOnly(bits=4),
         "dynamic": Dynamic(),
     }
+    error_most = ERROR_MOST
     limits: Sequence[Limit] = (MayFall(LOG_LIKELIHOOD, LIKELIHOOD_FALL), AtMost(KL, DIVERGENCE))
 
     def calibration(self, built: Path) -> Iterator[Feed]:
@@ -80,6 +83,12 @@ class SmolLM2Task:
         """None."""
         del model
         return {}
+
+    def feeds(self, built: Path) -> Iterator[Feed]:
+        """Some passages to judge on; the caches are outputs, too."""
+        del built
+        for passage in passages("judge")[:PASSAGES_COMPARED]:
+            yield prompt_feed([passage])
 
     def compared(self, model: Runner, feed: Feed) -> Sequence[Array]:
         """The logits: caches are padded in company."""

@@ -12,6 +12,7 @@ from export.company import Company
 from export.definition import Feed
 from export.graph import IR_VERSION, OPSET, write_graph
 from export.tensor import FloatArray
+from quantize.fidelity import ERROR_MOST
 from quantize.gate import AtLeast, Limit
 from quantize.recipe import PerToken, Recipe, Static
 from quantize.task import Outcomes, Peer, Runner, Split
@@ -23,6 +24,7 @@ class TinyTask:
     """Quantizes a single matrix product, and asks for what it is told to ask for."""
 
     recipe: Recipe = Static(operators=("MatMul",))
+    error_most = ERROR_MOST
     candidates: Mapping[str, Recipe] = {"static": Static(operators=("MatMul",)), "per-token": PerToken()}
 
     def __init__(self, at_least: float) -> None:
@@ -49,6 +51,10 @@ class TinyTask:
         del built
         together = rows(8, 11)
         yield [{"x": together[row : row + 1]} for row in range(8)], {"x": together}
+
+    def feeds(self, built: Path) -> Iterator[Feed]:
+        del built
+        yield {"x": rows(40, 9)}
 
     def compared(self, model: Runner, feed: Feed) -> Sequence[FloatArray]:
         return [model.run(feed)]

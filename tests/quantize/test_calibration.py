@@ -120,8 +120,10 @@ def test_input_that_has_no_range_of_its_own_may_reach_anything(build: Path, tmp_
 def test_sample_whose_activations_overflow_is_named(build: Path, tmp_path: Path, calibrate: Any) -> None:
     model = tiny_graph()
     # Its square is infinite, while what is multiplied is not.
-    model.graph.node.extend([helper.make_node("Mul", ["r", "r"], ["y"], "square")])
+    square = helper.make_node("Mul", ["r", "r"], ["s"], "square")
+    model.graph.node.extend([square, helper.make_node("MatMul", ["s", "v"], ["y"], "last")])
     model.graph.node[1].output[0] = "r"
+    model.graph.initializer.append(numpy_helper.from_array(np.eye(4, dtype=np.float32), "v"))
     weights = numpy_helper.from_array(np.full((FEATURES, 4), 1e10, np.float32), "w")
     model.graph.initializer[0].CopyFrom(weights)
     write_graph(model, build / "fp32.onnx")
@@ -132,7 +134,7 @@ def test_sample_whose_activations_overflow_is_named(build: Path, tmp_path: Path,
 
     with pytest.raises(CalibrationError) as refused:
         quantize_graph(Static(calibrate=calibrate), growing, build / "fp32.onnx", tmp_path / "int8.onnx")
-    assert "calibration 2: 'y' in the graph: expected numbers, got inf, of x: " in str(refused.value)
+    assert "calibration 2: 's' in the graph: expected numbers, got inf, of x: " in str(refused.value)
 
 
 @pytest.fixture

@@ -150,31 +150,44 @@ class Alike(Session):
         return {"y": (np.array([20, 101325]) + apart).astype(np.float32)}
 
 
-@pytest.mark.parametrize("gates", [(), (Gate("cosine", at_least=0.999),)])
-def test_answers_that_are_all_alike_are_not_judged_on_a_cosine_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gates: Any
-) -> None:
+def test_answers_that_are_all_alike_are_not_judged_on_a_cosine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(quantize.defined, "open_session", lambda _: Alike())
     pressure = (Tensor("y", "FP32", ("batch", 2)),)
+    asked = (Gate("cosine", at_least=0.999),)
     with pytest.raises(DefinitionError, match=r"'y' is so alike for all 7 rows of the samples .* has 1.0000"):
-        DefinedTask(definition(gates=gates, outputs=pressure), tmp_path).check_gates()
+        DefinedTask(definition(gates=asked, outputs=pressure), tmp_path).check_gates()
+    # Without gates, what each number varies by is what counts.
+    alone = DefinedTask(definition(gates=(), outputs=pressure), tmp_path)
+    alone.check_gates()
+    assert (alone.limits, alone.error_most) == ([], 0.25)
     # A gate on another score judges what that cosine does not see, and one row says nothing.
     DefinedTask(definition(outputs=pressure), tmp_path).check_gates()
-    one = definition(gates=gates, outputs=pressure, samples=lambda: [{"x": rows(1, 1)}])
+    one = definition(gates=asked, outputs=pressure, samples=lambda: [{"x": rows(1, 1)}])
     DefinedTask(one, tmp_path).check_gates()
 
 
-def test_alike_answers_are_told_before_anything_is_quantized(quantized: Any) -> None:
-    model = graph(
+ALIKE = 'inputs=(Tensor("x", "FP32", ("batch", 256)),), outputs=(Tensor("y", "FP32", ("batch", 256)),), '
+
+
+def alike_graph() -> onnx.ModelProto:
+    return graph(
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 256])],
         [helper.make_node("Add", ["h", "usual"], ["y"])],
         usual=np.full(256, 1e3, np.float32),
     )
-    said = (
-        'inputs=(Tensor("x", "FP32", ("batch", 256)),), outputs=(Tensor("y", "FP32", ("batch", 256)),), '
-        'recipe={"method": "static", "exclude": ["no such layer"]}'
-    )
-    assert "'y' is so alike for all 32 rows of the samples" in quantized(model, said).output
+
+
+def test_alike_answers_are_told_before_anything_is_quantized(quantized: Any) -> None:
+    said = 'gates=(Gate("cosine", at_least=0.99),), recipe={"method": "static", "exclude": ["no such layer"]}'
+    assert "'y' is so alike for all 32 rows of the samples" in quantized(alike_graph(), ALIKE + said).output
+
+
+def test_alike_answers_are_judged_by_what_they_differ_in(quantized: Any, tmp_path: Path) -> None:
+    assert quantized(alike_graph(), ALIKE).exit_code == 0
+    card = Repository(tmp_path / "repository").card("mine")
+    assert card is not None
+    assert card.quantization is not None
+    assert 0 < card.quantization.errors["y"] < 0.1
 
 
 def test_answers_of_another_number_of_rows_than_fp32s_are_compared_as_far_as_there_are_both(tmp_path: Path) -> None:

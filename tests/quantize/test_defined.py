@@ -218,15 +218,17 @@ def test_rows_without_any_company_are_an_error_that_says_what_is_missing(build: 
         list(DefinedTask(said, built_folder(build, "digits")).companies(build))
 
 
-@pytest.mark.parametrize("gates", [(), (Gate("cosine", at_least=0.99),)])
-def test_single_number_needs_a_gate_of_its_own(tmp_path: Path, gates: Any) -> None:
+def test_single_number_is_judged_by_what_it_varies_by_and_not_by_a_cosine(tmp_path: Path) -> None:
     said = {"outputs": (Tensor("y", "FP32", ("batch", 1)),)}
     with pytest.raises(
         DefinitionError, match=r"digits: gates: expected one on a score of `evaluate`, got none: of single numbers.*'y'"
     ):
-        DefinedTask(definition(gates=gates, **said), tmp_path)
+        DefinedTask(definition(gates=(Gate("cosine", at_least=0.99),), **said), tmp_path)
+    alone = DefinedTask(definition(gates=(), **said), tmp_path)
+    assert (alone.limits, alone.error_most) == ([], 0.25)
     task, answers = DefinedTask(definition(**said), tmp_path), np.ones((4, 1), np.float32)
     assert task.outcomes(answers, answers, tmp_path, "judge") == {}
+    assert task.error_most == 0.5
 
 
 def test_all_outputs_are_compared_alone_and_in_company(tmp_path: Path) -> None:

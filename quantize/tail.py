@@ -1,0 +1,86 @@
+"""The tail of a graph: what lies behind its last layers with weights, and so has nothing to gain from INT8."""
+
+from collections.abc import Mapping
+from typing import Final
+
+import onnx
+
+from quantize.reads import reads
+
+WEIGHTED: Final = ("Conv", "ConvTranspose", "Gemm", "MatMul", "Einsum", "LSTM", "GRU", "RNN", "Loop", "Scan", "If")
+# With a convolution in front of them they are one kernel, and cost no range of their own.
+CUTS: Final = ("Relu", "Clip")
+
+
+def is_layer(node: onnx.NodeProto, constants: Mapping[str, onnx.TensorProto]) -> bool:
+    """Whether a node has weights of its own: a matrix or a kernel that is constant, or a body that may have some."""
+    if node.op_type in ("Loop", "Scan", "If"):
+        return True
+    return node.op_type in WEIGHTED and any(name in constants and len(constants[name].dims) > 1 for name in node.input)
+
+
+def tail(graph: onnx.GraphProto) -> frozenset[str]:
+    """Names of the nodes that no layer reads from, near or far, and that are none themselves.
+
+    But for a Relu or Clip that alone reads what a convolution computes: it is part of that.
+    """
+    constants = {one.name: one for one in graph.initializer}
+    readers = _readers(graph)
+    before: set[int] = set()
+    # From the end: a node whose reader is a layer, or lies before one.
+    for node in reversed(graph.node):
+        following = [reader for name in node.output for reader in readers.get(name, ())]
+        if any(is_layer(reader, constants) or id(reader) in before for reader in following):
+            before.add(id(node))
+    producers = {name: node for node in graph.node for name in node.output}
+    return frozenset(
+        node.name
+        for node in graph.node
+        if id(node) not in before and not is_layer(node, constants) and not _is_cut(node, producers, readers, graph)
+    )
+
+
+def last_layers(graph: onnx.GraphProto) -> dict[str, onnx.NodeProto]:
+    """The layers that no other layer reads from, by the name of what they put out, a Relu behind a Conv included."""
+    constants = {one.name: one for one in graph.initializer}
+    readers, behind = _readers(graph), tail(graph)
+    given = {output.name for output in graph.output}
+    found: dict[str, onnx.NodeProto] = {}
+    for node in graph.node:
+        if not is_layer(node, constants) or len(node.output) != 1:
+            continue
+        name = node.output[0]
+        following = readers.get(name, [])
+        if [one.op_type in CUTS and one.name not in behind for one in following] == [True]:
+            name = following[0].output[0]
+            following = readers.get(name, [])
+        if (following or name in given) and all(one.name in behind for one in following):
+            found[name] = node
+    return found
+
+
+def _readers(graph: onnx.GraphProto) -> dict[str, list[onnx.NodeProto]]:
+    readers: dict[str, list[onnx.NodeProto]] = {}
+    for node in graph.node:
+        for name in dict.fromkeys(reads(node)):
+            if name:
+                readers.setdefault(name, []).append(node)
+    return readers
+
+
+def _is_cut(
+    node: onnx.NodeProto,
+    producers: Mapping[str, onnx.NodeProto],
+    readers: Mapping[str, list[onnx.NodeProto]],
+    graph: onnx.GraphProto,
+) -> bool:
+    if node.op_type not in CUTS:
+        return False
+    name = node.input[0]
+    producer = producers.get(name)
+    return (
+        producer is not None
+        and producer.op_type in ("Conv", "ConvTranspose")
+        and len(readers.get(name, ())) == 1
+        and name not in {output.name for output in graph.output}
+    )
