@@ -22,6 +22,18 @@ RELOADED: Final = frozenset({"classes", "default_class", "tenants", "models", "a
 RELOADED_LIMITS: Final = frozenset({"outage_s"})
 
 
+class PadConfig(Section):
+    """How requests for a model that has a mask are padded to ride together."""
+
+    axis: int = Field(ge=1, description="Axis of the inputs that is padded; 0 is the batch.")
+    mask: str = Field(
+        min_length=1, description="Input that is 0 where a place is padding: the model must look at no such place."
+    )
+    values: dict[str, float] = Field(
+        default_factory=dict, description="What other inputs are padded with, by name; not set: 0."
+    )
+
+
 class ModelConfigEntry(Section):
     """Per-model settings of the scheduler (Triton's own stand in config.pbtxt)."""
 
@@ -35,6 +47,11 @@ class ModelConfigEntry(Section):
         default=True,
         description="Whether a merged request is asked again alone once in a while, and the model's requests ride "
         "alone where the answers differ.",
+    )
+    pad: PadConfig | None = Field(
+        default=None,
+        description="How requests of unlike lengths are padded to ride together, for a model with a mask; not set: "
+        "they ride apart.",
     )
 
 
@@ -142,6 +159,11 @@ class Config(Section):
         """Whether requests for the model may ride in one batch."""
         entry = self.models.get(model)
         return entry is None or entry.merge
+
+    def padding(self, model: str) -> PadConfig | None:
+        """How the model's requests are padded to ride together; None: they are not."""
+        entry = self.models.get(model)
+        return None if entry is None else entry.pad
 
     def checks_merging(self, model: str) -> bool:
         """Whether merged requests are asked again alone once in a while."""

@@ -9,6 +9,7 @@ from scheduler.core.ticket import Step, Ticket
 from scheduler.driver import Driver
 from scheduler.edge.classify import Caller, flag, step_of
 from scheduler.edge.merge_check import MergeChecks
+from scheduler.edge.paddings import Paddings
 from scheduler.edge.shape import Shape, Shapes
 from scheduler.errors import denied, invalid, unsupported
 from scheduler.telemetry.hooks import Header, Telemetry
@@ -41,12 +42,14 @@ class Intake:
         self._telemetry = telemetry
         self._checks = checks
         self._shapes = Shapes()
+        self._paddings = Paddings(config)
         self._forwarded = ForwardedHeaders(config.forward_headers)
         self.configure(config)
 
     def configure(self, config: Config) -> None:
         """Go on with these settings of models."""
         self._config = config
+        self._paddings.configure(config)
 
     def call(
         self,
@@ -76,7 +79,7 @@ class Intake:
         if spec.mergeable:
             make_raw(request, spec)
         request_bytes = request.ByteSize()
-        shape = self._shapes.of(request, spec, request_bytes)
+        shape = self._shapes.of(request, spec, request_bytes, self._paddings.of(spec))
         headers = self._forwarded.of(metadata)
         if headers:
             request_bytes += _checked_bytes(headers)
@@ -91,12 +94,13 @@ class Intake:
             rows=shape.rows,
             queue_bytes=request_bytes,
             merge_key=_with_headers(self._merge_key(shape, spec, caller), headers),
-            join_key=shape.join_key,
+            # What may not be merged here may not be merged by Triton either.
+            join_key=None if self._checks.stopped(spec.name) else shape.join_key,
             deadline=None if caller.timeout_s is None else arrived + caller.timeout_s,
             step=step,
             policy=None if step is not None else spec.queue.policy_of(caller.level),
         )
-        call = Call(request, ticket, self._driver.now(), responses if spec.decoupled else None, headers)
+        call = Call(request, ticket, self._driver.now(), responses if spec.decoupled else None, headers, shape.padding)
         self._telemetry.received(
             ticket, request_id=caller.request_id, headers=metadata, arrived=arrived, now=call.queued_at
         )

@@ -31,6 +31,8 @@ log = logging.getLogger(__name__)
 # 512 batches.
 MOST_DOUBLINGS: Final = 9
 MOST_S: Final = 64.0
+# Triton may have run what was asked alone with what else it had: that says nothing, and another time may.
+MOST_UNDECIDED: Final = 5
 # A model that was replaced in between, or answers by the clock, differs once.
 STRIKES: Final = 2
 CLEARED: Final = 4
@@ -128,6 +130,12 @@ class MergeChecks:
         known = self._models.get(model)
         return known is not None and bool(known.stopped)
 
+    def unsplit(self, model: str, why: str) -> None:
+        """Merge no more what cannot be told apart again: each such batch would be computed twice."""
+        known = self._models.get(model)
+        if known is not None and not known.stopped:
+            self._stop(known, why)
+
     def merged(self, calls: Sequence[Call], answers: Sequence[Any]) -> None:
         """Hear of a merged batch and its answers, and check one of them where a check is due."""
         known = self._models.get(calls[0].ticket.model)
@@ -169,7 +177,8 @@ class MergeChecks:
             if known.agreed < CLEARED and known.strikes:
                 return
             known.strikes = 0
-            known.doublings = min(known.doublings + 1, MOST_DOUBLINGS)
+            most = MOST_DOUBLINGS if result is MergeCheck.AGREED else MOST_UNDECIDED
+            known.doublings = max(known.doublings, min(known.doublings + 1, most))
         known.next_at = self._driver.now() + min(2.0**known.doublings, MOST_S)
 
     async def _compare(self, known: _Model, call: Call, answers: Sequence[Any], place: int) -> tuple[MergeCheck, str]:

@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple
 from scheduler.edge.validate import check
 from scheduler.triton.joining import join_key
 from scheduler.triton.merge import shape_key, with_parameters
+from scheduler.triton.pad import Padding
 from scheduler.triton.spec import ModelSpec
 
 # Shapes that are remembered; the next one starts anew. At most 4 MB.
@@ -25,15 +26,18 @@ class Shape(NamedTuple):
         rows: the batch dimension, or 1 for a model that has none.
         merge_key: requests with the same key may ride together; None: it rides alone.
         join_key: requests with the same key are run as one by Triton itself (joining.py); None: it does not do so.
+        padding: how it may be padded to ride with longer ones; None: it may not.
     """
 
     rows: int
     merge_key: str | None
     join_key: str | None
+    padding: Padding | None = None
 
 
 class _Remembered(NamedTuple):
     spec: ModelSpec
+    padding: Padding | None
     content_bytes: list[int]
     shape: Shape
 
@@ -44,20 +48,21 @@ class Shapes:
     def __init__(self) -> None:
         self._remembered: dict[tuple[Any, ...], _Remembered] = {}
 
-    def of(self, request: Any, spec: ModelSpec, request_bytes: int) -> Shape:
+    def of(self, request: Any, spec: ModelSpec, request_bytes: int, padding: Padding | None = None) -> Shape:
         """Check a request, or find that one like it has been checked.
 
         Args:
             request: a `ModelInferRequest`.
             spec: its model.
             request_bytes: the size of the message.
+            padding: how the model's requests are padded, the same object each time; None: they are not.
 
         Raises:
             RequestError: INVALID_ARGUMENT: it does not fit (validate.py).
         """
         content_bytes = [len(content) for content in request.raw_input_contents]
         if request_bytes - sum(content_bytes) > DESCRIPTION_BYTES:
-            return _with_parameters(_checked(request, spec), request)
+            return _with_parameters(_checked(request, spec, padding), request)
         # The client's id and parameters are not among it: no two requests might be alike.
         description = (
             spec.name,
@@ -66,11 +71,16 @@ class Shapes:
             tuple([output.SerializeToString() for output in request.outputs]),
         )
         known = self._remembered.get(description)
-        if known is not None and known.spec is spec and known.content_bytes == content_bytes:
+        if (
+            known is not None
+            and known.spec is spec
+            and known.padding is padding
+            and known.content_bytes == content_bytes
+        ):
             return _with_parameters(known.shape, request)
-        shape = _checked(request, spec)
+        shape = _checked(request, spec, padding)
         if not any(tensor.datatype == "BYTES" for tensor in request.inputs):
-            self._remember(description, _Remembered(spec, content_bytes, shape))
+            self._remember(description, _Remembered(spec, padding, content_bytes, shape))
         return _with_parameters(shape, request)
 
     def _remember(self, description: tuple[Any, ...], remembered: _Remembered) -> None:
@@ -79,9 +89,14 @@ class Shapes:
         self._remembered[description] = remembered
 
 
-def _checked(request: Any, spec: ModelSpec) -> Shape:
+def _checked(request: Any, spec: ModelSpec, padding: Padding | None) -> Shape:
     rows, complete = check(request, spec)
-    return Shape(rows, shape_key(request, spec) if complete else None, join_key(request, spec))
+    joined = join_key(request, spec)
+    if not complete:
+        return Shape(rows, None, joined)
+    key = shape_key(request, spec, padding)
+    pads = key is not None and padding is not None and padding.length_of(request) is not None
+    return Shape(rows, key, joined, padding if pads else None)
 
 
 def _with_parameters(shape: Shape, request: Any) -> Shape:

@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from scheduler.triton.pad import NUMPY
 from scheduler.triton.spec import string_end
 
 Array = npt.NDArray[Any]
@@ -20,20 +21,6 @@ Array = npt.NDArray[Any]
 FEW: Final = 256
 # Answers of others that tell how far values are spread, at most.
 BESIDE: Final = 8
-NUMPY: Final = {
-    "BOOL": "?",
-    "UINT8": "u1",
-    "UINT16": "<u2",
-    "UINT32": "<u4",
-    "UINT64": "<u8",
-    "INT8": "i1",
-    "INT16": "<i2",
-    "INT32": "<i4",
-    "INT64": "<i8",
-    "FP16": "<f2",
-    "FP32": "<f4",
-    "FP64": "<f8",
-}
 
 
 class Rounding(NamedTuple):

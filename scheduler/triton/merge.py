@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from tritonclient.grpc import service_pb2
 
+from scheduler.triton.pad import Padding, bucket, cut, padded
 from scheduler.triton.spec import ELEMENT_BYTES, ModelSpec, string_end
 
 # Request parameters that Fairlane reads itself and that a merged request therefore need not carry.
@@ -29,20 +30,30 @@ class SplitError(ValueError):
     """The answer to a merged request cannot be split into the rows that were asked."""
 
 
-def merge_key(request: Any, spec: ModelSpec) -> str | None:
-    """The key under which a validated `ModelInferRequest` may be merged; None where it must ride alone."""
-    return with_parameters(shape_key(request, spec), request)
+def merge_key(request: Any, spec: ModelSpec, padding: Padding | None = None) -> str | None:
+    """The key under which a validated `ModelInferRequest` may be merged; None where it must ride alone.
+
+    Args:
+        request: the message.
+        spec: its model.
+        padding: how unlike lengths become alike; None: they do not.
+    """
+    return with_parameters(shape_key(request, spec, padding), request)
 
 
-def shape_key(request: Any, spec: ModelSpec) -> str | None:
+def shape_key(request: Any, spec: ModelSpec, padding: Padding | None = None) -> str | None:
     """The part of the merge key that the request's inputs and outputs make; None where it must ride alone."""
+    length = None if padding is None else padding.length_of(request)
     if not spec.mergeable or not request.raw_input_contents:
         return None
     parts = [request.model_version]
     for tensor in request.inputs:
         if tensor.parameters or tensor.HasField("contents"):
             return None
-        parts.append(f"{tensor.name}:{tensor.datatype}:{','.join(map(str, tensor.shape[1:]))}")
+        sizes = [str(size) for size in tensor.shape[1:]]
+        if padding is not None and length is not None and tensor.name in padding.inputs:
+            sizes[padding.axis - 1] = f"to {bucket(length)}"
+        parts.append(f"{tensor.name}:{tensor.datatype}:{','.join(sizes)}")
     for output in request.outputs:
         if output.parameters:
             return None
@@ -73,12 +84,13 @@ def with_parameters(key: str | None, request: Any) -> str | None:
     return f"{key} {sorted(shared)}" if shared else key
 
 
-def merge(requests: Sequence[Any], rows: Sequence[int]) -> Any:
+def merge(requests: Sequence[Any], rows: Sequence[int], padding: Padding | None = None) -> Any:
     """One `ModelInferRequest` with the rows of all, in order.
 
     Args:
         requests: of one merge key, at least one.
         rows: rows of each.
+        padding: how unlike lengths become alike; None: there are none.
     """
     first = requests[0]
     merged = service_pb2.ModelInferRequest(model_name=first.model_name, model_version=first.model_version)
@@ -88,13 +100,34 @@ def merge(requests: Sequence[Any], rows: Sequence[int]) -> Any:
             merged.parameters[name].CopyFrom(value)
     total = sum(rows)
     for place, tensor in enumerate(first.inputs):
+        if padding is not None and tensor.name in padding.inputs:
+            _add_padded(merged, requests, place, padding)
+            continue
         merged.inputs.add(name=tensor.name, datatype=tensor.datatype, shape=[total, *tensor.shape[1:]])
         merged.raw_input_contents.append(b"".join(request.raw_input_contents[place] for request in requests))
     return merged
 
 
-def split(response: Any, requests: Sequence[Any], rows: Sequence[int]) -> list[Any]:
-    """One `ModelInferResponse` for each request, with its own rows and its own id.
+def unlike(requests: Sequence[Any], padding: Padding | None) -> Padding | None:
+    """The padding, where the requests are of unlike lengths; None where their rows can be joined as they are."""
+    if padding is None or len({padding.length_of(request) for request in requests}) == 1:
+        return None
+    return padding
+
+
+def _add_padded(merged: Any, requests: Sequence[Any], place: int, padding: Padding) -> None:
+    """Add the inputs of this place, padded to the longest."""
+    tensor, axis = requests[0].inputs[place], padding.axis
+    shapes = [tuple(request.inputs[place].shape) for request in requests]
+    size = list(shapes[0])
+    size[0], size[axis] = sum(shape[0] for shape in shapes), max(shape[axis] for shape in shapes)
+    merged.inputs.add(name=tensor.name, datatype=tensor.datatype, shape=size)
+    raws = [request.raw_input_contents[place] for request in requests]
+    merged.raw_input_contents.append(padded(raws, shapes, axis, tensor.datatype, padding.inputs[tensor.name]))
+
+
+def split(response: Any, requests: Sequence[Any], rows: Sequence[int], padding: Padding | None = None) -> list[Any]:
+    """One `ModelInferResponse` for each request, with its own rows, its own length and its own id.
 
     Raises:
         SplitError: an output does not have as many rows as were sent, or not the bytes for them, or the
@@ -107,11 +140,19 @@ def split(response: Any, requests: Sequence[Any], rows: Sequence[int]) -> list[A
             f"model {response.model_name}: expected raw contents for {len(response.outputs)} outputs, "
             f"got {len(response.raw_output_contents)}"
         )
-    pieces = [_split_tensor(*each, rows) for each in zip(response.outputs, response.raw_output_contents, strict=True)]
-    blanks = {count: _blank(response, count).SerializeToString() for count in set(rows)}
+    tensors = list(zip(response.outputs, response.raw_output_contents, strict=True))
+    if padding is None:
+        lengths: list[int | None] = [None] * len(requests)
+        pieces = [_split_tensor(*each, rows) for each in tensors]
+    else:
+        lengths = [padding.length_of(request) for request in requests]
+        pieces = [_cut_tensor(*each, rows, [length or 0 for length in lengths], padding) for each in tensors]
+    blanks = {
+        each: _blank(response, *each, padding).SerializeToString() for each in set(zip(rows, lengths, strict=True))
+    }
     parts = []
-    for place, (request, count) in enumerate(zip(requests, rows, strict=True)):
-        part = service_pb2.ModelInferResponse.FromString(blanks[count])
+    for place, (request, *each) in enumerate(zip(requests, rows, lengths, strict=True)):
+        part = service_pb2.ModelInferResponse.FromString(blanks[each[0], each[1]])
         if request.id:
             part.id = request.id
         part.raw_output_contents.extend([piece[place] for piece in pieces])
@@ -119,11 +160,27 @@ def split(response: Any, requests: Sequence[Any], rows: Sequence[int]) -> list[A
     return parts
 
 
-def _blank(response: Any, rows: int) -> Any:
+def _cut_tensor(tensor: Any, raw: bytes, rows: Sequence[int], lengths: Sequence[int], padding: Padding) -> list[bytes]:
+    """As _split_tensor, of an answer to requests that were padded to the longest."""
+    pieces = _split_tensor(tensor, raw, rows)
+    if tensor.name not in padding.outputs:
+        return pieces
+    if tensor.shape[padding.axis] != max(lengths):
+        raise SplitError(
+            f"output {tensor.name}: expected {max(lengths)} along axis {padding.axis} as in the inputs, "
+            f"got shape {list(tensor.shape)}"
+        )
+    return cut(raw, tensor.shape, padding.axis, tensor.datatype, list(zip(rows, lengths, strict=True)))
+
+
+def _blank(response: Any, rows: int, length: int | None, padding: Padding | None) -> Any:
     """An answer with so many rows, and without contents and id: all that those of one size have in common."""
     blank = service_pb2.ModelInferResponse(model_name=response.model_name, model_version=response.model_version)
     for tensor in response.outputs:
-        blank.outputs.add(name=tensor.name, datatype=tensor.datatype, shape=[rows, *tensor.shape[1:]])
+        shape = [rows, *tensor.shape[1:]]
+        if padding is not None and length is not None and tensor.name in padding.outputs:
+            shape[padding.axis] = length
+        blank.outputs.add(name=tensor.name, datatype=tensor.datatype, shape=shape)
     return blank
 
 

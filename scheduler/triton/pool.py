@@ -13,7 +13,8 @@ from scheduler.driver import BatchError
 from scheduler.telemetry.hooks import NULL, Telemetry
 from scheduler.triton.answer import parsed
 from scheduler.triton.decoupled import BegunStream, ResponseStream, relay_responses
-from scheduler.triton.merge import SplitError, merge, split
+from scheduler.triton.merge import SplitError, merge, split, unlike
+from scheduler.triton.pad import Padding
 from scheduler.triton.security import PLAIN, BackendSecurity
 from scheduler.triton.sequence_id import RestoringStream, SequenceIds, restore
 from scheduler.triton.uncancelled import UncancelledCalls, Unwanted, cancellable
@@ -62,10 +63,11 @@ class Call:
         queued_at: when it was ready to be queued, in the event loop's seconds.
         stream: where a decoupled model's responses go; None for a request that has one response.
         headers: of the request, for the model.
+        padding: how it may be padded to ride with longer ones; None: it may not.
         sent_at: when it was last handed to a backend, in the event loop's seconds.
     """
 
-    __slots__ = ("headers", "queued_at", "request", "sent_at", "stream", "ticket")
+    __slots__ = ("headers", "padding", "queued_at", "request", "sent_at", "stream", "ticket")
 
     def __init__(
         self,
@@ -74,12 +76,14 @@ class Call:
         queued_at: float = 0.0,
         stream: ResponseStream | None = None,
         headers: tuple[tuple[str, str], ...] = (),
+        padding: Padding | None = None,
     ) -> None:
         self.request = request
         self.ticket = ticket
         self.queued_at = queued_at
         self.stream = stream
         self.headers = headers
+        self.padding = padding
         self.sent_at = 0.0
 
 
@@ -88,6 +92,9 @@ class MergeWatch(Protocol):
 
     def stopped(self, model: str) -> bool:
         """Whether the model's requests must ride alone from now on."""
+
+    def unsplit(self, model: str, why: str) -> None:
+        """An answer to padded requests has not the length that was sent."""
 
     def merged(self, calls: Sequence[Call], answers: Sequence[Any]) -> None:
         """These calls rode together, and were answered so."""
@@ -191,10 +198,13 @@ class Pool:
         if self.watch is not None and self.watch.stopped(model):
             # Queued before that was known: what fails together is tried alone.
             raise BackendFailure(model, grpc.StatusCode.ABORTED, "its requests ride alone", Verdict.FAILED)
-        response = await self._infer(backend, requests[0], merge(messages, rows), timeout_s)
+        padding = unlike(messages, requests[0].padding)
+        response = await self._infer(backend, requests[0], merge(messages, rows, padding), timeout_s)
         try:
-            answers = split(response, messages, rows)
+            answers = split(response, messages, rows, padding)
         except SplitError as error:
+            if padding is not None and self.watch is not None:
+                self.watch.unsplit(model, str(error))
             # Alone, each gets whatever the model makes of it.
             raise BackendFailure(model, grpc.StatusCode.INTERNAL, str(error), Verdict.GARBLED) from error
         if self.watch is not None:

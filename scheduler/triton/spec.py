@@ -80,6 +80,7 @@ class ModelSpec:
             keeps no state between requests, gives one response to each, and is not told how long ragged ones are.
         versions: versions that are loaded.
         outputs: datatypes of the outputs, by name.
+        output_dims: their dimensions without that of the batch, by name; -1 is any size.
         decoupled: whether a request may have any number of responses.
         sequence_idle_s: seconds without a request after which Triton forgets the state of a sequence; None: the model
             keeps none.
@@ -100,6 +101,7 @@ class ModelSpec:
     mergeable: bool
     versions: tuple[str, ...]
     outputs: dict[str, str] = field(default_factory=dict)
+    output_dims: dict[str, tuple[int, ...]] = field(default_factory=dict)
     decoupled: bool = False
     sequence_idle_s: float | None = None
     sequence_slots: int | None = None
@@ -135,6 +137,7 @@ def spec_from_config(config: Any, versions: tuple[str, ...]) -> ModelSpec:
         mergeable=_mergeable(config),
         versions=versions,
         outputs={tensor.name: DATATYPES.get(tensor.data_type, "") for tensor in config.output},
+        output_dims={tensor.name: tuple(tensor.dims) for tensor in config.output},
         decoupled=config.model_transaction_policy.decoupled,
         sequence_idle_s=_sequence_idle_s(config),
         sequence_slots=_sequence_slots(config),

@@ -38,7 +38,7 @@ def test_a_remembered_shape_is_what_a_check_finds() -> None:
         message = request(rows, id=str(rows))
         message.parameters["priority"].int64_param = rows
         found = shapes.of(message, SPEC, message.ByteSize())
-        assert found == (check(message, SPEC).rows, merge_key(message, SPEC), None)
+        assert found == (check(message, SPEC).rows, merge_key(message, SPEC), None, None)
 
 
 def test_an_equal_request_is_not_checked_again(monkeypatch: pytest.MonkeyPatch) -> None:
