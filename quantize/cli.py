@@ -301,9 +301,9 @@ def _warn(name: str, verdict: Quantization, console: Console) -> None:
         console.print(f"{name}: INT8 refused, FP32 is served instead", style="bold yellow", soft_wrap=True)
     for reason in verdict.refusals:
         console.print(f"  {reason}", highlight=False, soft_wrap=True)
-    if verdict.passed and verdict.left:
+    if verdict.left:
         console.print(f"{name}: {verdict.left}", highlight=False, markup=False, soft_wrap=True)
-    for one in verdict.stays_fp32 if verdict.passed else ():
+    for one in verdict.stays_fp32:
         if one.why:
             console.print(f"{name}: FP32: {one.what}: {one.why}", highlight=False, markup=False, soft_wrap=True)
     for warning in verdict.warnings:

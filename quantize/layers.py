@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 import onnx
 
 from export.errors import ExportError
-from quantize.recipe import AFTER, Recipe, Static
+from quantize.recipe import AFTER, Dynamic, Recipe, Static
 from quantize.tail import tail
 
 
@@ -79,7 +79,8 @@ def _candidates(recipe: Recipe, graph: onnx.GraphProto, known: Sequence[Layer]) 
             behind = tail(graph)
             return [node.name for node in graph.node if node.name not in behind]
         return [layer.name for layer in known if layer.operator in recipe.operators]
-    return [layer.name for layer in known if layer.operator in ("MatMul", "Gather")]
+    taken = ("MatMul", "Gemm", "Gather") if isinstance(recipe, Dynamic) else ("MatMul", "Gather")
+    return [layer.name for layer in known if layer.operator in taken]
 
 
 def _meant(known: Sequence[Layer], pattern: str) -> set[str]:

@@ -24,6 +24,7 @@ from quantize.byte_grid import on_byte_grid, quantize_on_byte_grid
 from quantize.calibration import Calibration, CalibrationError, FeedReader, check_inputs
 from quantize.ends import coarse_layers, give_sums
 from quantize.fuse import fuse
+from quantize.gemm import products_of_gemm
 from quantize.grid import on_grid, quantize_on_grid
 from quantize.layers import layers, quantized, weight_place
 from quantize.observe import observe
@@ -294,6 +295,7 @@ def _static_options(recipe: Static) -> dict[str, Any]:
 
 
 def _dynamic(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:
+    products_of_gemm(model)
     return through_files(
         model,
         lambda prepared, raw: quantize_dynamic(
@@ -304,6 +306,7 @@ def _dynamic(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:
             per_channel=True,
             use_external_data_format=is_apart(prepared),
         ),
+        fused=False,
     )
 
 

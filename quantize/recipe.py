@@ -58,7 +58,7 @@ class Dynamic(_Recipe):
     @property
     def summary(self) -> str:
         """The recipe in one line."""
-        return f"dynamic, one range a batch, s8 weights per channel; MatMul and Gather{self._left_out()}"
+        return f"dynamic, one range a batch, s8 weights per channel; MatMul, Gemm and Gather{self._left_out()}"
 
 
 class WeightOnly(_Recipe):

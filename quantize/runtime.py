@@ -25,8 +25,13 @@ def is_apart(prepared: Path) -> bool:
     return prepared.with_name(PREPARED_WEIGHTS).is_file()
 
 
-def through_files(model: onnx.ModelProto, run: Callable[[Path, Path], None]) -> onnx.ModelProto:
+def through_files(model: onnx.ModelProto, run: Callable[[Path, Path], None], fused: bool = True) -> onnx.ModelProto:
     """Run one of them, which read and write files, on a graph that is prepared as they want it.
+
+    Args:
+        model: the graph.
+        run: given the files to read and to write.
+        fused: whether preparing may join nodes, as a product and its bias to a Gemm.
 
     Raises:
         GraphError: it fails.
@@ -40,6 +45,7 @@ def through_files(model: onnx.ModelProto, run: Callable[[Path, Path], None]) -> 
             quant_pre_process(
                 str(source),
                 str(prepared),
+                skip_optimization=not fused,
                 skip_symbolic_shape=True,
                 save_as_external_data=is_large(model),
                 **(apart if is_large(model) else {}),

@@ -270,3 +270,42 @@ def test_convolution_of_unlike_channels_stays_fp32_and_is_told_with_its_bytes(qu
     assert (left.what, left.size_bytes) == ("Conv", 12 * 16 * 4)
     assert re.search(r"0\.8 of [\d.]+ kB stay FP32: Conv \(\d+ % of the time\)", result.stderr)
     assert re.search(r"FP32: Conv: head: one range for all channels has steps of .*, and one varies by", result.stderr)
+
+
+def recurrent(operator: str, gates: int) -> onnx.ModelProto:
+    """Rows of the picture in turn through an LSTM or a GRU, with most of the weights, and a product."""
+    wide = 96
+    nodes = [
+        node("Transpose", ["h"], ["t"], perm=[2, 0, 1, 3]),
+        node("Reshape", ["t", "rows"], ["steps"]),
+        node(operator, ["steps", "w", "r"], ["", "last"], "memory", hidden_size=wide),
+        node("Reshape", ["last", "flat"], ["f"]),
+        node("Gemm", ["f", "wh"], ["out"], "head"),
+    ]
+    return graph(
+        nodes,
+        {"out": (FLOAT, [6])},
+        rows=np.array([8, -1, 128]),
+        flat=np.array([-1, wide]),
+        w=weights(1, gates * wide, 128, seed=5) * 3,
+        r=weights(1, gates * wide, wide, seed=6) * 3,
+        wh=weights(wide, 6, seed=7),
+    )
+
+
+@pytest.mark.parametrize(("operator", "gates"), [("LSTM", 4), ("GRU", 3)])
+@pytest.mark.parametrize("recipe", ["", 'recipe={"method": "dynamic"}'])
+def test_recurrent_layers_that_stay_fp32_are_told_with_bytes_and_time(
+    quantized: Run, operator: str, gates: int, recipe: str
+) -> None:
+    result, verdict = quantized(recurrent(operator, gates), recipe)
+    held = {one.what: one.size_bytes for one in verdict.stays_fp32}
+    assert held[operator] == gates * 96 * (128 + 96) * 4
+    share = next(one.time_share for one in verdict.stays_fp32 if one.what == operator)
+    assert 0 < share < 1
+    said = re.search(r"mine: ([\d.]+) of ([\d.]+) MB stay FP32: (.*)", result.stderr)
+    assert said, result.stderr
+    assert operator in said[3]
+    assert float(said[1]) == pytest.approx(sum(held.values()) / 1e6, abs=0.05)
+    assert float(said[2]) == pytest.approx(verdict.int8.size_bytes / 1e6, abs=0.05)
+    assert "every node" not in result.output + verdict.recipe
