@@ -89,7 +89,7 @@ def prove_batch(definition: Definition, model: onnx.ModelProto, session: Session
 
 
 def _random(definition: Definition, model: onnx.ModelProto, session: Session) -> Finding:
-    rows = RandomRows(definition.inputs, session.predict)
+    rows = RandomRows(definition.inputs, session.predict, _words(model))
     try:
         kinds = rows.kinds()
     except NoRowsError as error:
@@ -98,6 +98,12 @@ def _random(definition: Definition, model: onnx.ModelProto, session: Session) ->
     if len(groups) > 1 and (how := rows.runs_apart(groups)):
         return Finding(mixed=f"the first axes of its inputs are not one: {how} run together")
     return examine(session.predict, kinds, definition.max_batch_size, _rounding(model))
+
+
+def _words(model: onnx.ModelProto) -> list[str]:
+    """Words that a graph compares with: the categories and keys in its nodes."""
+    found = (word for body in bodies(model) for node in body.node for one in node.attribute for word in one.strings)
+    return sorted({word.decode(errors="replace") for word in found})
 
 
 def _unproved(why: str) -> str:

@@ -176,7 +176,7 @@ def _message(definition: Definition, target: Target) -> Any:
         config.dynamic_batching.SetInParent()
     config.parameters["intra_op_thread_count"].string_value = str(serving.threads)
     config.parameters["inter_op_thread_count"].string_value = "1"
-    if serving.batch_invariant:
+    if serving.batch_invariant and definition.batched:
         config.parameters["batch_invariant"].string_value = "true"
     if target == "tensorrt":
         accelerator = config.optimization.execution_accelerators.gpu_execution_accelerator.add(name="tensorrt")

@@ -37,13 +37,13 @@ class Kind:
     Args:
         name: what to call it.
         draw: makes n rows, each with values of its own.
-        others: for a batch of rows, as many for the places beside those that stay, of any values that the model takes.
+        others: each makes, for a batch of rows, as many for the places beside those that stay, of any values.
         tame: whether rounding stays small with these values, so that a row alone can be compared.
     """
 
     name: str
     draw: Callable[[int, np.random.Generator], Feed]
-    others: Callable[[Feed, np.random.Generator], Feed]
+    others: Sequence[Callable[[Feed, np.random.Generator], Feed]]
     tame: bool = True
 
 
@@ -154,7 +154,8 @@ class _Trials:
 
     def _try_values(self, kind: Kind, batch: Feed, base: Mapping[str, Array], size: int) -> None:
         """Other rows in the place of some."""
-        for others in (kind.draw(size, self._chance), kind.others(batch, self._chance)):
+        makers = (lambda _, chance: kind.draw(size, chance), *kind.others)
+        for others in (make(batch, self._chance) for make in makers):
             stays = self._chance.permutation(size) < max(1, size // 2)
             try:
                 got = self._predict({name: _merged(stays, batch[name], others[name]) for name in batch})

@@ -66,7 +66,8 @@ def _converted(model: onnx.ModelProto) -> onnx.ModelProto:
     try:
         made = onnx.version_converter.convert_version(converted, OPSET)
     except Exception as error:  # of whatever class its C++ part raises
-        reason = " ".join(str(error).split())
+        # Behind the place in its source.
+        reason = " ".join(str(error).split()).rpartition("failed: ")[2]
         raise LoweringError(f"onnx's converter: {reason:.200}") from error
     made.ir_version = converted.ir_version
     made.metadata_props.MergeFrom(model.metadata_props)

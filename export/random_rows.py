@@ -21,6 +21,8 @@ RANGES: Final = ((0, 2), (1, 3), (1, 2), (0, 1))
 # Token ids and keys: as far as the model takes them. What counts steps or rows would take minutes beyond.
 WIDER: Final = (10, 100, 1000, 10_000)
 WORDS: Final = (("a", "the", "Zug", "größer", "blue sky", "x1", ""), ("0", "1", "2.5", "-3"), ("",))
+# Types that have a value for what is no number.
+NUMBERS: Final = ("FP16", "FP32", "FP64")
 # Rows, of the first attempts.
 ROWS: Final = 3
 # Numbers by name. The first that a model takes is what sizes and integers are looked for with.
@@ -58,10 +60,12 @@ class RandomRows:
     Args:
         inputs: rows are along the first axis of those in which it varies.
         predict: the model.
+        words: that the model knows; may be none.
     """
 
-    def __init__(self, inputs: Sequence[Tensor], predict: Predict) -> None:
+    def __init__(self, inputs: Sequence[Tensor], predict: Predict, words: Sequence[str] = ()) -> None:
         self._inputs, self._predict = inputs, predict
+        self._words = (words, *WORDS) if words else WORDS
 
     def kinds(self) -> tuple[Kind, ...]:
         """The kinds of rows on which the model runs.
@@ -78,7 +82,7 @@ class RandomRows:
         wide = self._wider(first)
         if wide != first:
             made.insert(1, self._kind(wide, "integers of a wide range", tame=False))
-        if all(tensor.datatype not in ("FP16", "FP32", "FP64") for tensor in self._inputs):
+        if all(tensor.datatype not in NUMBERS for tensor in self._inputs):
             # Numbers are all that the others differ in.
             return tuple(kind for kind in made if kind.name in (made[0].name, "integers of a wide range"))
         return tuple(made)
@@ -110,7 +114,7 @@ class RandomRows:
 
     def _attempts(self) -> Iterator[_Values]:
         integers = [tensor.name for tensor in self._inputs if np.dtype(NUMPY_TYPES[tensor.datatype]).kind in "iu"]
-        words = WORDS if any(tensor.datatype == "STRING" for tensor in self._inputs) else WORDS[:1]
+        words = self._words if any(tensor.datatype == "STRING" for tensor in self._inputs) else WORDS[:1]
         for within in RANGES if integers else RANGES[:1]:
             for some in words:
                 for floats in TAME:
@@ -155,7 +159,10 @@ class RandomRows:
             return chance.integers(0, 2, shape).astype(np.bool_)
         if dtype.kind in "iu":
             low, high = values.integers[tensor.name]
-            return chance.integers(low, min(high, np.iinfo(dtype).max), shape).astype(dtype)
+            # Small ones among large ones: the first entries of a table may be special.
+            ends = [end for end in WIDER if end < high] + [high] if high > WIDER[0] else [high]
+            tops = np.minimum(chance.choice(ends, shape), np.iinfo(dtype).max)
+            return chance.integers(low, tops, shape).astype(dtype)
         return FLOATS[values.floats](chance, shape).astype(dtype)
 
     def _kind(self, values: _Values, name: str = "", *, tame: bool | None = None) -> Kind:
@@ -172,10 +179,17 @@ class RandomRows:
                 for one in self._inputs
             }
 
+        def poison(batch: Feed, chance: np.random.Generator) -> Feed:
+            # What is multiplied by 0 reaches an answer in this way, too.
+            worst = chance.choice([np.nan, np.inf, -np.inf])
+            return {
+                name: np.full_like(value, worst) if value.dtype.kind == "f" else value for name, value in batch.items()
+            }
+
         return Kind(
             name or values.floats,
             lambda rows, chance: self._feed(values, rows, chance),
-            others,
+            (others, poison) if any(one.datatype in NUMBERS for one in self._inputs) else (others,),
             tame=values.floats in TAME if tame is None else tame,
         )
 

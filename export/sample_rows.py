@@ -45,7 +45,7 @@ def _kind(rows: Sequence[Feed]) -> Kind:
             for name, value in batch.items()
         }
 
-    return Kind("the samples", draw, others)
+    return Kind("the samples", draw, (others,))
 
 
 def _shuffled(row: Array, chance: np.random.Generator) -> Array:

@@ -20,7 +20,7 @@ from export.invariance import InvarianceError
 from export.onnx_source import define_onnx
 from export.session import open_session
 
-HEAD = '<ir_version: 8, opset_import: ["" : 17, "com.microsoft" : 1]>'
+HEAD = '<ir_version: 8, opset_import: ["" : 17, "com.microsoft" : 1, "ai.onnx.ml" : 3]>'
 
 
 def settled(tmp_path: Path, text: str) -> BatchProof:
@@ -61,6 +61,11 @@ INDEPENDENT = {
         h = Cast<to=10>(x)  e = Exp(h)  p = Softmax<axis=1>(e)  y = Cast<to=1>(p) }""",
     "a branch of its own for each value": """g (float[n,3] x) => (float[n,3] y) <float zero = {0}> {
         up = Greater(x, zero)  double = Add(x, x)  y = Where(up, double, x) }""",
+    "words of a list": """g (string[n,2] x) => (float[n,2,3] y) {
+        y = ai.onnx.ml.OneHotEncoder<cats_strings=["red", "green", "blue"], zeros=0>(x) }""",
+    "words of a column each": """g (string[?,1] colour, float[?,1] size) => (float[?,2] y) {
+        n = ai.onnx.ml.LabelEncoder<keys_strings=["red", "green"], values_floats=[1.0, 2.0]>(colour)
+        y = Concat<axis=1>(n, size) }""",
     "an operator of ONNX Runtime's own": "g (float[n,4] x) => (float[n,4] y) { y = com.microsoft.FastGelu(x) }",
 }
 
@@ -109,6 +114,11 @@ TOGETHER = {
     "the second output only": """g (float[n,3] x) => (float[n,3] y, float[n,3] z) {
         y = Tanh(x)  m = ReduceMean<axes=[0], keepdims=1>(x)  z = Sub(x, m) }""",
     "the loudest row's flag": """g (float[n] x) => (bool[n] y) { m = ReduceMax<keepdims=1>(x)  y = Equal(x, m) }""",
+    "what the others have times zero": """g (float[n,3] x) => (float[n,3] y) <float zero = {0}> {
+        m = ReduceMean<axes=[0], keepdims=1>(x)  none = Mul(m, zero)  y = Add(x, none) }""",
+    "where one has a special token": """g (int64[n,s] ids) => (float[n,s] y) <int64 special = {7}, int64 zero = {0}> {
+        x = Cast<to=1>(ids)  hits = Equal(ids, special)  h = Cast<to=1>(hits)  some = ReduceMax<keepdims=0>(h)
+        found = Cast<to=9>(some)  m = ReduceMean<axes=[0], keepdims=1>(x)  c = Sub(x, m)  y = Where(found, c, x) }""",
     "token ids of all": """g (int64[n,s] ids) => (float[n,s,2] y)
         <float[5,2] table = {0,1,2,3,4,5,6,7,8,9}> {
         rows = Gather(table, ids)  m = ReduceMean<axes=[0], keepdims=1>(rows)  y = Sub(rows, m) }""",

@@ -1,6 +1,7 @@
 """Ends that Triton has not: scikit-learn's ZipMap, numbers without an axis, sequences. As skl2onnx writes them."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,12 @@ import pytest
 from click.testing import CliRunner, Result
 from onnx import TensorProto, helper, numpy_helper
 
-from export.card import read_card
+from export.card import Source, read_card
 from export.cli import export as command
 from export.config import read_config
+from export.definition import Definition, Tensor
+from export.errors import DefinitionError
+from export.exporter import export_model
 from export.session import open_session
 from tests.export.classifiers import number, zip_map
 
@@ -138,3 +142,22 @@ def test_constants_that_an_old_graph_lists_as_inputs_are_no_inputs(tmp_path: Pat
     assert done.exit_code == 0, done.output
     config = read_config(tmp_path / "repository" / "old" / "config.pbtxt")
     assert ([slot.name for slot in config.input], config.max_batch_size) == (["x"], 32)
+
+
+def test_definition_of_such_a_file_declares_its_ends_as_they_are_afterwards(tmp_path: Path) -> None:
+    path = tmp_path / "number.onnx"
+    number(path)
+    definition = Definition(
+        name="number",
+        inputs=(Tensor("x", "FP32", (4,)), Tensor("least", "FP32", (1,))),
+        outputs=(Tensor("mean", "FP32", (1,)), Tensor("y", "FP32", (4,))),
+        source=lambda: Source(package="", version="", file="", sha256="0" * 64, licence=""),
+        samples=lambda: [{"x": np.ones(4, np.float32), "least": np.zeros(1, np.float32)}],
+        onnx_file=path,
+    )
+    card = export_model(definition, tmp_path / "built")
+    assert [note.split(" was ")[0] for note in card.notes] == ["input 'least'", "output 'mean'"]
+    with pytest.raises(
+        DefinitionError, match=r"\['least'\]: dims: .* Triton serves no scalars: declare \(1,\), and have"
+    ):
+        replace(definition, inputs=(definition.inputs[0], Tensor("least", "FP32", ())))
