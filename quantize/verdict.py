@@ -75,11 +75,13 @@ def quantize_model(
         newer = too_new(onnx.load(int8)) if verdict.passed else ()
         verdict = verdict.model_copy(update={"choice": choice, "warnings": _warnings(card, verdict, newer)})
         served = verdict.int8 if verdict.passed else verdict.fp32
+        # Of what is served whole there is no row in company.
+        whole = card.batch is not None and card.batch.whole
         card = card.model_copy(
             update={
                 "quantization": verdict,
-                "batch_cosine_min": served.scores[BATCH_COSINE],
-                "batch_invariant": BATCH_LIMIT.refusal(verdict.fp32, served) is None,
+                "batch_cosine_min": None if whole else served.scores[BATCH_COSINE],
+                "batch_invariant": None if whole else BATCH_LIMIT.refusal(verdict.fp32, served) is None,
                 "loads_in_container": card.loads_in_container and not newer,
             }
         )
