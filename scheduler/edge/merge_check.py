@@ -130,6 +130,11 @@ class MergeChecks:
         known = self._models.get(model)
         return known is not None and bool(known.stopped)
 
+    def joined_by_triton(self, model: str) -> bool:
+        """Whether they must, and Triton itself would run those together that it has at a time."""
+        known = self._models.get(model)
+        return known is not None and bool(known.stopped) and known.spec.joins
+
     def unsplit(self, model: str, why: str) -> None:
         """Merge no more what cannot be told apart again: each such batch would be computed twice."""
         known = self._models.get(model)
@@ -184,19 +189,19 @@ class MergeChecks:
     async def _compare(self, known: _Model, call: Call, answers: Sequence[Any], place: int) -> tuple[MergeCheck, str]:
         """How the check went, and how the answers differ."""
         answer, beside, tolerance = answers[place], [*answers[:place], *answers[place + 1 :]], known.tolerance
-        alone = await self._ask(call)
+        alone = await self._ask(known, call)
         if alone.model_version != answer.model_version:
             return MergeCheck.UNDECIDED, ""
         words = await asyncio.to_thread(difference, answer, alone, beside, tolerance)
         if words is None:
             return MergeCheck.AGREED, ""
-        again = await self._ask(call)
+        again = await self._ask(known, call)
         if await asyncio.to_thread(difference, again, alone, beside, tolerance) is not None:
             return MergeCheck.UNDECIDED, words
         return MergeCheck.DIFFERED, words
 
-    async def _ask(self, call: Call) -> Any:
-        """The answer to the request alone, when nobody else needs the place."""
+    async def _ask(self, known: _Model, call: Call) -> Any:
+        """The answer to the request alone."""
         asked = call.ticket
         ticket = Ticket(
             ticket_id=self._driver.next_ticket_id(),
@@ -207,7 +212,9 @@ class MergeChecks:
             queue_bytes=asked.queue_bytes,
         )
         request = merge([call.request], [asked.rows])
-        return await self._driver.submit(ticket, Call(request, ticket, self._driver.now(), headers=call.headers))
+        again = Call(request, ticket, self._driver.now(), headers=call.headers)
+        again.alone = known.spec.joins
+        return await self._driver.submit(ticket, again)
 
     def _stop(self, known: _Model, words: str) -> None:
         model = known.spec.name

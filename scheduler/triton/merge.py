@@ -151,8 +151,8 @@ def split(response: Any, requests: Sequence[Any], rows: Sequence[int], padding: 
         each: _blank(response, *each, padding).SerializeToString() for each in set(zip(rows, lengths, strict=True))
     }
     parts = []
-    for place, (request, *each) in enumerate(zip(requests, rows, lengths, strict=True)):
-        part = service_pb2.ModelInferResponse.FromString(blanks[each[0], each[1]])
+    for place, (request, count, length) in enumerate(zip(requests, rows, lengths, strict=True)):
+        part = service_pb2.ModelInferResponse.FromString(blanks[count, length])
         if request.id:
             part.id = request.id
         part.raw_output_contents.extend([piece[place] for piece in pieces])

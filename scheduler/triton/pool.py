@@ -13,6 +13,7 @@ from scheduler.driver import BatchError
 from scheduler.telemetry.hooks import NULL, Telemetry
 from scheduler.triton.answer import parsed
 from scheduler.triton.decoupled import BegunStream, ResponseStream, relay_responses
+from scheduler.triton.exclusive import DRAIN_S, Exclusives
 from scheduler.triton.merge import SplitError, merge, split, unlike
 from scheduler.triton.pad import Padding
 from scheduler.triton.security import PLAIN, BackendSecurity
@@ -64,10 +65,11 @@ class Call:
         stream: where a decoupled model's responses go; None for a request that has one response.
         headers: of the request, for the model.
         padding: how it may be padded to ride with longer ones; None: it may not.
+        alone: whether nothing else of the model may be at its backend with it.
         sent_at: when it was last handed to a backend, in the event loop's seconds.
     """
 
-    __slots__ = ("headers", "padding", "queued_at", "request", "sent_at", "stream", "ticket")
+    __slots__ = ("alone", "headers", "padding", "queued_at", "request", "sent_at", "stream", "ticket")
 
     def __init__(
         self,
@@ -84,6 +86,7 @@ class Call:
         self.stream = stream
         self.headers = headers
         self.padding = padding
+        self.alone = False
         self.sent_at = 0.0
 
 
@@ -92,6 +95,9 @@ class MergeWatch(Protocol):
 
     def stopped(self, model: str) -> bool:
         """Whether the model's requests must ride alone from now on."""
+
+    def joined_by_triton(self, model: str) -> bool:
+        """Whether they must, and Triton itself would run those together that it has at a time."""
 
     def unsplit(self, model: str, why: str) -> None:
         """An answer to padded requests has not the length that was sent."""
@@ -126,6 +132,7 @@ class Pool:
             ("grpc.min_reconnect_backoff_ms", 100),
             ("grpc.use_local_subchannel_pool", 1),
         ]
+        self._exclusives = Exclusives()
         self._channels: dict[str, grpc.aio.Channel] = {}
         self._stubs: dict[str, Any] = {}
         # Backends whose server survives a cancelled call; before its version is known, none does.
@@ -194,12 +201,13 @@ class Pool:
             await self._stream(backend, requests[0], requests[0].stream, timeout_s)
             return [None]
         if len(messages) == 1:
-            return [await self._infer(backend, requests[0], messages[0], timeout_s)]
+            return [await self._single(backend, requests[0], timeout_s)]
         if self.watch is not None and self.watch.stopped(model):
             # Queued before that was known: what fails together is tried alone.
             raise BackendFailure(model, grpc.StatusCode.ABORTED, "its requests ride alone", Verdict.FAILED)
         padding = unlike(messages, requests[0].padding)
-        response = await self._infer(backend, requests[0], merge(messages, rows, padding), timeout_s)
+        async with self._exclusives.shared((backend, model)):
+            response = await self._infer(backend, requests[0], merge(messages, rows, padding), timeout_s)
         try:
             answers = split(response, messages, rows, padding)
         except SplitError as error:
@@ -210,6 +218,18 @@ class Pool:
         if self.watch is not None:
             self.watch.merged(requests, answers)
         return answers
+
+    async def _single(self, backend: str, call: Call, timeout_s: float | None) -> Any:
+        """Send one request as it is."""
+        place = (backend, call.ticket.model)
+        if self.watch is not None and self.watch.joined_by_triton(call.ticket.model):
+            held = self._exclusives.alone(place)
+        elif call.alone:
+            held = self._exclusives.alone(place, DRAIN_S)
+        else:
+            held = self._exclusives.shared(place)
+        async with held:
+            return await self._infer(backend, call, call.request, timeout_s)
 
     async def _step(self, backend: str, call: Call, timeout_s: float | None) -> Any:
         """Send one step of a sequence, under the sequence's own id."""
