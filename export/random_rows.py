@@ -3,12 +3,14 @@
 Which sizes and integers it takes, nothing says: a table has an end, and a mask is 0 or 1. They are found by trying.
 """
 
+import math
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
 
-from export.independence import Kind, Predict
+from export.independence import SECONDS, Kind, Predict
 from export.session import RunError
 from export.tensor import NUMPY_TYPES, Array, Feed, Tensor
 
@@ -23,6 +25,8 @@ WIDER: Final = (10, 100, 1000, 10_000)
 WORDS: Final = (("a", "the", "Zug", "größer", "blue sky", "x1", ""), ("0", "1", "2.5", "-3"), ("",))
 # Types that have a value for what is no number.
 NUMBERS: Final = ("FP16", "FP32", "FP64")
+# Of one input, in the first attempts.
+NUMBERS_MOST: Final = 1 << 24
 # Rows, of the first attempts.
 ROWS: Final = 3
 # Numbers by name. The first that a model takes is what sizes and integers are looked for with.
@@ -42,7 +46,7 @@ LOUD: Final = 100
 
 
 class NoRowsError(Exception):
-    """A model runs on no random values; says what ONNX Runtime said of the last."""
+    """A model runs on no random values; says what ONNX Runtime said of the first."""
 
 
 class _Values(NamedTuple):
@@ -101,16 +105,26 @@ class RandomRows:
         return None
 
     def _sizes(self) -> Sequence[int]:
-        return SIZES if any(isinstance(size, str) for tensor in self._inputs for size in tensor.dims[1:]) else (1,)
+        """Sizes of what varies behind the first axis, with which no input is too large."""
+        inner = [tensor.dims[1:] for tensor in self._inputs]
+        if not any(isinstance(size, str) for dims in inner for size in dims):
+            return (1,)
+        fitting = (size for size in SIZES if max(map(_count(size), inner)) * ROWS <= NUMBERS_MOST)
+        return tuple(fitting) or (1,)
 
     def _first(self) -> _Values:
         """The first values that the model takes."""
-        error: RunError | None = None
+        first: RunError | None = None
+        started = time.monotonic()
         for values in self._attempts():
             error = self._refusal(values)
             if error is None:
                 return values
-        raise NoRowsError(str(error))
+            # What is said of the most usual values tells most.
+            first = first or error
+            if time.monotonic() - started > SECONDS:
+                break
+        raise NoRowsError(str(first))
 
     def _attempts(self) -> Iterator[_Values]:
         integers = [tensor.name for tensor in self._inputs if np.dtype(NUMPY_TYPES[tensor.datatype]).kind in "iu"]
@@ -192,6 +206,10 @@ class RandomRows:
             (others, poison) if any(one.datatype in NUMBERS for one in self._inputs) else (others,),
             tame=values.floats in TAME if tame is None else tame,
         )
+
+
+def _count(size: int) -> Callable[[Sequence[int | str]], int]:
+    return lambda dims: math.prod(size if isinstance(one, str) else one for one in dims)
 
 
 def _other(how: int, batch: Array, fresh: Array, row: int) -> Array:

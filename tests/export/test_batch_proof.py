@@ -8,13 +8,15 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import torch
 from click.testing import CliRunner, Result
+from torch import nn
 
 from export.batch_proof import settle_batch
 from export.card import BatchProof, Source, read_card
 from export.cli import export as command
 from export.config import read_config
-from export.definition import Definition, Feed, Tensor
+from export.definition import Definition, Feed, Serving, Tensor
 from export.exporter import export_model
 from export.invariance import InvarianceError
 from export.onnx_source import define_onnx
@@ -259,3 +261,31 @@ def test_claim_that_no_trial_can_contradict_stands_and_the_card_says_so(tmp_path
         "that its first axis is a batch is the definition's word, as no trial can tell: its answers are all alike, "
         "whatever the input",
     )
+
+
+class Neighbours(nn.Module):
+    """Attention that takes the first axis for the sequence."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.TransformerEncoderLayer(4, 2, 8)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = self.layer(x)
+        return out
+
+
+def test_module_whose_first_axis_is_a_sequence_is_no_batch(tmp_path: Path) -> None:
+    samples = [{"x": CHANCE.normal(0, 1, (rows, 5, 4)).astype(np.float32)} for rows in (4, 2)]
+    ends = ((Tensor(name, "FP32", ("batch", 5, 4)),) for name in "xy")
+    definition = Definition(
+        name="neighbours",
+        inputs=next(ends),
+        outputs=next(ends),
+        source=lambda: Source(package="", version="", file="", sha256="0" * 64, licence=""),
+        samples=lambda: samples,
+        module=lambda: Neighbours().eval(),
+        serving=Serving(max_batch_size=8),
+    )
+    with pytest.raises(InvarianceError, match="output 'y': among 3 rows a row's answer changes with the values of"):
+        export_model(definition, tmp_path / "built")
