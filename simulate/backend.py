@@ -15,6 +15,7 @@ from scheduler.core.backend import BackendState, ModelCapacity
 from scheduler.core.events import Dispatch
 from scheduler.core.outcome import Verdict
 from simulate.clock import Clock
+from simulate.course import Course
 from simulate.outage import Outage, Trouble
 
 # How soon a refused connection is seen.
@@ -33,6 +34,7 @@ class Service:
         instances: batches that run at a time.
         max_batch_size: rows of one batch, at most.
         jitter: sigma of the log-normal factor on each batch's work; its mean is 1.
+        course: what else makes batches of the same rows differ; None: nothing.
     """
 
     a_s: float
@@ -40,18 +42,20 @@ class Service:
     instances: int = 1
     max_batch_size: int = 8
     jitter: float = 0.0
+    course: Course | None = None
 
-    def work_s(self, rows: int, chance: Random) -> float:
-        """Seconds of work of one batch."""
-        exact_s = self.a_s + self.b_s * rows
-        if not self.jitter:
-            return exact_s
-        return exact_s * chance.lognormvariate(-self.jitter * self.jitter / 2, self.jitter)
+    def work_s(self, rows: int, number: int, chance: Random, *, now: float) -> float:
+        """Seconds of work of the batch of this number (from 0), which starts now."""
+        work_s = self.a_s + self.b_s * rows
+        if self.jitter:
+            work_s *= chance.lognormvariate(-self.jitter * self.jitter / 2, self.jitter)
+        return work_s if self.course is None else self.course.work_s(work_s, number, chance, now=now)
 
     def rows_per_s(self, rows: int | None = None) -> float:
-        """Throughput with batches of so many rows; None: of max_batch_size."""
+        """Throughput in the long run with batches of so many rows; None: of max_batch_size."""
         rows = self.max_batch_size if rows is None else rows
-        return self.instances * rows / (self.a_s + self.b_s * rows)
+        mean = 1.0 if self.course is None else self.course.mean
+        return self.instances * rows / (mean * (self.a_s + self.b_s * rows))
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +157,8 @@ class Backend:
             return
         job = slots.waiting.popleft()
         slots.running += 1
-        job.work_s = job.left_s = slots.service.work_s(job.rows, self._chance)
+        number = len(self.batch_rows[job.model])
+        job.work_s = job.left_s = slots.service.work_s(job.rows, number, self._chance, now=self._clock.now)
         job.since = self._clock.now
         self.batch_rows[job.model].append(job.rows)
         self._running[job] = None

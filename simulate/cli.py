@@ -2,6 +2,7 @@
 
 import json
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Final
 
@@ -9,6 +10,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
+from simulate.refusals import measure
 from simulate.scenario import Scenario
 from simulate.scenarios import SCENARIOS
 from simulate.summary import summarise
@@ -57,6 +59,8 @@ def simulate(*, name: str | None, as_list: bool, seed: int, plot: Path | None, a
         f"Seed {seed}: {len(world.records):,} tickets in {scenario.seconds:.0f} virtual s, of which the first "
         f"{scenario.warm_s:.0f} s are not in the table; {spent_s:.1f} s of CPU."
     )
+    if scenario.sampled_tenant:
+        console.print(f"Tenant {scenario.sampled_tenant}: {measure(scenario, world.records, seed)}.")
 
 
 def _play(scenario: Scenario, seed: int) -> World:
@@ -77,6 +81,7 @@ def _facts(world: World, scenario: Scenario, seed: int) -> dict[str, object]:
         "warm_s": scenario.warm_s,
         "tickets": len(world.records),
         "ended": dict(world.core.snapshot().ended),
+        "refusals": asdict(measure(scenario, world.records, seed)) if scenario.sampled_tenant else None,
         "tenants": [summary.facts() for summary in summarise(world, scenario)],
     }
 

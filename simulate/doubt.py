@@ -75,17 +75,17 @@ def run(case: Case, doubt: float, exempt: int | None = None) -> World:
         (class_settings("interactive", 16, wait_s=case.wait_s), class_settings("background", 1)),
         {name: tenant_settings(weight) for name, weight in WEIGHTS.items()},
     )
-    world = World(settings, [BackendPlan("gpu0", {"m": service})], seed=case.seed)
+    world = World(settings, [BackendPlan("gpu0", {"m": service})], seed=case.seed, tried=exempt)
     for name in WEIGHTS:
         for priority_class in ("interactive", "background"):
             load = Load(priority_class, name, patience_s=PATIENCE_S)
             world.add(Poisson(load=load, per_s=service.rows_per_s() / 2))
 
-    def check(lane: Lane, queue: ClassQueue, tenant: Tenant, ticket: Ticket, outlook: Outlook) -> bool:
+    def check(lane: Lane, queue: ClassQueue, tenant: Tenant, ticket: Ticket, outlook: Outlook, *, now: float) -> bool:
         if not case.bounds_seen:
             for each in lane.classes:
                 each.usual = None
-        return ticket.ticket_id == exempt or feasible(lane, queue, tenant, ticket, outlook)
+        return feasible(lane, queue, tenant, ticket, outlook, now=now)
 
     with patch.object(arrivals, "feasible", check), patch.object(feasibility, "DOUBT", doubt):
         world.run(UNTIL_S)

@@ -72,6 +72,7 @@ class Scenario:
         clients: who sends.
         seconds: virtual, of sending.
         warm_s: virtual seconds at the start that are not measured: the latency lines are learned in them.
+        sampled_tenant: whose refusals as infeasible are looked at (refusals.py); empty: nobody's.
     """
 
     name: str
@@ -81,10 +82,11 @@ class Scenario:
     clients: tuple[Client, ...]
     seconds: float
     warm_s: float = 2.0
+    sampled_tenant: str = ""
 
-    def world(self, seed: int = 1) -> World:
-        """The world of this scenario before its first second."""
-        world = World(self.settings, self.backends, seed)
+    def world(self, seed: int = 1, tried: int | None = None) -> World:
+        """The world of this scenario before its first second; ticket `tried` is not refused as infeasible."""
+        world = World(self.settings, self.backends, seed, tried)
         world.add(*self.clients)
         return world
 

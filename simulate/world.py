@@ -23,6 +23,12 @@ MOST_WAKEUPS: Final = 100
 class World:
     """Feeds a scheduler as the driver does, and keeps a record of every ticket.
 
+    Args:
+        settings: of the core.
+        backends: what serves.
+        seed: of arrivals and service times.
+        tried: number of a ticket that is not refused for what is expected of it.
+
     Attributes:
         core: the scheduler.
         clock: virtual seconds since the start.
@@ -31,12 +37,15 @@ class World:
         open: whether clients may still submit.
     """
 
-    def __init__(self, settings: CoreSettings, backends: Iterable[BackendPlan], seed: int = 1) -> None:
+    def __init__(
+        self, settings: CoreSettings, backends: Iterable[BackendPlan], seed: int = 1, tried: int | None = None
+    ) -> None:
         self.core = Scheduler(settings)
         self.clock = Clock()
         self.records: list[Record] = []
         self.open = True
         self._seed = seed
+        self._tried = tried
         self._clients = 0
         # Batches whose end the core is to be told.
         self._called: set[int] = set()
@@ -73,6 +82,7 @@ class World:
             merge_key=load.merge_key,
             deadline=load.deadline(chance, now=now),
         )
+        ticket.tried = ticket.ticket_id == self._tried
         self.records.append(Record(ticket, now, on_end))
         self.core.submit(ticket, now=now)
 

@@ -10,6 +10,7 @@ from scheduler.core.admission import Admission, Refusal
 from scheduler.core.caps import Tenant, Tenants
 from scheduler.core.endings import Endings
 from scheduler.core.estimate import FIRST_ROW_S
+from scheduler.core.evidence import KNOWN
 from scheduler.core.feasibility import feasible
 from scheduler.core.fleet import Fleet
 from scheduler.core.lane import Lane
@@ -91,10 +92,10 @@ class Arrivals:
         if not self._fleet.served(ticket.model):
             return True  # nobody knows how long a missed backend is away
         lane = self._lane(ticket)
-        if lane is None:
+        if lane is None or not lane.evidence.known(KNOWN, now=now):
             return True
-        outlook = self._fleet.outlook(ticket.model, now=now)
-        return feasible(lane, lane.classes[rank], tenant, ticket, outlook)
+        outlook = self._fleet.outlook(ticket.model, lane.evidence.least_part(), now=now)
+        return feasible(lane, lane.classes[rank], tenant, ticket, outlook, now=now)
 
     def _lane(self, ticket: Ticket) -> Lane | None:
         """The queues that it would stand in; None where nobody has stood there yet."""
@@ -115,5 +116,7 @@ class Arrivals:
             return
         lane = self._lanes.of(ticket.model)
         lane.heard(rank, now=now)
+        if not any(queue.queued for queue in lane.classes) and self._fleet.idle_instances(ticket.model):
+            lane.idle_at = now
         lane.push(ticket, rank, tenant)
         self._lanes.runnable[ticket.model] = None

@@ -166,15 +166,26 @@ class Backend:
         executions = self._in_flight.get(model)
         return not executions or executions.has_idle(self._instances(model))
 
-    def next_free_at(self, model: str) -> float:
-        """When the first of the model's running batches is expected to end; long ago where none runs."""
-        executions = self._in_flight.get(model)
-        return executions.next_free_at() if executions else -inf
+    def next_free_at(self, model: str, part: float = 1.0) -> float:
+        """When the first of the model's running batches is expected to end; long ago where none runs.
 
-    def open_at(self, model: str, *, now: float) -> float:
-        """When an instance is expected to be free for a batch that is not here yet: behind those that lie ready."""
+        Args:
+            model: its name.
+            part: of what they are expected to take.
+        """
         executions = self._in_flight.get(model)
-        return executions.open_at(self._instances(model), now=now) if executions else now
+        return executions.next_free_at(part) if executions else -inf
+
+    def open_at(self, model: str, part: float = 1.0, *, now: float) -> float:
+        """When an instance is expected to be free for a batch that is not here yet: behind those that lie ready.
+
+        Args:
+            model: its name.
+            part: of what the batches there are expected to take.
+            now: monotonic seconds.
+        """
+        executions = self._in_flight.get(model)
+        return executions.open_at(self._instances(model), part, now=now) if executions else now
 
     def breaker(self, model: str) -> Breaker:
         """The model's breaker, made on first use; dropped again when an answer closes it."""

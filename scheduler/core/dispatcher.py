@@ -15,7 +15,9 @@ from scheduler.core.departure import Departure
 from scheduler.core.endings import Endings
 from scheduler.core.estimate import KNOWN_SAMPLES, Estimator
 from scheduler.core.events import Dispatch
+from scheduler.core.evidence import KNOWN, SEEN
 from scheduler.core.executions import Execution
+from scheduler.core.feasibility import crowded
 from scheduler.core.fleet import Fleet
 from scheduler.core.lane import Lane, Turn
 from scheduler.core.lanes import Lanes
@@ -117,24 +119,39 @@ class Dispatcher:
         return Dispatch(batch.batch_id, backend.name, tickets)
 
     def _departure(self, lane: Lane, backend: Backend, key: str | None, now: float) -> Departure | None:
-        """When the next batch of this key would start there; None where nobody has a deadline."""
-        if not self._endings.deadlines.watches:
+        """When the next batch of this key would start there; None where nobody has a deadline, or little is known."""
+        evidence = lane.evidence
+        if not self._endings.deadlines.watches or not evidence.known(KNOWN, now=now):
             return None
-        start_at = now
-        if not backend.has_idle_instance(lane.model):
-            start_at = max(start_at, backend.next_free_at(lane.model))
-        capacity = backend.state.models[lane.model]
-        estimator = backend.estimator(lane.model, lane.estimator)
+        model, capacity = lane.model, backend.state.models[lane.model]
+        estimator = backend.estimator(model, lane.estimator)
+        idle, overloaded = backend.has_idle_instance(model), crowded(lane, now=now)
+        start_at = now if idle else max(now, backend.next_free_at(model))
 
         def waiting(ticket: Ticket) -> int:
             beside = sum(queue.waiting_of(key) for queue in lane.classes)
             queue = lane.classes[self._ranks[ticket.priority_class]]
             return max(ticket.rows, min(most_rows(queue, capacity, estimator, key), beside))
 
+        def earliest_end(ticket: Ticket, rows: int) -> float:
+            fastest_s = evidence.fastest_s(ticket, rows, now=now)
+            return max(now, backend.next_free_at(model, evidence.least_part())) + fastest_s
+
         def evict(ticket: Ticket) -> None:
             self._endings.evict(ticket, Outcome.DEADLINE_INFEASIBLE, now=now)
 
-        return Departure(start_at, estimator.line(key), max(1, capacity.max_batch_size), waiting, evict)
+        # In overload others take what is idle, where there are as many.
+        others_wait = sum([queue.queued for queue in lane.classes]) > backend.spare(model)
+        spared = not (overloaded and others_wait) if idle else not (overloaded or evidence.known(SEEN, now=now))
+        return Departure(
+            start_at,
+            estimator.line(key),
+            max(1, capacity.max_batch_size),
+            waiting,
+            evict,
+            None if spared else earliest_end,
+            crowded=overloaded and lane.estimator.knows(key),
+        )
 
     def _gather(self, lane: Lane, turn: Turn, backend: Backend, beside: int, now: float) -> bool:
         """Whether the next batch is kept until it is as large as Triton would wait for, for a part of that wait.

@@ -11,6 +11,11 @@ sample (to no more than SPREAD_MAX), the clip opens, and the line follows geomet
 expected is believed, and so is more of what is larger than all of late (s is taken as SPREAD_NEW): there the
 line may be wrong.
 
+Slow first runs, or a time in which everything was slow, end at once: where RESTART batches in a row took less than FAST
+of what was expected, the line begins anew with these. Forgetting alone would take 200 batches from 6 s to 5 ms. (What
+is only now and then slow does not come to so low a part: of two modes the faster one would need to be below FAST of the
+mean, and to come RESTART times in a row.)
+
 Where all samples have the same rows the slope cannot be seen; the constant keeps the part of the whole
 that it had when the slope was last seen. Before that it counts as none, which may overrate a larger
 batch so much that none is ever tried (a = 15 ms, b = 0.1 ms, bound 25 ms: one row takes 15.1 ms, and
@@ -36,6 +41,8 @@ KNOWN_SAMPLES: Final = 5
 GROWTH: Final = 2
 # Service time of one row of a model that has never run; any value will do, shares are relative.
 FIRST_ROW_S: Final = 0.005
+RESTART: Final = 8
+FAST: Final = 0.2
 # A spread of rows below this part of their mean square is none: too little to see a slope by.
 FLAT: Final = 1e-6
 # A clock that stood still must not make a model free: nothing could ever outweigh a prediction of zero.
@@ -54,6 +61,7 @@ class LatencyLine:
 
     __slots__ = (
         "_constant_part",
+        "_fast",
         "_flat",
         "_line",
         "_n",
@@ -74,6 +82,8 @@ class LatencyLine:
         self._stale = False
         self._constant_part = 0.0
         self._spread = SPREAD_NEW
+        # The latest batches in a row that were much faster than expected: rows, seconds.
+        self._fast: list[tuple[int, float]] = []
         self.samples = 0
         self.largest_rows = 0.0
 
@@ -87,6 +97,24 @@ class LatencyLine:
 
     def add(self, rows: int, service_s: float) -> None:
         """Take in a batch as it is."""
+        if self.samples and service_s < FAST * self.predict(rows):
+            self._fast.append((rows, service_s))
+            if len(self._fast) == RESTART:
+                self._begin_anew()
+                return
+        elif self._fast:
+            self._fast.clear()
+        self._sum(rows, service_s)
+
+    def _begin_anew(self) -> None:
+        fast, self._fast = self._fast, []
+        self._n = self._sx = self._sy = self._sxx = self._sxy = 0.0
+        self._spread = SPREAD_NEW
+        self.samples = 0
+        for rows, service_s in fast:
+            self._sum(rows, service_s)
+
+    def _sum(self, rows: int, service_s: float) -> None:
         self._n = self._n * FORGET + 1
         self._sx = self._sx * FORGET + rows
         self._sy = self._sy * FORGET + service_s
@@ -114,6 +142,11 @@ class LatencyLine:
         """Expected service seconds of a batch of so many rows."""
         a, b = self.coefficients() if self._stale else self._line
         return a + b * rows
+
+    @property
+    def batch_s(self) -> float:
+        """Seconds a batch has taken on average."""
+        return self._sy / self._n if self.samples else FIRST_ROW_S
 
     @property
     def row_s(self) -> float:

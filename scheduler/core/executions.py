@@ -127,22 +127,23 @@ class Executions:
         lie_ready = [len(each.parts) for each in self._open if each.started_at is None]
         return instances - self._running() - sum(lie_ready)
 
-    def next_free_at(self) -> float:
-        """When the first of those that run is expected to end; long ago where none runs."""
+    def next_free_at(self, part: float = 1.0) -> float:
+        """When the first of those that run is expected to end, if they take so much of it; long ago where none runs."""
         return min(
-            [each.started_at + each.estimate_s for each in self._open if each.started_at is not None], default=-inf
+            [each.started_at + part * each.estimate_s for each in self._open if each.started_at is not None],
+            default=-inf,
         )
 
-    def open_at(self, instances: int, *, now: float) -> float:
+    def open_at(self, instances: int, part: float = 1.0, *, now: float) -> float:
         """When an instance is expected to be free for one that is not here yet: behind those that lie ready."""
         if self.has_idle(instances):
             return now
         ends, ready = [], []
         for each in self._open:
             if each.started_at is None:
-                ready.append(each.estimate_s)
+                ready.append(part * each.estimate_s)
             else:
-                ends.append(max(now, each.started_at + each.estimate_s))
+                ends.append(max(now, each.started_at + part * each.estimate_s))
         heapify(ends)
         for estimate_s in ready:
             heapreplace(ends, ends[0] + estimate_s)

@@ -4,18 +4,32 @@ A ticket that would end too late takes time from others for an answer that nobod
 learns it only at the deadline. So it is refused at once (Clockwork, OSDI 2020: only work that can meet
 its deadline is admitted; BentoML's CORK drops the head of the line that cannot make it).
 
-On arrival the time is a fluid bound. Until the ticket's turn its tenant has had r rows (what its own
-tickets before it hold) of the class, and start-time fair queuing has given every other tenant g that
-waits min(backlog_g, r * w_g / w) of it (share.py); the classes share in the same way above that. With the
-rows R that are served before, n instances, and c the seconds a row costs in a batch as large as the bounds of its
-class allow (batch_size.py: a class's own `wait_s` and that of those above may keep batches far below the largest),
+But a refusal is a loss, too, where it is wrong, and of what it refuses the scheduler never learns. So nothing is
+refused while an instance is idle for it, nor by what is not known of late (evidence.py). Beyond that there are two
+cases.
+
+Room is not short: only what is certain is refused. With the fastest that was seen of late of what goes before it and
+of a batch like its own,
+
+    end  =  first instance free for a further batch  +  what is served before it  +  its own rows
+
+Others wait in its class, and for as long as CROWDED batches take none has found an instance idle: more comes than can
+be served. Somebody has to be refused then, and of two the one is let in that is likelier to be in time, by what batches
+take on average, and with the wait doubted:
 
     end  =  first instance free for a further batch
             +  DOUBT * (whole batches of R * c / n  +  the rows beside it in its own batch)  +  its own rows
 
-What arrives later is not counted, but for DOUBT; where nothing was learned yet every ticket may try. What is let in
-falsely is caught on dispatch (departure.py), whether it would open the batch or ride in it, where only the service of
-that batch is left to add.
+A ticket whose own rows alone would take longer than it has is no victim of overload. They are taken at their fastest
+then, as in the first case: contents of one shape may differ, and the average may be that of others.
+
+R are the rows that are served before it, n instances, c the seconds a row costs in a batch as large as the bounds of
+its class allow (batch_size.py: a class's own `wait_s` and that of those above may keep batches far below the largest).
+R is a fluid bound. Until the ticket's turn its tenant has had r rows (what its own tickets before it hold) of the
+class, and start-time fair queuing has given every other tenant g that waits min(backlog_g, r * w_g / w) of it
+(share.py); the classes share in the same way above that. What arrives later is not counted, but for DOUBT. What is let
+in falsely is caught on dispatch (departure.py), whether it would open the batch or ride in it, where only the service
+of that batch is left to add.
 
 The sum over tenants would be a walk over all of them. `Backlog` keeps them in classes of backlog per
 weight that double from one to the next, so the sum is right but for those in the ticket's own class.
@@ -24,7 +38,8 @@ weight that double from one to the next, so the sum is right but for those in th
 from math import frexp, inf
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from scheduler.core.estimate import KNOWN_SAMPLES, LatencyLine
+from scheduler.core.estimate import LatencyLine
+from scheduler.core.evidence import SEEN
 from scheduler.core.ticket import Ticket
 
 if TYPE_CHECKING:
@@ -35,6 +50,8 @@ if TYPE_CHECKING:
 # How many times as long as it looks the wait is taken to be. Under a steady overload what waits settles where the bound
 # lies: with one that is too low, most of what is let in is let in in vain, and told so late.
 DOUBT: Final = 1.5
+# At four fifths of the capacity one arrival in some dozens comes in so long a busy time, at three times all do.
+CROWDED: Final = 20
 # Steps for 2**-16 to 2**31 rows a unit of weight; what lies beyond counts as the last one.
 STEPS: Final = 48
 LEAST_STEP: Final = -16
@@ -47,11 +64,15 @@ class Outlook(NamedTuple):
 
     Attributes:
         start_at: when an instance is expected to be free for a further batch, monotonic seconds.
+        earliest_at: when that is where what runs and lies ready takes as little as was seen of late.
+        idle: instances that run nothing.
         instances: over all backends.
         max_batch_size: the largest of any; at least 1.
     """
 
     start_at: float
+    earliest_at: float
+    idle: int
     instances: int
     max_batch_size: int
 
@@ -88,15 +109,42 @@ class Backlog:
         return rows + min(self._rows[own], level * self._weights[own])
 
 
-def feasible(lane: "Lane", queue: "ClassQueue", tenant: "Tenant", ticket: Ticket, outlook: Outlook) -> bool:
-    """Whether a ticket that arrives now may end in time, behind what waits before it."""
-    line = lane.estimator.line(ticket.merge_key)
-    if ticket.deadline is None or line.samples < KNOWN_SAMPLES:
+def feasible(
+    lane: "Lane", queue: "ClassQueue", tenant: "Tenant", ticket: Ticket, outlook: Outlook, *, now: float
+) -> bool:
+    """Whether a ticket that arrives now may end in time, behind what waits before it. Asked where KNOWN were seen."""
+    if ticket.deadline is None or ticket.tried or outlook.idle > sum([each.queued for each in lane.classes]):
         return True
-    start_at, instances, max_batch_size = outlook
+    evidence, overloaded = lane.evidence, queue.queued > 0 and crowded(lane, now=now)
+    if not overloaded and not evidence.known(SEEN, now=now):
+        return True
+    own_s = evidence.fastest_s(ticket, ticket.rows, now=now)
+    part, left_s, certain = evidence.least_part(), ticket.deadline - outlook.earliest_at, True
+    if overloaded:
+        part, left_s = DOUBT, ticket.deadline - outlook.start_at
+        average_s = evidence.expected_s(ticket)
+        if average_s is not None and average_s <= ticket.deadline - now:
+            own_s, certain = average_s, False
+    behind_s = part * _behind_s(lane, queue, tenant, ticket, outlook, (left_s - own_s) / part)
+    if behind_s + own_s <= left_s:
+        ticket.tried = overloaded and certain
+        return True
+    return certain and behind_s <= left_s and evidence.try_one(ticket, now=now)
+
+
+def crowded(lane: "Lane", *, now: float) -> bool:
+    """Whether no ticket has found an instance idle for so long that more comes than can be served."""
+    return now - lane.idle_at > CROWDED * lane.estimator.line(None).batch_s
+
+
+def _behind_s(
+    lane: "Lane", queue: "ClassQueue", tenant: "Tenant", ticket: Ticket, outlook: Outlook, left_s: float
+) -> float:
+    """Seconds that what goes before the ticket takes, or more where that is still within `left_s`."""
+    line = lane.estimator.line(ticket.latency_key)
+    instances, max_batch_size = outlook.instances, outlook.max_batch_size
     batch_rows, _ = queue.usual or _full(lane, max_batch_size)
     shares = ticket.merge_key is not None and ticket.rows < batch_rows
-    left_s = ticket.deadline - start_at - line.predict(ticket.rows)
     # Behind all that waits it would end no sooner, and that costs less to tell.
     before: float = 0
     before_s = 0.0
@@ -104,10 +152,11 @@ def feasible(lane: "Lane", queue: "ClassQueue", tenant: "Tenant", ticket: Ticket
         if rows := each.backlog.rows:
             before += rows
             before_s += rows * (each.usual or _full(lane, max_batch_size))[1]
-    if DOUBT * _wait_s(line, before, before_s / instances, shares, batch_rows) <= left_s:
-        return True
+    behind_s = _wait_s(line, before, before_s / instances, shares, batch_rows)
+    if behind_s <= left_s:
+        return behind_s
     before, before_s = _ahead(lane, queue, tenant, ticket, max_batch_size)
-    return DOUBT * _wait_s(line, before, before_s / instances, shares, batch_rows) <= left_s
+    return _wait_s(line, before, before_s / instances, shares, batch_rows)
 
 
 def _wait_s(line: LatencyLine, before: float, before_s: float, shares: bool, batch_rows: int) -> float:
@@ -116,11 +165,6 @@ def _wait_s(line: LatencyLine, before: float, before_s: float, shares: bool, bat
         return before_s
     beside = before % batch_rows
     return before_s * (before - beside) / before + line.predict(int(beside)) - line.predict(0)
-
-
-def in_time(line: LatencyLine, rows: int, deadline: float | None, start_at: float) -> bool:
-    """Whether a batch of so many rows that starts then is expected to end by the deadline."""
-    return deadline is None or line.samples < KNOWN_SAMPLES or start_at + line.predict(rows) <= deadline
 
 
 def _full(lane: "Lane", max_batch_size: int) -> tuple[int, float]:

@@ -18,6 +18,7 @@ from typing import Final, NamedTuple
 from scheduler.core.backend import Backend, BackendState, Batch
 from scheduler.core.breaker import BreakerState, hangs_after_s
 from scheduler.core.class_queue import ClassQueue
+from scheduler.core.evidence import cost_of
 from scheduler.core.executions import Execution
 from scheduler.core.feasibility import Outlook
 from scheduler.core.lane import Lane
@@ -141,11 +142,25 @@ class Fleet:
             del self._awaited[model]
         return over
 
-    def outlook(self, model: str, *, now: float) -> Outlook:
-        """What the ready backends offer of a model that is served, and when a further batch could start."""
+    def outlook(self, model: str, part: float, *, now: float) -> Outlook:
+        """What the ready backends offer of a model that is served, and when a further batch could start.
+
+        Args:
+            model: its name.
+            part: the least part of what they are expected to take that its batches took of late.
+            now: monotonic seconds.
+        """
         backends, instances, max_batch_size, _ = self._offers[model]
+        if idle := self.idle_instances(model):
+            return Outlook(now, now, idle, instances, max_batch_size)
         start_at = min([backend.open_at(model, now=now) for backend in backends])
-        return Outlook(start_at, instances, max_batch_size)
+        earliest_at = min([backend.open_at(model, part, now=now) for backend in backends])
+        return Outlook(start_at, earliest_at, 0, instances, max_batch_size)
+
+    def idle_instances(self, model: str) -> int:
+        """Instances of a model, on all ready backends, that run nothing."""
+        offer = self._offers.get(model)
+        return 0 if offer is None else sum([max(0, backend.spare(model)) for backend in offer.backends])
 
     def spare(self, model: str) -> int:
         """Idle instances of a model on its ready backends; less than zero: batches that lie behind others."""
@@ -202,6 +217,8 @@ class Fleet:
         latency_key = tickets[0].latency_key
         estimator = backend.estimator(lane.model, lane.estimator)
         beside = 0 if into is None else into.rows
+        by_cost_s = lane.evidence.cost_s(cost_of(tickets)) if into is None else None
+        by_rows_s = estimator.line(latency_key).predict(beside + rows)
         batch = Batch(
             batch_id=self._last_batch_id,
             backend=backend.name,
@@ -209,7 +226,7 @@ class Fleet:
             latency_key=latency_key,
             tickets=tickets,
             rows=rows,
-            estimate_s=estimator.line(latency_key).predict(beside + rows),
+            estimate_s=by_rows_s if by_cost_s is None else by_cost_s,
             dispatched_at=now,
             started_at=None,
             rank=opened_by.rank,
@@ -251,10 +268,12 @@ class Fleet:
         if not self._batches:
             self._look_at = inf
         if verdict is Verdict.SUCCEEDED and ended is not None:
-            others = lanes[batch.tickets[0].lane].estimator
+            lane = lanes[batch.tickets[0].lane]
             backend.note_end(batch, ended, now=now)
-            learned_s = backend.estimator(batch.model, others).learn(batch.latency_key, *ended)
-            others.add(batch.latency_key, ended.rows, learned_s)
+            learned_s = backend.estimator(batch.model, lane.estimator).learn(batch.latency_key, *ended)
+            lane.estimator.add(batch.latency_key, ended.rows, learned_s)
+            cost = cost_of(batch.tickets) if ended.rows == batch.rows else None
+            lane.evidence.learn(batch.latency_key, ended.rows, cost, ended.service_s, now=now)
         return batch
 
     def give_up_hanging(self, *, now: float) -> list[Batch]:

@@ -18,6 +18,7 @@ from typing import Final, NamedTuple
 from scheduler.core.caps import Tenant
 from scheduler.core.class_queue import ClassQueue
 from scheduler.core.estimate import Estimator
+from scheduler.core.evidence import Evidence
 from scheduler.core.flow import Flow
 from scheduler.core.settings import ClassSettings
 from scheduler.core.share import VirtualTime
@@ -50,13 +51,26 @@ class Lane:
     Attributes:
         classes: queues, most important class first.
         estimator: what the model's batches cost.
+        evidence: by what of that a ticket may be refused.
         backend: where its tickets have to go; None: anywhere; empty: where there is a slot for a new sequence.
+        idle_at: when a ticket was last queued that found an instance idle, and nothing waiting, monotonic seconds;
+            infinite before the first; told by arrivals.py.
         name: tells it from the model's other lanes.
         gather_until: until when a batch is gathered here that Triton would wait to fill, monotonic seconds; None: none
             is.
     """
 
-    __slots__ = ("backend", "classes", "estimator", "gather_until", "model", "name", "virtual")
+    __slots__ = (
+        "backend",
+        "classes",
+        "estimator",
+        "evidence",
+        "gather_until",
+        "idle_at",
+        "model",
+        "name",
+        "virtual",
+    )
 
     def __init__(self, model: str, classes: Sequence[ClassSettings], backend: str | None = None) -> None:
         self.model = model
@@ -64,6 +78,8 @@ class Lane:
         self.name = lane_name(model, backend)
         self.classes = tuple(ClassQueue(self.name, settings, rank) for rank, settings in enumerate(classes))
         self.estimator = Estimator()
+        self.evidence = Evidence(self.estimator)
+        self.idle_at = inf
         self.virtual = VirtualTime()
         self.gather_until: float | None = None
         self._tell_above()

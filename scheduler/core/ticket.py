@@ -80,12 +80,14 @@ class Ticket:
         step: of a stateful sequence; None: the request stands by itself. A step rides alone.
         policy: of its model's configuration; None: it has none.
         join_key: Triton itself runs requests with the same key as one (executions.py); None: it does not.
+        cost: what the operator says that its time depends on, such as the elements of an input; None: he says nothing.
         state: where the ticket is; owned by the scheduler.
         start_tag: its tenant's place in its class's virtual time (share.py) when it was taken; virtual seconds.
         queued_tag: where that virtual time stood when it was queued.
         batch_id: of the batch that it rode in last; 0 before the first.
         resent: whether it is not sent again: a backend that was lost had it already, or gave part of its answer.
         delayed: whether it waited for longer than its policy lets it, and goes behind those that have not.
+        tried: whether it is served whatever is expected of it, up to its deadline (evidence.py).
         due: its place in its tenant's order, monotonic seconds (order.py); set when it is queued.
         holder: whom it counts for; set when it is queued.
         lane: the queues that it stands in; its model's name but for a step, whose backend has queues of its own.
@@ -104,12 +106,14 @@ class Ticket:
     step: Step | None = None
     policy: QueuePolicy | None = None
     join_key: str | None = None
+    cost: int | None = None
     state: TicketState = field(default=NEW, init=False)
     start_tag: float = field(default=0.0, init=False)
     queued_tag: float = field(default=0.0, init=False)
     batch_id: int = field(default=0, init=False)
     resent: bool = field(default=False, init=False)
     delayed: bool = field(default=False, init=False)
+    tried: bool = field(default=False, init=False)
     due: float = field(default=inf, init=False)
     holder: "Tenant | None" = field(default=None, init=False, repr=False)
     lane: str = field(default="", init=False)

@@ -14,22 +14,24 @@ from simulate.scenarios import (
     slow_backend,
     starvation,
     ten_thousand_tenants,
+    uneven,
     weights,
 )
 
+_ONE_EACH: Final = (
+    flood,
+    noisy_neighbour,
+    weights,
+    starvation,
+    bursts,
+    deadline_storm,
+    slow_backend,
+    flapping_backend,
+    cross_model,
+    ten_thousand_tenants,
+    diurnal,
+)
+
 SCENARIOS: Final[dict[str, Scenario]] = {
-    module.SCENARIO.name: module.SCENARIO
-    for module in (
-        flood,
-        noisy_neighbour,
-        weights,
-        starvation,
-        bursts,
-        deadline_storm,
-        slow_backend,
-        flapping_backend,
-        cross_model,
-        ten_thousand_tenants,
-        diurnal,
-    )
+    each.name: each for each in (*(module.SCENARIO for module in _ONE_EACH), *uneven.SCENARIOS)
 }

@@ -210,17 +210,40 @@ class TestFeasibility:
 
     def test_what_cannot_end_in_time_is_refused_at_once_and_asked_not_to_come_again(self):
         core = self.core()
-        (refused,) = submit(core, now=100.0, deadline=100.09)
+        submit(core, now=50.0)
+        assert len(dispatched(core)) == 1
+        (refused,) = submit(core, now=50.0, deadline=50.09)
         assert pull(core) == [Reject(refused, Outcome.DEADLINE_INFEASIBLE, None)]
-        submit(core, now=100.0, deadline=100.11)
+        submit(core, now=50.0, deadline=50.11)
         assert len(dispatched(core)) == 1
 
     def test_what_waits_ahead_counts(self):
         core = self.core()
-        submit(core, 10, now=100.0)
+        submit(core, 10, now=50.0)
         assert len(dispatched(core)) == 2
-        submit(core, now=100.0, tenant="other", deadline=100.15)
+        submit(core, now=50.0, tenant="other", deadline=50.25)
         assert [event.outcome for event in pull(core)] == [Outcome.DEADLINE_INFEASIBLE]
+
+    def test_while_an_instance_is_idle_nothing_is_refused_and_after_a_minute_of_silence_neither(self):
+        core = self.core()
+        submit(core, now=50.0, merge_key="k", deadline=50.001)
+        assert len(dispatched(core)) == 1
+        core = self.core()
+        submit(core, now=120.0, merge_key="k")
+        assert len(dispatched(core)) == 1
+        (behind,) = submit(core, now=120.0, merge_key="k", deadline=120.001)
+        assert pull(core) == []
+        assert behind.state is TicketState.QUEUED
+
+    def test_since_when_nobody_found_an_instance_idle_is_noted_by_those_that_are_queued(self):
+        core = ready_core(backend_state(instances=2), classes=ONE_CLASS)
+        submit(core, now=1.0)
+        submit(core, now=2.0)  # one waits already
+        lane = core._lanes.of("m")
+        assert lane.idle_at == 1.0
+        assert len(dispatched(core)) == 2
+        submit(core, now=3.0)
+        assert lane.idle_at == 1.0
 
 
 class TestOther:

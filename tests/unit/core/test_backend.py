@@ -109,6 +109,7 @@ def test_an_instance_is_free_when_the_first_running_batch_is_expected_to_end():
     start(backend, 2, 1.25, estimate_s=0.125)
     start(backend, 3, 1.25, estimate_s=0.0)  # lies ready: it does not run
     assert backend.next_free_at("m") == 1.375
+    assert backend.next_free_at("m", 0.25) == 1.125
 
 
 def test_a_further_batch_begins_behind_those_that_lie_ready():
@@ -119,6 +120,7 @@ def test_a_further_batch_begins_behind_those_that_lie_ready():
     assert backend.open_at("m", now=1.0) == 1.125
     start(backend, 3, 1.0, estimate_s=0.25)  # lies ready: from 1.125 to 1.375
     assert backend.open_at("m", now=1.0) == 1.375
+    assert backend.open_at("m", 0.5, now=1.0) == 1.1875
     assert backend.open_at("m", now=1.25) == 1.5  # the second is late: it may end at any moment
     assert backend.open_at("m", now=9.0) == 9.0  # and so may the first
 

@@ -420,7 +420,8 @@ def test_tenants_that_cannot_ride_are_served_though_others_of_their_class_ride_i
 def departs_at(start_at: float, lane: Lane) -> Departure:
     """A batch of up to eight that starts then; whoever is late leaves the lane."""
     line = lane.estimator.line("k")
-    return Departure(start_at, line, 8, lambda ticket: lane.classes[0].queued, lane.classes[0].remove)
+    queue = lane.classes[0]
+    return Departure(start_at, line, 8, lambda ticket: queue.queued, queue.remove, lambda *_: start_at, crowded=True)
 
 
 def test_who_would_end_too_late_does_not_ride_and_the_next_one_does(lane, acme):

@@ -1,7 +1,7 @@
 import pytest
 
 from scheduler.core.departure import Departure
-from scheduler.core.estimate import KNOWN_SAMPLES, LatencyLine
+from scheduler.core.estimate import LatencyLine
 from scheduler.core.ticket import RETRYING, Ticket
 from tests.unit.core.build import queued_ticket
 
@@ -19,11 +19,26 @@ def learned(samples: int = 10) -> LatencyLine:
 
 
 class Lobby:
-    """Who waits, and who was sent away."""
+    """Who waits, and who was sent away; at the fastest everything takes `part` of what it takes on average."""
 
-    def __init__(self, waiting: int = 32, line: LatencyLine | None = None) -> None:
+    def __init__(
+        self, waiting: int = 32, *, crowded: bool = True, part: float = 0.8, idle: bool = False, line=None
+    ) -> None:
         self.evicted: list[Ticket] = []
-        self.departure = Departure(START, line or learned(), 32, lambda ticket: waiting, self.evicted.append)
+        self.line = line or learned()
+        self.part = part
+        self.departure = Departure(
+            START,
+            self.line,
+            32,
+            lambda ticket: waiting,
+            self.evicted.append,
+            None if idle else self.earliest_end,
+            crowded=crowded,
+        )
+
+    def earliest_end(self, ticket: Ticket, rows: int) -> float:
+        return START + self.part * self.line.predict(rows)
 
 
 def due(after_s: float | None, **about: object) -> Ticket:
@@ -75,19 +90,47 @@ def test_more_rows_than_a_batch_has_take_as_long_as_they_take():
     assert Lobby(waiting=40).departure.misses(due(0.419, rows=40))
 
 
-def test_of_a_model_of_which_little_is_known_nobody_misses_anything():
-    lobby = Lobby(line=learned(samples=2))
+def test_without_a_crowd_only_who_would_be_late_in_the_fastest_batch_of_its_rows_is_evicted():
+    lobby = Lobby(crowded=False)
+    assert not lobby.departure.misses(due(0.0241))
+    assert not lobby.departure.misses(due(0.0961), beside=9)
+    late = due(0.0239), due(0.0959)
+    assert lobby.departure.misses(late[0])
+    assert lobby.departure.misses(late[1], beside=9)
+    assert lobby.evicted == [*late]
+
+
+def test_what_is_not_known_evicts_nobody():
+    assert not Lobby(crowded=False, part=0.0).departure.misses(due(0.001))
+
+
+@pytest.mark.parametrize("crowded", [True, False])
+def test_on_an_idle_instance_everybody_is_tried(crowded):
+    lobby = Lobby(crowded=crowded, idle=True)
     assert not lobby.departure.misses(due(0.001))
+    assert not lobby.departure.misses(due(0.001), beside=31)
+
+
+def test_who_was_let_in_to_be_tried_is():
+    ticket = due(0.001)
+    ticket.tried = True
+    assert not Lobby().departure.misses(ticket)
+
+
+def test_without_a_crowd_a_batch_shrinks_as_far_as_its_ticket_needs_and_for_none_that_is_late_anyway():
+    lobby = Lobby(crowded=False)
+    assert lobby.departure.rows_for(due(0.221), 32) == 20
+    assert lobby.departure.rows_for(due(0.221), 18) == 18
+    assert lobby.departure.rows_for(due(0.051), 32) == 3
+    assert lobby.departure.rows_for(due(0.051, rows=4), 32) == 32
     assert lobby.departure.rows_for(due(0.001), 32) == 32
-
-
-def test_from_the_least_that_is_known_on_a_batch_shrinks():
-    assert Lobby(line=learned(samples=KNOWN_SAMPLES)).departure.rows_for(due(0.221), 32) == 20
 
 
 def test_who_waits_is_asked_for_the_ticket_that_may_be_late():
     asked = []
-    departure = Departure(START, learned(), 32, lambda ticket: asked.append(ticket) or 1, asked.append)
+    departure = Departure(
+        START, learned(), 32, lambda ticket: asked.append(ticket) or 1, asked.append, lambda *_: START, crowded=True
+    )
     ticket = due(0.031)
     departure.misses(ticket)
     assert asked == [ticket]

@@ -269,10 +269,10 @@ class TestLate:
 
     def test_whoever_cannot_end_in_time_any_more_is_evicted_when_his_turn_comes(self):
         core = self.core()
-        submit(core, 2, now=100.0)
+        submit(core, 2, now=50.0)
         first, _ = dispatched(core)
-        late, patient = submit(core, now=100.0, deadline=100.5) + submit(core, now=100.0)
-        core.complete(first.batch_id, Verdict.SUCCEEDED, now=100.45)
+        late, patient = submit(core, now=50.0, deadline=50.5) + submit(core, now=50.0)
+        core.complete(first.batch_id, Verdict.SUCCEEDED, now=50.45)
         dispatch, evicted = pull(core)
         assert evicted == Evict(late, Outcome.DEADLINE_INFEASIBLE, None)
         assert dispatch.tickets == (patient,)
@@ -280,12 +280,12 @@ class TestLate:
 
     def test_when_nobody_is_left_after_such_evictions_they_are_still_told(self):
         core = self.core()
-        submit(core, 2, now=100.0)
+        submit(core, 2, now=50.0)
         first, second = dispatched(core)
-        (late,) = submit(core, now=100.0, deadline=100.5)
-        core.complete(first.batch_id, Verdict.SUCCEEDED, now=100.45)
+        (late,) = submit(core, now=50.0, deadline=50.5)
+        core.complete(first.batch_id, Verdict.SUCCEEDED, now=50.45)
         assert pull(core) == [Evict(late, Outcome.DEADLINE_INFEASIBLE, None)]
-        core.complete(second.batch_id, Verdict.SUCCEEDED, now=100.6)
+        core.complete(second.batch_id, Verdict.SUCCEEDED, now=50.6)
         assert core.idle
 
     def test_steps_wait_for_their_own_backend_and_a_model_without_a_lane_has_no_batch(self):
@@ -306,14 +306,39 @@ class TestLate:
 
     def test_a_deadline_that_a_full_batch_would_miss_is_looked_at_for_the_batch_as_it_is(self):
         core = self.core()
-        submit(core, now=100.0, merge_key="k", deadline=100.3)
+        submit(core, now=50.0, merge_key="k", deadline=50.3)
         assert len(dispatched(core)) == 1
 
-    def test_a_deadline_counts_from_when_an_instance_that_idles_is_asked(self):
+    def test_on_an_idle_instance_whoever_is_expected_to_be_late_is_tried_until_its_deadline(self):
         core = self.core()
-        submit(core, now=100.0, merge_key="k", deadline=100.15)
-        core.tick(now=100.06)
-        assert [(type(event), event.outcome) for event in pull(core)] == [(Evict, Outcome.DEADLINE_INFEASIBLE)]
+        submit(core, now=50.0, merge_key="k", deadline=50.15)
+        core.tick(now=50.06)
+        assert len(dispatched(core)) == 1
+        core = self.core()
+        submit(core, now=50.0, merge_key="k", deadline=50.05)
+        assert len(dispatched(core)) == 1
+
+    def test_in_overload_the_next_in_line_takes_the_instance_and_the_last_one_is_tried(self):
+        core = ready_core(backend_state(instances=2, max_batch_size=1), classes=(class_settings("interactive"),))
+        for number in range(20):
+            submit(core, now=float(number), merge_key="k")
+            core.complete(dispatched(core)[0].batch_id, Verdict.SUCCEEDED, now=number + 0.1)
+        submit(core, 3, now=50.0, merge_key="k")
+        first, second, third = dispatched(core)
+        late, last = (submit(core, now=50.0, deadline=at, merge_key="k")[0] for at in (54.0, 54.1))
+        for batch in (first, second):
+            core.complete(batch.batch_id, Verdict.SUCCEEDED, now=53.92)
+        assert [event.ticket for event in pull(core) if isinstance(event, Evict)] == [late]
+        assert last.batch_id
+        assert core.batch(third.batch_id)
+
+    def test_without_overload_whoever_could_not_be_in_time_by_the_fastest_of_late_is_evicted(self):
+        core = self.core()
+        submit(core, 2, now=50.0)
+        (first, second), late = dispatched(core), submit(core, now=50.0, deadline=50.45, merge_key="k")
+        core.complete(first.batch_id, Verdict.SUCCEEDED, now=50.3)
+        assert [event.ticket for event in pull(core)] == late
+        assert core.batch(second.batch_id)
 
     def test_a_ticket_that_fits_only_where_there_is_no_place_waits(self):
         core = ready_core(backend_state("small"), backend_state("large", max_batch_size=32))

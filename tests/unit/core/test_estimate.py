@@ -9,6 +9,7 @@ from scheduler.core.estimate import (
     FORGET,
     GROWTH,
     KNOWN_SAMPLES,
+    RESTART,
     SPREAD_MAX,
     SPREAD_MIN,
     Estimator,
@@ -181,6 +182,30 @@ def test_a_stall_at_the_first_try_of_two_rows_is_got_over():
     line = learned(*[(1, 0.0151)] * 3, (2, 0.08))
     sizes = grow(line, 0.015, 0.0001, 0.025, 1500)
     assert max(sizes[-100:]) > 50
+
+
+def test_after_eight_batches_in_a_row_that_took_less_than_a_fifth_the_line_begins_anew():
+    line = learned((1, 6.0), (1, 6.0))
+    for _ in range(RESTART - 1):
+        line.learn(1, 0.005)
+    assert line.predict(1) > 1.0
+    line.learn(2, 0.006)
+    assert line.samples == RESTART
+    assert line.coefficients() == pytest.approx((0.004, 0.001))
+    assert line.batch_s == pytest.approx(0.0051, rel=0.02)
+    assert LatencyLine().batch_s == FIRST_ROW_S
+
+
+def test_a_slow_one_in_between_starts_the_count_anew():
+    line = learned((1, 6.0), *[(1, 0.005)] * (RESTART - 1), (1, 6.0), *[(1, 0.005)] * (RESTART - 1))
+    assert line.predict(1) > 0.4
+
+
+def test_two_modes_are_learned_as_their_mean():
+    chance, line = Random(1), LatencyLine()
+    for _ in range(1000):
+        line.learn(1, chance.choice((0.01, 0.05)))
+        assert line.samples < 20 or 0.015 < line.predict(1) < 0.045
 
 
 class TestEstimator:

@@ -4,25 +4,35 @@ from hypothesis import strategies as st
 
 from scheduler.core import feasibility
 from scheduler.core.caps import Tenant
-from scheduler.core.estimate import KNOWN_SAMPLES, LatencyLine
-from scheduler.core.feasibility import Backlog, Outlook, feasible, in_time
+from scheduler.core.evidence import SEEN
+from scheduler.core.feasibility import CROWDED, Backlog, Outlook, crowded, feasible
 from scheduler.core.lane import Lane
 from scheduler.core.ticket import Ticket
 from tests.unit.core.build import class_settings, make_ticket, tenant_settings
 
 NOW = 100.0
-ONE = Outlook(NOW, 1, 1)
+ONE = Outlook(NOW, NOW, 0, 1, 1)
 CLASSES = (class_settings("urgent", strict=True), class_settings("interactive", 4), class_settings("background", 1))
 RANKS = {settings.name: rank for rank, settings in enumerate(CLASSES)}
+
+
+def learned(a: float, b: float, rows: tuple[int, ...], classes=CLASSES) -> Lane:
+    """A lane of whose key `k` batches of these rows took a + b * rows seconds, just now; overloaded since long ago."""
+    lane = Lane("m", classes)
+    for number in range(2 * SEEN):
+        size = rows[number % len(rows)]
+        lane.estimator.learn("k", size, a + b * size)
+        lane.evidence.learn("k", size, None, a + b * size, now=NOW)
+    lane.idle_at = 0.0
+    return lane
 
 
 @pytest.fixture
 def lane(monkeypatch) -> Lane:
     """Learned: every row takes 10 ms; and the wait is taken as it looks."""
     monkeypatch.setattr(feasibility, "DOUBT", 1.0)
-    lane = Lane("m", CLASSES)
-    for rows in (1, 2) * KNOWN_SAMPLES:
-        lane.estimator.learn("k", rows, 0.01 * rows)
+    lane = learned(0.0, 0.01, (1, 2, 4, 8))
+    monkeypatch.setattr(type(lane.evidence), "try_one", lambda *_, **__: False)
     return lane
 
 
@@ -45,7 +55,7 @@ def ends_after_s(lane: Lane, of: Tenant, outlook: Outlook = ONE, **ticket: objec
     for _ in range(60):
         middle = (low + high) / 2
         asked.deadline = NOW + middle
-        if feasible(lane, lane.classes[RANKS[asked.priority_class]], of, asked, outlook):
+        if feasible(lane, lane.classes[RANKS[asked.priority_class]], of, asked, outlook, now=NOW):
             high = middle
         else:
             low = middle
@@ -67,7 +77,7 @@ def test_what_is_due_later_does_not(lane):
     push(lane, acme, 7)
     asked = make_ticket(merge_key="k", deadline=NOW + 0.011)
     asked.due = asked.deadline
-    assert feasible(lane, lane.classes[1], acme, asked, ONE)
+    assert feasible(lane, lane.classes[1], acme, asked, ONE, now=NOW)
 
 
 def test_another_tenant_counts_for_its_share_and_no_more_than_it_has(lane):
@@ -97,20 +107,18 @@ def test_classes_count_for_their_share_and_a_strict_one_for_all_it_has(lane):
 
 
 def test_of_two_strict_classes_only_the_more_important_counts():
-    lane = Lane("m", (class_settings("a", strict=True), class_settings("b", strict=True)))
-    for rows in (1, 2) * KNOWN_SAMPLES:
-        lane.estimator.learn("k", rows, 0.01 * rows)
+    lane = learned(0.0, 0.01, (1, 2), (class_settings("a", strict=True), class_settings("b", strict=True)))
     for rank in (0, 1):
         lane.push(make_ticket(rows=10, merge_key="k"), rank, tenant("other"))
     asked = make_ticket(merge_key="k", deadline=NOW + 0.0251)
-    assert feasible(lane, lane.classes[0], tenant(), asked, ONE)
-    assert not feasible(lane, lane.classes[1], tenant(), asked, ONE)
+    assert feasible(lane, lane.classes[0], tenant(), asked, ONE, now=NOW)
+    assert not feasible(lane, lane.classes[1], tenant(), asked, ONE, now=NOW)
 
 
 def test_more_instances_and_a_later_start_count(lane):
     acme = tenant()
     push(lane, acme, 8)
-    assert ends_after_s(lane, acme, Outlook(NOW + 1, 4, 1)) == pytest.approx(1.03)
+    assert ends_after_s(lane, acme, Outlook(NOW + 1, NOW + 1, 0, 4, 1)) == pytest.approx(1.03)
 
 
 def test_the_wait_is_doubted_and_its_own_service_is_not(lane, monkeypatch):
@@ -123,21 +131,19 @@ def test_the_wait_is_doubted_and_its_own_service_is_not(lane, monkeypatch):
 def test_what_rides_beside_it_in_its_own_batch_lengthens_that_and_is_no_wait(lane):
     acme = tenant()
     push(lane, acme, 11)
-    assert ends_after_s(lane, acme, Outlook(NOW, 1, 8)) == pytest.approx(0.08 + 0.04)
-    assert ends_after_s(lane, acme, Outlook(NOW, 4, 8)) == pytest.approx(0.02 + 0.04)
-    assert ends_after_s(lane, acme, Outlook(NOW, 4, 8), merge_key=None) == pytest.approx(0.11 / 4 + 0.01)
+    assert ends_after_s(lane, acme, Outlook(NOW, NOW, 0, 1, 8)) == pytest.approx(0.08 + 0.04)
+    assert ends_after_s(lane, acme, Outlook(NOW, NOW, 0, 4, 8)) == pytest.approx(0.02 + 0.04)
+    assert ends_after_s(lane, acme, Outlook(NOW, NOW, 0, 4, 8), merge_key=None) == pytest.approx(0.11 / 4 + 0.01)
     # One that fills a batch by itself has nothing beside it.
-    assert ends_after_s(lane, acme, Outlook(NOW, 4, 8), rows=8) == pytest.approx(0.11 / 4 + 0.08)
+    assert ends_after_s(lane, acme, Outlook(NOW, NOW, 0, 4, 8), rows=8) == pytest.approx(0.11 / 4 + 0.08)
 
 
 def test_what_a_batch_costs_by_itself_is_counted_once_for_those_that_share_it(monkeypatch):
     """20 ms a batch and 10 ms a row: eight rows in 100 ms."""
     monkeypatch.setattr(feasibility, "DOUBT", 1.0)
-    lane, acme = Lane("m", CLASSES), tenant()
-    for rows in (1, 8) * KNOWN_SAMPLES:
-        lane.estimator.learn("k", rows, 0.02 + 0.01 * rows)
+    lane, acme = learned(0.02, 0.01, (1, 8)), tenant()
     push(lane, acme, 11)
-    assert ends_after_s(lane, acme, Outlook(NOW, 1, 8)) == pytest.approx(0.10 + 0.02 + 4 * 0.01)
+    assert ends_after_s(lane, acme, Outlook(NOW, NOW, 0, 1, 8)) == pytest.approx(0.10 + 0.02 + 4 * 0.01)
 
 
 def test_a_class_whose_bounds_keep_its_batches_short_waits_longer_behind_itself_and_others_behind_it(lane):
@@ -145,34 +151,115 @@ def test_a_class_whose_bounds_keep_its_batches_short_waits_longer_behind_itself_
     acme = tenant()
     push(lane, acme, 8)
     lane.classes[1].usual = (2, 0.03)
-    assert ends_after_s(lane, acme, Outlook(NOW, 1, 8)) == pytest.approx(8 * 0.03 + 0.01)
-    assert ends_after_s(lane, acme, Outlook(NOW, 1, 8), merge_key=None) == pytest.approx(8 * 0.03 + 0.01)
+    assert ends_after_s(lane, acme, Outlook(NOW, NOW, 0, 1, 8)) == pytest.approx(8 * 0.03 + 0.01)
+    assert ends_after_s(lane, acme, Outlook(NOW, NOW, 0, 1, 8), merge_key=None) == pytest.approx(8 * 0.03 + 0.01)
     # Eight rows for background's two, and seven of background beside one of its own.
     push(lane, acme, 1, "background")
-    assert ends_after_s(lane, acme, Outlook(NOW, 1, 8), priority_class="background", merge_key=None) == pytest.approx(
-        8 * 0.03 + 0.01 + 0.01
-    )
+    assert ends_after_s(
+        lane, acme, Outlook(NOW, NOW, 0, 1, 8), priority_class="background", merge_key=None
+    ) == pytest.approx(8 * 0.03 + 0.01 + 0.01)
 
 
 def test_more_beside_it_than_what_that_costs_elsewhere_is_no_wait(lane):
     push(lane, tenant(), 4, "background")
     lane.classes[1].usual, lane.classes[2].usual = (8, 0.01), (8, 0.001)
-    assert ends_after_s(lane, tenant("other"), Outlook(NOW, 1, 8)) <= 0.05
+    assert ends_after_s(lane, tenant("other"), Outlook(NOW, NOW, 0, 1, 8)) <= 0.05
 
 
-def test_without_a_deadline_or_before_anything_was_learned_it_is_feasible(lane):
-    assert feasible(lane, lane.classes[1], tenant(), make_ticket(), ONE)
-    cold = Lane("m", CLASSES)
-    assert feasible(cold, cold.classes[1], tenant(), make_ticket(deadline=NOW), ONE)
+def test_without_a_deadline_and_for_who_is_to_be_tried_it_is_feasible(lane):
+    push(lane, tenant(), 1000)
+    assert feasible(lane, lane.classes[1], tenant(), make_ticket(), ONE, now=NOW)
+    ticket = make_ticket(deadline=NOW)
+    assert not feasible(lane, lane.classes[1], tenant(), ticket, ONE, now=NOW)
+    ticket.tried = True
+    assert feasible(lane, lane.classes[1], tenant(), ticket, ONE, now=NOW)
 
 
-@pytest.mark.parametrize(("deadline", "expected"), [(None, True), (NOW + 0.029, False), (NOW + 0.031, True)])
-def test_a_batch_is_in_time_when_it_is_expected_to_end_by_then(lane, deadline, expected):
-    assert in_time(lane.estimator.line("k"), 3, deadline, NOW) is expected
+def test_while_an_instance_is_idle_for_it_everything_is_feasible(lane):
+    idle = Outlook(NOW, NOW, 2, 2, 8)
+    hopeless = make_ticket(merge_key="k", deadline=NOW + 0.001)
+    assert feasible(lane, lane.classes[1], tenant(), hopeless, idle, now=NOW)
+    push(lane, tenant(), 1)
+    assert feasible(lane, lane.classes[1], tenant(), hopeless, idle, now=NOW)
+    push(lane, tenant(), 1, "background")
+    assert not feasible(lane, lane.classes[1], tenant(), hopeless, idle, now=NOW)
 
 
-def test_a_batch_of_which_nothing_is_known_is_in_time():
-    assert in_time(LatencyLine(), 3, NOW - 1, NOW)
+class TestRoomIsNotShort:
+    """Nobody waits in its class, or an instance was idle of late: only what is certain is refused."""
+
+    @staticmethod
+    def lane() -> Lane:
+        """A row takes 10 ms, and once of late 4 ms."""
+        lane = learned(0.0, 0.01, (1,))
+        lane.evidence.learn("k", 1, None, 0.004, now=NOW)
+        lane.evidence._by_key["k"].try_at = NOW + 10  # none is tried
+        return lane
+
+    def test_the_fastest_of_late_is_asked_for_what_runs_what_waits_and_itself(self):
+        lane = self.lane()
+        lane.idle_at = NOW
+        outlook = Outlook(NOW + 0.010, NOW + 0.004, 0, 1, 1)
+        assert ends_after_s(lane, tenant(), outlook) == pytest.approx(0.004 + 0.004)
+        push(lane, tenant(), 5)
+        assert ends_after_s(lane, tenant(), outlook) == pytest.approx(0.004 + 5 * 0.004 + 0.004)
+
+    def test_before_nineteen_batches_were_seen_nothing_is_certain_and_averages_decide_in_overload_alone(self):
+        lane = Lane("m", CLASSES)
+        for _ in range(SEEN - 1):
+            lane.estimator.learn("k", 1, 0.01)
+            lane.evidence.learn("k", 1, None, 0.01, now=NOW)
+        push(lane, tenant(), 100)
+        lane.idle_at = NOW
+        assert ends_after_s(lane, tenant()) < 1e-9
+        lane.idle_at = 0.0
+        assert ends_after_s(lane, tenant()) > 0.1
+
+    def test_so_it_is_where_nobody_waits_in_its_class(self):
+        lane = self.lane()
+        push(lane, tenant(), 4, "background")
+        # One row of background goes beside four of interactive's: a quarter of one.
+        assert ends_after_s(lane, tenant()) == pytest.approx(0.25 * 0.004 + 0.004)
+
+    def test_a_shape_that_was_never_seen_is_refused_for_what_is_before_it_alone(self):
+        lane = self.lane()
+        lane.idle_at = NOW
+        push(lane, tenant(), 5)
+        assert ends_after_s(lane, tenant(), merge_key="new") == pytest.approx(5 * 0.004)
+
+    def test_one_in_a_while_that_would_be_refused_for_its_own_length_is_tried(self):
+        lane = self.lane()
+        lane.evidence._by_key["k"].try_at = NOW
+        tried, refused = (make_ticket(merge_key="k", deadline=NOW + 0.003) for _ in range(2))
+        assert feasible(lane, lane.classes[1], tenant(), tried, ONE, now=NOW)
+        assert not feasible(lane, lane.classes[1], tenant(), refused, ONE, now=NOW)
+        assert [tried.tried, refused.tried] == [True, False]
+
+    def test_none_that_could_not_even_start_is_tried(self):
+        lane = self.lane()
+        lane.evidence._by_key["k"].try_at = NOW
+        ticket = make_ticket(merge_key="k", deadline=NOW + 0.003)
+        late = Outlook(NOW + 0.1, NOW + 0.004, 0, 1, 1)
+        assert not feasible(lane, lane.classes[1], tenant(), ticket, late, now=NOW)
+        assert not ticket.tried
+
+    def test_in_overload_who_has_less_time_than_the_average_takes_is_asked_for_by_the_fastest_and_tried(self):
+        lane = self.lane()
+        push(lane, tenant(), 1)
+        other = tenant("other", 1e6)
+        tried, refused = (make_ticket(tenant="other", merge_key="k", deadline=NOW + s) for s in (0.0041, 0.0039))
+        assert lane.evidence.expected_s(tried) > 0.005
+        assert feasible(lane, lane.classes[1], other, tried, ONE, now=NOW)
+        assert not feasible(lane, lane.classes[1], other, refused, ONE, now=NOW)
+        assert [tried.tried, refused.tried] == [True, False]
+
+
+def test_it_is_crowded_when_nobody_has_found_an_instance_idle_for_twenty_batches(lane):
+    lane.idle_at = NOW
+    took_s = lane.estimator.line(None).batch_s
+    assert not crowded(lane, now=NOW + CROWDED * took_s - 0.001)
+    assert crowded(lane, now=NOW + CROWDED * took_s + 0.001)
+    assert not crowded(Lane("m", CLASSES), now=NOW)
 
 
 @given(
@@ -225,41 +312,22 @@ def test_a_backlog_that_grows_within_one_step_keeps_its_weight():
 def test_two_instances_halve_the_wait_and_not_the_tickets_own_service(lane):
     acme = tenant()
     push(lane, acme, 8)
-    assert ends_after_s(lane, acme, Outlook(NOW, 2, 1)) == pytest.approx(0.04 + 0.01)
+    assert ends_after_s(lane, acme, Outlook(NOW, NOW, 0, 2, 1)) == pytest.approx(0.04 + 0.01)
     push(lane, tenant("large"), 1000)
-    assert ends_after_s(lane, acme, Outlook(NOW, 2, 1)) == pytest.approx(0.085 + 0.01)
+    assert ends_after_s(lane, acme, Outlook(NOW, NOW, 0, 2, 1)) == pytest.approx(0.085 + 0.01)
 
 
 def test_a_ticket_is_taken_to_last_as_long_as_others_of_its_key_do(lane):
-    for rows in (1, 2) * KNOWN_SAMPLES:
+    for rows in (1, 2) * SEEN:
         lane.estimator.learn("long", rows, 0.07 * rows)
+        lane.evidence.learn("long", rows, None, 0.07 * rows, now=NOW)
     assert ends_after_s(lane, tenant(), merge_key="long") == pytest.approx(0.07)
-
-
-def test_from_the_least_samples_that_are_known_on_a_deadline_is_judged():
-    line, unknown = LatencyLine(), LatencyLine()
-    for number in range(KNOWN_SAMPLES):
-        line.learn(1, 0.5)
-        if number:
-            unknown.learn(1, 0.5)
-    assert not in_time(line, 1, NOW + 0.4, NOW)
-    assert in_time(line, 1, NOW + 0.6, NOW)
-    assert in_time(unknown, 1, NOW + 0.4, NOW)
-
-
-@pytest.mark.parametrize(("samples", "judged"), [(KNOWN_SAMPLES - 1, False), (KNOWN_SAMPLES, True)])
-def test_from_the_least_samples_that_are_known_on_an_arrival_is_judged(samples, judged):
-    lane = Lane("m", CLASSES)
-    for _ in range(samples):
-        lane.estimator.learn("k", 1, 0.5)
-    asked = make_ticket(merge_key="k", deadline=NOW + 0.4)
-    assert feasible(lane, lane.classes[1], tenant(), asked, ONE) is not judged
 
 
 def test_rows_of_every_class_that_comes_before_are_counted_where_batches_are_large(lane):
     push(lane, tenant("a"), 40, "urgent")
     push(lane, tenant("b"), 4, "interactive")
     push(lane, tenant("c"), 1, "background")
-    eight = Outlook(NOW, 1, 8)
+    eight = Outlook(NOW, NOW, 0, 1, 8)
     # Forty rows in whole batches before it, and of the others no more than all five.
     assert 0.41 < ends_after_s(lane, tenant("d"), eight) <= 0.46

@@ -3,6 +3,7 @@ from math import inf
 import pytest
 
 from scheduler.core.breaker import COLD_HANG_S, FIRST_BACKOFF_S
+from scheduler.core.evidence import SEEN
 from scheduler.core.feasibility import Outlook
 from scheduler.core.fleet import Fleet, may_try_again, waited_for
 from scheduler.core.lane import Lane
@@ -56,7 +57,7 @@ def test_a_backend_is_added_once_and_changed_after():
     assert fleet.offered("m")
     assert not fleet.offered("n")
     fleet.set_state(backend_state(instances=2), now=0.0)
-    assert fleet.outlook("m", now=0.0) == Outlook(0.0, 2, 8)
+    assert fleet.outlook("m", 1.0, now=0.0) == Outlook(0.0, 0.0, 2, 2, 8)
     assert len(fleet.snapshot()) == 1
 
 
@@ -272,16 +273,35 @@ def test_what_is_out_is_held_and_found_by_its_number():
 def test_the_outlook_is_that_of_all_ready_backends_together():
     fleet, lane = fleet_of(backend_state("a"), backend_state("b", instances=2, max_batch_size=32)), lane_of()
     fleet.set_state(backend_state("c", ready=False, instances=100), now=0.0)
-    assert fleet.outlook("m", now=1.0) == Outlook(1.0, 3, 32)
-    for _ in range(5):  # a running and a ready one on a, two running and a ready one on b
+    assert fleet.outlook("m", 0.5, now=1.0) == Outlook(1.0, 1.0, 3, 3, 32)
+    start(fleet, lane, 1.0)
+    assert fleet.outlook("m", 0.5, now=1.0) == Outlook(1.0, 1.0, 2, 3, 32)
+    for _ in range(4):  # a running and a ready one on a, two running and a ready one on b
         start(fleet, lane, 1.0)
     # An instance is free when the first of the running ones ends, and not before now.
-    assert fleet.outlook("m", now=1.0) == Outlook(pytest.approx(1.01), 3, 32)
-    assert fleet.outlook("m", now=2.0) == Outlook(2.0, 3, 32)
+    assert fleet.outlook("m", 0.5, now=1.0) == Outlook(pytest.approx(1.01), pytest.approx(1.005), 0, 3, 32)
+    assert fleet.outlook("m", 0.5, now=2.0) == Outlook(2.0, 2.0, 0, 3, 32)
 
 
 def test_a_model_without_a_batch_dimension_has_batches_of_one():
-    assert fleet_of(backend_state(max_batch_size=0)).outlook("m", now=0.0) == Outlook(0.0, 1, 1)
+    assert fleet_of(backend_state(max_batch_size=0)).outlook("m", 1.0, now=0.0) == Outlook(0.0, 0.0, 1, 1, 1)
+
+
+def test_what_was_answered_is_evidence_of_the_lane():
+    fleet, lane = fleet_of(), lane_of()
+    for number in range(SEEN):
+        batch = start(fleet, lane, float(number))
+        fleet.finish(batch.batch_id, Verdict.SUCCEEDED, {"m": lane}, now=number + 0.25)
+        assert lane.evidence.known(SEEN, now=number + 0.25) == (number == SEEN - 1)
+
+
+def test_a_batch_whose_cost_is_known_is_expected_to_take_what_its_cost_takes():
+    fleet, lane = fleet_of(), lane_of()
+    for cost in (10, 20):
+        lane.evidence.learn("k", 1, cost, 0.001 * cost, now=0.0)
+    tickets = tuple(make_ticket(merge_key="k", cost=cost) for cost in (10, 20))
+    batch = fleet.start(lane, fleet.able("m")[0], tickets, lane.classes[0], now=1.0)
+    assert batch.estimate_s == pytest.approx(0.030)
 
 
 def test_among_several_backends_the_one_with_least_work_gets_the_batch():

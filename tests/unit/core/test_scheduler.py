@@ -243,10 +243,10 @@ class TestInputs:
         for number in range(20):
             submit(core, now=float(number))
             core.complete(dispatched(core)[0].batch_id, Verdict.SUCCEEDED, now=number + 0.1)
-        submit(core, 2, now=100.0)
+        submit(core, 2, now=50.0)
         first, _ = dispatched(core)
-        (late,) = submit(core, now=100.0, deadline=100.5)
-        core.complete(first.batch_id, Verdict.SUCCEEDED, now=100.45)
+        (late,) = submit(core, now=50.0, deadline=50.5)
+        core.complete(first.batch_id, Verdict.SUCCEEDED, now=50.45)
         assert [event.ticket for event in pull(core)] == [late]
 
     def test_a_start_that_waits_for_a_slot_wakes_up_when_one_may_be_forgotten(self):

@@ -296,5 +296,7 @@ class TestLeaving:
         for number in range(20):
             self.step(core, sequence=str(number), start=True, now=float(number))
             core.complete(dispatched(core)[0].batch_id, Verdict.SUCCEEDED, now=number + 0.1)
+        self.step(core, sequence="first", start=True, now=50.0)
+        assert len(dispatched(core)) == 1
         late = self.step(core, sequence="late", start=True, now=50.0, deadline=50.05)
         assert self.ends(core) == [(late, Outcome.DEADLINE_INFEASIBLE)]
