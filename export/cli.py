@@ -200,7 +200,7 @@ class _Export:
                 version = int(published.name)
             elif configure:
                 self._repository.configure(card, folder)
-            elif (served := self._repository.card(card.name)) and served.is_of_export(card):
+            elif self._is_whole(card):
                 # What merged rows that belong together merges them no longer.
                 self._check_fit(card, folder)
         return _Published(version, version not in before, beside)
@@ -220,6 +220,11 @@ class _Export:
                     soft_wrap=True,
                 )
         return bool(differing) and self.overwrite_config
+
+    def _is_whole(self, card: ModelCard) -> bool:
+        """Whether this export is what is served, and must be served whole."""
+        served = self._repository.card(card.name)
+        return card.batch is not None and card.batch.whole and served is not None and served.is_of_export(card)
 
     def _check_fit(self, card: ModelCard, folder: Path) -> None:
         # Imported late: onnx takes a second.

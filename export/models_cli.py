@@ -19,6 +19,7 @@ from export.lock import waiting_on
 from export.repository import DEFAULT_REPOSITORY, Repository
 from export.server import bring_into_service
 from export.version import MODEL_FILE
+from export.weights import graph_bytes
 
 REPOSITORY: Final = click.option(
     "--model-repository",
@@ -166,7 +167,7 @@ def _row(repository: Repository, name: str, version: int, *, served: bool) -> di
         "version": version,
         "served": served,
         "precision": ("INT8" if quantized else "FP32") if card else "",
-        "size_bytes": graph.stat().st_size,
+        "size_bytes": graph_bytes(graph),
         "published": datetime.fromtimestamp(graph.stat().st_mtime, UTC).isoformat(timespec="seconds"),
         "source": f"{card.source.package} {card.source.version} {card.source.file}".strip() if card else "",
     }

@@ -31,7 +31,7 @@ def save_graph(model: onnx.ModelProto, path: Path) -> None:
     Raises:
         OSError: naming the file.
     """
-    with _apart(model, path) if is_large(model) else _together():
+    with _apart(model, path) if is_large(model) else _together(path):
         # Serialized with sorted maps and written at once: the same graph gives the same bytes.
         content = model.SerializeToString(deterministic=True)
     with naming(path):
@@ -48,7 +48,9 @@ def saved(model: onnx.ModelProto) -> Iterator[Path]:
 
 
 @contextmanager
-def _together() -> Iterator[None]:
+def _together(path: Path) -> Iterator[None]:
+    """No weights beside the graph, of one that was there before either."""
+    path.with_name(WEIGHTS_FILE).unlink(missing_ok=True)
     yield
 
 

@@ -11,6 +11,7 @@ from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColum
 from export.built import built_folder
 from export.errors import ExportError
 from export.version import FP32_FILE
+from export.weights import graph_bytes
 from quantize import plot
 from quantize.recipe import Recipe
 from quantize.report import search_file
@@ -58,7 +59,7 @@ def within(
             f"--budget-mb: expected {_round(bare, ROUND_CEILING)} or more, as all of {name} in INT8 takes, "
             f"got {budget_mb:g}"
         )
-    whole = (built / FP32_FILE).stat().st_size
+    whole = graph_bytes(built / FP32_FILE)
     if whole <= budget_mb * 1e6:
         raise BudgetError(
             f"--budget-mb: expected less than {_round(whole, ROUND_FLOOR)}, as all of {name} in FP32 takes, "

@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 import onnx
 from onnx import TensorProto, helper
 
-from export.saved import is_large
+from export.saved import is_large, save_graph
 from export.session import Session, open_session
 from export.tensor import Array, Feed
 from quantize.fidelity import Pair
@@ -90,10 +90,12 @@ def both(fp32: Path, int8: Path) -> Iterator[tuple[Callable[[Iterable[Feed]], It
     with tempfile.TemporaryDirectory(prefix="fairlane-parts-") as scratch:
         sessions = []
         for side, (path, model) in enumerate(zip((fp32, int8), models, strict=True)):
-            more = Path(scratch, f"{side}.onnx")
+            # A folder each, as weights may lie beside a graph.
+            more = Path(scratch, str(side), "model.onnx")
+            more.parent.mkdir()
             if of.names:
                 _give(model, [names[side] for names in of.names.values()])
-                onnx.save(model, more)
+                save_graph(model, more)
             sessions.append(open_session(more if of.names else path, threads=1))
         yield lambda feeds: _answers(sessions[0], sessions[1], of, feeds), of
 

@@ -19,7 +19,8 @@ from export.gate import BATCH_COSINE
 from export.invariance import batch_cosine_min
 from export.session import open_session
 from export.tensor import FloatArray
-from export.version import FP32_FILE
+from export.version import FP32_FILE, MODEL_FILE
+from export.weights import graph_bytes
 from quantize.gate import BATCH_LIMIT, judge
 from quantize.interval import Interval
 from quantize.latency import TIE, medians_ms
@@ -85,10 +86,12 @@ def search(task: Task, built: Path, step: Step) -> tuple[Trial, ...]:
         paths = {FP32: built / FP32_FILE}
         for name, recipe in task.candidates.items():
             step(f"quantizing: {name}")
-            paths[name] = Path(scratch, f"{len(paths)}.onnx")
+            # A folder each, as weights may lie beside a graph.
+            paths[name] = Path(scratch, str(len(paths)), MODEL_FILE)
+            paths[name].parent.mkdir()
             quantize_graph(recipe, lambda: task.calibration(built), built / FP32_FILE, paths[name])
         runners: dict[str, Runner] = {name: open_session(path, threads=1) for name, path in paths.items()}
-        sizes = {name: path.stat().st_size for name, path in paths.items()}
+        sizes = {name: graph_bytes(path) for name, path in paths.items()}
         peers = task.peers()
         runners |= peers
         sizes |= {name: peer.size_bytes for name, peer in peers.items()}

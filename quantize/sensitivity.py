@@ -13,7 +13,8 @@ from export.cosine import cosine
 from export.graph import write_graph
 from export.session import open_session
 from export.tensor import FloatArray
-from export.version import FP32_FILE
+from export.version import FP32_FILE, MODEL_FILE
+from export.weights import graph_bytes
 from quantize.layers import Layer, layers, quantized
 from quantize.quantizer import prepared_graph, quantize_graph
 from quantize.recipe import Recipe, WeightOnly
@@ -76,7 +77,10 @@ def sensitivities(task: Task, recipe: Recipe, built: Path, step: Step, most: int
     feeds = list(task.calibration(built))[::CALIBRATION_STRIDE]
     found = []
     with tempfile.TemporaryDirectory(prefix="fairlane-sensitivity-") as scratch:
-        plain, one_layer = Path(scratch, "plain.onnx"), Path(scratch, "one.onnx")
+        # A folder each, as weights may lie beside a graph.
+        plain, one_layer = (Path(scratch, folder, MODEL_FILE) for folder in ("plain", "one"))
+        plain.parent.mkdir()
+        one_layer.parent.mkdir()
         graph = prepared_graph(recipe, built / FP32_FILE)
         every = [layer.name for layer in layers(graph.graph)]
         write_graph(graph, plain)
@@ -92,7 +96,7 @@ def sensitivities(task: Task, recipe: Recipe, built: Path, step: Step, most: int
                     operator=layer.operator,
                     weights=layer.weights,
                     loss=loss,
-                    saved_bytes=plain.stat().st_size - one_layer.stat().st_size,
+                    saved_bytes=graph_bytes(plain) - graph_bytes(one_layer),
                     shared=shared,
                 )
             )

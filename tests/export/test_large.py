@@ -14,17 +14,20 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 import export.saved
-from export.card import read_card
+from export.card import Source, read_card
 from export.cli import export as command
-from export.definition import Definition
+from export.definition import Definition, Gate, Tensor
 from export.exporter import export_model
 from export.graph import read_graph
 from export.repository import Repository
 from export.saved import save_graph
 from export.session import open_session
 from export.weights import WEIGHTS_FILE, graph_bytes
+from quantize.defined import DefinedTask
 from quantize.quantizer import named_graph, quantize_graph
 from quantize.recipe import Dynamic, Recipe, Static, WeightOnly
+from quantize.sensitivity import sensitivities
+from quantize.verdict import quantize_model
 
 WIDE = 64
 
@@ -140,3 +143,33 @@ def test_large_graph_is_quantized(tmp_path: Path, recipe: Recipe, exclude: tuple
     assert (int8.parent / WEIGHTS_FILE).is_file() or not exclude
     want, got = (open_session(path).predict(feed())["y"] for path in (fp32, int8))
     assert np.abs(want - got).max() < 0.1 * np.abs(want).max()
+
+
+@pytest.mark.parametrize("exclude", [(), ("first",)], ids=["whole", "half"])
+def test_large_model_is_judged_layer_by_layer_and_published(tmp_path: Path, exclude: tuple[str, ...]) -> None:
+    source, built, kept = tmp_path / "large.onnx", tmp_path / "build" / "large", tmp_path / "kept"
+    onnx.save(layers(), source)
+    definition = Definition(
+        name="large",
+        inputs=(Tensor("x", "FP32", ("batch", WIDE)),),
+        outputs=(Tensor("y", "FP32", ("batch", WIDE)),),
+        source=lambda: Source(package="", version="", file="", sha256="0" * 64, licence=""),
+        samples=lambda: [feed(7)],
+        calibration=lambda: [feed(8)],
+        gates=(Gate("cosine", at_least=0.9),),
+        onnx_file=source,
+    )
+    export_model(definition, built)
+    repository = Repository(tmp_path / "repository")
+    repository.publish(read_card(built), built / "fp32.onnx", built)
+    task, recipe = DefinedTask(definition, built), Static(exclude=exclude)
+    found = sensitivities(task, Static(), built, lambda _: None, 2)
+    assert [one.saved_bytes > WIDE * WIDE * 2 for one in found] == [True, True]
+    card = quantize_model("large", task, recipe, built, kept, lambda _: None)
+    assert card.quantization is not None
+    assert card.quantization.int8.size_bytes < card.quantization.fp32.size_bytes
+    repository.publish(card, kept / "model.onnx", built)
+    served = repository.version_folder("large")
+    assert (served / WEIGHTS_FILE).is_file() == (kept / WEIGHTS_FILE).is_file()
+    want, got = (open_session(path / "model.onnx").predict(feed())["y"] for path in (kept, served))
+    np.testing.assert_array_equal(want, got)
