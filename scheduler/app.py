@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from scheduler.config import BackendConfig, Config, split_address
+from scheduler.config import Config, split_address
 from scheduler.core.backend import BackendState
 from scheduler.core.scheduler import Scheduler
 from scheduler.core.snapshot import Snapshot
@@ -25,8 +25,8 @@ from scheduler.triton.catalog import Catalog
 from scheduler.triton.forwarded import ForwardedHeaders
 from scheduler.triton.keeper import Keeper
 from scheduler.triton.launcher import EmbeddedTriton, TritonStartError
+from scheduler.triton.membership import Membership, check
 from scheduler.triton.pool import Call, Pool
-from scheduler.triton.security import BackendSecurity
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +61,7 @@ class App:
         self._pool = pool = Pool(telemetry)
         self._driver: Driver[Call, Any] = Driver(Scheduler(config.core_settings()), pool, telemetry)
         self._catalog = Catalog(pool, self._backend_changed, self._driver.offers)
+        self._membership = Membership(pool, self._catalog, self._backend_removed, config.limits.backends_per_name)
         self._audit = Audit(config.audit_log)
         self._service = InferenceService(config, self._driver, self._catalog, pool, self._audit, telemetry)
         self._server = EdgeServer(config, self._service)
@@ -113,12 +114,15 @@ class App:
             errors = self._config.reload_errors(new)
             if errors:
                 raise StartError("\n".join(errors))  # noqa: TRY301 - one way for all errors
-        except StartError as error:
+            check(new.backends)
+        except (StartError, OSError) as error:
             log.error("the configuration was not reloaded, the old settings stay: %s", error)  # noqa: TRY400
             self._audit.reload(f"refused: {error}")
             return
         settings = new.core_settings()
         self._driver.reconfigure(settings)
+        if new.backends:
+            self._membership.configure(new.backends)
         self._service.configure(new)
         if self._observatory is not None:
             self._observatory.configure(settings)
@@ -177,12 +181,11 @@ class App:
                 return (await keeper.start()).grpc
             except TritonStartError as error:
                 raise StartError(str(error)) from None
-        for backend in self._config.backends:
-            try:
-                await self._pool.connect(backend.name, backend.grpc, _security(backend))
-            except OSError as error:
-                raise StartError(f"backends.{backend.name}.tls: {error}") from None
-        await self._catalog.refresh()
+        stack.push_async_callback(self._membership.stop)
+        try:
+            await self._membership.start(self._config.backends)
+        except OSError as error:
+            raise StartError(str(error)) from None
         return None
 
     async def _start_grpc(self, stack: contextlib.AsyncExitStack) -> str:
@@ -190,24 +193,14 @@ class App:
         stack.push_async_callback(self._server.stop)
         return f"{host}:{await self._server.start(host, port)}"
 
+    def _backend_removed(self, name: str) -> None:
+        self._driver.remove_backend(name)
+        self._catalog.forget(name)
+        self._server.readiness_changed()
+
     def _backend_changed(self, state: BackendState) -> None:
         self._driver.set_backend(state)
         self._server.readiness_changed()
-
-
-def _security(backend: BackendConfig) -> BackendSecurity:
-    secrets = {key: value.get_secret_value() for key, value in backend.restricted_protocol.items()}
-    if backend.tls is None:
-        return BackendSecurity(restricted_protocol=secrets)
-    tls = backend.tls
-    return BackendSecurity(
-        tls=True,
-        ca=tls.ca,
-        certificate=tls.certificate,
-        key=tls.key,
-        server_name=tls.server_name,
-        restricted_protocol=secrets,
-    )
 
 
 @contextlib.asynccontextmanager

@@ -146,6 +146,12 @@ class Driver(Generic[Request, Response]):
         self._telemetry.backend(state)
         self._pump_soon()
 
+    def remove_backend(self, name: str) -> None:
+        """Let a backend go: what is in flight there ends, and nothing new is sent there."""
+        self._core.remove_backend(name, now=self.now())
+        self._telemetry.removed(name)
+        self._pump_soon()
+
     def reconfigure(self, settings: CoreSettings) -> None:
         """Go on with these settings.
 

@@ -147,9 +147,9 @@ def _backends(backends: Any) -> Group:
     return Group(
         *(
             Text.assemble(
-                ("● ", "green") if each["ready"] else ("■ ", "red"),
+                ("● ", "green") if each["ready"] else ("■ ", "yellow" if each["leaving"] else "red"),
                 (each["name"], "bold"),
-                f"  {'ready' if each['ready'] else 'not ready'}, {_batches(sum(each['in_flight'].values()))}, "
+                f"  {_readiness(each)}, {_batches(sum(each['in_flight'].values()))}, "
                 f"{duration(each['work_s'])} of work",
                 (_breakers(each["breakers"]), "red"),
                 (_limit(each), "dim"),
@@ -157,6 +157,12 @@ def _backends(backends: Any) -> Group:
             for each in backends
         )
     )
+
+
+def _readiness(backend: Any) -> str:
+    if backend["leaving"]:
+        return "leaving"
+    return "ready" if backend["ready"] else "not ready"
 
 
 def _batches(count: int, kind: str = "") -> str:

@@ -16,7 +16,7 @@ from scheduler.core.settings import CoreSettings
 
 DEFAULT_REPOSITORY: Final = Path("model_repository")
 # What a reload may change.
-RELOADED: Final = frozenset({"classes", "default_class", "tenants", "models", "allow_anonymous"})
+RELOADED: Final = frozenset({"classes", "default_class", "tenants", "models", "allow_anonymous", "backends"})
 
 
 RELOADED_LIMITS: Final = frozenset({"outage_s"})
@@ -112,6 +112,10 @@ class Config(Section):
         backends = [entry.name for entry in self.backends]
         if len(set(backends)) != len(backends):
             raise ValueError(f"backends: names must differ, got {', '.join(backends)}")
+        for entry in self.backends:
+            clash = [name for name in backends if entry.resolve == "all" and name.startswith(f"{entry.name}/")]
+            if clash:
+                raise ValueError(f"backends: {clash[0]} may be one of the addresses of {entry.name}")
         self._check_tenants(names)
         return self
 
@@ -187,6 +191,8 @@ class Config(Section):
             for name in type(self.limits).model_fields
             if name not in RELOADED_LIMITS and getattr(self.limits, name) != getattr(new.limits, name)
         ]
+        if bool(self.backends) != bool(new.backends):
+            errors.append("backends: an embedded Triton cannot be taken up or given up while the service runs")
         before, after = ([each.name for each in config.classes] for config in (self, new))
         if before != after:
             errors.append(

@@ -13,6 +13,8 @@ MAX_QUEUED: Final = 40_000
 MAX_SEQUENCES: Final = 10_000
 # 256 MiB of waiting tensors, whatever the number of requests.
 QUEUE_BYTES: Final = 256 * 1024 * 1024
+# Each is asked every second what it serves.
+BACKENDS_PER_NAME: Final = 64
 # Triton's own client defaults to no bound, gRPC to 4 MiB; 64 MiB holds a batch of images.
 MESSAGE_BYTES: Final = 64 * 1024 * 1024
 # Long enough for accepted work on a CPU, short of the 30 s after which orchestrators kill.
@@ -57,6 +59,11 @@ class Limits(Section):
         gt=0,
         description="Stateful sequences known at a time, at most; a tenant may start one while it has fewer than there "
         "is room left for, so half of them where it is alone.",
+    )
+    backends_per_name: int = Field(
+        default=BACKENDS_PER_NAME,
+        gt=0,
+        description="Backends that one name becomes with `resolve: all`, at most; further addresses are left out.",
     )
     message_bytes: int = Field(
         default=MESSAGE_BYTES, gt=0, le=GRPC_MOST, description="Bytes of one gRPC message, at most."

@@ -2,7 +2,7 @@
 
 import ipaddress
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, Field, SecretStr
 
@@ -12,6 +12,8 @@ from scheduler.config.section import Section
 DEFAULT_GRPC: Final = "127.0.0.1:9001"
 DEFAULT_HTTP: Final = "127.0.0.1:9080"
 LAST_PORT: Final = 65535
+# As long as Kubernetes' name server lets others keep what it said.
+RESOLVE_S: Final = 5.0
 
 
 def split_address(address: str) -> tuple[str, int]:
@@ -72,6 +74,14 @@ class BackendConfig(Section):
 
     name: str = Field(description="Name in logs, metrics and the snapshot.", min_length=1)
     grpc: Address = Field(description="HOST:PORT of its gRPC service.")
+    resolve: Literal["one", "all"] = Field(
+        default="one",
+        description="`all`: every address of the host's name is a backend, NAME/ADDRESS; `one`: they are one backend, "
+        "and gRPC connects to one of them.",
+    )
+    resolve_s: float = Field(
+        default=RESOLVE_S, gt=0, description="Seconds between two look-ups of the name, with `resolve: all`."
+    )
     tls: BackendTls | None = Field(default=None, description="TLS to the backend; none: plain text.")
     restricted_protocol: dict[str, SecretStr] = Field(
         default_factory=dict,

@@ -56,6 +56,7 @@ class Batch:
         lesser: whether a class with a `wait_s` may overtake it.
         crowd: lesser batches of other models beside it, the most that were seen (concurrency.py).
         abandoned: whether the driver was told to end its call.
+        run_rows: rows of all that ran with it, once it has ended.
     """
 
     batch_id: int
@@ -74,6 +75,7 @@ class Batch:
     crowd: int = 0
     abandoned: bool = False
     join_key: str | None = None
+    run_rows: int = 0
 
     @property
     def began(self) -> float:
@@ -94,9 +96,20 @@ class Backend:
         missed: by model, since when it is not served here though nobody unloaded it, in monotonic seconds.
         estimators: by model, what its batches take here.
         concurrency: how many lesser batches may run beside a more important model.
+        leaving: whether it was removed, and stays until what it holds has ended.
     """
 
-    __slots__ = ("_batches", "_in_flight", "breakers", "concurrency", "estimators", "missed", "name", "state")
+    __slots__ = (
+        "_batches",
+        "_in_flight",
+        "breakers",
+        "concurrency",
+        "estimators",
+        "leaving",
+        "missed",
+        "name",
+        "state",
+    )
 
     def __init__(self, state: BackendState) -> None:
         self.name = state.name
@@ -105,6 +118,7 @@ class Backend:
         self.missed: dict[str, float] = {}
         self.estimators: dict[str, Estimator] = {}
         self.concurrency = ConcurrencyLimit()
+        self.leaving = False
         self._in_flight: dict[str, Executions] = {}
         self._batches: dict[int, Batch] = {}
 

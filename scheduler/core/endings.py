@@ -125,7 +125,9 @@ class Endings:
         succeeded, lost = verdict is Verdict.SUCCEEDED, verdict is Verdict.LOST or verdict is Verdict.UNREACHED
         outcome = Outcome.COMPLETED if succeeded else Outcome.FAILED
         # What a backend took that was lost, or said that it does not serve, is nobody's.
-        row_s = 0.0 if lost or verdict is Verdict.UNAVAILABLE else (now - batch.began) / max(1, batch.rows)
+        row_s = (
+            0.0 if lost or verdict is Verdict.UNAVAILABLE else (now - batch.began) / max(1, batch.rows, batch.run_rows)
+        )
         for ticket in batch.tickets:
             if ticket.charge is not None:
                 ticket.charge.settle(ticket.rows * row_s, now=now)

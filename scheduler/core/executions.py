@@ -31,6 +31,7 @@ class Part(Protocol):
         estimate_s: what it would take by itself.
         dispatched_at: when it left.
         started_at: when an instance was free for it; None while it lies ready.
+        run_rows: of the execution that it ran in, once it has ended.
     """
 
     batch_id: int
@@ -38,6 +39,7 @@ class Part(Protocol):
     estimate_s: float
     dispatched_at: float
     started_at: float | None
+    run_rows: int
 
 
 class Ended(NamedTuple):
@@ -186,6 +188,7 @@ class Executions:
         """
         execution = self._of.pop(part.batch_id)
         del execution.parts[part.batch_id]
+        part.run_rows = execution.rows
         self.rows -= part.rows
         if execution.over:
             return None

@@ -103,11 +103,23 @@ class Fleet:
         if backend is None:
             self._backends[state.name] = Backend(state)
         else:
+            backend.leaving = False
             if state.ready and not backend.state.ready:
                 for breaker in backend.breakers.values():
                     breaker.retry_at = min(breaker.retry_at, now)
             backend.change(state, now=now)
         self._count_offers(now)
+
+    def remove(self, name: str, *, now: float) -> None:
+        """Let a backend go: nothing new is sent there, and it is forgotten when what it holds has ended.
+
+        A model that no other one serves is waited for, as one that is missed: another may come in its place.
+        """
+        backend = self._backends.get(name)
+        if backend is not None:
+            backend.change(BackendState(name, ready=False, models={}), now=now)
+            backend.leaving = True
+            self._count_offers(now)
 
     def reconfigure(self, outage_s: float, *, now: float) -> None:
         """Go on with this setting, also for what is missed already."""
@@ -126,6 +138,14 @@ class Fleet:
                 until = since + self._outage_s
                 if model not in models and until > now:
                     self._awaited[model] = max(until, self._awaited.get(model, until))
+        self._forget_left()
+
+    def _forget_left(self) -> None:
+        """Forget removed backends that hold nothing, and whose models nobody waits for."""
+        for backend in [each for each in self._backends.values() if each.leaving]:
+            if not backend.busy_models() and self._awaited.keys().isdisjoint(backend.missed):
+                del self._backends[backend.name]
+                self._opened.pop(backend.name, None)
 
     def offered(self, model: str) -> bool:
         """Whether a ready backend serves the model, be its breaker open or not, or a missed one is expected to."""
@@ -140,6 +160,8 @@ class Fleet:
         over = [model for model, until in self._awaited.items() if until <= now]
         for model in over:
             del self._awaited[model]
+        if over:
+            self._forget_left()
         return over
 
     def outlook(self, model: str, part: float, *, now: float) -> Outlook:
@@ -267,6 +289,8 @@ class Fleet:
         self._note(backend)
         if not self._batches:
             self._look_at = inf
+        if backend.leaving:
+            self._forget_left()
         if verdict is Verdict.SUCCEEDED and ended is not None:
             lane = lanes[batch.tickets[0].lane]
             backend.note_end(batch, ended, now=now)
@@ -291,6 +315,7 @@ class Fleet:
             backend.breaker(batch.model).failed(batch.batch_id, why, at_once=True, now=now)
             backend.finish(batch, now=now)
             self._note(backend)
+        self._forget_left()
         ends = [batch.hangs_at for batch in self._batches.values()]
         self._look_at = min([*ends, now + self._hang_s]) if ends else inf
         return lost
@@ -366,4 +391,5 @@ def _snapshot(backend: Backend) -> BackendSnapshot:
     concurrency = ConcurrencySnapshot(
         limit.limit, backend.lesser(), limit.ratio, limit.gradient, limit.why, limit.moved_at
     )
-    return BackendSnapshot(backend.name, backend.state.ready, in_flight, backend.work_s(), breakers, concurrency)
+    about = backend.name, backend.state.ready, backend.leaving
+    return BackendSnapshot(*about, in_flight, backend.work_s(), breakers, concurrency)

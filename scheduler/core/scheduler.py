@@ -107,6 +107,16 @@ class Scheduler:
             self._lanes.runnable[lane.name] = None
         self._evict_unoffered()
 
+    def remove_backend(self, name: str, *, now: float) -> None:
+        """Let a backend go: nothing new is sent there, what is in flight ends, and the states of sequences are lost."""
+        self._advance(now)
+        self._fleet.remove(name, now=self._now)
+        gone = BackendState(name, ready=False, models={})
+        self._endings.evict_lost(self._steps.lose(gone), now=self._now)
+        for lane in list(self._lanes):
+            self._lanes.runnable[lane.name] = None
+        self._evict_unoffered()
+
     def drain(self, *, now: float) -> None:
         """Refuse every ticket from now on; those that were accepted are served."""
         self._advance(now)

@@ -132,8 +132,10 @@ class Sequences:
         """The sequence's state is at this backend from now on; empty: nowhere."""
         counts = self._by_backend.setdefault(sequence.model, {})
         for name, change in ((sequence.backend, -1), (backend, 1)):
-            if name:
-                counts[name] = counts.get(name, 0) + change
+            if name and not (count := counts.get(name, 0) + change):
+                del counts[name]  # backends may come and go without end
+            elif name:
+                counts[name] = count
         sequence.backend = backend
 
     def of(self, ticket: Ticket) -> Sequence | None:

@@ -81,11 +81,13 @@ class ConcurrencySnapshot:
 class BackendSnapshot:
     """A backend's batches in flight by model, and their estimated seconds of service together.
 
-    `breakers` has the models that failed there and have not answered since.
+    `leaving`: it was removed, and is there until what it holds has ended. `breakers` has the models that failed there
+    and have not answered since.
     """
 
     name: str
     ready: bool
+    leaving: bool
     in_flight: Mapping[str, int]
     work_s: float
     breakers: Mapping[str, BreakerSnapshot]

@@ -118,6 +118,8 @@ class Relay:
         return [each for each in ready if self._catalog.serves(each, name)] or ready[:1]
 
     async def _call(self, backend: str, method: str, request: Any, timeout_s: float) -> Any:
+        if backend not in self._pool.names():
+            raise no_backend(f"backend {backend} was let go")
         return parsed(await getattr(self._pool.stub(backend), method)(request, timeout=timeout_s))
 
 

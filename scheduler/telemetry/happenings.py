@@ -32,6 +32,7 @@ class Happenings:
     def __init__(self) -> None:
         self._kept: deque[dict[str, Any]] = deque(maxlen=KEPT)
         self._ready: dict[str, bool] = {}
+        self._leaving: set[str] = set()
         self._breakers: dict[tuple[str, str], str] = {}
         self._pushback: dict[str, float] = {}
         self._refused: Counter[tuple[str, Outcome]] = Counter()
@@ -44,7 +45,18 @@ class Happenings:
 
     def look(self, snapshot: Snapshot, measures: Measures, *, at: float) -> None:
         """Compare with the sample before."""
+        for name in self._ready.keys() - {backend.name for backend in snapshot.backends}:
+            del self._ready[name]
+            self._leaving.discard(name)
+            self._add(at, "note", f"backend {name} was removed")
         for backend in snapshot.backends:
+            if backend.leaving:
+                if backend.name not in self._leaving:
+                    self._leaving.add(backend.name)
+                    self._ready[backend.name] = False
+                    self._add(at, "note", f"backend {backend.name} is leaving")
+                continue
+            self._leaving.discard(backend.name)
             if self._ready.get(backend.name) != backend.ready:
                 self._add(
                     at, "good" if backend.ready else "bad", f"backend {backend.name} is {_readiness(backend.ready)}"

@@ -63,6 +63,9 @@ class Telemetry(Protocol):
     def merging(self, model: str, *, stopped: bool) -> None:
         """The model's requests ride alone from now on, as checks differed; or they may be merged again."""
 
+    def removed(self, backend: str) -> None:
+        """A backend is let go; batches that are still there come back."""
+
 
 class NullTelemetry:
     """Listens to nothing."""
@@ -105,6 +108,9 @@ class NullTelemetry:
         """Nothing."""
 
     def merging(self, model: str, *, stopped: bool) -> None:
+        """Nothing."""
+
+    def removed(self, backend: str) -> None:
         """Nothing."""
 
 

@@ -5,7 +5,9 @@ observations, whatever the number of its riders.
 """
 
 from collections import Counter, defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Final
 
 from scheduler.core.backend import Batch
 from scheduler.core.outcome import Outcome, Verdict
@@ -13,6 +15,9 @@ from scheduler.telemetry.histogram import RATIOS, ROWS, SECONDS, Histogram
 from scheduler.telemetry.hooks import MergeCheck
 from scheduler.telemetry.journey import Journey
 from scheduler.telemetry.tenants import TenantTable
+
+# Names of removed backends that are remembered.
+REMOVED: Final = 1024
 
 
 def _seconds() -> Histogram:
@@ -51,6 +56,16 @@ class BatchSeries:
     unwanted: int = 0
     unwanted_s: float = 0.0
 
+    def add(self, other: "BatchSeries") -> None:
+        """Take in another backend's."""
+        self.verdicts.update(other.verdicts)
+        self.requests += other.requests
+        self.estimated_s += other.estimated_s
+        self.unwanted += other.unwanted
+        self.unwanted_s += other.unwanted_s
+        for mine, theirs in ((self.rows, other.rows), (self.service, other.service), (self.ratio, other.ratio)):
+            mine.add(theirs)
+
 
 class Measures:
     """Counts since the start.
@@ -58,6 +73,8 @@ class Measures:
     Attributes:
         requests: by (class, model, outcome).
         batches: by (backend, model).
+        gone: by model, of all backends that were removed.
+        backend_changes: backends that were added and removed.
         first_responses: seconds from arrival to the first response of decoupled models, by (class, model).
         invalid: requests that never became a ticket, by reason.
         retries: second tries of requests whose batch had failed, by model.
@@ -69,6 +86,10 @@ class Measures:
     def __init__(self, tenants: TenantTable) -> None:
         self.requests: defaultdict[tuple[str, str, Outcome], RequestSeries] = defaultdict(RequestSeries)
         self.batches: defaultdict[tuple[str, str], BatchSeries] = defaultdict(BatchSeries)
+        self.gone: defaultdict[str, BatchSeries] = defaultdict(BatchSeries)
+        self.backend_changes: Counter[str] = Counter(added=0, removed=0)
+        # The last backends that were removed: batches may still come back from them.
+        self._removed: dict[str, None] = {}
         self.first_responses: defaultdict[tuple[str, str], Histogram] = defaultdict(_seconds)
         self.invalid: Counter[str] = Counter()
         self.retries: Counter[str] = Counter()
@@ -90,9 +111,32 @@ class Measures:
         ticket = journey.ticket
         self.first_responses[ticket.priority_class, ticket.model].observe(now - journey.arrived)
 
+    def of_model(self) -> Iterator[tuple[str, BatchSeries]]:
+        """The batches of each model, backend by backend."""
+        yield from ((model, series) for (_, model), series in self.batches.items())
+        yield from self.gone.items()
+
+    def removed(self, backend: str) -> None:
+        """Count it, and keep of it what all such did together: backends may come and go without end."""
+        self.backend_changes["removed"] += 1
+        for key in [key for key in self.batches if key[0] == backend]:
+            self.gone[key[1]].add(self.batches.pop(key))
+        self._removed[backend] = None
+        if len(self._removed) > REMOVED:
+            del self._removed[next(iter(self._removed))]
+
+    def added(self, backend: str) -> None:
+        """Count a backend that is there, perhaps again."""
+        self.backend_changes["added"] += 1
+        self._removed.pop(backend, None)
+
+    def series(self, backend: str, model: str) -> BatchSeries:
+        """Of the model's batches at this backend, or at those that were removed."""
+        return self.gone[model] if backend in self._removed else self.batches[backend, model]
+
     def completed(self, batch: Batch, verdict: Verdict, now: float) -> None:
         """Count a batch that has just come back."""
-        series = self.batches[batch.backend, batch.model]
+        series = self.series(batch.backend, batch.model)
         service_s = now - batch.began
         series.verdicts[verdict] += 1
         series.rows.observe(batch.rows)
@@ -101,6 +145,6 @@ class Measures:
         if verdict is Verdict.SUCCEEDED:
             series.estimated_s += batch.estimate_s
             series.ratio.observe(service_s / batch.estimate_s if batch.estimate_s else 1.0)
-        row_s = service_s / max(1, batch.rows)
+        row_s = service_s / max(1, batch.rows, batch.run_rows)
         for ticket in batch.tickets:
             self.tenants.served(ticket, row_s * ticket.rows)

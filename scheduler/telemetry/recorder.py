@@ -121,12 +121,14 @@ class Recorder:
 
     def unwanted(self, backend: str, model: str, seconds: float) -> None:
         """Count it, and the time."""
-        series = self.measures.batches[backend, model]
+        series = self.measures.series(backend, model)
         series.unwanted += 1
         series.unwanted_s += seconds
 
     def backend(self, state: BackendState) -> None:
         """Remember what it offers."""
+        if state.name not in self.backends:
+            self.measures.added(state.name)
         self.backends[state.name] = state
 
     def merge_checked(self, model: str, result: MergeCheck) -> None:
@@ -136,6 +138,11 @@ class Recorder:
     def merging(self, model: str, *, stopped: bool) -> None:
         """Remember it."""
         self.measures.merging_stopped[model] = stopped
+
+    def removed(self, backend: str) -> None:
+        """Forget it, but for what all backends together did."""
+        if self.backends.pop(backend, None) is not None:
+            self.measures.removed(backend)
 
     def close(self) -> None:
         """Deliver what is left to deliver; may block for some seconds."""

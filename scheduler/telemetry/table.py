@@ -252,8 +252,14 @@ BACKENDS: Final[tuple[Family, ...]] = (
     Gauge(
         "fairlane_backend_ready",
         ("backend",),
-        "1 while the backend is ready, else 0.",
-        _backends(lambda backend: float(backend.ready)),
+        "1 while the backend is ready, else 0; none for one that was removed.",
+        lambda s: (((each.name,), float(each.ready)) for each in s.snapshot.backends if not each.leaving),
+    ),
+    Counter(
+        "fairlane_backend_changes",
+        ("change",),
+        "Backends that were `added`, those at the start included, and `removed`: by a reload, or by a name.",
+        lambda s: (((change,), count) for change, count in s.measures.backend_changes.items()),
     ),
     Gauge(
         "fairlane_breaker_state",

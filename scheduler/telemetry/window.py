@@ -147,7 +147,7 @@ class Window:
                 counts.completed += series.total.count
             elif outcome in REFUSALS:
                 counts.refused += series.total.count
-        for (_, model), batches in self._measures.batches.items():
+        for model, batches in self._measures.of_model():
             total = copy.models.setdefault(model, ModelCounts())
             total.batches += batches.verdicts.total()
             total.requests += batches.requests

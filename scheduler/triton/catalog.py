@@ -121,6 +121,17 @@ class Catalog:
         """The backend is known to have gone: do not wait for the next probe to say so."""
         self._tell(BackendState(backend, ready=False, models={}))
 
+    def forget(self, backend: str) -> None:
+        """The backend is not one of ours any more."""
+        self._reported.pop(backend, None)
+        self._left_out.pop(backend, None)
+        # A model that nobody else serves yet is waited for as long as the core says.
+        gone = self._specs.pop(backend, {})
+        self._missed = {name: spec for name, spec in (gone | self._missed).items() if self._offers(name)}
+        self._found.clear()
+        if not self.ready():
+            self._any_ready.clear()
+
     def _known(self, model: str, version: str) -> ModelSpec | None:
         """The best that is known: of a ready backend before a lost one, with the version before one without."""
         ready = self.ready()
@@ -142,6 +153,8 @@ class Catalog:
         await asyncio.gather(*(self._refresh(name) for name in self._pool.names()))
 
     async def _refresh(self, backend: str) -> None:
+        if backend not in self._pool.names():
+            return  # let go since
         stub = self._pool.stub(backend)
         specs: dict[str, ModelSpec] | None = None
         try:

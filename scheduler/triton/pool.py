@@ -1,6 +1,7 @@
 """The backends' channels, and batches on their way: the driver's Runner."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Final, Protocol
 
@@ -138,6 +139,10 @@ class Pool:
         # Backends whose server survives a cancelled call; before its version is known, none does.
         self._cancellable: set[str] = set()
         self._uncancelled = UncancelledCalls()
+        # Inferences in flight by stub, the channels of stubs that are retired, and those that are being closed.
+        self._in_flight: Counter[Any] = Counter()
+        self._retired: dict[Any, grpc.aio.Channel] = {}
+        self._closing: set[asyncio.Task[None]] = set()
 
     def set_version(self, name: str, version: str) -> None:
         """What the backend's server says of its version; whether its calls may be cancelled depends on it."""
@@ -149,9 +154,26 @@ class Pool:
     async def connect(self, name: str, address: str, security: BackendSecurity = PLAIN) -> None:
         """Open the channel of a backend; one that the name had before is closed."""
         await self.disconnect(name)
+        self.add(name, address, security)
+
+    def add(self, name: str, address: str, security: BackendSecurity = PLAIN) -> None:
+        """Open the channel of a backend; calls on one that the name had before go on to their ends.
+
+        Raises:
+            OSError: a file for TLS cannot be read.
+        """
         channel = security.channel(address, self._options)
+        self.retire(name)
         self._channels[name] = channel
         self._stubs[name] = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+
+    def retire(self, name: str) -> None:
+        """Send no more to a backend; its channel is closed when the inferences in flight on it have ended."""
+        stub, channel = self._stubs.pop(name, None), self._channels.pop(name, None)
+        self._cancellable.discard(name)
+        if channel is not None:
+            self._retired[stub] = channel
+            self._close_unused(stub)
 
     async def disconnect(self, name: str) -> None:
         """Close the channel of a backend; calls in flight on it are cancelled."""
@@ -165,6 +187,25 @@ class Pool:
         """Close every channel."""
         for name in list(self._channels):
             await self.disconnect(name)
+        for channel in self._retired.values():
+            await channel.close()
+        await asyncio.gather(*self._closing)
+
+    def _begun(self, stub: Any) -> None:
+        self._in_flight[stub] += 1
+
+    def _ended(self, stub: Any) -> None:
+        self._in_flight[stub] -= 1
+        if not self._in_flight[stub]:
+            del self._in_flight[stub]
+            if stub in self._retired:
+                self._close_unused(stub)
+
+    def _close_unused(self, stub: Any) -> None:
+        if stub not in self._in_flight:
+            closing = asyncio.ensure_future(self._retired.pop(stub).close())
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
 
     def stub(self, name: str) -> Any:
         """The `GRPCInferenceServiceStub` of a backend.
@@ -249,6 +290,7 @@ class Pool:
         headers = self._metadata(call)
         now = asyncio.get_running_loop().time
         begun = BegunStream(stream, call.ticket, lambda: self._telemetry.first_response(call.ticket, now=now()))
+        self._begun(stub)
         try:
             error_message = await relay_responses(stub, call.request, begun, timeout_s, headers)
         except grpc.aio.AioRpcError as error:
@@ -259,6 +301,8 @@ class Pool:
                 raise
             details = "nobody waits for the responses"
             raise BackendFailure(model, grpc.StatusCode.CANCELLED, details, Verdict.ABANDONED) from None
+        finally:
+            self._ended(stub)
         if error_message:
             raise BackendFailure(model, grpc.StatusCode.INTERNAL, error_message)
 
@@ -276,10 +320,12 @@ class Pool:
             raise BackendFailure(model, grpc.StatusCode.UNAVAILABLE, details, Verdict.UNREACHED)
         try:
             headers = self._metadata(call)
-            if backend in self._cancellable:
-                return parsed(await stub.ModelInfer(request, timeout=timeout_s, metadata=headers))
-            # Without a deadline: that would cancel the call at the server.
-            return parsed(await self._uncancelled.answer(stub.ModelInfer(request, metadata=headers)))
+            may_cancel = backend in self._cancellable
+            # Without a deadline where it may not: that would cancel the call at the server.
+            upstream = stub.ModelInfer(request, timeout=timeout_s if may_cancel else None, metadata=headers)
+            self._begun(stub)
+            upstream.add_done_callback(lambda _: self._ended(stub))
+            return parsed(await (upstream if may_cancel else self._uncancelled.answer(upstream)))
         except grpc.aio.AioRpcError as error:
             raise await self._failure(backend, model, error) from error
         except Unwanted as unwanted:

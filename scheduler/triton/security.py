@@ -41,12 +41,22 @@ class BackendSecurity:
         secrets = tuple((HEADER_PREFIX + key.lower(), value) for key, value in self.restricted_protocol.items())
         # Interceptors cost every call some time: only channels that need them have them.
         interceptors = (_UnarySecret(secrets), _StreamSecret(secrets)) if secrets else ()
-        if not self.tls:
+        credentials = self.credentials()
+        if credentials is None:
             return grpc.aio.insecure_channel(address, options=options, interceptors=interceptors)
         if self.server_name is not None:
             options = [*options, ("grpc.ssl_target_name_override", self.server_name)]
-        credentials = grpc.ssl_channel_credentials(_read(self.ca), _read(self.key), _read(self.certificate))
         return grpc.aio.secure_channel(address, credentials, options=options, interceptors=interceptors)
+
+    def credentials(self) -> grpc.ChannelCredentials | None:
+        """What TLS needs, read anew; None: plain text.
+
+        Raises:
+            OSError: a file cannot be read.
+        """
+        if not self.tls:
+            return None
+        return grpc.ssl_channel_credentials(_read(self.ca), _read(self.key), _read(self.certificate))
 
 
 PLAIN: Final = BackendSecurity()

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 from scheduler.config import Config
 from scheduler.errors import StartError
+from scheduler.triton.fake import FakeModel, FakeTriton
 from tests.edge.test_access import bearer, hashed
 
 
@@ -96,3 +98,60 @@ async def test_core_refuses_other_classes(serve: Any) -> None:
     settings = Config.model_validate({"classes": [{"name": "other"}]}).core_settings()
     with pytest.raises(ValueError, match="expected interactive, background as before, got other"):
         served.app._driver.reconfigure(settings)
+
+
+def backends_of(*tritons: Any) -> list[dict[str, str]]:
+    return [{"name": name, "grpc": address} for name, address in tritons]
+
+
+async def test_reload_adds_a_backend_and_lets_one_go_while_it_works(
+    serve: Any, request_of: Any, rows_of: Any, eventually: Any
+) -> None:
+    served = await serve()
+    (old,) = served.app._config.backends
+    served.triton.hold()
+    calls = [asyncio.ensure_future(served.infer(request_of([n, n], model="unbatched"))) for n in range(6)]
+    await served.triton.until(lambda triton: len(triton.in_flight) == 2)
+    other = FakeTriton((FakeModel("unbatched", max_batch_size=0, dims=(2,)),))
+    try:
+        served.app.reload(changed(served, backends=backends_of(("new", await other.start()))))
+        # What waited goes to the new one, what is in flight stays where it is.
+        await eventually(lambda: sum(call.done() for call in calls) == 4)
+        assert len(other.requests) == 4
+        await eventually(lambda: any(each.leaving for each in served.app.snapshot().backends))
+        leaving = next(each for each in served.app.snapshot().backends if each.name == old.name)
+        assert (leaving.ready, sum(leaving.in_flight.values())) == (False, 2)
+        served.triton.release()
+        assert [rows_of(answer) for answer in await asyncio.gather(*calls)] == [[n, n] for n in range(6)]
+        await eventually(lambda: [each.name for each in served.app.snapshot().backends] == ["new"])
+    finally:
+        await other.stop()
+
+
+async def test_reload_to_an_address_where_nobody_is_lets_requests_wait(
+    serve: Any, request_of: Any, rows_of: Any
+) -> None:
+    served = await serve()
+    address = served.app._config.backends[0].grpc
+    served.app.reload(changed(served, backends=backends_of(("gone", "127.0.0.1:1"))))
+    await served.app._membership._applying
+    waiting = asyncio.ensure_future(served.infer(request_of([[7]])))
+    served.app.reload(changed(served, backends=backends_of(("back", address))))
+    assert rows_of(await waiting) == [[7]]
+    assert served.app.snapshot().ended["NO_BACKEND"] == 0
+
+
+@pytest.mark.parametrize(
+    ("backends", "words"),
+    [
+        ([], "backends: an embedded Triton cannot be taken up or given up"),
+        ([{"name": "a", "grpc": "127.0.0.1:1", "tls": {"ca": "/absent.pem"}}], "backends.a.tls: .*absent.pem"),
+    ],
+)
+async def test_backends_that_cannot_be_used_change_nothing(
+    serve: Any, request_of: Any, caplog: pytest.LogCaptureFixture, backends: Any, words: str
+) -> None:
+    served = await serve()
+    served.app.reload(changed(served, backends=backends))
+    assert re.search(words, caplog.text)
+    await served.infer(request_of([[1]]))

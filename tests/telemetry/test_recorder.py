@@ -2,7 +2,9 @@
 
 import pytest
 
+from scheduler.core.backend import BackendState
 from scheduler.core.outcome import Outcome, Verdict
+from scheduler.telemetry import measures as measures_module
 from scheduler.telemetry.journey import ID_LENGTH
 from tests.telemetry.conftest import Told
 
@@ -88,3 +90,33 @@ def test_first_response_is_timed_from_the_arrival_and_once(told: Told) -> None:
     assert list(told.recorder.measures.first_responses) == [("interactive", "m")]
     assert (histogram.count, histogram.total) == (1, 0.25)
     assert told.journey("r").first_response_at == 1.25
+
+
+def test_what_a_removed_backend_did_is_kept_together_and_its_own_counts_go(told: Told) -> None:
+    recorder, measures = told.recorder, told.recorder.measures
+    for name in ("gpu0", "gpu1"):
+        recorder.backend(BackendState(name, True, {}))
+    recorder.backend(BackendState("gpu0", False, {}))
+    told.end(0.5, told.send(0.1, told.arrive(0.0)))
+    late = told.send(0.6, told.arrive(0.5, rows=3))
+    recorder.removed("gpu0")
+    recorder.removed("gpu0")
+    assert measures.backend_changes == {"added": 2, "removed": 1}
+    told.end(0.9, late)
+    assert not measures.batches
+    assert (measures.gone["m"].requests, measures.gone["m"].rows.total) == (2, 4)
+    assert measures.gone["m"].service.total == pytest.approx(0.7)
+    assert [(model, each.requests) for model, each in measures.of_model()] == [("m", 2)]
+    recorder.backend(BackendState("gpu0", True, {}))
+    told.end(1.5, told.send(1.1, told.arrive(1.0)))
+    assert measures.batches["gpu0", "m"].requests == 1
+    assert measures.backend_changes["added"] == 3
+
+
+def test_backends_that_come_and_go_are_not_kept_without_end(told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measures_module, "REMOVED", 10)
+    for number in range(100):
+        told.recorder.backend(BackendState(f"pool/{number}", True, {}))
+        told.recorder.removed(f"pool/{number}")
+    assert len(told.recorder.measures._removed) == 10
+    assert told.recorder.backends == {}

@@ -113,6 +113,11 @@ def test_all_errors_are_reported_together_each_with_its_path(tmp_path: Path) -> 
         ("default_class: gold", "default_class: expected one of interactive, background, got 'gold'"),
         ("classes: [{name: a}, {name: a}]", "names must differ"),
         ("backends: [{name: b, grpc: x:1}, {name: b, grpc: y:1}]", "backends: names must differ"),
+        (
+            "backends: [{name: p, grpc: x:1, resolve: all}, {name: p/y:1, grpc: y:1}]",
+            "backends: p/y:1 may be one of the addresses of p",
+        ),
+        ("backends: [{name: p, grpc: x:1, resolve: some}]", "backends.0.resolve: Input should be 'one' or 'all'"),
         ("classes: [{name: a}, {name: b, strict: true}]", "expected strict classes before all others"),
         ("tenants: {t: {burst: 3}}", "burst: expected rate_per_s beside it"),
         ("tenants: {t: {rate_per_s: 0}}", "rate_per_s.requests: Input should be greater than 0, got 0"),

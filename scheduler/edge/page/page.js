@@ -303,9 +303,9 @@ function updateBackend(item, backend) {
   const batches = Object.values(backend.in_flight).reduce((sum, count) => sum + count, 0);
   const broken = Object.entries(backend.breakers).filter(([, breaker]) => breaker.state !== "closed")
     .map(([model, breaker]) => `, breaker of ${model} ${breaker.state.replace("_", " ")}: ${breaker.why}`).join("");
-  mark.dataset.level = !backend.ready ? "bad" : broken ? "note" : "good";
+  mark.dataset.level = backend.leaving ? "note" : !backend.ready ? "bad" : broken ? "note" : "good";
   setText(mark, MARKS[mark.dataset.level]);
-  setText(about, `${backend.ready ? "ready" : "not ready"}, ${number(batches)} ${batches === 1 ? "batch" : "batches"}, ${duration(backend.work_s)} of work${broken}`);
+  setText(about, `${backend.leaving ? "leaving" : backend.ready ? "ready" : "not ready"}, ${number(batches)} ${batches === 1 ? "batch" : "batches"}, ${duration(backend.work_s)} of work${broken}`);
   limit.hidden = backend.models < 2; // with one model there is nothing to be limited beside
   if (!limit.hidden) updateLimit(item.parts, backend);
 }

@@ -399,6 +399,18 @@ class TestRateInSeconds:
         # 0.02 had come back by then; 2 s were used, and settled at their end.
         assert self.left_s(core) == pytest.approx(4 - (2 - 0.02))
 
+    def test_what_triton_runs_as_one_is_paid_once(self, core):
+        submit(core, now=1.0)
+        pull(core)
+        submit(core, 2, rows=2, join_key="j", now=1.0)
+        batches = dispatched(core)
+        assert len(batches) == 2
+        core.complete(1, Verdict.SUCCEEDED, now=1.0)
+        for batch in batches:
+            core.complete(batch.batch_id, Verdict.SUCCEEDED, now=2.0)
+        # Both ran from 1.0 to 2.0, and a second came back meanwhile.
+        assert self.left_s(core) == pytest.approx(4 - (1 - 0.02))
+
     def test_who_leaves_the_queue_pays_nothing(self, core):
         submit(core, now=1.0)
         pull(core)

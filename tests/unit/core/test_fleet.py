@@ -415,3 +415,58 @@ def test_whether_a_backend_waits_for_executions_to_fill():
     fleet = fleet_of(backend_state("a"), backend_state("b", models=("n",), queue_delay_s=0.1, delayed_below=4))
     assert (fleet.delays("m"), fleet.delays("n"), fleet.delays("unknown")) == (False, True, False)
     assert fleet.joinable("unknown") == []
+
+
+class TestRemoval:
+    def test_a_backend_that_holds_nothing_and_whose_models_others_serve_is_forgotten_at_once(self):
+        fleet = fleet_of(backend_state("a"), backend_state("b"))
+        fleet.remove("a", now=1.0)
+        assert [each.name for each in fleet.snapshot()] == ["b"]
+        assert fleet.outlook("m", now=1.0) == Outlook(1.0, 1, 8)
+
+    def test_one_that_was_never_there_is_no_error(self):
+        fleet = fleet_of()
+        fleet.remove("other", now=1.0)
+        assert len(fleet.snapshot()) == 1
+
+    def test_what_is_in_flight_ends_there_and_nothing_new_goes_there(self):
+        fleet, lane = fleet_of(backend_state("a"), backend_state("b")), lane_of()
+        batch = start(fleet, lane, 1.0)
+        fleet.remove(batch.backend, now=1.0)
+        assert batch.backend not in [each.name for each in fleet.able("m")]
+        (leaving,) = [each for each in fleet.snapshot() if each.leaving]
+        assert (leaving.name, leaving.ready, leaving.in_flight) == (batch.backend, False, {"m": 1})
+        assert finish(fleet, batch.batch_id, Verdict.SUCCEEDED, 1.5) is batch
+        assert [each.leaving for each in fleet.snapshot()] == [False]
+
+    def test_a_batch_that_hangs_there_is_given_up_and_takes_it_along(self):
+        fleet, lane = fleet_of(backend_state("a"), backend_state("b")), lane_of()
+        batch = start(fleet, lane, 1.0)
+        fleet.remove(batch.backend, now=1.0)
+        assert fleet.give_up_hanging(now=1000.0) == [batch]
+        assert len(fleet.snapshot()) == 1
+        assert finish(fleet, batch.batch_id, Verdict.LOST, 1001.0) is None
+
+    def test_models_that_nobody_else_serves_are_waited_for(self):
+        fleet = fleet_of()
+        fleet.remove("gpu0", now=1.0)
+        assert fleet.offered("m")
+        assert not fleet.served("m")
+        assert fleet.given_up(now=1.0 + OUTAGE_S) == ["m"]
+        assert not fleet.offered("m")
+        assert fleet.snapshot() == ()
+
+    def test_another_in_its_place_lets_it_be_forgotten(self):
+        fleet = fleet_of()
+        fleet.remove("gpu0", now=1.0)
+        fleet.set_state(backend_state("gpu1"), now=2.0)
+        assert [each.name for each in fleet.snapshot()] == ["gpu1"]
+
+    def test_one_that_is_there_again_stays(self):
+        fleet, lane = fleet_of(), lane_of()
+        batch = start(fleet, lane, 1.0)
+        fleet.remove("gpu0", now=1.0)
+        fleet.set_state(backend_state(), now=1.2)
+        finish(fleet, batch.batch_id, Verdict.SUCCEEDED, 1.5)
+        (backend,) = fleet.snapshot()
+        assert (backend.name, backend.ready, backend.leaving) == ("gpu0", True, False)

@@ -366,3 +366,35 @@ def test_a_ticket_that_left_for_its_backend_is_not_timed_out_any_more():
     assert [event.tickets for event in dispatched(core)] == [(ticket,)]
     core.tick(now=2.0)
     assert pull(core) == []
+
+
+class TestRemovedBackend:
+    def test_what_waits_goes_to_the_others(self):
+        core = ready_core(backend_state("a"))
+        (first,) = submit(core)
+        (batch,) = dispatched(core)
+        core.set_backend(backend_state("b"), now=1.0)
+        core.remove_backend("a", now=1.0)
+        submit(core, 3)
+        assert {each.backend for each in dispatched(core)} == {"b"}
+        assert core.complete(batch.batch_id, Verdict.SUCCEEDED, now=2.0) == [first]
+        assert [each.name for each in core.snapshot().backends] == ["b"]
+
+    def test_where_there_are_no_others_requests_wait_and_end_when_none_came(self):
+        core = ready_core(outage_s=30.0)
+        core.remove_backend("gpu0", now=1.0)
+        submit(core, now=1.0)
+        assert pull(core) == []
+        core.tick(now=core.next_wakeup())
+        assert [event.outcome for event in pull(core)] == [Outcome.NO_BACKEND]
+        assert core.snapshot().backends == ()
+
+    def test_the_states_of_sequences_are_lost_with_it(self):
+        core = ready_core()
+        submit(core, step=Step("7", True, False, 10.0, False))
+        (batch,) = dispatched(core)
+        core.complete(batch.batch_id, Verdict.SUCCEEDED, now=1.5)
+        core.remove_backend("gpu0", now=1.6)
+        core.set_backend(backend_state("b"), now=1.7)
+        submit(core, step=Step("7", False, False, 10.0, False), now=1.8)
+        assert [event.outcome for event in pull(core)] == [Outcome.SEQUENCE_LOST]
