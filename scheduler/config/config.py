@@ -37,7 +37,9 @@ class PadConfig(Section):
 class ModelConfigEntry(Section):
     """Per-model settings of the scheduler (Triton's own stand in config.pbtxt)."""
 
-    merge: bool = Field(default=True, description="Whether requests of different callers may ride in one batch.")
+    merge: bool = Field(
+        default=True, description="Whether requests of different callers may ride in one batch, here or at Triton."
+    )
     batch_invariant: bool | None = Field(
         default=None,
         description="Whether answers do not depend on what else is in the batch, so that different tenants' requests "

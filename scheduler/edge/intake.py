@@ -94,8 +94,8 @@ class Intake:
             rows=shape.rows,
             queue_bytes=request_bytes,
             merge_key=_with_headers(self._merge_key(shape, spec, caller), headers),
-            # What may not be merged here may not be merged by Triton either.
-            join_key=None if self._checks.stopped(spec.name) else shape.join_key,
+            # What may not be merged here is not handed to Triton's batcher together either.
+            join_key=shape.join_key if self._config.merges(spec.name) and not self._checks.stopped(spec.name) else None,
             deadline=None if caller.timeout_s is None else arrived + caller.timeout_s,
             step=step,
             policy=None if step is not None else spec.queue.policy_of(caller.level),
