@@ -6,7 +6,7 @@ step is 2.5 and every score 0. Behind the last layers there is nothing to gain f
 not need a range for them. The kernel for convolutions does: one whose channels need steps of their own stays FP32.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable
 from typing import Final
 
 import numpy as np
@@ -14,6 +14,7 @@ import onnx
 
 from export.tensor import Feed
 from quantize.observe import U8_STEPS, values_of
+from quantize.reads import reads
 from quantize.slices import Slices
 from quantize.tail import last_layers
 
@@ -25,14 +26,15 @@ STEPS_LEAST: Final = 6
 STILL: Final = 1e-6
 
 
-def coarse_layers(model: onnx.ModelProto, feeds: Iterable[Feed]) -> dict[str, str]:
+def coarse_layers(model: onnx.ModelProto, feeds: Iterable[Feed], spared: Collection[str]) -> dict[str, str]:
     """Last convolutions, in some channel of whose output one step for all is too coarse; and how coarse, in words.
 
     Args:
         model: an FP32 graph, as it is quantized.
         feeds: calibration inputs.
+        spared: nodes that are not quantized; behind them is an end, too.
     """
-    last = {name: node for name, node in last_layers(model.graph).items() if node.op_type in CONVOLUTIONS}
+    last = {name: node for name, node in last_layers(model.graph, spared).items() if node.op_type in CONVOLUTIONS}
     sums: dict[str, Slices] = {}
     for values in values_of(model, list(last), feeds):
         for name, value in values.items():
@@ -50,30 +52,47 @@ def coarse_layers(model: onnx.ModelProto, feeds: Iterable[Feed]) -> dict[str, st
     return found
 
 
-def give_sums(model: onnx.ModelProto, names: Sequence[str]) -> None:
-    """Take away the ranges of what the named products put out, in place: QuantizeLinear and DequantizeLinear go."""
+def bypass(model: onnx.ModelProto, chosen: Collection[str], ends: Collection[str]) -> None:
+    """Have ends read what was computed and not its steps, in place, where no kernel needs those.
+
+    Args:
+        model: a graph with QuantizeLinear and DequantizeLinear around what is quantized.
+        chosen: names of the nodes that are.
+        ends: names of nodes that are not, besides which the graph's outputs are ends.
+    """
     graph = model.graph
-    readers: dict[str, list[onnx.NodeProto]] = {}
-    for node in graph.node:
-        for name in node.input:
-            readers.setdefault(name, []).append(node)
     given = {output.name for output in graph.output}
-    gone: list[onnx.NodeProto] = []
+    producers = {name: node for node in graph.node for name in node.output}
+    for node in [one for one in graph.node if one.op_type == "QuantizeLinear"]:
+        producer = producers.get(node.input[0])
+        # A convolution that gives no steps is none in INT8.
+        if producer is not None and producer.name in chosen and producer.op_type not in PRODUCTS:
+            continue
+        for back in [one for one in graph.node if node.output[0] in one.input and one.op_type == "DequantizeLinear"]:
+            for reader in [one for one in graph.node if one.name in ends]:
+                _read(reader, back.output[0], node.input[0])
+            if back.output[0] in given and producer is not None:
+                _give(graph, producer, node.input[0], back)
+    _drop_unread(graph, given)
+
+
+def _read(node: onnx.NodeProto, before: str, after: str) -> None:
+    node.input[:] = [after if name == before else name for name in node.input]
+
+
+def _give(graph: onnx.GraphProto, producer: onnx.NodeProto, computed: str, back: onnx.NodeProto) -> None:
+    """Make an output of the graph what was computed; what reads it in steps goes on doing so."""
+    name, steps = back.output[0], f"{back.output[0]}/steps"
+    back.output[0] = steps
+    producer.output[:] = [name if one == computed else one for one in producer.output]
     for node in graph.node:
-        if node.name not in names or node.op_type not in PRODUCTS:
-            continue
-        steps = readers.get(node.output[0], [])
-        if not steps or any(step.op_type != "QuantizeLinear" for step in steps):
-            continue
-        back = [one for step in steps for one in readers.get(step.output[0], [])]
-        if any(one.op_type != "DequantizeLinear" for one in back):
-            continue
-        outputs = [one.output[0] for one in back]
-        name = next((one for one in outputs if one in given), node.output[0])
-        for output in outputs:
-            for reader in readers.get(output, ()):
-                reader.input[:] = [name if one == output else one for one in reader.input]
-        node.output[0] = name
-        gone += [*steps, *back]
-    for node in gone:
-        graph.node.remove(node)
+        _read(node, name, steps)
+        _read(node, computed, name)
+
+
+def _drop_unread(graph: onnx.GraphProto, given: Collection[str]) -> None:
+    """Take out what turns numbers into steps and back for nobody."""
+    for operator in ("DequantizeLinear", "QuantizeLinear"):
+        read = {name for node in graph.node for name in reads(node)} | {*given}
+        for node in [one for one in graph.node if one.op_type == operator and one.output[0] not in read]:
+            graph.node.remove(node)

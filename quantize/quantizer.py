@@ -22,7 +22,7 @@ from export.graph import GraphError, read_graph, write_graph
 from quantize.blocks import INT8_ACCURACY
 from quantize.byte_grid import on_byte_grid, quantize_on_byte_grid
 from quantize.calibration import Calibration, CalibrationError, FeedReader, check_inputs
-from quantize.ends import coarse_layers, give_sums
+from quantize.ends import bypass, coarse_layers
 from quantize.fuse import fuse
 from quantize.gemm import products_of_gemm
 from quantize.grid import on_grid, quantize_on_grid
@@ -32,7 +32,7 @@ from quantize.per_token import is_per_token, quantize_per_token, replace_nodes
 from quantize.recipe import Dynamic, PerToken, Recipe, Static, WeightOnly
 from quantize.runtime import failing, is_apart, quiet, through_files
 from quantize.smooth import smooth
-from quantize.tail import last_layers
+from quantize.tail import tail
 from quantize.transposed import fold_transposed
 
 # A scale a channel is along an axis, which DequantizeLinear has since then.
@@ -47,7 +47,9 @@ OTHER: Final = (onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16, onnx.Tensor
 CALIBRATORS: Final = {"minmax": CalibrationMethod.MinMax, "entropy": CalibrationMethod.Entropy}
 
 
-def quantize_graph(recipe: Recipe, calibration: Calibration, fp32: Path, int8: Path) -> Mapping[str, str]:
+def quantize_graph(
+    recipe: Recipe, calibration: Calibration, fp32: Path, int8: Path, spare: Collection[str] = ()
+) -> Mapping[str, str]:
     """Write the INT8 form of a graph.
 
     Args:
@@ -55,6 +57,7 @@ def quantize_graph(recipe: Recipe, calibration: Calibration, fp32: Path, int8: P
         calibration: gives real inputs from which the ranges of activations are taken.
         fp32: the graph to read.
         int8: the file to write.
+        spare: nodes that stay FP32 besides those that the recipe leaves out.
 
     Returns:
         Why layers, by name, stay FP32 that the recipe would take; "" is the end of the graph, behind the last layers.
@@ -66,7 +69,7 @@ def quantize_graph(recipe: Recipe, calibration: Calibration, fp32: Path, int8: P
         FusionError: the recipe fuses, and there is nothing to fuse.
     """
     model = prepared_graph(recipe, fp32)
-    names = quantized(recipe, model.graph)
+    names = tuple(name for name in quantized(recipe, model.graph) if name not in spare)
     if not names:
         # ONNX Runtime's quantizers take an empty list for all nodes.
         write_graph(model, int8)
@@ -78,7 +81,7 @@ def quantize_graph(recipe: Recipe, calibration: Calibration, fp32: Path, int8: P
     if isinstance(recipe, PerToken):
         _per_token(recipe, model, names, calibration)
     elif isinstance(recipe, Static):
-        model = _static(recipe, model, names, calibration, whys)
+        model = _static(recipe, model, names, calibration, whys, spare)
     elif isinstance(recipe, Dynamic):
         model = _dynamic(model, names)
     else:
@@ -208,7 +211,12 @@ def _quantized_inputs(recipe: PerToken | Static, model: onnx.ModelProto, names: 
 
 
 def _static(
-    recipe: Static, model: onnx.ModelProto, names: Sequence[str], calibration: Calibration, whys: dict[str, str]
+    recipe: Static,
+    model: onnx.ModelProto,
+    names: Sequence[str],
+    calibration: Calibration,
+    whys: dict[str, str],
+    spare: Collection[str],
 ) -> onnx.ModelProto:
     opset = max((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=0)
     if opset < LEAST_OPSET:
@@ -221,12 +229,14 @@ def _static(
     def run(prepared: Path, raw: Path) -> None:
         chosen = _named_or_made(prepared, model, names) if recipe.operators else _all_but(prepared, model, names)
         graph = onnx.load(prepared)
-        coarse = {} if recipe.symmetric else coarse_layers(graph, calibration())
+        left = {*spare, *_made_of(graph.graph, model, spare)}
+        coarse = {} if recipe.symmetric else coarse_layers(graph, calibration(), left)
         known = {layer.name for layer in layers(graph.graph)}
         if known & {name for name in chosen if name not in coarse}:
             # Else nothing would be left in INT8, and what it loses is told.
             chosen = [name for name in chosen if name not in coarse]
             whys.update(coarse)
+            left |= {*coarse}
         if not recipe.operators:
             whys[""] = "no range is shared by what is joined there"
         try:
@@ -250,12 +260,14 @@ def _static(
         if endless := _endless(raw):
             _blame(prepared, calibration)
             raise CalibrationError(f"{endless} in the graph: expected ranges with an end, got ones without")
-        if not recipe.symmetric:
-            last.extend(node.name for node in last_layers(graph.graph).values())
+        taken.update(chosen)
+        ends.update(left | tail(graph.graph))
 
-    last: list[str] = []
+    taken: set[str] = set()
+    ends: set[str] = set()
     result = through_files(model, run)
-    give_sums(result, last)
+    if not recipe.symmetric:
+        bypass(result, taken, ends - taken)
     return result
 
 

@@ -1,6 +1,6 @@
 """The tail of a graph: what lies behind its last layers with weights, and so has nothing to gain from INT8."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Final
 
 import onnx
@@ -40,21 +40,26 @@ def tail(graph: onnx.GraphProto) -> frozenset[str]:
     )
 
 
-def last_layers(graph: onnx.GraphProto) -> dict[str, onnx.NodeProto]:
-    """The layers that no other layer reads from, by the name of what they put out, a Relu behind a Conv included."""
+def last_layers(graph: onnx.GraphProto, spared: Collection[str] = ()) -> dict[str, onnx.NodeProto]:
+    """The layers that an end reads or that give an output, by the name of what they put out, behind a Relu of a Conv.
+
+    Args:
+        graph: with names.
+        spared: nodes that are not quantized, layers among them, which count as none here.
+    """
     constants = {one.name: one for one in graph.initializer}
-    readers, behind = _readers(graph), tail(graph)
+    readers, behind = _readers(graph), tail(graph).union(spared)
     given = {output.name for output in graph.output}
     found: dict[str, onnx.NodeProto] = {}
     for node in graph.node:
-        if not is_layer(node, constants) or len(node.output) != 1:
+        if not is_layer(node, constants) or len(node.output) != 1 or node.name in spared:
             continue
         name = node.output[0]
         following = readers.get(name, [])
-        if [one.op_type in CUTS and one.name not in behind for one in following] == [True]:
+        if len(following) == 1 and following[0].op_type in CUTS and following[0].name not in behind:
             name = following[0].output[0]
             following = readers.get(name, [])
-        if (following or name in given) and all(one.name in behind for one in following):
+        if name in given or any(one.name in behind for one in following):
             found[name] = node
     return found
 

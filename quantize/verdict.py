@@ -20,11 +20,13 @@ from export.weights import graph_bytes
 from quantize.fidelity import Fidelity, compare
 from quantize.gate import BATCH_LIMIT, judge
 from quantize.latency import gainless, medians_ms, slower
+from quantize.layers import quantized
 from quantize.parts import both
 from quantize.quantizer import check_quantized, named_graph, prepared_graph, quantize_graph
-from quantize.recipe import Recipe
+from quantize.recipe import Recipe, WeightOnly
 from quantize.remainder import remainders
 from quantize.score import check_alike, intervals, losses, scores, told_apart
+from quantize.spared import spared
 from quantize.task import Figures, Outcomes, Task
 
 Step = Callable[[str], None]
@@ -62,10 +64,12 @@ def quantize_model(
         figures = task.figures(open_session(built / FP32_FILE, threads=1))
         int8 = new / MODEL_FILE
         step("calibrating and quantizing")
-        whys = quantize_graph(recipe, lambda: task.calibration(built), built / FP32_FILE, int8)
-        check_quantized(name, recipe, built / FP32_FILE, int8)
+        whys, fidelity = _quantized(name, task, recipe, built, int8, step)
         check_warm_up(name, built, open_session(int8, threads=1))
         verdict = judged(name, task, recipe, built, int8, figures, step)
+        verdict = verdict.model_copy(
+            update={"refusals": (*fidelity.refusals, *verdict.refusals), "errors": dict(fidelity.errors)}
+        )
         request = next(iter(task.latency_feeds(built).values()))
         left = remainders(prepared_graph(recipe, built / FP32_FILE), int8, request, whys)
         verdict = verdict.model_copy(update={"stays_fp32": left})
@@ -87,6 +91,37 @@ def quantize_model(
         )
         card.write(new)
     return card
+
+
+def _quantized(
+    name: str, task: Task, recipe: Recipe, built: Path, int8: Path, step: Step
+) -> tuple[Mapping[str, str], Fidelity]:
+    """Write the INT8 form, and compare it; once more where an output is ruined, without the layers to blame.
+
+    Returns:
+        Why something stays FP32, and what came of comparing.
+    """
+    fp32 = built / FP32_FILE
+    whys = quantize_graph(recipe, lambda: task.calibration(built), fp32, int8)
+    check_quantized(name, recipe, fp32, int8)
+    step("comparing every output")
+    fidelity = compared(task, built, int8)
+    if not fidelity.refusals or isinstance(recipe, WeightOnly):
+        return whys, fidelity
+    step("looking for what ruins an output")
+    graph = prepared_graph(recipe, fp32)
+    blamed = spared(graph, quantized(recipe, graph.graph), task.calibration(built))
+    if not blamed.nodes:
+        return whys, fidelity
+    step("calibrating and quantizing without it")
+    better = int8.with_name(f"spared-{int8.name}")
+    more = quantize_graph(recipe, lambda: task.calibration(built), fp32, better, blamed.nodes)
+    again = compared(task, built, better)
+    if again.refusals:
+        better.unlink()
+        return whys, fidelity
+    better.replace(int8)
+    return {**more, **blamed.whys}, again
 
 
 def _warnings(card: ModelCard, verdict: Quantization, newer: Sequence[str]) -> tuple[str, ...]:
@@ -136,8 +171,6 @@ def judged(name: str, task: Task, recipe: Recipe, built: Path, int8: Path, fp32:
     outcomes = [
         {**task.outcomes(one, answers[0], built, "judge"), **more} for one, more in zip(answers, samples, strict=True)
     ]
-    step("comparing every output")
-    fidelity = compared(task, built, int8)
     step("measuring latency")
     latency = {shape: medians_ms(sessions, feed) for shape, feed in task.latency_feeds(built).items()}
     step("comparing rows alone and in company")
@@ -152,8 +185,7 @@ def judged(name: str, task: Task, recipe: Recipe, built: Path, int8: Path, fp32:
         fp32=before,
         int8=after,
         falls=losses(outcomes[0], outcomes[1]),
-        refusals=(*fidelity.refusals, *judge((*task.limits, BATCH_LIMIT), before, after)),
-        errors=dict(fidelity.errors),
+        refusals=judge((*task.limits, BATCH_LIMIT), before, after),
     )
 
 

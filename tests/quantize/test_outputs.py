@@ -17,6 +17,7 @@ from export.cli import export
 from export.graph import IR_VERSION, OPSET
 from export.repository import Repository
 from quantize.cli import quantize as command
+from quantize.spared import Spared
 
 FILE = """
 from pathlib import Path
@@ -203,6 +204,49 @@ def still_channels() -> onnx.ModelProto:
     return graph(nodes, {"out": (FLOAT, [6, 8, 8])}, wh=head, bias=bias)
 
 
+def joined_in_the_middle() -> onnx.ModelProto:
+    """Layers read a mix: some outputs are made of what reaches 1,000, and some of what reaches 1."""
+    head = weights(6, 12, 1, 1, seed=4)
+    head[:3, 4:] = 0
+    head[3:, :4] = 0
+    nodes = [*HEADS, node("Concat", ["boxes", "scores"], ["all"], "join", axis=1)]
+    nodes.append(node("Conv", ["all", "wh"], ["out"], "head"))
+    return graph(nodes, {"out": (FLOAT, [6, 8, 8])}, **HEAD_WEIGHTS, wh=head)
+
+
+def given_and_read_on() -> onnx.ModelProto:
+    """What is joined in the middle is an output, too, and so is what a convolution of unlike channels gives."""
+    middle = weights(12, 16, 1, 1, seed=4)
+    middle[:4] *= 1e5
+    after = weights(6, 12, 1, 1, seed=5)
+    after[:, :4] /= 1e5
+    nodes = [
+        *HEADS,
+        node("Concat", ["boxes", "scores"], ["all"], "join", axis=1),
+        node("Conv", ["all", "w3"], ["out"], "behind"),
+        node("Conv", ["h", "wm"], ["middle"], "middle"),
+        node("Conv", ["middle", "wa"], ["other"], "after"),
+    ]
+    outputs = {"out": (FLOAT, [6, 8, 8]), "all": (FLOAT, [12, 8, 8])}
+    outputs |= {"middle": (FLOAT, [12, 8, 8]), "other": (FLOAT, [6, 8, 8])}
+    return graph(nodes, outputs, **HEAD_WEIGHTS, w3=weights(6, 12, 1, 1, seed=6), wm=middle, wa=after)
+
+
+def columns_of_unlike_size() -> onnx.ModelProto:
+    """As of a table: one column reaches 1e5 and another a hundredth, and each counts as much as the others."""
+    size = np.logspace(5, -2, 16).astype(np.float32)
+    first = weights(16, 32, seed=4) * 4
+    nodes = [
+        node("ReduceMean", ["h", "area"], ["m"], keepdims=0),
+        node("Mul", ["m", "size"], ["columns"]),
+        node("Gemm", ["columns", "w3", "bias"], ["p"], "third"),
+        node("Relu", ["p"], ["r"]),
+        node("Gemm", ["r", "w4"], ["out"], "fourth"),
+    ]
+    more = {"area": np.array([2, 3]), "size": size, "w3": first / size[:, np.newaxis], "bias": np.zeros(32, np.float32)}
+    return graph(nodes, {"out": (FLOAT, [3])}, w4=weights(32, 3, seed=5), **more)
+
+
 @pytest.fixture
 def quantized(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Result, Quantization]]:
     """Export and quantize a graph, by default without any gate; the second command's result and its card."""
@@ -247,6 +291,9 @@ Run = Callable[..., tuple[Result, Quantization]]
         segmenter,
         best_first,
         still_channels,
+        joined_in_the_middle,
+        columns_of_unlike_size,
+        given_and_read_on,
     ],
 )
 def test_int8_keeps_every_channel(quantized: Run, made: Callable[[], onnx.ModelProto]) -> None:
@@ -309,3 +356,22 @@ def test_recurrent_layers_that_stay_fp32_are_told_with_bytes_and_time(
     assert float(said[1]) == pytest.approx(sum(held.values()) / 1e6, abs=0.05)
     assert float(said[2]) == pytest.approx(verdict.int8.size_bytes / 1e6, abs=0.05)
     assert "every node" not in result.output + verdict.recipe
+
+
+@pytest.mark.parametrize(("made", "layer"), [(joined_in_the_middle, "head"), (columns_of_unlike_size, "third")])
+def test_layer_that_reads_unlike_magnitudes_stays_fp32_and_is_told(quantized: Run, made: Any, layer: str) -> None:
+    result, verdict = quantized(made())
+    assert verdict.passed, result.output
+    whys = [one.why for one in verdict.stays_fp32 if one.size_bytes]
+    assert whys
+    assert whys[0].startswith(f"{layer}: with one range for all that it reads, an output would have noise of ")
+    assert whys[0] in result.stderr
+
+
+def test_ruined_output_is_refused_by_name_without_any_gate(quantized: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(quantize.verdict, "spared", lambda *_: Spared(frozenset(), {}))
+    result, verdict = quantized(joined_in_the_middle())
+    assert result.exit_code == 1
+    assert not verdict.passed
+    assert "mine: INT8 refused, FP32 is served instead" in result.stderr
+    assert re.search(r"^  out\[:, 3:6, :, :\]: ", result.stderr, re.MULTILINE), result.stderr
