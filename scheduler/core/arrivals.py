@@ -64,7 +64,7 @@ class Arrivals:
         if rate.unit is RateUnit.ROWS:
             return ticket.rows
         lane = self._lane(ticket)
-        return ticket.rows * (FIRST_ROW_S if lane is None else lane.estimator.line(ticket.merge_key).row_s)
+        return ticket.rows * (FIRST_ROW_S if lane is None else lane.estimator.line(ticket.latency_key).row_s)
 
     def _refusal(self, ticket: Ticket, rank: int, tenant: Tenant, cost: float, now: float) -> Refusal | None:
         if self.draining:

@@ -422,7 +422,7 @@ class TestRemoval:
         fleet = fleet_of(backend_state("a"), backend_state("b"))
         fleet.remove("a", now=1.0)
         assert [each.name for each in fleet.snapshot()] == ["b"]
-        assert fleet.outlook("m", now=1.0) == Outlook(1.0, 1, 8)
+        assert fleet.outlook("m", 1.0, now=1.0) == Outlook(1.0, 1.0, 1, 1, 8)
 
     def test_one_that_was_never_there_is_no_error(self):
         fleet = fleet_of()
