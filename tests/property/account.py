@@ -87,7 +87,7 @@ class Account:
         batch = self.core.batch(batch_id)
         ended = self.core.complete(batch_id, verdict, now=self.now)
         tickets = self.in_flight.pop(batch_id).tickets
-        served = batch is not None and verdict not in {Verdict.LOST, Verdict.UNAVAILABLE}
+        served = batch is not None and verdict not in {Verdict.LOST, Verdict.UNREACHED, Verdict.UNAVAILABLE}
         for ticket in tickets:
             self._settle(ticket, (self.now - batch.began) / batch.rows * ticket.rows if served else 0.0)
         assert {ticket.ticket_id for ticket in ended} <= {ticket.ticket_id for ticket in tickets} - self.retrying

@@ -80,6 +80,17 @@ class SchedulerMachine(Account, RuleBasedStateMachine):
         self._set_backend(BackendState("b", ready, models))
         self._pull()
 
+    @precondition(lambda self: "b" in self.backends)
+    @rule()
+    def let_one_backend_go(self):
+        self.backends["b"] = BackendState("b", False, {})
+        self.core.remove_backend("b", now=self.now)
+        self._pull()
+        leaving = [each for each in self.core.snapshot().backends if each.name == "b"]
+        flying = any(batch.backend == "b" for batch in self.in_flight.values())
+        assert flying <= bool(leaving)
+        assert all(each.leaving and not each.ready for each in leaving)
+
     @rule(capacity=CAPACITIES)
     def resize_the_other(self, capacity):
         self._set_backend(BackendState("a", True, dict.fromkeys(MODELS, capacity)))

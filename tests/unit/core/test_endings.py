@@ -426,7 +426,7 @@ class TestRateInSeconds:
         core.complete(batch.batch_id, Verdict.ABANDONED, now=2.0)
         assert self.left_s(core) == pytest.approx(4 - (1 - 0.005))
 
-    @pytest.mark.parametrize("verdict", [Verdict.LOST, Verdict.UNAVAILABLE])
+    @pytest.mark.parametrize("verdict", [Verdict.LOST, Verdict.UNREACHED, Verdict.UNAVAILABLE])
     def test_what_a_lost_backend_took_is_nobodys(self, core, verdict):
         submit(core, now=1.0)
         (batch,) = dispatched(core)
