@@ -116,6 +116,12 @@ class Definition:
 
     def _check_batch(self) -> None:
         tensors = (*self.inputs, *self.outputs)
+        inner = [tensor.name for tensor in tensors if BATCH in tensor.dims[1:]]
+        if inner:
+            raise DefinitionError(
+                f"dims: expected {BATCH!r} as a first axis alone, got it behind the first of {inner}: name that axis "
+                "otherwise, and where it must be as long as the first one, the first one, too: then it is no batch"
+            )
         others = [tensor.name for tensor in tensors if tensor.dims[0] != BATCH]
         if others and len(others) < len(tensors):
             raise DefinitionError(

@@ -84,7 +84,7 @@ def _is_line(label: str) -> bool:
 
 
 def _batched(tensor: Tensor) -> Tensor:
-    return Tensor(tensor.name, tensor.datatype, (BATCH, *tensor.dims[1:]))
+    return Tensor(tensor.name, tensor.datatype, (BATCH, *unbatched(tensor).dims[1:]))
 
 
 def _zeros(inputs: tuple[Tensor, ...]) -> Iterator[Feed]:

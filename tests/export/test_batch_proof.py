@@ -49,6 +49,8 @@ INDEPENDENT = {
         wide = Unsqueeze(m, axis)  product = Mul(rows, wide)  y = ReduceMean<axes=[1], keepdims=0>(product) }""",
     "int32 tokens": """g (int32[n,s] ids) => (float[n,s,2] y)
         <float[5,2] table = {0,1,2,3,4,5,6,7,8,9}> { y = Gather(table, ids) }""",
+    "an axis behind the first with the name of a batch": """g (float[steps,batch,3] x) => (float[steps,batch,3] y) {
+        y = Tanh(x) }""",
     "flags": "g (bool[n,4] x) => (bool[n,4] y) { y = Not(x) }",
     "words": "g (string[n,2] x) => (string[n,2] y) { y = Identity(x) }",
     "words that are numbers": "g (string[n,2] x) => (float[n,2] y) { y = Cast<to=1>(x) }",

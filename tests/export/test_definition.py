@@ -144,6 +144,11 @@ def test_absent_file_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
+        (
+            '("batch", FEATURES)',
+            '("batch", "batch")',
+            r"dims: expected 'batch' as a first axis alone, got it behind the",
+        ),
         ('("batch", CLASSES)', '("batch", 4)', "labels: 'logits': expected one for each of its 4 classes, got 3"),
         ('("batch", FEATURES)', "3", r", line \d+: Tensor: .*valid tuple, got 3"),
         ("(Gate(", "(lambda gate: gate)(Gate(", r", line \d+: Definition: gates: input should be a valid tuple, got"),
