@@ -11,8 +11,9 @@ import onnx
 import pytest
 import tritonclient.grpc as grpcclient
 from click.testing import CliRunner
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
+from export import saved
 from export.cli import export
 from export.graph import IR_VERSION, OPSET
 from export.server import load_on_server
@@ -130,6 +131,25 @@ def test_classifier_with_a_zip_map_answers_with_probabilities_and_class_names(
     told = [label.decode() for label in answer.as_numpy("output_label")[:, 0]]
     assert told == [max(one, key=one.get) for one in maps]
     assert [label.decode().split(":")[2] for label in best[:, 0]] == told
+
+
+def test_graph_with_its_weights_beside_it_is_served(
+    quiet_server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(saved, "GRAPH_BYTES", 10_000)
+    source, weights = tmp_path / "all_large.onnx", np.random.default_rng(0).normal(0, 1, (64, 64)).astype(np.float32)
+    write(
+        source,
+        helper.make_node("MatMul", ["in", "w"], ["out"]),
+        ("in", TensorProto.FLOAT, ["n", 64]),
+        ("out", TensorProto.FLOAT, ["n", 64]),
+        [numpy_helper.from_array(weights, "w")],
+    )
+    name = served(source, quiet_server, tmp_path)
+    assert (quiet_server.folder / name / "1" / "weights.bin").stat().st_size == weights.nbytes
+    x = np.ones((2, 64), np.float32)
+    with grpcclient.InferenceServerClient(quiet_server.address) as client:
+        np.testing.assert_allclose(client.infer(name, [floats("in", x)]).as_numpy("out"), x @ weights, rtol=1e-4)
 
 
 def test_numbers_without_an_axis_go_in_and_come_out_as_one(quiet_server: Any, tmp_path: Path) -> None:
