@@ -14,6 +14,7 @@ from scheduler.core.snapshot import Snapshot
 from scheduler.cpus import TritonCpus
 from scheduler.driver import Driver
 from scheduler.edge.audit import Audit
+from scheduler.edge.health import Health
 from scheduler.edge.http import HttpSide
 from scheduler.edge.server import EdgeServer
 from scheduler.edge.service import InferenceService
@@ -24,7 +25,7 @@ from scheduler.telemetry.observatory import Observatory, recorder_of
 from scheduler.triton.catalog import Catalog
 from scheduler.triton.forwarded import ForwardedHeaders
 from scheduler.triton.keeper import Keeper
-from scheduler.triton.launcher import EmbeddedTriton, TritonStartError
+from scheduler.triton.launcher import READY_TIMEOUT_S, EmbeddedTriton, TritonStartError
 from scheduler.triton.membership import Membership, check
 from scheduler.triton.pool import Call, Pool
 
@@ -67,7 +68,9 @@ class App:
         self._server = EdgeServer(config, self._service)
         self._listening = False
         self._observatory = (
-            None if recorder is None else Observatory(config, recorder, self.snapshot, lambda: self.ready)
+            None
+            if recorder is None
+            else Observatory(config, recorder, self.snapshot, lambda: self.ready, self.unserved)
         )
         self._stack = contextlib.AsyncExitStack()
 
@@ -79,6 +82,10 @@ class App:
     def snapshot(self) -> Snapshot:
         """The core's state."""
         return self._driver.snapshot()
+
+    def unserved(self) -> dict[str, str]:
+        """The models that a backend has and could not load, by name, and why."""
+        return {name: about.why for name, about in self._catalog.unserved().items()}
 
     async def start(self) -> Addresses:
         """Start everything; where it fails, what had been started is stopped.
@@ -164,7 +171,8 @@ class App:
         host, port = split_address(self._config.listen.http)
         if self._observatory is not None:
             await stack.enter_async_context(self._observatory.watching())
-        side = HttpSide(lambda: self.ready, self.snapshot, self._service.check_monitor, self._observatory)
+        health = Health(lambda: self.ready, self.unserved, self._service.may_monitor)
+        side = HttpSide(health, self.snapshot, self._service.check_monitor, self._observatory)
         stack.push_async_callback(side.stop)
         try:
             return f"{host}:{await side.start(host.strip('[]'), port)}"
@@ -173,9 +181,14 @@ class App:
 
     async def _start_backends(self, stack: contextlib.AsyncExitStack) -> str | None:
         if not self._config.backends:
-            args = ForwardedHeaders(self._config.forward_headers).args
-            triton = EmbeddedTriton(self._config.model_repository, cpus=self._triton_cpus, args=args)
-            keeper = Keeper(triton, self._pool, self._catalog)
+            about, strict = self._config.triton, self._config.strict_models
+            triton = EmbeddedTriton(
+                self._config.model_repository,
+                cpus=self._triton_cpus,
+                args=(*ForwardedHeaders(self._config.forward_headers).args, *about.args),
+                ready_timeout_s=about.load_s if strict else READY_TIMEOUT_S,
+            )
+            keeper = Keeper(triton, self._pool, self._catalog, strict=strict, load_s=about.load_s)
             stack.push_async_callback(keeper.stop)
             try:
                 return (await keeper.start()).grpc

@@ -6,6 +6,7 @@ import grpc
 
 from scheduler.core.outcome import Outcome
 
+MODEL_NOT_LOADED: Final = "MODEL_NOT_LOADED"
 # About as long as a Triton needs to start.
 NO_BACKEND_PUSHBACK_S: Final = 2.0
 
@@ -56,6 +57,20 @@ def unknown_model(message: str) -> RequestError:
 def no_backend(message: str) -> RequestError:
     """UNAVAILABLE: nothing answers right now."""
     return RequestError(grpc.StatusCode.UNAVAILABLE, Outcome.NO_BACKEND.name, message, NO_BACKEND_PUSHBACK_S)
+
+
+def not_loaded(model: str, why: str, *, loading: bool) -> RequestError:
+    """UNAVAILABLE: a backend has the model and does not serve it, for a reason of its own.
+
+    Args:
+        model: its name.
+        why: it is not served.
+        loading: whether it may be in a while; else coming again does not help.
+    """
+    pushback_s = NO_BACKEND_PUSHBACK_S if loading else None
+    return RequestError(
+        grpc.StatusCode.UNAVAILABLE, MODEL_NOT_LOADED, f"model {model} is not loaded: {why}", pushback_s
+    )
 
 
 def unauthenticated(message: str) -> RequestError:

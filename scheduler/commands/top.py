@@ -55,6 +55,7 @@ def frame(state: Any, history: Iterable[Any]) -> RenderableType:
         Padding(_classes(state["classes"], points), (1, 0, 0, 0)),
         Padding(_tenants(state["tenants"]), (1, 0, 0, 0)),
         Padding(_models(state["models"]), (1, 0, 0, 0)),
+        *(Text(f"{each['name']} is not served: {each['why']}", "red") for each in state["unserved"]),
         Padding(_backends(state["backends"]), (1, 0, 0, 0)),
         Padding(_happenings(state["happenings"]), (1, 0, 0, 0)),
     )

@@ -12,6 +12,7 @@ from scheduler.config.listen import BackendConfig, Listen, loopback
 from scheduler.config.section import Section
 from scheduler.config.telemetry import TelemetryConfig
 from scheduler.config.tenants import DEFAULT_TENANT, TenantConfig
+from scheduler.config.triton import TritonConfig
 from scheduler.core.settings import CoreSettings
 
 DEFAULT_REPOSITORY: Final = Path("model_repository")
@@ -66,6 +67,12 @@ class Config(Section):
     )
     model_repository: Path = Field(
         default=DEFAULT_REPOSITORY, description="Triton model repository of the embedded Triton."
+    )
+    triton: TritonConfig = Field(default_factory=TritonConfig, description="The embedded Triton.")
+    strict_models: bool = Field(
+        default=False,
+        description="Whether a model of the embedded Triton that does not load fails the start; else the others are "
+        "served, and the broken one is named.",
     )
     own_cpu: bool = Field(
         default=True,

@@ -34,11 +34,16 @@ class ModelCapacity:
 
 @dataclass(frozen=True, slots=True)
 class BackendState:
-    """What a driver reports of a backend; a name reported for the first time adds it."""
+    """What a driver reports of a backend; a name reported for the first time adds it.
+
+    Attributes:
+        failed: models that it has and could not load; nobody need wait for those.
+    """
 
     name: str
     ready: bool
     models: Mapping[str, ModelCapacity]
+    failed: frozenset[str] = frozenset()
 
 
 @dataclass(slots=True, eq=False)
@@ -292,7 +297,7 @@ class Backend:
         a server that comes back may load them one by one. A model that a ready backend serves no longer was unloaded.
         """
         if state.ready:
-            for model in state.models:
+            for model in (*state.models, *state.failed):
                 self.missed.pop(model, None)
         elif self.state.ready:
             self.missed |= dict.fromkeys(self.state.models, now)

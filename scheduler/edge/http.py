@@ -17,6 +17,7 @@ import grpc
 from aiohttp import BasicAuth, web
 
 from scheduler.core.snapshot import Snapshot
+from scheduler.edge.health import Health
 from scheduler.errors import RequestError
 from scheduler.telemetry.explain import explain, summarize
 from scheduler.telemetry.live import SCHEMA, Live
@@ -55,7 +56,7 @@ class HttpSide:
     """Health, metrics, state and the live page on one address.
 
     Args:
-        ready: whether inference is possible now.
+        health: what it says of itself to everybody.
         snapshot: the core's state.
         check_monitor: raises RequestError for a caller who may not see what is told of all tenants.
         observatory: what is measured; None where telemetry is off, and then only health and snapshot are served.
@@ -63,12 +64,12 @@ class HttpSide:
 
     def __init__(
         self,
-        ready: Callable[[], bool],
+        health: Health,
         snapshot: Callable[[], Snapshot],
         check_monitor: CheckMonitor,
         observatory: Observatory | None = None,
     ) -> None:
-        self._ready = ready
+        self._health = health
         self._snapshot = snapshot
         self._check_monitor = check_monitor
         self._observatory = observatory
@@ -109,10 +110,8 @@ class HttpSide:
         return web.Response(text="ok\n")
 
     async def _readyz(self, request: web.Request) -> web.Response:
-        del request
-        if self._ready():
-            return web.Response(text="ready\n")
-        return web.Response(status=503, text="not ready\n")
+        told = self._health.told(_credentials(request))
+        return web.Response(status=200 if self._health.ready() else 503, text=told)
 
     async def _debug_snapshot(self, request: web.Request) -> web.Response:
         del request

@@ -67,7 +67,7 @@ class Relay:
         calls = (self._call(name, method, request, timeout_s) for name in names)
         answers = await asyncio.gather(*calls, return_exceptions=True)
         if method in CHANGING:
-            await self._catalog.refresh()
+            await self._catalog.refresh(whole=True)
         errors = [answer for answer in answers if isinstance(answer, BaseException)]
         if not errors:
             return answers[0]

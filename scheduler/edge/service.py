@@ -7,6 +7,7 @@ import grpc
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from scheduler.config import Config
+from scheduler.core.outcome import Outcome
 from scheduler.driver import Driver, Refused
 from scheduler.edge import status
 from scheduler.edge.access import NAME_LENGTH, Access
@@ -17,7 +18,7 @@ from scheduler.edge.merge_check import MergeChecks
 from scheduler.edge.relay import Relay
 from scheduler.edge.statistics import QueueTimes
 from scheduler.edge.stream import GRPC_ERROR_HEADER, InferenceStream, Responses, StreamEnded, streamed
-from scheduler.errors import RequestError
+from scheduler.errors import RequestError, not_loaded
 from scheduler.telemetry.hooks import NULL, Header, Telemetry
 from scheduler.triton.catalog import Catalog
 from scheduler.triton.pool import BackendFailure, Call, Pool
@@ -100,6 +101,14 @@ class InferenceService(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: 
         """End what the service asks on its own."""
         await self._checks.close()
 
+    def may_monitor(self, credentials: Mapping[str, str]) -> bool:
+        """Whether who shows these may see what is told of all tenants; for what answers others, too, with less."""
+        try:
+            self._access.check_monitor(self._access.identify(credentials, dict), "")
+        except RequestError:
+            return False
+        return True
+
     async def ModelInfer(self, request: Any, context: Context) -> Any:  # noqa: N802
         """Schedule one inference request."""
         try:
@@ -118,7 +127,7 @@ class InferenceService(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: 
             self._telemetry.invalid(error.reason)
             ended = self._refused(error, context, "ModelInfer", request.model_name)
         except Refused as refused:
-            ended = status.of_refusal(refused)
+            ended = self._refusal(refused)
         except BackendFailure as failure:
             ended = status.of_backend_failure(failure)
         aborting = _abort(context, ended, request.id)
@@ -247,7 +256,7 @@ class InferenceService(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: 
             self._telemetry.invalid(error.reason)
             return self._refused(error, context, "ModelStreamInfer", request.model_name)
         except Refused as refused:
-            return status.of_refusal(refused)
+            return self._refusal(refused)
         except BackendFailure as failure:
             return status.of_backend_failure(failure)
         return None if answer is None else streamed(answer)
@@ -271,6 +280,13 @@ class InferenceService(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: 
         """The model's queue policies, where it is known."""
         spec = self._catalog.get(model, version)
         return NO_POLICIES if spec is None else spec.queue
+
+    def _refusal(self, refused: Refused) -> status.Status:
+        """The core knows that no backend serves a model; why, where one has it and could not load it, is known here."""
+        ticket = refused.ticket
+        if refused.outcome is Outcome.NO_BACKEND and (about := self._catalog.unserved().get(ticket.model)) is not None:
+            return status.of_request_error(not_loaded(ticket.model, about.why, loading=about.loading))
+        return status.of_refusal(refused)
 
     async def _answers_once(self, request: Any) -> bool:
         """Whether the model gives one response to a request; so does one that nobody knows: an error."""

@@ -10,10 +10,12 @@ from google.rpc import error_details_pb2, status_pb2
 
 from scheduler.core.outcome import Outcome
 from scheduler.driver import Refused
-from scheduler.errors import RequestError
+from scheduler.errors import MODEL_NOT_LOADED, RequestError
 from scheduler.triton.pool import BackendFailure
 
 DOMAIN: Final = "fairlane"
+# Stock clients come again at UNAVAILABLE; where that cannot help, they are told so.
+NOT_AGAIN: Final = frozenset({Outcome.SEQUENCE_LOST.name, MODEL_NOT_LOADED})
 # A deadline cannot be met by coming again, nor a gap in a sequence filled: gRPC's word for "do not retry".
 NO_RETRY: Final = "-1"
 # gRPC drops a status whose headers exceed 8 KiB. The message is in them twice: once as base64, and once with every byte
@@ -158,7 +160,7 @@ def _status(told: _Told, pushback_s: float | None) -> Status:
         trailers = (told.reason, pushback)
         # Serialized messages merge when they are joined: repeated fields become longer.
         details += retry_info
-    elif told.code is grpc.StatusCode.DEADLINE_EXCEEDED or told.reason[1] == Outcome.SEQUENCE_LOST.name:
+    elif told.code is grpc.StatusCode.DEADLINE_EXCEEDED or told.reason[1] in NOT_AGAIN:
         trailers = (told.reason, ("grpc-retry-pushback-ms", NO_RETRY))
     return Status(told.code, told.message, (*trailers, ("grpc-status-details-bin", details)))
 

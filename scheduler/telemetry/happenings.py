@@ -1,6 +1,7 @@
 """What changed, in words: backends that come and go, refusals that begin and end, pushback that grows."""
 
 from collections import Counter, deque
+from collections.abc import Mapping
 from typing import Any, Final
 
 from scheduler.core.breaker import BreakerState
@@ -34,6 +35,7 @@ class Happenings:
         self._ready: dict[str, bool] = {}
         self._leaving: set[str] = set()
         self._breakers: dict[tuple[str, str], str] = {}
+        self._unserved: dict[str, str] = {}
         self._pushback: dict[str, float] = {}
         self._refused: Counter[tuple[str, Outcome]] = Counter()
         # Refusals that are going on: samples without one since.
@@ -43,8 +45,8 @@ class Happenings:
         """Newest first; `at` in Unix seconds, `level` is `good`, `note` or `bad`."""
         return list(reversed(self._kept))
 
-    def look(self, snapshot: Snapshot, measures: Measures, *, at: float) -> None:
-        """Compare with the sample before."""
+    def look(self, snapshot: Snapshot, measures: Measures, unserved: Mapping[str, str], *, at: float) -> None:
+        """Compare with the sample before; `unserved`: models that a backend could not load, and why."""
         for name in self._ready.keys() - {backend.name for backend in snapshot.backends}:
             del self._ready[name]
             self._leaving.discard(name)
@@ -63,6 +65,12 @@ class Happenings:
                 )
                 self._ready[backend.name] = backend.ready
         self._look_at_breakers(snapshot, at)
+        for model, why in unserved.items():
+            if self._unserved.get(model) != why:
+                self._add(at, "bad", f"model {model} is not served: {why}")
+        for model in self._unserved.keys() - unserved.keys():
+            self._add(at, "good", f"model {model} is no longer missing")
+        self._unserved = dict(unserved)
         for each in snapshot.classes:
             before = self._pushback.get(each.name, each.pushback_s)
             if before != each.pushback_s:

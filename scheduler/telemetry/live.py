@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import asdict
 from typing import Any, Final
 
@@ -40,6 +40,7 @@ class Live:
         process: of this process.
         snapshot: the core's state.
         ready: whether requests are accepted.
+        unserved: models that a backend could not load, by name, and why.
     """
 
     def __init__(
@@ -49,12 +50,14 @@ class Live:
         process: ProcessWatch,
         snapshot: Callable[[], Snapshot],
         ready: Callable[[], bool],
+        unserved: Callable[[], Mapping[str, str]],
     ) -> None:
         self._settings = settings
         self._recorder = recorder
         self._process = process
         self._take_snapshot = snapshot
         self._ready = ready
+        self._unserved = unserved
         self._loop = asyncio.get_running_loop()
         self._started = self._loop.time()
         self._window = Window(recorder.measures, process, self._started)
@@ -84,7 +87,7 @@ class Live:
         self._window.sample(now)
         self._recorder.measures.tenants.sample(now)
         self._history.append(self._point())
-        self._happenings.look(self._snapshot, self._recorder.measures, at=time.time())
+        self._happenings.look(self._snapshot, self._recorder.measures, self._unserved(), at=time.time())
         self._sampled.set()
         self._sampled = asyncio.Event()
 
@@ -118,6 +121,7 @@ class Live:
             "classes": self._classes(),
             "tenants": self._tenants(match.casefold(), top),
             "models": self._models(),
+            "unserved": [{"name": name, "why": why} for name, why in self._unserved().items()],
             "backends": self._backends(),
             "process": _rounded(asdict(self._window.of_process(RECENT_S))),
             "happenings": self._happenings.latest(),

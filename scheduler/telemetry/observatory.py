@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 
 from scheduler.config import Config
 from scheduler.core.settings import CoreSettings
@@ -22,12 +22,19 @@ from scheduler.telemetry.tenants import TenantTable
 class Observatory:
     """What listens (`recorder`), and what shows it (`metrics`, `live`). Make it within the event loop."""
 
-    def __init__(self, config: Config, recorder: Recorder, snapshot: Callable[[], Snapshot], ready: Callable[[], bool]):
+    def __init__(
+        self,
+        config: Config,
+        recorder: Recorder,
+        snapshot: Callable[[], Snapshot],
+        ready: Callable[[], bool],
+        unserved: Callable[[], Mapping[str, str]],
+    ) -> None:
         self._settings = config.core_settings()
         self.recorder = recorder
         self._process = ProcessWatch()
         self.metrics = Metrics(lambda: State(snapshot(), self._settings, recorder, self._process))
-        self.live = Live(self._settings, recorder, self._process, snapshot, ready)
+        self.live = Live(self._settings, recorder, self._process, snapshot, ready, unserved)
 
     def configure(self, settings: CoreSettings) -> None:
         """Show what the core was reconfigured with."""

@@ -2,18 +2,19 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import grpc
 from tritonclient.grpc import service_pb2
 
 from scheduler.core.backend import BackendState
-from scheduler.errors import no_backend, shown, unknown_model
+from scheduler.errors import no_backend, not_loaded, shown, unknown_model
 from scheduler.triton.answer import parsed
 from scheduler.triton.joining import with_parts
 from scheduler.triton.pool import Pool
 from scheduler.triton.spec import ModelSpec, spec_from_config
+from scheduler.triton.unserved import READY, Unserved, of_index
 
 log = logging.getLogger(__name__)
 
@@ -23,6 +24,8 @@ PROBE_INTERVAL_S: Final = 1.0
 PROBE_TIMEOUT_S: Final = 2.0
 # A look-up of an unknown name asks the backends again, but no more often than this.
 LOOKUP_INTERVAL_S: Final = 0.25
+# What is there and not served is asked for less often: Triton reads the repository for it, which may lie far away.
+WHOLE_INTERVAL_S: Final = 5.0
 
 
 class Catalog:
@@ -46,6 +49,12 @@ class Catalog:
         self._reported: dict[str, BackendState] = {}
         # Models of each backend that are not served, and why: what was told of once is not told again.
         self._left_out: dict[str, dict[str, str]] = {}
+        # Models of each backend that it could not load: by its own index, and by who loads them.
+        self._by_index: dict[str, dict[str, Unserved]] = {}
+        self._by_loader: dict[str, Callable[[], Mapping[str, Unserved]]] = {}
+        # Backends whose next asking is for models that are not served, too.
+        self._whole: set[str] = set()
+        self._whole_at = float("-inf")
         # Of each model, what was told of settings that cost time.
         self._told: dict[str, tuple[str, ...]] = {}
         # What `get` found, until a backend or a model changes.
@@ -62,6 +71,22 @@ class Catalog:
         """Whether the backend is ready and serves the model."""
         state = self._reported.get(backend)
         return state is not None and state.ready and model in state.models
+
+    def served_by(self, backend: str) -> frozenset[str]:
+        """The models that the backend serves; none of one that is not ready."""
+        state = self._reported.get(backend)
+        return frozenset() if state is None or not state.ready else frozenset(state.models)
+
+    def unserved(self) -> dict[str, Unserved]:
+        """The models that a ready backend has and none serves, by name, and why."""
+        ready = self.ready()
+        served = {model for backend in ready for model in self.served_by(backend)}
+        found = {model: about for backend in ready for model, about in self._unserved_by(backend).items()}
+        return {model: about for model, about in sorted(found.items()) if model not in served}
+
+    def loaded_by(self, backend: str, unserved: Callable[[], Mapping[str, Unserved]]) -> None:
+        """Ask whoever loads the backend's models which of them are not loaded, and why."""
+        self._by_loader[backend] = unserved
 
     def get(self, model: str, version: str) -> ModelSpec | None:
         """The model as `find` would give it, where nobody has to be asked."""
@@ -82,8 +107,8 @@ class Catalog:
             permits: whether who asks may know of a model; an error names no other one. None: of none.
 
         Raises:
-            RequestError: NOT_FOUND, where no backend serves the model, or not this version; UNAVAILABLE,
-                where no backend is there to say so.
+            RequestError: NOT_FOUND, where no backend has the model, or not this version; UNAVAILABLE,
+                where no backend is there to say so, or one has it and could not load it.
         """
         spec = self.get(model, version)
         if spec is None:
@@ -91,6 +116,8 @@ class Catalog:
             spec = self._known(model, version)
         if spec is None and not self.ready() and not any(map(self._offers, self._names())):
             raise no_backend("no backend is ready")
+        if spec is None and (about := self.unserved().get(model)) is not None:
+            raise not_loaded(model, about.why, loading=about.loading)
         if spec is None:
             served = sorted(name for name in self._names() if permits and permits(name))
             raise unknown_model(f"unknown model {shown(model)}; served are: {', '.join(served) or 'none'}")
@@ -110,8 +137,19 @@ class Catalog:
             await self.refresh()
             await asyncio.sleep(PROBE_INTERVAL_S)
 
-    async def refresh(self) -> None:
-        """Ask every backend once; concurrent calls share one asking."""
+    async def refresh(self, *, whole: bool = False) -> None:
+        """Ask every backend once; concurrent calls share one asking.
+
+        Args:
+            whole: ask for models that are not served, too.
+        """
+        if whole:
+            self._whole.update(self._pool.names())
+        await self._refresh_shared()
+        if whole and self._whole:  # it was under way, and past that question
+            await self._refresh_shared()
+
+    async def _refresh_shared(self) -> None:
         if self._refreshing is None:
             self._refreshing = asyncio.ensure_future(self._refresh_all())
             self._refreshing.add_done_callback(lambda _: setattr(self, "_refreshing", None))
@@ -147,7 +185,10 @@ class Catalog:
         now = asyncio.get_running_loop().time()
         if now - self._looked_up_at >= LOOKUP_INTERVAL_S:
             self._looked_up_at = now
-            await self.refresh()
+            whole = now - self._whole_at >= WHOLE_INTERVAL_S
+            if whole:
+                self._whole_at = now
+            await self.refresh(whole=whole)
 
     async def _refresh_all(self) -> None:
         await asyncio.gather(*(self._refresh(name) for name in self._pool.names()))
@@ -177,7 +218,8 @@ class Catalog:
             name: before[name] if before.get(name) == spec else spec for name, spec in specs.items()
         }
         capacities = {name: spec.capacity for name, spec in specs.items()}
-        self._tell(BackendState(backend, ready=True, models=capacities))
+        failed = {name for name, about in self._unserved_by(backend).items() if not about.loading}
+        self._tell(BackendState(backend, ready=True, models=capacities, failed=frozenset(failed - specs.keys())))
         # An unloaded model is not waited for, one that a restarted server has not loaded yet is.
         self._missed = {name: spec for name, spec in (before | self._missed).items() if self._offers(name)}
         self._found.clear()
@@ -191,11 +233,16 @@ class Catalog:
         if not live.live:
             return None
         self._pool.set_version(backend, await _version(stub))
-        asked = service_pb2.RepositoryIndexRequest(ready=True)
+        whole = backend in self._whole or backend not in self.ready()
+        self._whole.discard(backend)
+        asked = service_pb2.RepositoryIndexRequest(ready=not whole)
         index = parsed(await stub.RepositoryIndex(asked, timeout=PROBE_TIMEOUT_S))
         versions: dict[str, list[str]] = {}
         for entry in index.models:
-            versions.setdefault(entry.name, []).append(entry.version)
+            if not whole or entry.state == READY:
+                versions.setdefault(entry.name, []).append(entry.version)
+        if whole:
+            self._note_index(backend, of_index(index.models))
         specs = {}
         left_out = {}
         for name, loaded in versions.items():
@@ -218,6 +265,20 @@ class Catalog:
         for spec in specs.values():
             self._tell_hindrances(spec)
         return with_parts(specs)
+
+    def _unserved_by(self, backend: str) -> dict[str, Unserved]:
+        """What the backend has and does not serve, or did not when it was last asked for that."""
+        senseless = {model: Unserved(why) for model, why in self._left_out.get(backend, {}).items()}
+        loader = self._by_loader.get(backend, dict)
+        return {**self._by_index.get(backend, {}), **loader(), **senseless}
+
+    def _note_index(self, backend: str, models: dict[str, Unserved]) -> None:
+        """Say once what the backend could not load; who loads an embedded one's models says so itself."""
+        before = self._by_index.get(backend, {})
+        self._by_index[backend] = models
+        for model, about in models.items():
+            if before.get(model) != about and not about.loading and model not in self._by_loader.get(backend, dict)():
+                log.warning("backend %s, model %r is not served: %s", backend, model, about.why)
 
     def _tell_hindrances(self, spec: ModelSpec) -> None:
         """Say once what of a model's configuration costs time here, and again where that has changed."""

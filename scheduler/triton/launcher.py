@@ -19,13 +19,13 @@ import aiohttp
 from scheduler.cpus import TritonCpus
 from scheduler.triton import launcher_log, launcher_residue, supervise
 from scheduler.triton.launcher_environment import TritonEnvironment, TritonEnvironmentError
+from scheduler.triton.launcher_flags import LOOPBACK, Serving
 
-LOOPBACK: Final = "127.0.0.1"
+READY_TIMEOUT_S: Final = 120.0
 POLL_S: Final = 0.05  # a start takes half a second; a poll costs a millisecond
 PROBE_TIMEOUT_S: Final = 2.0
 PORT_ATTEMPTS: Final = 3  # free ports are free when picked; another process may take one before Triton binds it
 PORT_TAKEN: Final = "already in use"
-EXIT_TIMEOUT_S: Final = 8  # what Triton itself gives requests in flight; below stop()'s default, its own end is tidier
 SUPERVISOR_MARGIN_S: Final = 6.0  # the supervisor reaps for at most 5 s after the grace
 LOG_BYTES: Final = 16 * 1024 * 1024
 REASONS_SHOWN: Final = 12
@@ -57,15 +57,15 @@ def free_ports() -> tuple[int, int, int]:
 class EmbeddedTriton:
     """One tritonserver on a model repository.
 
-    Loads every model at start and keeps the load and unload RPCs usable (explicit model control). It ends with
-    this process, also when this process is killed: see supervise.py. It has a session of its own, so Ctrl-C in
+    Loads every model at start, or none, and keeps the load and unload RPCs usable (explicit model control). It ends
+    with this process, also when this process is killed: see supervise.py. It has a session of its own, so Ctrl-C in
     a terminal reaches the scheduler alone, which drains and then calls `stop()`.
 
     Args:
         model_repository: directory of models as Triton lays them out.
         ports: gRPC, HTTP and metrics, all on loopback; None picks free ones.
         environment: the virtual environment that holds Triton; None: `triton` within this Python's own.
-        ready_timeout_s: seconds that the models have for loading.
+        ready_timeout_s: seconds that it has for becoming ready, with models or without.
         log_path: where Triton's output goes, anew at each start (at most 16 MiB, and what was before in LOG_PATH.1);
             None: a temporary file that goes with the server.
         cpus: whose CPUs are whose within Triton; None: all may use those of this process.
@@ -78,7 +78,7 @@ class EmbeddedTriton:
         *,
         ports: tuple[int, int, int] | None = None,
         environment: Path | None = None,
-        ready_timeout_s: float = 120.0,
+        ready_timeout_s: float = READY_TIMEOUT_S,
         log_path: Path | None = None,
         cpus: TritonCpus | None = None,
         args: Sequence[str] = (),
@@ -101,8 +101,12 @@ class EmbeddedTriton:
         """The last lines of Triton's output, also after its end."""
         return self._child.log_lines()[-lines:] if self._child is not None else []
 
-    async def start(self) -> TritonAddress:
-        """Start Triton and wait until it is ready with every model loaded.
+    async def start(self, *, with_models: bool = True) -> TritonAddress:
+        """Start Triton and wait until it is ready.
+
+        Args:
+            with_models: whether it is ready when every model is loaded, and a model that does not load fails the
+                start; else it is ready without any, and the caller loads them.
 
         Raises:
             TritonStartError: no environment, a model that does not load, a port that is taken, or not ready in
@@ -113,13 +117,13 @@ class EmbeddedTriton:
         deadline = time.monotonic() + self.ready_timeout_s
         for attempt in range(1, PORT_ATTEMPTS + 1):
             try:
-                return await self._start_once(self.ports or free_ports(), deadline)
+                return await self._start_once(self.ports or free_ports(), deadline, with_models)
             except TritonStartError as error:
                 if self.ports is not None or PORT_TAKEN not in str(error) or attempt == PORT_ATTEMPTS:
                     raise
         raise AssertionError("unreachable: the last attempt returns or raises")
 
-    async def _start_once(self, ports: tuple[int, int, int], deadline: float) -> TritonAddress:
+    async def _start_once(self, ports: tuple[int, int, int], deadline: float, with_models: bool) -> TritonAddress:
         if not self.model_repository.is_dir():
             raise TritonStartError(f"model repository {self.model_repository} is not a directory")
         try:
@@ -128,7 +132,7 @@ class EmbeddedTriton:
             raise TritonStartError(str(error)) from error
         self._child = child = _Child(self.log_path, self.cpus)
         try:
-            await child.launch(environment, self.model_repository, ports, self.args)
+            await child.launch(environment, Serving(self.model_repository, self.args, with_models), ports)
             await self._ready(child, ports[1], deadline)
         except OSError as error:
             await child.abort()
@@ -152,6 +156,8 @@ class EmbeddedTriton:
         assert self._child is not None
         lines = self._child.log_lines()
         reasons = launcher_log.reasons(lines)[-REASONS_SHOWN:]
+        if not reasons and launcher_log.USAGE in lines:
+            reasons = [f"it does not take one of its flags: {' '.join(self.args)}"]
         if not reasons:
             reasons = [line for line in lines if line.strip()][-3:]
             if loading := launcher_log.unfinished(lines):
@@ -193,9 +199,7 @@ class _Child:
         self._follower: asyncio.Task[None] | None = None
         self._process: asyncio.subprocess.Process | None = None
 
-    async def launch(
-        self, environment: TritonEnvironment, repository: Path, ports: tuple[int, int, int], args: Sequence[str]
-    ) -> None:
+    async def launch(self, environment: TritonEnvironment, serving: Serving, ports: tuple[int, int, int]) -> None:
         """Start the supervisor and tell it what to run."""
         launcher_residue.remove_stale()
         self.scratch.mkdir(mode=0o700)
@@ -204,7 +208,7 @@ class _Child:
         self.log_path.parent.mkdir(parents=True, exist_ok=True)
         server = environment.runnable_server(self.scratch)
         spec: supervise.Spec = {
-            "command": [str(server), *self._flags(backends, repository, ports), *args],
+            "command": [str(server), *serving.flags(self.name, backends, environment.caches, ports)],
             "environment": environment.variables(os.environ),
             "cpus": sorted(self.cpus.server) if self.cpus else [],
             "log": str(self.log_path),
@@ -221,24 +225,6 @@ class _Child:
         )
         self._follower = asyncio.create_task(self._follow(self._process))
         self._tell(json.dumps(spec))
-
-    def _flags(self, backends: Path, repository: Path, ports: tuple[int, int, int]) -> list[str]:
-        kinds = zip(("grpc", "http", "metrics"), ports, strict=True)
-        listen = [
-            f"--{kind}-{key}={value}" for kind, port in kinds for key, value in (("address", LOOPBACK), ("port", port))
-        ]
-        return [
-            *listen,
-            f"--id={self.name}",
-            f"--model-repository={repository}",
-            f"--backend-directory={backends}",
-            "--model-control-mode=explicit",
-            "--load-model=*",
-            # Completion starts every model's stub twice: 1.5 s per load, for configurations that are complete.
-            "--disable-auto-complete-config",
-            f"--backend-config=python,shm-region-prefix-name={self.name}_",
-            f"--exit-timeout-secs={EXIT_TIMEOUT_S}",
-        ]
 
     async def answers_ready(self, session: aiohttp.ClientSession) -> bool:
         """Whether this server, by its id and not another on the same port, says that it is ready."""

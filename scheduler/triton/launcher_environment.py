@@ -83,6 +83,11 @@ class TritonEnvironment:
         return stubs / self.python / "triton_python_backend_stub"
 
     @property
+    def caches(self) -> Path:
+        """The directory of Triton's response caches in the wheel."""
+        return self.packages / "pytriton" / "tritonserver" / "caches"
+
+    @property
     def libraries(self) -> Path:
         """The shared libraries that the server alone needs."""
         return self.packages / "nvidia_pytriton.libs"

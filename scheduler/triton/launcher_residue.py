@@ -5,6 +5,7 @@ which process started it, in which pid namespace: /dev/shm and the temporary dir
 whose process numbers mean nothing here.
 """
 
+import contextlib
 import os
 import re
 import shutil
@@ -39,5 +40,7 @@ def remove_stale() -> None:
             continue
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
-        elif path.stat().st_uid == os.getuid():
-            path.unlink(missing_ok=True)
+        else:
+            with contextlib.suppress(FileNotFoundError):  # another start removes it, too
+                if path.stat().st_uid == os.getuid():
+                    path.unlink()

@@ -55,7 +55,9 @@ async def test_model_that_fails_to_load_is_told_of_and_others_are_served_meanwhi
     assert "broken" in str(error.details())
     await served_on()
     refused = await refusal(stub.ModelInfer(seven("broken"), timeout=60))
-    assert refused.code() is grpc.StatusCode.NOT_FOUND
+    assert refused.code() is grpc.StatusCode.UNAVAILABLE
+    assert ("fairlane-reason", "MODEL_NOT_LOADED") in tuple(refused.trailing_metadata())
+    assert "model broken is not loaded: Internal: ModelError" in str(refused.details())
     # The one that is served: Triton keeps what it has.
     served = models.path / "stays" / "1" / "model.onnx"
     served.write_bytes(TRUNCATED)

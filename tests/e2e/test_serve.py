@@ -186,7 +186,7 @@ def test_killed_triton_is_started_again_and_service_resumes(serve: Callable[...,
         np.testing.assert_array_equal(embed(client), before)
 
 
-def test_model_that_does_not_load_ends_the_start_with_tritons_reason(tmp_path: Path) -> None:
+def test_model_that_does_not_load_ends_the_start_where_models_are_strict(tmp_path: Path) -> None:
     model = tmp_path / "models" / "broken"
     (model / "1").mkdir(parents=True)
     (model / "1" / "model.onnx").write_bytes(b"not an onnx file")
@@ -194,8 +194,10 @@ def test_model_that_does_not_load_ends_the_start_with_tritons_reason(tmp_path: P
         'name: "broken"\nbackend: "onnxruntime"\nmax_batch_size: 1\n'
         'input [{ name: "X" data_type: TYPE_FP32 dims: [1] }]\noutput [{ name: "Y" data_type: TYPE_FP32 dims: [1] }]\n'
     )
+    strict = tmp_path / "strict.yaml"
+    strict.write_text(f"strict_models: true\nmodel_repository: {tmp_path / 'models'}\n")
     result = subprocess.run(
-        [*SERVE, "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", "--model-repository", str(tmp_path / "models")],
+        [*SERVE, "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", "--config", str(strict)],
         cwd=ROOT,
         capture_output=True,
         text=True,

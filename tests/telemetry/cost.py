@@ -62,7 +62,7 @@ async def main() -> None:
         )
     recorder = recorder_of(config)
     assert recorder is not None
-    observatory = Observatory(config, recorder, core.snapshot, lambda: True)
+    observatory = Observatory(config, recorder, core.snapshot, lambda: True, dict)
     drive(recorder, 8)
     print(f"{TENANTS} tenants: a scrape takes {least(lambda: timed_ms(observatory.metrics.exposition)):.1f} ms")
     print(f"  of {len(observatory.metrics.exposition()) // 1024} KiB")

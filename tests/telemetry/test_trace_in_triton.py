@@ -1,6 +1,7 @@
 """A client's trace all the way into a real tritonserver, which writes its own spans by OpenTelemetry."""
 
 import asyncio
+import functools
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -12,7 +13,6 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from scheduler.app import App
 from scheduler.config import Config
-from scheduler.triton.launcher import _Child
 from tests.real_triton import ModelRepository, TritonFactory
 from tests.telemetry.test_tracing import PARENT, SAMPLED, TRACE, receiver  # noqa: F401 - fixture
 
@@ -38,18 +38,13 @@ async def of_triton() -> AsyncIterator[tuple[dict[str, Any], str]]:
 
 
 @pytest.fixture
-async def traced(
-    models: ModelRepository, start_triton: TritonFactory, of_triton: Any, monkeypatch: pytest.MonkeyPatch
-) -> str:
+async def traced(models: ModelRepository, start_triton: TritonFactory, of_triton: Any) -> str:
     """The gRPC address of a Triton that traces every request which comes with a trace."""
     models.add_identity("identity", "FP32")
-    flags = _Child._flags
     settings = ("mode=opentelemetry", "level=TIMESTAMPS", f"opentelemetry,url={of_triton[1]}")
     settings += ("opentelemetry,bsp_schedule_delay=100",)
-    monkeypatch.setattr(
-        _Child, "_flags", lambda *about: [*flags(*about), *(f"--trace-config={each}" for each in settings)]
-    )
-    running = await asyncio.to_thread(start_triton, models)
+    args = [f"--trace-config={each}" for each in settings]
+    running = await asyncio.to_thread(functools.partial(start_triton, models, args=args))
     return running.address.grpc
 
 

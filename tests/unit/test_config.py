@@ -179,3 +179,32 @@ def test_every_field_is_documented() -> None:
 def test_a_weight_is_one_that_virtual_time_can_keep(tmp_path: Path, text: str, weight: str) -> None:
     with pytest.raises(StartError, match="weight"):
         load(write(tmp_path, text.format(weight)), {}, {})
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["--grpc-port=8001"], "--grpc-port: Fairlane sets this flag itself"),
+        (["--model-repository", "/models"], "--model-repository: Fairlane sets"),
+        (["--model-control-mode=poll"], "--model-control-mode: Fairlane sets"),
+        (["--load-mod=x"], "--load-mod: Fairlane sets"),  # Triton takes a beginning for the whole
+        (["--backend-config=python,shm-region-prefix-name=x"], "--backend-config: Fairlane sets"),
+        (["--backend-config", "python,shm-region-prefix-name=x"], "in one piece"),
+        (["--allow-sagemaker=true"], "--allow-sagemaker: Fairlane sets"),
+        (["log-verbose=1"], "expected a flag as `--NAME=VALUE`, got 'log-verbose=1'"),
+        (["--log-verbose=1", "2"], "got '2'"),
+        (["--"], "Fairlane sets"),
+    ],
+)
+def test_flags_of_triton_that_are_ours_are_refused(args: list[str], words: str) -> None:
+    with pytest.raises(StartError) as caught:
+        load(None, {"triton": {"args": args}}, {})
+    assert "triton.args" in str(caught.value)
+    assert words in str(caught.value)
+
+
+def test_other_flags_of_triton_are_taken_and_stay_while_it_runs() -> None:
+    args = ["--log-verbose=1", "--cache-config=local,size=1048576", "--http-thread-count", "4", "--allow-cpu-metrics=0"]
+    config = load(None, {"triton": {"args": args}}, {})
+    assert list(config.triton.args) == args
+    assert config.reload_errors(load(None, {}, {})) == ["triton: cannot change while the service runs"]

@@ -326,6 +326,18 @@ function updateLimit({ told, picture }, backend) {
     : `${backend.name}: nothing is known of the limit yet`);
 }
 
+function makeUnserved() {
+  const mark = element("span", "mark", MARKS.bad);
+  mark.ariaHidden = "true";
+  const item = element("li", "", mark, element("span"));
+  item.dataset.level = "bad";
+  return item;
+}
+
+function updateUnserved(item, about) {
+  setText(item.lastElementChild, `${about.name} is not served: ${about.why}`);
+}
+
 const MARKS = { good: "●", note: "▲", bad: "■" };
 
 function makeHappening(happening) {
@@ -354,6 +366,7 @@ function drawAll() {
   const shown = tenants.rows.length < tenants.matching ? `the busiest ${tenants.rows.length} of ${number(tenants.matching)}` : number(tenants.matching);
   setText(byId("tenants-count"), view.match ? `${shown} that match, ${number(tenants.known)} known` : `${shown} in the last minutes, ${number(tenants.active)} of them active`);
   keep(byId("models"), state.models, (each) => each.name, makeModel, updateModel);
+  keep(byId("unserved"), state.unserved, (each) => each.name, makeUnserved, updateUnserved);
   keep(byId("backends"), state.backends, (each) => each.name, makeBackend, updateBackend);
   keep(byId("happenings"), state.happenings, (each) => `${each.at} ${each.text}`, makeHappening, () => {});
   const process = state.process;

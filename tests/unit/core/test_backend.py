@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from scheduler.core.backend import Backend, Batch
@@ -370,3 +372,10 @@ class TestJoining:
         assert (into.rank, into.rank_rows) == (0, 2)
         start(backend, 3, 0.0, tickets=(make_ticket(join_key="j"),), rank=1, into=into)
         assert (into.rank, into.rank_rows, into.rows) == (0, 2, 3)
+
+
+def test_a_model_that_failed_to_load_is_not_missed():
+    backend = Backend(backend_state(models=("m", "n")))
+    backend.change(backend_state(ready=False), now=2.0)
+    backend.change(replace(backend_state(models=()), failed=frozenset({"m", "other"})), now=4.0)
+    assert backend.missed == {"n": 2.0}

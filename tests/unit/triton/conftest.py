@@ -77,7 +77,8 @@ def backend(monkeypatch):
     stand_in.TRITON_STRING_TO_NUMPY = {name: dtype for name, (dtype, _) in TYPES.items()}
     stand_in.triton_string_to_numpy = stand_in.TRITON_STRING_TO_NUMPY.__getitem__
     monkeypatch.setitem(sys.modules, stand_in.__name__, stand_in)
-    for name, file in (("reader_cpus", "reader_cpus"), ("batch_runner", "batch_runner"), ("embedded_model", "model")):
+    beside = ("reader_cpus", "batch_runner", "completion")
+    for name, file in (*zip(beside, beside, strict=True), ("embedded_model", "model")):
         spec = importlib.util.spec_from_file_location(name, EMBEDDED / "onnxruntime" / f"{file}.py")
         module = importlib.util.module_from_spec(spec)
         monkeypatch.setitem(sys.modules, name, module)

@@ -278,3 +278,69 @@ def test_optional_input_may_be_left_out_and_requests_with_and_without_do_not_mix
     )
     assert [float(each.outputs["Y"][0]) for each in (without, given)] == [20.0, 4.0]
     assert "expected inputs ['X'], got ['BY']" in missing.error.message
+
+
+class ModelConfig:
+    """What Triton hands to auto_complete_config."""
+
+    def __init__(self, **config):
+        self.config = {"max_batch_size": 0, "input": [], "output": []} | config
+
+    def as_dict(self):
+        return self.config
+
+
+@pytest.fixture
+def complete(backend, monkeypatch, tmp_path):
+    """complete(graph inputs, graph outputs, **config): the configuration, completed from such a graph."""
+
+    def build(inputs, outputs, **config):
+        def values(tensors):
+            return [helper.make_tensor_value_info(name, kind, shape) for name, (kind, shape) in tensors.items()]
+
+        nodes = [helper.make_node("Cast", [next(iter(inputs))], [name], to=kind) for name, (kind, _) in outputs.items()]
+        graph = helper.make_graph(nodes, "tiny", values(inputs), values(outputs))
+        path = tmp_path / "model.onnx"
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+        path.write_bytes(model.SerializeToString())
+        monkeypatch.setattr(backend, "model_path", lambda: str(path))
+        return backend.TritonPythonModel.auto_complete_config(ModelConfig(**config)).as_dict()
+
+    return build
+
+
+FLOATS = (TensorProto.FLOAT, ["n", 3])
+NUMBERS = (TensorProto.INT64, ["n", "k"])
+
+
+def test_without_inputs_and_outputs_those_of_the_graph_are_taken_whole(complete):
+    config = complete({"X": FLOATS}, {"Y": (TensorProto.INT64, ["n", 3])})
+    assert config["max_batch_size"] == 0  # a free first axis need not be a batch
+    assert config["input"] == [{"name": "X", "data_type": "TYPE_FP32", "dims": [-1, 3]}]
+    assert config["output"] == [{"name": "Y", "data_type": "TYPE_INT64", "dims": [-1, 3]}]
+
+
+def test_the_first_axis_is_the_batchs_where_the_configuration_says_so(complete):
+    config = complete({"X": NUMBERS}, {"Y": (TensorProto.FLOAT, ["n", "k"])}, max_batch_size=8)
+    assert [entry["dims"] for entry in (*config["input"], *config["output"])] == [[-1], [-1]]
+
+
+def test_what_is_declared_stays_and_one_number_has_a_dimension(complete):
+    declared = [{"name": "X", "data_type": "TYPE_FP32", "dims": [1], "reshape": {"shape": []}}]
+    scalar = {"X": (TensorProto.FLOAT, [])}, {"Y": (TensorProto.FLOAT, [])}
+    assert complete(*scalar)["input"] == declared
+    assert complete(*scalar, input=declared)["input"] is declared
+    whole = {"input": declared, "output": [{"name": "Y"}]}
+    assert complete(*scalar, **whole)["output"] == [{"name": "Y"}]
+
+
+def test_what_cannot_be_completed_is_named(complete, backend):
+    with pytest.raises(backend.ModelError, match="'X' has no first axis"):
+        complete({"X": (TensorProto.FLOAT, [])}, {"Y": (TensorProto.FLOAT, [])}, max_batch_size=8)
+    with pytest.raises(backend.ModelError, match=r"'X' is tensor\(bfloat16\), which Triton cannot pass on"):
+        complete({"X": (TensorProto.BFLOAT16, ["n"])}, {"Y": (TensorProto.FLOAT, ["n"])})
+
+
+def test_triton_tells_of_the_file_on_the_command_line(backend, tmp_path):
+    (tmp_path / "cmdline").write_bytes(b"/stub\0/r/m/1/model.onnx\0name\0")
+    assert backend.model_path(tmp_path / "cmdline") == "/r/m/1/model.onnx"

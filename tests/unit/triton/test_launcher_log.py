@@ -1,3 +1,5 @@
+from pathlib import Path
+
 from scheduler.triton import launcher_log
 
 LOG = r"""W1122 00:25:03.256515 7227 pinned_memory_manager.cc:273] "Unable to allocate pinned system memory"
@@ -35,3 +37,37 @@ def test_tail_reads_the_end_of_a_file_and_nothing_where_there_is_none(tmp_path):
     path.write_text("".join(f"line {number}\n" for number in range(1000)))
     assert launcher_log.tail(path, limit_bytes=20)[-1] == "line 999"
     assert len(launcher_log.tail(path, limit_bytes=20)) <= 3
+
+
+POLLED = r"""[libprotobuf ERROR /tmp/text_format.cc:337] Error parsing inference.ModelConfig: 2:10: Expected "{"
+E1130 19:05:15.6 16111 model_repository_manager.cc:1460] "Poll failed for model directory 'bad': failed to read /r/bad"
+E1130 19:05:15.6 16111 model_repository_manager.cc:1460] "Poll failed for model directory 'worse': no config.pbtxt"
+I1130 19:05:15.7 16289 pb_stub.cc:2105]  Failed to preinitialize Python stub: no file '/r/empty/1/model.py'
+I1130 19:05:15.7 16289 pb_stub.cc:366] "Failed to initialize Python stub: syntax error in /r/empty_too/1/model.py"
+""".splitlines()
+
+
+def test_why_a_folder_could_not_be_read_stands_in_the_log_alone():
+    assert launcher_log.is_poll_failure("failed to load 'bad', failed to poll from model repository")
+    assert not launcher_log.is_poll_failure("load failed for model 'bad': no")
+    expected = 'failed to read /r/bad (Error parsing inference.ModelConfig: 2:10: Expected "{")'
+    assert launcher_log.poll_failure(POLLED, "bad") == expected
+    assert launcher_log.poll_failure(POLLED, "worse") == "no config.pbtxt"
+    assert launcher_log.poll_failure(POLLED, "good") is None
+
+
+def test_what_python_said_of_a_model_is_a_hint():
+    assert launcher_log.hint(POLLED, Path("/r/empty")) == "no file '/r/empty/1/model.py'"
+    assert launcher_log.hint(POLLED, Path("/r/bad")) is None
+
+
+def test_an_answer_to_a_load_is_told_without_what_the_caller_knows():
+    told = "load failed for model 'add': version 1 is at UNAVAILABLE state: Internal: broken;\n"
+    assert launcher_log.load_failure(told, "add") == "Internal: broken;\n"
+    assert launcher_log.load_failure("something else", "add") == "something else"
+
+
+def test_a_flag_that_is_not_taken_is_a_reason():
+    line = "/opt/bin/tritonserver: unrecognized option '--nope=1'"
+    assert launcher_log.reasons([line, launcher_log.USAGE]) == ["unrecognized option '--nope=1'"]
+    assert launcher_log.reasons(["tritonserver: option '--grpc' is ambiguous"]) == ["option '--grpc' is ambiguous"]

@@ -24,6 +24,7 @@ import numpy.typing as npt
 import onnxruntime as ort
 import triton_python_backend_utils as pb_utils
 from batch_runner import BatchRunner, Respond
+from completion import completed, model_path
 from reader_cpus import ReaderCpus
 
 Array: TypeAlias = npt.NDArray[Any]
@@ -242,6 +243,31 @@ def answer(outputs: Mapping[str, Array], work: Work, start: int = 0, stop: int |
 
 class TritonPythonModel:
     """One instance of one model version: an onnxruntime session on the device that its instance group names."""
+
+    @staticmethod
+    def auto_complete_config(model_config: Any) -> Any:
+        """Fill in inputs and outputs that config.pbtxt leaves out; called by Triton where it completes configurations.
+
+        Raises:
+            ModelError: the file cannot be read, or has what no configuration can say.
+        """
+        config = model_config.as_dict()
+        if config["input"] and config["output"]:
+            return model_config
+        path = model_path()
+        if os.path.isdir(path):
+            path = os.path.join(path, "model.onnx")
+        options = ort.SessionOptions()
+        options.log_severity_level = FATAL_ONLY
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL  # it is only looked at
+        try:
+            session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+            batched = config["max_batch_size"] > 0
+            for kind, nodes in (("input", session.get_inputs()), ("output", session.get_outputs())):
+                config[kind] += completed(kind, config[kind], nodes, TRITON_TYPES, batched=batched)
+        except Exception as error:
+            raise ModelError(f"{path}: {error}") from None
+        return model_config
 
     def initialize(self, args: Mapping[str, str]) -> None:
         """Load the version's file and check it against the configuration.
