@@ -163,6 +163,8 @@ class Catalog:
         """The backend is not one of ours any more."""
         self._reported.pop(backend, None)
         self._left_out.pop(backend, None)
+        self._by_index.pop(backend, None)
+        self._whole.discard(backend)
         # A model that nobody else serves yet is waited for as long as the core says.
         gone = self._specs.pop(backend, {})
         self._missed = {name: spec for name, spec in (gone | self._missed).items() if self._offers(name)}
