@@ -157,8 +157,9 @@ class Slices:
         count = np.maximum(sums.count, 1)
         spread = _deviation(count, sums.total, sums.squares)
         spread_int8 = _deviation(count, sums.total_int8, sums.squares_int8)
-        error = np.sqrt(sums.errors / count) / np.maximum(spread, TINY)
-        error = np.where(np.isfinite(error), np.maximum(error, sums.worst_loud), np.inf)
+        with np.errstate(over="ignore"):
+            # Of what has no spread, without an end.
+            error = np.maximum(np.sqrt(sums.errors / count) / np.maximum(spread, TINY), sums.worst_loud)
         stood = np.broadcast_to(np.asarray(sums.stood, np.float64), spread.shape)
         lost = np.broadcast_to(np.asarray(sums.lost, np.float64), spread.shape)
         losses = np.where(stood > 0, lost / np.where(stood > 0, stood, 1), np.nan)

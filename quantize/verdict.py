@@ -19,7 +19,7 @@ from export.warm_up import check_warm_up
 from export.weights import graph_bytes
 from quantize.fidelity import Fidelity, compare
 from quantize.gate import BATCH_LIMIT, judge
-from quantize.latency import gainless, medians_ms, slower
+from quantize.latency import SMALLER, gainless, medians_ms, slower
 from quantize.layers import quantized
 from quantize.parts import both
 from quantize.quantizer import check_quantized, named_graph, prepared_graph, quantize_graph
@@ -117,7 +117,8 @@ def _quantized(
     better = int8.with_name(f"spared-{int8.name}")
     more = quantize_graph(recipe, lambda: task.calibration(built), fp32, better, blamed.nodes)
     again = compared(task, built, better)
-    if again.refusals:
+    if again.refusals or graph_bytes(better) > SMALLER * graph_bytes(fp32):
+        # What was ruined is told, and not that hardly anything was left to quantize.
         better.unlink()
         return whys, fidelity
     better.replace(int8)

@@ -247,6 +247,12 @@ def columns_of_unlike_size() -> onnx.ModelProto:
     return graph(nodes, {"out": (FLOAT, [3])}, w4=weights(32, 3, seed=5), **more)
 
 
+def classes_that_share_what_is_large() -> onnx.ModelProto:
+    """The class of a pixel is in differences, which a step of one range for all is larger than."""
+    head = weights(5, 16, 1, 1, seed=4) + 200 * weights(1, 16, 1, 1, seed=5)
+    return graph([node("Conv", ["h", "wh"], ["out"], "head")], {"out": (FLOAT, [5, 8, 8])}, wh=head)
+
+
 @pytest.fixture
 def quantized(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Result, Quantization]]:
     """Export and quantize a graph, by default without any gate; the second command's result and its card."""
@@ -375,3 +381,16 @@ def test_ruined_output_is_refused_by_name_without_any_gate(quantized: Run, monke
     assert not verdict.passed
     assert "mine: INT8 refused, FP32 is served instead" in result.stderr
     assert re.search(r"^  out\[:, 3:6, :, :\]: ", result.stderr, re.MULTILINE), result.stderr
+
+
+def test_class_of_a_pixel_is_refused_by_name_where_it_is_another_one(
+    quantized: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = classes_that_share_what_is_large()
+    _, verdict = quantized(made)
+    # The head is to blame, and spared.
+    assert verdict.passed
+    monkeypatch.setattr(quantize.verdict, "spared", lambda *_: Spared(frozenset(), {}))
+    result, verdict = quantized(made)
+    assert not verdict.passed
+    assert "  out[:, :, :, :]: INT8 has another index for the largest of axis 1: choosing by it" in result.stderr
