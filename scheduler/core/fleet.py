@@ -11,7 +11,7 @@ Hangs are looked for no later than each is due: no batch may hang before `hang_s
 look every `hang_s`, or sooner where the last one saw an earlier end of patience, misses none.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from math import inf
 from typing import Final, NamedTuple
 
@@ -146,6 +146,10 @@ class Fleet:
             if not backend.busy_models() and self._awaited.keys().isdisjoint(backend.missed):
                 del self._backends[backend.name]
                 self._opened.pop(backend.name, None)
+
+    def names(self) -> Collection[str]:
+        """The backends, those included that were removed and still hold something."""
+        return self._backends.keys()
 
     def offered(self, model: str) -> bool:
         """Whether a ready backend serves the model, be its breaker open or not, or a missed one is expected to."""

@@ -6,7 +6,7 @@ it touches, however many models there are. A lane whose next batch is kept back 
 when a batch of any model has ended (`yielding`).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from scheduler.core.lane import Lane, lane_name
 from scheduler.core.settings import ClassSettings
@@ -45,6 +45,16 @@ class Lanes:
             if backend is not None:
                 self._bound.setdefault(model, []).append(name)
         return lane
+
+    def forget_gone(self, backends: Collection[str]) -> None:
+        """Forget the sequences' lanes of backends that are not among these, where nobody waits."""
+        for name, lane in list(self.by_name.items()):
+            if lane.backend and lane.backend not in backends and next(lane.waiting(), None) is None:
+                del self.by_name[name]
+                self._bound[lane.model].remove(name)
+                self.runnable.pop(name, None)
+                self.yielding.pop(name, None)
+                self.held.pop(name, None)
 
     def wake(self, model: str) -> None:
         """Something may have become possible for the model, wherever its tickets wait."""

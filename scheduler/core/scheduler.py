@@ -113,6 +113,8 @@ class Scheduler:
         self._fleet.remove(name, now=self._now)
         gone = BackendState(name, ready=False, models={})
         self._endings.evict_lost(self._steps.lose(gone), now=self._now)
+        # Backends may come and go without end; one that still holds something is looked at when the next one goes.
+        self._lanes.forget_gone(self._fleet.names())
         for lane in list(self._lanes):
             self._lanes.runnable[lane.name] = None
         self._evict_unoffered()

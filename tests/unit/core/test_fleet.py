@@ -424,6 +424,14 @@ class TestRemoval:
         assert [each.name for each in fleet.snapshot()] == ["b"]
         assert fleet.outlook("m", 1.0, now=1.0) == Outlook(1.0, 1.0, 1, 1, 8)
 
+    def test_it_is_among_the_names_until_what_it_holds_has_ended(self):
+        fleet, lane = fleet_of(backend_state("a"), backend_state("b")), lane_of()
+        batch = start(fleet, lane, 1.0)
+        fleet.remove(batch.backend, now=1.0)
+        assert set(fleet.names()) == {"a", "b"}
+        finish(fleet, batch.batch_id, Verdict.SUCCEEDED, 1.5)
+        assert set(fleet.names()) == {"a", "b"} - {batch.backend}
+
     def test_one_that_was_never_there_is_no_error(self):
         fleet = fleet_of()
         fleet.remove("other", now=1.0)

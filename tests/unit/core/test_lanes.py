@@ -1,5 +1,6 @@
+from scheduler.core.caps import Tenant
 from scheduler.core.lanes import Lanes
-from tests.unit.core.build import BACKGROUND, INTERACTIVE, class_settings
+from tests.unit.core.build import BACKGROUND, INTERACTIVE, class_settings, make_ticket, tenant_settings
 
 CLASSES = (INTERACTIVE, BACKGROUND)
 
@@ -61,3 +62,21 @@ def test_new_settings_reach_every_lane_those_to_come_included():
 def test_a_look_at_a_lane_where_nothing_is_kept_back_finds_it():
     lanes = Lanes(CLASSES)
     assert lanes.of("m") is lanes.look_at("m")
+
+
+def test_lanes_of_backends_that_have_gone_are_forgotten_where_nobody_waits():
+    lanes = Lanes(CLASSES)
+    plain, unbound, stays, waits, gone = (lanes.of("m", name) for name in (None, "", "gpu0", "gpu1", "gpu2"))
+    waits.push(make_ticket(), 0, Tenant("acme", tenant_settings()))
+    for name in lanes.by_name:
+        lanes.runnable[name] = lanes.yielding[name] = None
+        lanes.held[name] = 1.0
+    lanes.forget_gone({"gpu0"})
+    left = [plain, unbound, stays, waits]
+    assert list(lanes) == left
+    names = [lane.name for lane in left]
+    assert list(lanes.runnable) == list(lanes.yielding) == list(lanes.held) == names
+    lanes.runnable.clear()
+    lanes.wake("m")
+    assert list(lanes.runnable) == names
+    assert lanes.of("m", "gpu2") is not gone
