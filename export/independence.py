@@ -24,8 +24,8 @@ Predict = Callable[[Feed], Mapping[str, Array]]
 
 # Beyond what has to be tried, trials go on for so long, and end with a trial.
 SECONDS: Final = 10.0
-# Sizes of batches, beside the largest and the one below: where kernels change their way, and between.
-SIZES: Final = (3, 2, 16, 7, 8, 4, 17, 5, 9, 31, 13, 24, 32, 48, 64, 100, 128)
+# Sizes of batches, beside the largest and the one below: where kernels change their way, then all of up to 32 rows.
+SIZES: Final = (3, 2, 16, 7, 8, 4, 17, 5, 9, 31, 13, 24, 32, 48, 64, 100, 128, *range(2, 33))
 # Rows that are run alone, of each batch.
 ALONE: Final = 4
 
@@ -264,7 +264,8 @@ def difference(one: Array, other: Array, rounding: Rounding) -> str:
     usual = float(np.quantile(sizes, 0.25)) if sizes.size else 0.0
     with np.errstate(invalid="ignore"):
         apart = np.abs(first - second)
-        forgiven = rounding.own * np.abs(first) + rounding.usual * usual + rounding.absolute
+        own = np.where(np.isfinite(first), np.abs(first), 0)
+        forgiven = rounding.own * own + rounding.usual * usual + rounding.absolute
         # Written so that a NaN, which compares false with everything, counts.
         beyond = ~same & ~(apart <= forgiven)
     if not beyond.any():
