@@ -67,6 +67,8 @@ class Relay:
         calls = (self._call(name, method, request, timeout_s) for name in names)
         answers = await asyncio.gather(*calls, return_exceptions=True)
         if method in CHANGING:
+            for name, answer in zip(names, answers, strict=True):
+                self._catalog.loaded_by_hand(name, request.model_name, _refused(answer))
             await self._catalog.refresh(whole=True)
         errors = [answer for answer in answers if isinstance(answer, BaseException)]
         if not errors:
@@ -125,6 +127,16 @@ class Relay:
 
 def _code(error: BaseException) -> grpc.StatusCode | None:
     return error.code() if isinstance(error, grpc.aio.AioRpcError) else None
+
+
+def _refused(answer: Any) -> str | None:
+    """What a backend that is there had against it; None where it did as asked."""
+    if not isinstance(answer, grpc.aio.AioRpcError) or answer.code() in (
+        grpc.StatusCode.UNAVAILABLE,
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+    ):
+        return None
+    return answer.details() or answer.code().name
 
 
 def _disagreement(method: str, names: Sequence[str], answers: Sequence[Any]) -> RequestError:

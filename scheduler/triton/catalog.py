@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Final
 
 import grpc
@@ -14,7 +14,7 @@ from scheduler.triton.answer import parsed
 from scheduler.triton.joining import with_parts
 from scheduler.triton.pool import Pool
 from scheduler.triton.spec import ModelSpec, spec_from_config
-from scheduler.triton.unserved import READY, Unserved, of_index
+from scheduler.triton.unserved import READY, Unserved, load_failure, of_index, plain
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +26,9 @@ PROBE_TIMEOUT_S: Final = 2.0
 LOOKUP_INTERVAL_S: Final = 0.25
 # What is there and not served is asked for less often: Triton reads the repository for it, which may lie far away.
 WHOLE_INTERVAL_S: Final = 5.0
+
+# Given the models that are served: which of the others were not loaded, and why.
+Loader = Callable[[Collection[str]], Mapping[str, Unserved]]
 
 
 class Catalog:
@@ -51,7 +54,9 @@ class Catalog:
         self._left_out: dict[str, dict[str, str]] = {}
         # Models of each backend that it could not load: by its own index, and by who loads them.
         self._by_index: dict[str, dict[str, Unserved]] = {}
-        self._by_loader: dict[str, Callable[[], Mapping[str, Unserved]]] = {}
+        self._by_loader: dict[str, Loader] = {}
+        # By the answer to somebody's load, of folders that are there: the index tells nothing of an unreadable one.
+        self._by_hand: dict[str, dict[str, Unserved]] = {}
         # Backends whose next asking is for models that are not served, too.
         self._whole: set[str] = set()
         self._whole_at = float("-inf")
@@ -84,9 +89,16 @@ class Catalog:
         found = {model: about for backend in ready for model, about in self._unserved_by(backend).items()}
         return {model: about for model, about in sorted(found.items()) if model not in served}
 
-    def loaded_by(self, backend: str, unserved: Callable[[], Mapping[str, Unserved]]) -> None:
+    def loaded_by(self, backend: str, loader: Loader) -> None:
         """Ask whoever loads the backend's models which of them are not loaded, and why."""
-        self._by_loader[backend] = unserved
+        self._by_loader[backend] = loader
+
+    def loaded_by_hand(self, backend: str, model: str, error: str | None) -> None:
+        """Somebody had the backend load or unload a model, and got this error; the next whole refresh tells of it."""
+        models = self._by_hand.setdefault(backend, {})
+        models.pop(model, None)
+        if error is not None:
+            models[model] = Unserved(plain(load_failure(error, model)))
 
     def get(self, model: str, version: str) -> ModelSpec | None:
         """The model as `find` would give it, where nobody has to be asked."""
@@ -157,6 +169,7 @@ class Catalog:
 
     def lost(self, backend: str) -> None:
         """The backend is known to have gone: do not wait for the next probe to say so."""
+        self._by_hand.pop(backend, None)
         self._tell(BackendState(backend, ready=False, models={}))
 
     def forget(self, backend: str) -> None:
@@ -164,6 +177,7 @@ class Catalog:
         self._reported.pop(backend, None)
         self._left_out.pop(backend, None)
         self._by_index.pop(backend, None)
+        self._by_hand.pop(backend, None)
         self._whole.discard(backend)
         # A model that nobody else serves yet is waited for as long as the core says.
         gone = self._specs.pop(backend, {})
@@ -244,7 +258,7 @@ class Catalog:
             if not whole or entry.state == READY:
                 versions.setdefault(entry.name, []).append(entry.version)
         if whole:
-            self._note_index(backend, of_index(index.models))
+            self._note_index(backend, index.models)
         specs = {}
         left_out = {}
         for name, loaded in versions.items():
@@ -271,15 +285,26 @@ class Catalog:
     def _unserved_by(self, backend: str) -> dict[str, Unserved]:
         """What the backend has and does not serve, or did not when it was last asked for that."""
         senseless = {model: Unserved(why) for model, why in self._left_out.get(backend, {}).items()}
-        loader = self._by_loader.get(backend, dict)
-        return {**self._by_index.get(backend, {}), **loader(), **senseless}
+        return {
+            **self._by_index.get(backend, {}),
+            **self._loader(backend),
+            **self._by_hand.get(backend, {}),
+            **senseless,
+        }
 
-    def _note_index(self, backend: str, models: dict[str, Unserved]) -> None:
+    def _loader(self, backend: str) -> Mapping[str, Unserved]:
+        loader = self._by_loader.get(backend)
+        return {} if loader is None else loader(self.served_by(backend))
+
+    def _note_index(self, backend: str, entries: Sequence[Any]) -> None:
         """Say once what the backend could not load; who loads an embedded one's models says so itself."""
         before = self._by_index.get(backend, {})
-        self._by_index[backend] = models
+        models = self._by_index[backend] = of_index(entries)
+        there = {entry.name for entry in entries}
+        by_hand = self._by_hand.get(backend, {})
+        self._by_hand[backend] = {model: about for model, about in by_hand.items() if model in there}
         for model, about in models.items():
-            if before.get(model) != about and not about.loading and model not in self._by_loader.get(backend, dict)():
+            if before.get(model) != about and not about.loading and model not in self._loader(backend):
                 log.warning("backend %s, model %r is not served: %s", backend, model, about.why)
 
     def _tell_hindrances(self, spec: ModelSpec) -> None:

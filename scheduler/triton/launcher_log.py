@@ -56,12 +56,6 @@ def poll_failure(lines: list[str], model: str) -> str | None:
     return found
 
 
-def load_failure(details: str, model: str) -> str:
-    """The reason in Triton's answer to a load that failed."""
-    text = details.removeprefix(f"load failed for model '{model}': ")
-    return re.sub(r"^version \d+ is at UNAVAILABLE state: ", "", text)
-
-
 def hint(lines: list[str], folder: Path) -> str | None:
     """What Python last said of a file in a model's folder; None where it said nothing."""
     told = [match["text"] for line in lines if (match := STUB_FAILURE.search(line)) and f"{folder}/" in match["text"]]

@@ -21,7 +21,7 @@ from tritonclient.grpc import service_pb2
 
 from scheduler.triton import launcher_log
 from scheduler.triton.model_folder import ModelFolder, folders
-from scheduler.triton.unserved import LOADING, Unserved, plain
+from scheduler.triton.unserved import LOADING, Unserved, load_failure, plain
 
 log = logging.getLogger(__name__)
 
@@ -69,8 +69,14 @@ class ModelLoads:
         # Are not loaded any more, with when their files had changed.
         self._left_out: dict[str, int] = {}
 
-    def unserved(self) -> dict[str, Unserved]:
-        """The models of the repository that are not loaded, and why."""
+    def unserved(self, served: Collection[str] = ()) -> dict[str, Unserved]:
+        """The models of the repository that are not loaded, and why.
+
+        Args:
+            served: models that are; what was said of one of them is over, also when it is unloaded later.
+        """
+        for name in served:
+            self._unserved.pop(name, None)
         return {name: about for name, about in self._unserved.items() if (self._repository / name).is_dir()}
 
     async def run(self, stub: Any) -> None:
@@ -183,7 +189,7 @@ class ModelLoads:
     async def _reason(self, name: str, details: str) -> str:
         """Triton's reason, from its log where its answer tells none."""
         if not launcher_log.is_poll_failure(details):
-            return plain(launcher_log.load_failure(details, name))
+            return plain(load_failure(details, name))
         deadline = asyncio.get_running_loop().time() + LOG_PATIENCE_S
         while asyncio.get_running_loop().time() < deadline:
             if found := launcher_log.poll_failure(self._log_lines(), name):

@@ -1,5 +1,6 @@
 """Models that a backend has and does not serve, and why."""
 
+import re
 from collections.abc import Iterable
 from typing import Any, Final, NamedTuple
 
@@ -24,6 +25,12 @@ LOADING: Final = Unserved(LOADING_WHY, loading=True)
 def plain(reason: str) -> str:
     """Triton's reason on one line, without a traceback."""
     return " ".join(reason.partition(TRACEBACK)[0].split()).rstrip("; ")
+
+
+def load_failure(details: str, model: str) -> str:
+    """The reason in Triton's answer to a load that failed."""
+    text = details.removeprefix(f"load failed for model '{model}': ")
+    return re.sub(r"^version \d+ is at UNAVAILABLE state: ", "", text)
 
 
 def of_index(entries: Iterable[Any]) -> dict[str, Unserved]:

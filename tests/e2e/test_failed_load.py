@@ -58,6 +58,16 @@ async def test_model_that_fails_to_load_is_told_of_and_others_are_served_meanwhi
     assert refused.code() is grpc.StatusCode.UNAVAILABLE
     assert ("fairlane-reason", "MODEL_NOT_LOADED") in tuple(refused.trailing_metadata())
     assert "model broken is not loaded: Internal: ModelError" in str(refused.details())
+    # One whose folder Triton cannot read, which its index tells nothing of.
+    (models.path / "broken" / "config.pbtxt").rename(models.path / "config.pbtxt")
+    (models.path / "broken" / "config.pbtxt").write_text("backend: [[[")
+    await refusal(load("broken"))
+    refused = await refusal(stub.ModelInfer(seven("broken"), timeout=60))
+    assert ("fairlane-reason", "MODEL_NOT_LOADED") in tuple(refused.trailing_metadata())
+    (models.path / "config.pbtxt").rename(models.path / "broken" / "config.pbtxt")
+    # One that never was there, nor is.
+    await refusal(load("absent"))
+    assert (await refusal(stub.ModelInfer(seven("absent"), timeout=60))).code() is grpc.StatusCode.NOT_FOUND
     # The one that is served: Triton keeps what it has.
     served = models.path / "stays" / "1" / "model.onnx"
     served.write_bytes(TRUNCATED)
@@ -68,5 +78,9 @@ async def test_model_that_fails_to_load_is_told_of_and_others_are_served_meanwhi
     await load("broken")
     answer = await stub.ModelInfer(seven("broken"), timeout=60)
     assert answer.raw_output_contents == seven("broken").raw_input_contents
+    # What was wrong with it is over, also when it is unloaded.
+    await stub.RepositoryModelUnload(service_pb2.RepositoryModelUnloadRequest(model_name="broken"), timeout=60)
+    refused = await refusal(stub.ModelInfer(seven("broken"), timeout=60))
+    assert refused.code() is grpc.StatusCode.NOT_FOUND
     over.set()
     await asyncio.gather(*workers)

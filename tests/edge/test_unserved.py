@@ -15,7 +15,7 @@ OPERATOR = {"tenants": {"ops": {"api_keys": [hashed("root")], "monitor": True}, 
 
 async def served_with(serve: Any, missing: dict[str, Unserved], **settings: Any) -> Any:
     served = await serve(**settings)
-    served.app._catalog.loaded_by("fake", lambda: missing)
+    served.app._catalog.loaded_by("fake", lambda served: missing)
     await served.app._catalog.refresh()
     return served
 
@@ -50,7 +50,7 @@ async def test_what_waits_for_a_model_that_a_restart_could_not_load_is_told_why(
     served.app._catalog.lost("fake")
     waiting = served.stub.ModelInfer(request_of([[1]]), timeout=60)
     await eventually(lambda: served.app.snapshot().queued == 1)
-    served.app._catalog.loaded_by("fake", lambda: {"identity": Unserved("no licence file")})
+    served.app._catalog.loaded_by("fake", lambda served: {"identity": Unserved("no licence file")})
     await served.app._catalog.refresh()
     with pytest.raises(grpc.aio.AioRpcError, match="model identity is not loaded: no licence file"):
         await waiting
@@ -87,7 +87,7 @@ async def test_the_live_page_tells_of_them(serve: Any) -> None:
     live.sample()
     assert [each["name"] for each in live.state()["unserved"]] == ["broken", "slow"]
     assert "model broken is not served: no licence file" in [each["text"] for each in live.state()["happenings"]]
-    served.app._catalog.loaded_by("fake", dict)
+    served.app._catalog.loaded_by("fake", lambda served: {})
     live.sample()
     assert live.state()["unserved"] == []
     assert "model broken is no longer missing" in [each["text"] for each in live.state()["happenings"]]

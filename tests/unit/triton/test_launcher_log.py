@@ -61,12 +61,6 @@ def test_what_python_said_of_a_model_is_a_hint():
     assert launcher_log.hint(POLLED, Path("/r/bad")) is None
 
 
-def test_an_answer_to_a_load_is_told_without_what_the_caller_knows():
-    told = "load failed for model 'add': version 1 is at UNAVAILABLE state: Internal: broken;\n"
-    assert launcher_log.load_failure(told, "add") == "Internal: broken;\n"
-    assert launcher_log.load_failure("something else", "add") == "something else"
-
-
 def test_a_flag_that_is_not_taken_is_a_reason():
     line = "/opt/bin/tritonserver: unrecognized option '--nope=1'"
     assert launcher_log.reasons([line, launcher_log.USAGE]) == ["unrecognized option '--nope=1'"]

@@ -2,7 +2,7 @@
 
 from tritonclient.grpc import service_pb2
 
-from scheduler.triton.unserved import LOADING, Unserved, of_index, plain
+from scheduler.triton.unserved import LOADING, Unserved, load_failure, of_index, plain
 
 
 def entry(name: str, state: str = "", reason: str = "", version: str = "1") -> service_pb2.RepositoryIndexResponse:
@@ -26,3 +26,9 @@ def test_only_what_was_tried_and_has_no_ready_version_is_told_of() -> None:
 def test_a_reason_is_one_line_without_its_traceback() -> None:
     assert plain("a\n  b;\n\nAt:\n c") == "a b"
     assert plain("") == ""
+
+
+def test_an_answer_to_a_load_is_told_without_what_the_caller_knows() -> None:
+    told = "load failed for model 'add': version 1 is at UNAVAILABLE state: Internal: broken;\n"
+    assert load_failure(told, "add") == "Internal: broken;\n"
+    assert load_failure("something else", "add") == "something else"
