@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from scheduler.triton.answer_parameters import parameters_of
 from scheduler.triton.pad import NUMPY
 from scheduler.triton.spec import string_end
 
@@ -62,7 +63,7 @@ def difference(one: Any, other: Any, beside: Sequence[Any], tolerance: Tolerance
     """
     if _signature(one) != _signature(other):
         return f"outputs {_signature(one)} are {_signature(other)} alone"
-    if _parameters(one) != _parameters(other):
+    if parameters_of(one) != parameters_of(other):
         return "the answer's parameters are others alone"
     alike = [each for each in beside if _rows_apart(each) == _rows_apart(other)][:BESIDE]
     for place, tensor in enumerate(other.outputs):
@@ -85,13 +86,6 @@ def _signature(answer: Any) -> list[tuple[str, str, list[int]]]:
 
 def _rows_apart(answer: Any) -> list[tuple[str, str, list[int]]]:
     return [(name, datatype, shape[1:]) for name, datatype, shape in _signature(answer)]
-
-
-def _parameters(answer: Any) -> list[dict[str, bytes]]:
-    return [
-        {name: value.SerializeToString() for name, value in each.parameters.items()}
-        for each in (answer, *answer.outputs)
-    ]
 
 
 def _array(tensor: Any, raw: bytes) -> Array:

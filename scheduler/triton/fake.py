@@ -36,6 +36,8 @@ class FakeModel:
         dims: of INPUT and OUTPUT without the batch dimension.
         stateful: whether its config has a sequence batcher.
         compute: input tensors to output tensors; raises ValueError for content it does not take.
+        tell: input tensors to the answer's own parameters; models of Triton's C API may give some, Python ones of
+            release 24.10 may not.
     """
 
     name: str
@@ -45,6 +47,7 @@ class FakeModel:
     dims: tuple[int, ...] = (-1,)
     stateful: bool = False
     compute: Callable[[Tensors], Tensors] = field(default=identity)
+    tell: Callable[[Tensors], dict[str, int]] = field(default=lambda _: {})
 
 
 class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]
@@ -185,6 +188,8 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
         except ValueError as error:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
         reply = service_pb2.ModelInferResponse(model_name=model.name, model_version="1", id=request.id)
+        for name, value in model.tell(self._decode(request)).items():
+            reply.parameters[name].int64_param = value
         for name, array in outputs.items():
             reply.outputs.add(name=name, datatype=model.datatype, shape=array.shape)
             reply.raw_output_contents.append(array.tobytes())

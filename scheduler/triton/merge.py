@@ -127,14 +127,11 @@ def _add_padded(merged: Any, requests: Sequence[Any], place: int, padding: Paddi
 
 
 def split(response: Any, requests: Sequence[Any], rows: Sequence[int], padding: Padding | None = None) -> list[Any]:
-    """One `ModelInferResponse` for each request, with its own rows, its own length and its own id.
+    """One `ModelInferResponse` for each request, with its own rows, its own length, its own id, and all parameters.
 
     Raises:
-        SplitError: an output does not have as many rows as were sent, or not the bytes for them, or the
-            answer carries parameters, which may belong to one request alone.
+        SplitError: an output does not have as many rows as were sent, or not the bytes for them.
     """
-    if response.parameters or any(tensor.parameters for tensor in response.outputs):
-        raise SplitError(f"model {response.model_name}: the answer has parameters, and whose they are is not told")
     if len(response.raw_output_contents) != len(response.outputs):
         raise SplitError(
             f"model {response.model_name}: expected raw contents for {len(response.outputs)} outputs, "
@@ -176,12 +173,19 @@ def _cut_tensor(tensor: Any, raw: bytes, rows: Sequence[int], lengths: Sequence[
 def _blank(response: Any, rows: int, length: int | None, padding: Padding | None) -> Any:
     """An answer with so many rows, and without contents and id: all that those of one size have in common."""
     blank = service_pb2.ModelInferResponse(model_name=response.model_name, model_version=response.model_version)
+    _copy_parameters(response, blank)
     for tensor in response.outputs:
         shape = [rows, *tensor.shape[1:]]
         if padding is not None and length is not None and tensor.name in padding.outputs:
             shape[padding.axis] = length
-        blank.outputs.add(name=tensor.name, datatype=tensor.datatype, shape=shape)
+        output = blank.outputs.add(name=tensor.name, datatype=tensor.datatype, shape=shape)
+        _copy_parameters(tensor, output)
     return blank
+
+
+def _copy_parameters(source: Any, target: Any) -> None:
+    for name, value in source.parameters.items():
+        target.parameters[name].CopyFrom(value)
 
 
 def _split_tensor(tensor: Any, raw: bytes, rows: Sequence[int]) -> list[bytes]:

@@ -13,6 +13,7 @@ from scheduler.core.ticket import Ticket
 from scheduler.driver import BatchError
 from scheduler.telemetry.hooks import NULL, Telemetry
 from scheduler.triton.answer import parsed
+from scheduler.triton.answer_parameters import AnswerParameters, Parameters
 from scheduler.triton.decoupled import BegunStream, ResponseStream, relay_responses
 from scheduler.triton.exclusive import DRAIN_S, Exclusives
 from scheduler.triton.merge import SplitError, merge, split, unlike
@@ -67,10 +68,11 @@ class Call:
         headers: of the request, for the model.
         padding: how it may be padded to ride with longer ones; None: it may not.
         alone: whether nothing else of the model may be at its backend with it.
+        expected: the parameters that a merged answer had, and this one alone has to have; None: there was none.
         sent_at: when it was last handed to a backend, in the event loop's seconds.
     """
 
-    __slots__ = ("alone", "headers", "padding", "queued_at", "request", "sent_at", "stream", "ticket")
+    __slots__ = ("alone", "expected", "headers", "padding", "queued_at", "request", "sent_at", "stream", "ticket")
 
     def __init__(
         self,
@@ -88,6 +90,7 @@ class Call:
         self.headers = headers
         self.padding = padding
         self.alone = False
+        self.expected: Parameters | None = None
         self.sent_at = 0.0
 
 
@@ -101,7 +104,7 @@ class MergeWatch(Protocol):
         """Whether they must, and Triton itself would run those together that it has at a time."""
 
     def unsplit(self, model: str, why: str) -> None:
-        """An answer to padded requests has not the length that was sent."""
+        """A merged answer cannot be told apart into those of its requests, and why."""
 
     def merged(self, calls: Sequence[Call], answers: Sequence[Any]) -> None:
         """These calls rode together, and were answered so."""
@@ -134,6 +137,7 @@ class Pool:
             ("grpc.use_local_subchannel_pool", 1),
         ]
         self._exclusives = Exclusives()
+        self._answer_parameters = AnswerParameters()
         self._channels: dict[str, grpc.aio.Channel] = {}
         self._stubs: dict[str, Any] = {}
         # Backends whose server survives a cancelled call; before its version is known, none does.
@@ -249,6 +253,12 @@ class Pool:
         padding = unlike(messages, requests[0].padding)
         async with self._exclusives.shared((backend, model)):
             response = await self._infer(backend, requests[0], merge(messages, rows, padding), timeout_s)
+        expected = self._answer_parameters.expected(model, response)
+        if expected is not None:
+            for call in requests:
+                call.expected = expected
+            details = "the answer has parameters, and whose they are is told by each request alone"
+            raise BackendFailure(model, grpc.StatusCode.INTERNAL, details, Verdict.FAILED)
         try:
             answers = split(response, messages, rows, padding)
         except SplitError as error:
@@ -270,7 +280,15 @@ class Pool:
         else:
             held = self._exclusives.shared(place)
         async with held:
-            return await self._infer(backend, call, call.request, timeout_s)
+            answer = await self._infer(backend, call, call.request, timeout_s)
+        expected, call.expected = call.expected, None
+        if (
+            expected is not None
+            and not self._answer_parameters.got(place[1], expected, answer)
+            and self.watch is not None
+        ):
+            self.watch.unsplit(place[1], "the answer has parameters of its own")
+        return answer
 
     async def _step(self, backend: str, call: Call, timeout_s: float | None) -> Any:
         """Send one step of a sequence, under the sequence's own id."""
