@@ -5,18 +5,22 @@ one small shell that owns the clock, the tasks and the futures.
 """
 
 import asyncio
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Generic, Protocol, TypeVar
 
 from scheduler.core.backend import BackendState, Batch
-from scheduler.core.events import Abandon, Dispatch, Event, Evict, Reject
+from scheduler.core.events import Abandon, Dispatch, Event, Evict, GiveUp, Inquire, Reject
 from scheduler.core.outcome import Outcome, Verdict
+from scheduler.core.patience import Statement
 from scheduler.core.scheduler import Scheduler
 from scheduler.core.settings import CoreSettings
 from scheduler.core.snapshot import Snapshot
 from scheduler.core.ticket import Ticket, TicketState
 from scheduler.telemetry.hooks import NULL, Telemetry
+
+log = logging.getLogger(__name__)
 
 Request = TypeVar("Request")
 Response = TypeVar("Response")
@@ -25,6 +29,8 @@ Response_co = TypeVar("Response_co", covariant=True)
 
 # Another scheduler, or the next life of this one, is there by then.
 CLOSED_PUSHBACK_S: Final = 1.0
+# Requests of a batch that a line of the log names.
+NAMED: Final = 3
 # What a run is cancelled with whose answer nobody waits for: its backend may still be at work.
 NOBODY_WAITS: Final = "nobody waits for the answer"
 
@@ -52,9 +58,15 @@ class Runner(Protocol[Request_contra, Response_co]):
     """What takes a batch to a backend."""
 
     async def run(
-        self, backend: str, requests: Sequence[Request_contra], timeout_s: float | None
+        self,
+        backend: str,
+        requests: Sequence[Request_contra],
+        timeout_s: float | None,
+        hear: Callable[[], None],
     ) -> Sequence[Response_co]:
         """Send the requests as one, and return one response for each, in order.
+
+        Calls `hear` for each part of an answer that comes in parts.
 
         It is cancelled with NOBODY_WAITS when nobody waits for the answer any more. It may then go on until its
         backend is done with it, and raise BatchError with ABANDONED: until then the place counts as taken. Cancelled
@@ -63,6 +75,12 @@ class Runner(Protocol[Request_contra, Response_co]):
         Raises:
             BatchError: the backend answered with an error, or not at all.
         """
+
+    async def inquire(self, backend: str, model: str) -> Statement:
+        """Ask the backend about a model of which a batch is overdue; raises nothing."""
+
+    def name(self, request: Request_contra) -> str:
+        """What the log calls a request."""
 
 
 @dataclass(slots=True)
@@ -86,6 +104,7 @@ class Driver(Generic[Request, Response]):
         self._runs: dict[int, asyncio.Task[None]] = {}
         # Batches that nobody waits for, and whose runs have not ended.
         self._unwanted: set[int] = set()
+        self._inquiries: set[asyncio.Task[None]] = set()
         self._draining = False
         self._timer: asyncio.TimerHandle | None = None
         self._pump_due = False
@@ -197,7 +216,7 @@ class Driver(Generic[Request, Response]):
                 self._refuse(Evict(pending.ticket, Outcome.DRAINING, CLOSED_PUSHBACK_S))
         if self._timer is not None:
             self._timer.cancel()
-        tasks = list(self._runs.values())
+        tasks = [*self._runs.values(), *self._inquiries]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -236,6 +255,12 @@ class Driver(Generic[Request, Response]):
             self._launch(event)
         elif isinstance(event, Abandon):
             self._abandon(event)
+        elif isinstance(event, Inquire):
+            task = self._loop.create_task(self._inquire(event))
+            self._inquiries.add(task)
+            task.add_done_callback(self._inquiries.discard)
+        elif isinstance(event, GiveUp):
+            log.warning("%s: it is given up (%s)", self._told(event), event.why)
         else:
             self._refuse(event)
 
@@ -270,12 +295,33 @@ class Driver(Generic[Request, Response]):
         if pending is not None and not pending.future.done():
             pending.future.set_exception(Refused(event.ticket, event.outcome, event.pushback_s))
 
+    async def _inquire(self, event: Inquire) -> None:
+        """Ask about an overdue batch, and tell of it the first time."""
+        told = self._told(event)
+        statement = await self._runner.inquire(event.backend, event.model)
+        if not event.again:
+            log.warning("%s: %s", told, _found(statement))
+        self._core.testify(event.batch_id, statement, now=self.now())
+        self._pump_soon()
+
+    def _told(self, event: Inquire | GiveUp) -> str:
+        """Which requests have no answer, from whom, and for how long."""
+        waiting = [self._pending[each.ticket_id] for each in event.tickets if each.ticket_id in self._pending]
+        names = ", ".join(self._runner.name(each.request) for each in waiting[:NAMED]) or "nobody waits any more"
+        more = f" and {len(waiting) - NAMED} more" if len(waiting) > NAMED else ""
+        return (
+            f"model {event.model} on backend {event.backend}: no answer in {event.silent_s:.3g} s, where "
+            f"{event.usual_s:.3g} s were expected ({names}{more})"
+        )
+
     async def _run(self, dispatch: Dispatch, batch: Batch | None, requests: Sequence[Request]) -> None:
         """Take one batch to its backend, and give its tickets their answers."""
         error: BaseException | None = None
         responses: Sequence[Response] = ()
         try:
-            responses = await self._runner.run(dispatch.backend, requests, self._timeout_s(dispatch.tickets))
+            responses = await self._runner.run(
+                dispatch.backend, requests, self._timeout_s(dispatch.tickets), lambda: self._hear_of(dispatch.batch_id)
+            )
             if len(responses) != len(requests):
                 raise _wrong_count(len(requests), len(responses))  # noqa: TRY301
         except BaseException as caught:
@@ -294,6 +340,9 @@ class Driver(Generic[Request, Response]):
         self._pump_soon()
         if isinstance(error, asyncio.CancelledError):
             raise error
+
+    def _hear_of(self, batch_id: int) -> None:
+        self._core.hear_of(batch_id, now=self.now())
 
     def _answer(self, ended: list[Ticket], answers: dict[int, Response]) -> None:
         for ticket in ended:
@@ -326,6 +375,15 @@ class Driver(Generic[Request, Response]):
         self._timer = None
         self._core.tick(now=self.now())
         self._pump()
+
+
+def _found(statement: Statement) -> str:
+    """What an inquiry has found, and what follows."""
+    if not statement.live:
+        return "its server does not answer either"
+    if not statement.served:
+        return "its server does not have the model any more"
+    return f"its server lives and has the model, which has done {statement.inferences} inferences: it is waited for"
 
 
 def _wrong_count(expected: int, got: int) -> BatchError:

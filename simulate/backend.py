@@ -14,6 +14,7 @@ from typing import Final
 from scheduler.core.backend import BackendState, ModelCapacity
 from scheduler.core.events import Dispatch
 from scheduler.core.outcome import Verdict
+from scheduler.core.patience import Statement
 from simulate.clock import Clock
 from simulate.course import Course
 from simulate.outage import Outage, Trouble
@@ -130,11 +131,23 @@ class Backend:
         self._ended = ended
         self._slots = {model: _Slots(service) for model, service in plan.models.items()}
         self._running: dict[Job, None] = {}
+        self._done = dict.fromkeys(plan.models, 0)
         self._speed = 1.0
         self._rate = 1.0
         for outage in plan.outages:
             clock.at(outage.start_s, self._begin, outage)
             clock.at(outage.start_s + outage.length_s, self._end, outage)
+
+    @property
+    def answers(self) -> bool:
+        """Whether a probe is answered."""
+        return self.up and self._speed > 0.0
+
+    def statement(self, model: str) -> Statement:
+        """What it says of a model when it is asked."""
+        if not self.answers:
+            return Statement(live=False)
+        return Statement(live=True, served=True, inferences=self._done[model])
 
     def accept(self, batch: Dispatch) -> None:
         """Take a batch in; it runs when an instance of its model is free."""
@@ -172,6 +185,7 @@ class Backend:
         slots = self._slots[job.model]
         slots.running -= 1
         del self._running[job]
+        self._done[job.model] += 1
         self._ended(job, Verdict.SUCCEEDED)
         self._run_next(slots)
         self._share()

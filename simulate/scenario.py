@@ -57,6 +57,7 @@ def core_settings(
         max_sequences=1_000_000,
         hang_s=10.0,
         outage_s=30.0,
+        model_hang_s={},
     )
 
 

@@ -5,12 +5,12 @@ from math import inf
 from random import Random
 from typing import Final
 
-from scheduler.core.events import Abandon, Dispatch
+from scheduler.core.events import Abandon, Dispatch, GiveUp, Inquire
 from scheduler.core.outcome import Outcome, Verdict
 from scheduler.core.scheduler import Scheduler
 from scheduler.core.settings import CoreSettings
 from scheduler.core.ticket import Ticket
-from simulate.backend import PROBE_S, Backend, BackendPlan, Job
+from simulate.backend import PROBE_S, REFUSED_S, Backend, BackendPlan, Job
 from simulate.clients import Client
 from simulate.clock import Clock
 from simulate.load import Load
@@ -127,7 +127,9 @@ class World:
                 self.backends[event.backend].accept(event)
             elif isinstance(event, Abandon):
                 self.clock.at(self.clock.now, self._abandon, event.batch_id)
-            else:
+            elif isinstance(event, Inquire):
+                self.clock.at(self.clock.now + REFUSED_S, self._testify, event)
+            elif not isinstance(event, GiveUp):
                 record = self.records[event.ticket.ticket_id]
                 record.pushback_s = event.pushback_s
                 self._end(record, event.outcome)
@@ -149,6 +151,11 @@ class World:
             self._called.remove(batch_id)
             self.core.complete(batch_id, Verdict.ABANDONED, now=self.clock.now)
 
+    def _testify(self, event: Inquire) -> None:
+        """Tell what the backend says of a model when it is asked."""
+        statement = self.backends[event.backend].statement(event.model)
+        self.core.testify(event.batch_id, statement, now=self.clock.now)
+
     def _ended(self, job: Job, verdict: Verdict) -> None:
         if job.batch.batch_id not in self._called:
             return
@@ -169,9 +176,10 @@ class World:
 
     def _probe(self, backend: Backend, reported: bool) -> None:
         """Report a backend's readiness where it has changed since the last probe."""
-        if backend.up != reported:
-            self.core.set_backend(backend.plan.state(ready=backend.up), now=self.clock.now)
-        self.clock.at(self.clock.now + PROBE_S, self._probe, backend, backend.up)
+        ready = backend.answers
+        if ready != reported:
+            self.core.set_backend(backend.plan.state(ready=ready), now=self.clock.now)
+        self.clock.at(self.clock.now + PROBE_S, self._probe, backend, ready)
 
     # ---- what happened
 

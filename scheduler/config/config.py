@@ -1,9 +1,9 @@
 """The whole configuration, and what must hold between its parts."""
 
 from pathlib import Path
-from typing import Final, Self
+from typing import Annotated, Final, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from scheduler.config.classes import ClassConfig, default_classes
 from scheduler.config.headers import HeaderPattern
@@ -20,7 +20,12 @@ DEFAULT_REPOSITORY: Final = Path("model_repository")
 RELOADED: Final = frozenset({"classes", "default_class", "tenants", "models", "allow_anonymous", "backends"})
 
 
-RELOADED_LIMITS: Final = frozenset({"outage_s"})
+RELOADED_LIMITS: Final = frozenset({"hang_s", "outage_s"})
+
+
+def _none(given: object) -> object:
+    """`none` is how people write it, and a word to YAML."""
+    return None if given == "none" else given
 
 
 class PadConfig(Section):
@@ -55,6 +60,12 @@ class ModelConfigEntry(Section):
         default=None,
         description="How requests of unlike lengths are padded to ride together, for a model with a mask; not set: "
         "they ride apart.",
+    )
+    hang_s: Annotated[float | None, BeforeValidator(_none)] = Field(
+        default=None,
+        gt=0,
+        description="Seconds without a sign of it, a response of its stream included, after which a batch is given up "
+        "though its server lives; `none`: as long as it takes.",
     )
 
 
@@ -227,4 +238,5 @@ class Config(Section):
             max_sequences=self.limits.max_sequences,
             hang_s=self.limits.hang_s,
             outage_s=self.limits.outage_s,
+            model_hang_s={name: each.hang_s for name, each in self.models.items() if each.hang_s is not None},
         )

@@ -19,7 +19,7 @@ BACKENDS_PER_NAME: Final = 64
 MESSAGE_BYTES: Final = 64 * 1024 * 1024
 # Long enough for accepted work on a CPU, short of the 30 s after which orchestrators kill.
 DRAIN_S: Final = 20.0
-# Several times what a message of the largest size takes, and loading a model may stop a server's others for seconds.
+# Several times what a message of the largest size takes; then it is worth a question, and a line in the log.
 HANG_S: Final = 10.0
 # A slow probe, a restart of a server of small models or a failover; longer ones are for clients to decide.
 OUTAGE_S: Final = 30.0
@@ -72,7 +72,8 @@ class Limits(Section):
     hang_s: float = Field(
         default=HANG_S,
         gt=0,
-        description="Seconds before which no batch counts as hung; ten times its usual time where that is more.",
+        description="Seconds without an answer before which no batch is overdue, and ten times its usual time where "
+        "that is more; then its server is asked. It is waited for while that lives, or up to `models.NAME.hang_s`.",
     )
     outage_s: float = Field(
         default=OUTAGE_S,

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import inf
+from typing import Final
 
 from scheduler.core.breaker import Breaker
 from scheduler.core.concurrency import ConcurrencyLimit, Sample
@@ -10,7 +11,10 @@ from scheduler.core.estimate import Estimator
 from scheduler.core.executions import Ended, Execution, Executions
 from scheduler.core.limit import in_flight_limit
 from scheduler.core.outcome import Verdict
-from scheduler.core.ticket import Ticket
+from scheduler.core.ticket import IN_FLIGHT, Ticket
+
+# What says nothing of whether the backend works.
+UNHEARD: Final = frozenset({Verdict.LOST, Verdict.UNREACHED, Verdict.ABANDONED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +59,11 @@ class Batch:
         latency_key: of its tickets.
         estimate_s: what it is expected to take, with what it has joined.
         join_key: of its tickets.
-        patience_s: how long it may be with an instance before it counts as hung.
+        patience_s: how long it may be with an instance, and give no sign, before it is overdue (patience.py).
+        sign_at: when the last response of its stream came.
+        overdue: whether it was found overdue.
+        asked: how often its backend was asked about it, last at `asked_at`.
+        inferences: how many of the model the backend had done then.
         rank: of the class that opened it.
         wait_s: of that class.
         lesser: whether a class with a `wait_s` may overtake it.
@@ -74,6 +82,11 @@ class Batch:
     dispatched_at: float
     started_at: float | None
     patience_s: float = inf
+    sign_at: float = -inf
+    overdue: bool = False
+    asked: int = 0
+    asked_at: float = -inf
+    inferences: int | None = None
     rank: int = 0
     wait_s: float | None = None
     lesser: bool = False
@@ -88,9 +101,19 @@ class Batch:
         return self.dispatched_at if self.started_at is None else self.started_at
 
     @property
-    def hangs_at(self) -> float:
-        """When it counts as hung; never while it lies ready."""
-        return inf if self.started_at is None else self.started_at + self.patience_s
+    def heard_at(self) -> float:
+        """When something was last heard of it; of one that lies ready nothing is to be heard."""
+        return max(self.began, self.sign_at)
+
+    @property
+    def wanted(self) -> bool:
+        """Whether anybody still waits for its answer."""
+        return any(ticket.state is IN_FLIGHT for ticket in self.tickets)
+
+    @property
+    def stuck(self) -> bool:
+        """Whether it is overdue, and nobody waits for it."""
+        return self.overdue and not self.wanted
 
 
 class Backend:
@@ -98,6 +121,8 @@ class Backend:
 
     Attributes:
         breakers: by model, of those that failed and have not answered since.
+        answered_at: by model, when it last gave a sign of work, in monotonic seconds.
+        silent_since: since when it is not ready, in monotonic seconds; infinite while it is.
         missed: by model, since when it is not served here though nobody unloaded it, in monotonic seconds.
         estimators: by model, what its batches take here.
         concurrency: how many lesser batches may run beside a more important model.
@@ -107,12 +132,14 @@ class Backend:
     __slots__ = (
         "_batches",
         "_in_flight",
+        "answered_at",
         "breakers",
         "concurrency",
         "estimators",
         "leaving",
         "missed",
         "name",
+        "silent_since",
         "state",
     )
 
@@ -121,6 +148,8 @@ class Backend:
         self.state = state
         self.breakers: dict[str, Breaker] = {}
         self.missed: dict[str, float] = {}
+        self.answered_at: dict[str, float] = {}
+        self.silent_since = inf
         self.estimators: dict[str, Estimator] = {}
         self.concurrency = ConcurrencyLimit()
         self.leaving = False
@@ -180,6 +209,10 @@ class Backend:
         executions, instances = self._in_flight.get(model), self._instances(model)
         return executions.spare(instances) if executions else instances
 
+    def overdue(self, model: str) -> int:
+        """Batches of the model that were found overdue."""
+        return sum(batch.overdue for batch in self._batches.values() if batch.model == model)
+
     def has_idle_instance(self, model: str) -> bool:
         """Whether a batch that is handed over now would run at once."""
         executions = self._in_flight.get(model)
@@ -215,6 +248,8 @@ class Backend:
 
     def heard(self, batch: Batch, verdict: Verdict, *, now: float) -> None:
         """Tell the model's breaker how a batch ended."""
+        if verdict not in UNHEARD:
+            self.answered_at[batch.model] = now
         if verdict is Verdict.SUCCEEDED or verdict is Verdict.FAILED:
             if self.breakers:
                 self.breakers.pop(batch.model, None)
@@ -297,9 +332,11 @@ class Backend:
         a server that comes back may load them one by one. A model that a ready backend serves no longer was unloaded.
         """
         if state.ready:
+            self.silent_since = inf
             for model in (*state.models, *state.failed):
                 self.missed.pop(model, None)
         elif self.state.ready:
+            self.silent_since = now
             self.missed |= dict.fromkeys(self.state.models, now)
         self.state = state
         for model, executions in self._in_flight.items():

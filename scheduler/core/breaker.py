@@ -5,8 +5,9 @@ and resilience4j. One breaker for each model of each backend: a model that hangs
 does not take the others of its backend along, and a backend that is gone opens the breakers of all the
 models that are asked of it (whether it lives at all is the catalogue's question, asked every second).
 
-    CLOSED     batches go out. Opened by a lost connection or a hang at once, by FAILURES_TO_OPEN answers in a
-               row that are UNAVAILABLE or not what was asked; any other answer starts the count anew.
+    CLOSED     batches go out. Opened at once by a lost connection or a model that is stuck (patience.py), by
+               FAILURES_TO_OPEN answers in a row that are UNAVAILABLE or not what was asked; any other answer starts
+               the count anew.
     OPEN       nothing goes out until `retry_at`. What waits, waits (up to its deadline), or goes elsewhere.
     HALF_OPEN  one batch goes out, the probe. An answer closes the breaker, anything else opens it again.
 
@@ -17,11 +18,8 @@ counts while the breaker is not closed, so a dozen batches that are lost togethe
 backend that is gone for d seconds costs no more than 1 + log2(d / FIRST_BACKOFF_S) + d / LAST_BACKOFF_S probes,
 and one that is back is found within max(FIRST_BACKOFF_S, d) or LAST_BACKOFF_S, whichever is sooner.
 
-A batch *hangs* when it has been with an instance for longer than max(hang_s, HANG_FACTOR * estimate), where hang_s
-is the operator's (loading a model can stop a server's other models for seconds), and for no less than COLD_HANG_S
-where nothing of its merge key has been answered by that backend yet: a first run may compile, and tensors of a shape
-that never came say nothing of the time they take. Each opening in a row doubles that patience, up to PATIENCE_MAX
-times, so a model that has become slow for good is learned in the end, instead of being given up for ever.
+Slow is not broken: how long a batch may take, and what opens the breaker of a model of which nothing ends any more,
+stands in patience.py.
 """
 
 from enum import Enum
@@ -30,9 +28,6 @@ from typing import Final
 FAILURES_TO_OPEN: Final = 5
 FIRST_BACKOFF_S: Final = 0.2
 LAST_BACKOFF_S: Final = 30.0
-HANG_FACTOR: Final = 10.0
-COLD_HANG_S: Final = 60.0
-PATIENCE_MAX: Final = 64
 
 
 class BreakerState(Enum):
@@ -69,11 +64,6 @@ class Breaker:
     def takes_batch(self) -> bool:
         """Whether a batch may go out now."""
         return self.state is BreakerState.CLOSED or (self.state is BreakerState.HALF_OPEN and self._probe is None)
-
-    @property
-    def patience(self) -> float:
-        """Factor on the time after which a batch hangs."""
-        return float(min(2**self.openings, PATIENCE_MAX))
 
     def sent(self, batch_id: int) -> None:
         """A batch has gone out; in HALF_OPEN it is the probe."""
@@ -116,14 +106,3 @@ class Breaker:
         self.state = state
         self.since = now
         self._probe = None
-
-
-def hangs_after_s(estimate_s: float, *, known: bool, hang_s: float) -> float:
-    """Seconds with an instance after which a batch hangs, for a breaker that is closed.
-
-    Args:
-        estimate_s: what the batch is expected to take.
-        known: whether that was learned from batches of the merge key.
-        hang_s: the least that a batch is waited for.
-    """
-    return max(hang_s, 0.0 if known else COLD_HANG_S, HANG_FACTOR * estimate_s)

@@ -10,8 +10,8 @@ from collections import deque
 from scheduler.core.admission import Admission, Refusal
 from scheduler.core.backend import Batch
 from scheduler.core.caps import Tenant, Tenants
-from scheduler.core.events import Abandon, Event, Evict, Reject
-from scheduler.core.fleet import Fleet, may_try_again, waited_for
+from scheduler.core.events import Abandon, Event, Evict, GiveUp, Inquire, Reject
+from scheduler.core.fleet import Fleet, may_try_again
 from scheduler.core.heap import DeadlineHeap
 from scheduler.core.lane import Lane
 from scheduler.core.lanes import Lanes
@@ -152,10 +152,31 @@ class Endings:
         return ended
 
     def abandon(self, batch: Batch) -> None:
-        """Have the driver end the batch's call, once: a batch that was withdrawn may hang before its call has ended."""
+        """Have the driver end the batch's call, once: one that was withdrawn may be taken out before it has ended."""
         if not batch.abandoned:
             batch.abandoned = True
             self.events.append(Abandon(batch.batch_id))
+
+    def inquire(self, batch: Batch, *, now: float) -> None:
+        """Have the driver ask about an overdue batch."""
+        about = batch.batch_id, batch.backend, batch.model, batch.tickets
+        self.events.append(Inquire(*about, batch.asked > 1, now - batch.heard_at, batch.estimate_s))
+
+    def tell(self, batch: Batch, why: str, *, now: float) -> None:
+        """Have the driver tell that a batch is given up, where that is anybody's loss."""
+        if batch.wanted:
+            about = batch.batch_id, batch.backend, batch.model, batch.tickets
+            self.events.append(GiveUp(*about, why, now - batch.heard_at, batch.estimate_s))
+
+    def give_up(self, batch: Batch, why: str, *, now: float) -> None:
+        """End the tickets of a batch that is waited for no longer; its place is free when its call has ended."""
+        self.tell(batch, why, now=now)
+        for ticket in batch.tickets:
+            if ticket.state is IN_FLIGHT:
+                if ticket.deadline is not None:
+                    self.deadlines.forget(ticket)
+                self._tell(ticket, Outcome.BACKEND_LOST, now)
+        self.abandon(batch)
 
     def unpark(self, tenant: Tenant) -> None:
         """Let the tenant's flows that were at a cap come back where there is room."""
@@ -174,7 +195,7 @@ class Endings:
     def _abandon_unless_waited_for(self, ticket: Ticket) -> None:
         """Withdraw the batch that the ticket has left, where it was the last that waited for it."""
         batch = self._fleet.batch_of(ticket)
-        if batch is not None and not waited_for(batch):
+        if batch is not None and not batch.wanted:
             self.abandon(batch)
 
     def _tell(self, ticket: Ticket, outcome: Outcome, now: float) -> None:

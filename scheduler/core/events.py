@@ -43,9 +43,47 @@ class Evict:
 
 @dataclass(frozen=True, slots=True)
 class Abandon:
-    """End the call of this batch, as nobody waits for it or it hangs; then call `complete` as for any other."""
+    """End the call of this batch, as nobody waits for it; then call `complete` as for any other."""
 
     batch_id: int
 
 
-Event = Dispatch | Reject | Evict | Abandon
+@dataclass(frozen=True, slots=True)
+class Inquire:
+    """A batch is overdue: ask its backend about the model, then call `testify(batch_id, ...)`.
+
+    Attributes:
+        again: whether it was asked before.
+        silent_s: how long nothing has come of the batch.
+        usual_s: what it was expected to take.
+    """
+
+    batch_id: int
+    backend: str
+    model: str
+    tickets: tuple[Ticket, ...]
+    again: bool
+    silent_s: float
+    usual_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class GiveUp:
+    """A batch is given up, to be told in the log; its tickets' ends and its call's have events of their own.
+
+    Attributes:
+        why: the setting that ends it, or what its backend said.
+        silent_s: how long nothing has come of the batch.
+        usual_s: what it was expected to take.
+    """
+
+    batch_id: int
+    backend: str
+    model: str
+    tickets: tuple[Ticket, ...]
+    why: str
+    silent_s: float
+    usual_s: float
+
+
+Event = Dispatch | Reject | Evict | Abandon | Inquire | GiveUp

@@ -1,14 +1,11 @@
 """The backends, and every batch that is out at one of them.
 
-A batch ends once: answered, lost, withdrawn, or given up because it hangs (breaker.py). The answer to a
-batch that was given up comes late or never; its number is remembered until the driver reports it.
+A batch ends once: answered, lost, withdrawn, or taken out because nobody knows whether it ever will end (patience.py).
+The answer to a batch that was taken out comes late or never; its number is remembered until the driver reports it.
 
 A backend that was ready and is not any more is missed: for `outage_s` its models count as offered, so that tickets wait
 for it, and arrivals with them. A slow probe, a restart or a server that stands still for a while then costs time and
 no answer.
-
-Hangs are looked for no later than each is due: no batch may hang before `hang_s` have passed since its start, so a
-look every `hang_s`, or sooner where the last one saw an earlier end of patience, misses none.
 """
 
 from collections.abc import Collection, Iterator, Mapping
@@ -16,16 +13,17 @@ from math import inf
 from typing import Final, NamedTuple
 
 from scheduler.core.backend import Backend, BackendState, Batch
-from scheduler.core.breaker import BreakerState, hangs_after_s
+from scheduler.core.breaker import BreakerState
 from scheduler.core.class_queue import ClassQueue
 from scheduler.core.evidence import cost_of
 from scheduler.core.executions import Execution
 from scheduler.core.feasibility import Outlook
 from scheduler.core.lane import Lane
 from scheduler.core.outcome import Verdict
+from scheduler.core.patience import GONE, Found, Patience, Statement
 from scheduler.core.placement import place
 from scheduler.core.snapshot import BackendSnapshot, BreakerSnapshot, ConcurrencySnapshot
-from scheduler.core.ticket import IN_FLIGHT, Ticket
+from scheduler.core.ticket import Ticket
 
 # Verdicts that tell that an execution is over.
 ANSWERED: Final = frozenset({Verdict.SUCCEEDED, Verdict.FAILED, Verdict.GARBLED})
@@ -47,8 +45,7 @@ class Fleet:
     """Backends by name and batches by number. Times in monotonic seconds.
 
     Args:
-        hang_s: a batch with an instance is waited for this long at the least (breaker.py).
-        outage_s: a missed backend is waited for this long.
+        patience: how long batches and missed backends are waited for.
     """
 
     __slots__ = (
@@ -56,22 +53,18 @@ class Fleet:
         "_backends",
         "_batches",
         "_given_up",
-        "_hang_s",
         "_last_batch_id",
-        "_look_at",
         "_offers",
         "_opened",
-        "_outage_s",
+        "_patience",
     )
 
-    def __init__(self, hang_s: float, outage_s: float) -> None:
-        self._hang_s = hang_s
-        self._outage_s = outage_s
+    def __init__(self, patience: Patience) -> None:
+        self._patience = patience
         self._backends: dict[str, Backend] = {}
         self._batches: dict[int, Batch] = {}
         self._given_up: set[int] = set()
         self._last_batch_id = 0
-        self._look_at = inf
         # By model; made anew with every change of a backend, so that a ticket's way costs no walk over backends.
         self._offers: dict[str, _Offer] = {}
         # Models that no ready backend serves, by when their missed backends are given up.
@@ -108,22 +101,25 @@ class Fleet:
                 for breaker in backend.breakers.values():
                     breaker.retry_at = min(breaker.retry_at, now)
             backend.change(state, now=now)
+            if self._batches and not state.ready:
+                self._patience.look_at = min(self._patience.look_at, now + self._patience.outage_s)
         self._count_offers(now)
 
     def remove(self, name: str, *, now: float) -> None:
         """Let a backend go: nothing new is sent there, and it is forgotten when what it holds has ended.
 
-        A model that no other one serves is waited for, as one that is missed: another may come in its place.
+        A model that no other one serves is waited for, as one that is missed: another may come in its place. Whether
+        it is silent is told by what it says of overdue batches alone: it gets no probes any more.
         """
         backend = self._backends.get(name)
         if backend is not None:
             backend.change(BackendState(name, ready=False, models={}), now=now)
             backend.leaving = True
+            backend.silent_since = inf
             self._count_offers(now)
 
-    def reconfigure(self, outage_s: float, *, now: float) -> None:
-        """Go on with this setting, also for what is missed already."""
-        self._outage_s = outage_s
+    def reconfigure(self, *, now: float) -> None:
+        """The patience has changed, also with what is missed already."""
         self._count_offers(now)
 
     def _count_offers(self, now: float) -> None:
@@ -135,7 +131,7 @@ class Fleet:
         self._awaited = {}
         for backend in self._backends.values():
             for model, since in backend.missed.items():
-                until = since + self._outage_s
+                until = since + self._patience.outage_s
                 if model not in models and until > now:
                     self._awaited[model] = max(until, self._awaited.get(model, until))
         self._forget_left()
@@ -262,14 +258,11 @@ class Fleet:
         )
         for ticket in tickets:
             ticket.batch_id = batch.batch_id
-        batch.patience_s = hangs_after_s(batch.estimate_s, known=estimator.knows(latency_key), hang_s=self._hang_s)
+        self._patience.begin(batch, known=estimator.knows(latency_key))
         if backend.breakers and (breaker := backend.breakers.get(lane.model)) is not None:
-            batch.patience_s *= breaker.patience
             breaker.sent(batch.batch_id)
         backend.start(batch, into)
         self._batches[batch.batch_id] = batch
-        if self._look_at == inf:
-            self._look_at = now + self._hang_s
         return batch
 
     def finish(self, batch_id: int, verdict: Verdict, lanes: Mapping[str, Lane], *, now: float) -> Batch | None:
@@ -292,7 +285,7 @@ class Fleet:
         backend.heard(batch, verdict, now=now)
         self._note(backend)
         if not self._batches:
-            self._look_at = inf
+            self._patience.look_at = inf
         if backend.leaving:
             self._forget_left()
         if verdict is Verdict.SUCCEEDED and ended is not None:
@@ -304,25 +297,66 @@ class Fleet:
             lane.evidence.learn(batch.latency_key, ended.rows, cost, ended.service_s, now=now)
         return batch
 
-    def give_up_hanging(self, *, now: float) -> list[Batch]:
-        """Take out what hangs: a batch whose patience has ended, and what lies at its backend for the same model."""
-        if now < self._look_at:
-            return []
-        hung = {(batch.backend, batch.model) for batch in self._batches.values() if batch.hangs_at <= now}
-        lost = [batch for batch in self._batches.values() if (batch.backend, batch.model) in hung]
-        for batch in lost:
-            del self._batches[batch.batch_id]
-            self._given_up.add(batch.batch_id)
-            backend = self._backends[batch.backend]
-            # Of every one: the probe may be among those that lie behind the one that hangs.
-            why = f"no answer in {now - batch.began:.3g} s"
-            backend.breaker(batch.model).failed(batch.batch_id, why, at_once=True, now=now)
-            backend.finish(batch, now=now)
+    def look(self, *, now: float) -> Found:
+        """Find the batches to ask about, and those to give up; a model of which nothing else ends is doubted."""
+        found = self._patience.look(self._batches, self._backends, now=now)
+        for batch, why in found.given_up:
+            self._doubt(batch, why, now)
+        return found
+
+    def hear_of(self, batch_id: int, *, now: float) -> None:
+        """A part of a batch's answer has come; nothing is to be learned where it was taken out."""
+        batch = self._batches.get(batch_id)
+        if batch is not None:
+            batch.sign_at = now
+            batch.overdue = False
+            batch.inferences = None
+            self._backends[batch.backend].answered_at[batch.model] = now
+
+    def testify(self, batch_id: int, statement: Statement, *, now: float) -> Verdict | None:
+        """Take in what a backend said of the model of an overdue batch.
+
+        Returns:
+            What the batch is to be taken out with: LOST where the backend does not have the model any more, ABANDONED
+            where the model is stuck. None: it is waited for.
+        """
+        batch = self._batches.get(batch_id)
+        if batch is None or not batch.overdue:  # by now something has come of it
+            return None
+        backend = self._backends[batch.backend]
+        if backend.leaving:
+            backend.silent_since = inf if statement.live else min(backend.silent_since, now)
+        if not statement.live:
+            return None
+        if not statement.served:
+            backend.breaker(batch.model).failed(batch_id, GONE, at_once=True, now=now)
             self._note(backend)
+            return Verdict.LOST
+        before, batch.inferences = batch.inferences, statement.inferences
+        if before is not None and before != statement.inferences:
+            backend.answered_at[batch.model] = now
+        elif before is not None and batch.stuck:
+            doubted = self._doubt(batch, f"nothing has ended in {now - batch.heard_at:.3g} s", now)
+            return Verdict.ABANDONED if doubted else None
+        return None
+
+    def _doubt(self, batch: Batch, why: str, now: float) -> bool:
+        """Send no more of the model than probes, unless something else of it has ended since this batch began."""
+        backend = self._backends[batch.backend]
+        if backend.answered_at.get(batch.model, -inf) > batch.heard_at:
+            return False
+        backend.breaker(batch.model).failed(batch.batch_id, why, at_once=True, now=now)
+        self._note(backend)
+        return True
+
+    def take_out(self, batch: Batch, *, now: float) -> None:
+        """Free a batch's place without waiting for its end."""
+        del self._batches[batch.batch_id]
+        self._given_up.add(batch.batch_id)
+        self._backends[batch.backend].finish(batch, answered=False, now=now)
         self._forget_left()
-        ends = [batch.hangs_at for batch in self._batches.values()]
-        self._look_at = min([*ends, now + self._hang_s]) if ends else inf
-        return lost
+        if not self._batches:
+            self._patience.look_at = inf
 
     def tick(self, *, now: float) -> list[str]:
         """Let time pass; returns models for which a breaker lets a probe out now."""
@@ -332,8 +366,10 @@ class Fleet:
         return probing
 
     def next_wakeup(self) -> float:
-        """When `give_up_hanging`, `given_up` or `tick` is due next; infinite: never."""
-        at = min(self._look_at, *self._awaited.values()) if self._awaited else self._look_at
+        """When `look`, `given_up` or `tick` is due next; infinite: never."""
+        at = self._patience.look_at
+        if self._awaited:
+            at = min(at, *self._awaited.values())
         for backend in self._opened.values():
             for breaker in backend.breakers.values():
                 if breaker.state is BreakerState.OPEN:
@@ -361,11 +397,6 @@ def _offer(model: str, backends: list[Backend]) -> _Offer:
     )
 
 
-def waited_for(batch: Batch) -> bool:
-    """Whether anybody still waits for the batch's answer."""
-    return any(ticket.state is IN_FLIGHT for ticket in batch.tickets)
-
-
 def may_try_again(ticket: Ticket, batch: Batch, verdict: Verdict) -> bool:
     """Whether a live ticket of a batch that ended this way is sent once more, alone; marks it where that is its last.
 
@@ -391,9 +422,10 @@ def _snapshot(backend: Backend) -> BackendSnapshot:
         model: BreakerSnapshot(breaker.state.value, breaker.why, breaker.since, breaker.retry_at)
         for model, breaker in backend.breakers.items()
     }
+    overdue = {model: count for model in backend.busy_models() if (count := backend.overdue(model))}
     limit = backend.concurrency
     concurrency = ConcurrencySnapshot(
         limit.limit, backend.lesser(), limit.ratio, limit.gradient, limit.why, limit.moved_at
     )
     about = backend.name, backend.state.ready, backend.leaving
-    return BackendSnapshot(*about, in_flight, backend.work_s(), breakers, concurrency)
+    return BackendSnapshot(*about, in_flight, backend.work_s(), breakers, overdue, concurrency)

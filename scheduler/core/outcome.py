@@ -52,3 +52,5 @@ class Verdict(Enum):
     LOST = "lost"  # the backend did not answer: nothing is known of the requests
     UNREACHED = "unreached"  # there was no connection to the backend: nothing was sent
     ABANDONED = "abandoned"  # the call was ended on this side
+
+    __hash__ = object.__hash__

@@ -14,6 +14,7 @@ from scheduler.core.lanes import Lanes
 from scheduler.core.model import model_snapshots
 from scheduler.core.order import due
 from scheduler.core.outcome import Verdict
+from scheduler.core.patience import GONE, SILENT, Patience, Statement
 from scheduler.core.settings import CoreSettings
 from scheduler.core.snapshot import ClassSnapshot, Snapshot, TenantSnapshot
 from scheduler.core.steps import Steps
@@ -34,7 +35,8 @@ class Scheduler:
         self._tenants = Tenants(settings)
         self._admission = Admission(settings)
         self._lanes = Lanes(settings.classes)
-        self._fleet = Fleet(settings.hang_s, settings.outage_s)
+        self._patience = Patience(settings.hang_s, settings.outage_s, settings.model_hang_s)
+        self._fleet = Fleet(self._patience)
         self._steps = Steps(settings, self._lanes, self._fleet)
         parts = self._lanes, self._fleet, self._admission
         self._endings = Endings(settings, *parts, self._tenants, self._steps)
@@ -119,6 +121,21 @@ class Scheduler:
             self._lanes.runnable[lane.name] = None
         self._evict_unoffered()
 
+    def hear_of(self, batch_id: int, *, now: float) -> None:
+        """A part of a batch's answer has come: it works."""
+        self._now = max(self._now, now)
+        self._fleet.hear_of(batch_id, now=self._now)
+
+    def testify(self, batch_id: int, statement: Statement, *, now: float) -> None:
+        """What the backend said of an overdue batch's model (Inquire): where it is gone, its tickets go elsewhere."""
+        self._advance(now)
+        batch = self._fleet.batch(batch_id)
+        verdict = self._fleet.testify(batch_id, statement, now=self._now)
+        if batch is not None and verdict is not None:
+            self._endings.tell(batch, GONE, now=self._now)
+            self._endings.abandon(batch)
+            self._take_out(batch, verdict)
+
     def drain(self, *, now: float) -> None:
         """Refuse every ticket from now on; those that were accepted are served."""
         self._advance(now)
@@ -137,7 +154,8 @@ class Scheduler:
         self._settings = settings
         self._admission.reconfigure(settings)
         self._steps.reconfigure(settings)
-        self._fleet.reconfigure(settings.outage_s, now=self._now)
+        self._patience.reconfigure(settings.hang_s, settings.outage_s, settings.model_hang_s, now=self._now)
+        self._fleet.reconfigure(now=self._now)
         self._evict_unoffered()
         retrying = (ticket for ticket in self._endings.tickets.values() if ticket.state is RETRYING)
         self._tenants.reconfigure(settings, [*self._fleet.held(), *retrying])
@@ -249,12 +267,20 @@ class Scheduler:
             self._lanes.wake(model)
         if self._fleet.given_up(now=now):
             self._evict_unoffered()
-        for batch in self._fleet.give_up_hanging(now=now):
-            self._endings.abandon(batch)
-            self._endings.end_batch(batch, Verdict.LOST, now=now)
-            # Its place is free, and nothing else may come to say so.
-            self._lanes.wake(batch.model)
-            self._lanes.wake_yielding()
+        overdue, given_up = self._fleet.look(now=now)
+        for batch, why in given_up:
+            self._endings.give_up(batch, why, now=now)
+            if why == SILENT:
+                self._take_out(batch, Verdict.ABANDONED)
+        for batch in overdue:
+            self._endings.inquire(batch, now=now)
+
+    def _take_out(self, batch: Batch, verdict: Verdict) -> None:
+        """End a batch whose call may never end; its place is free, and nothing else may come to say so."""
+        self._fleet.take_out(batch, now=self._now)
+        self._endings.end_batch(batch, verdict, now=self._now)
+        self._lanes.wake(batch.model)
+        self._lanes.wake_yielding()
 
     def _evict_unoffered(self) -> None:
         """End what waits for a model that no backend is expected to serve."""

@@ -78,7 +78,8 @@ class CoreSettings:
         max_tenants: tenants without an entry that are told apart at a time (caps.py).
         max_queued: waiting tickets in all, at most.
         queue_bytes: bytes of waiting tickets' tensors in all, at most.
-        hang_s: a batch that has been with an instance for less does not count as hung (breaker.py).
+        hang_s: a batch that has been with an instance for less is not overdue (patience.py).
+        model_hang_s: by model, how long its batches may give no sign before they are given up; none: any time.
         outage_s: tickets of a model wait for so long for a backend that was ready and is missed (fleet.py).
         max_sequences: stateful sequences known at a time, at most.
     """
@@ -91,6 +92,7 @@ class CoreSettings:
     queue_bytes: int
     hang_s: float
     outage_s: float
+    model_hang_s: Mapping[str, float]
     max_sequences: int
 
     def for_tenant(self, name: str) -> TenantSettings:

@@ -82,7 +82,8 @@ class BackendSnapshot:
     """A backend's batches in flight by model, and their estimated seconds of service together.
 
     `leaving`: it was removed, and is there until what it holds has ended. `breakers` has the models that failed there
-    and have not answered since.
+    and have not answered since, `overdue` the batches by model of which nothing has come for longer than usual
+    (patience.py).
     """
 
     name: str
@@ -91,6 +92,7 @@ class BackendSnapshot:
     in_flight: Mapping[str, int]
     work_s: float
     breakers: Mapping[str, BreakerSnapshot]
+    overdue: Mapping[str, int]
     concurrency: ConcurrencySnapshot
 
 

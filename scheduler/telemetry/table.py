@@ -240,6 +240,16 @@ BATCHES: Final[tuple[Family, ...]] = (
 
 BACKENDS: Final[tuple[Family, ...]] = (
     Gauge(
+        "fairlane_batches_overdue",
+        ("backend", "model"),
+        "Batches at the backend of which nothing has come for longer than `limits.hang_s` and ten times the usual.",
+        lambda s: (
+            ((backend.name, model), count)
+            for backend in s.snapshot.backends
+            for model, count in backend.overdue.items()
+        ),
+    ),
+    Gauge(
         "fairlane_instances",
         ("backend", "model"),
         "Batches that the backend can run at a time.",

@@ -44,18 +44,23 @@ class BegunStream:
         stream: where they go.
         ticket: of their request.
         begun: called when the first one is here that is no error.
+        hear: called for each.
     """
 
-    def __init__(self, stream: ResponseStream, ticket: Ticket, begun: Callable[[], None]) -> None:
+    def __init__(
+        self, stream: ResponseStream, ticket: Ticket, begun: Callable[[], None], hear: Callable[[], None]
+    ) -> None:
         self._stream = stream
         self._ticket = ticket
         self._begun: Callable[[], None] | None = begun
+        self._hear = hear
         self.ends_at_error = stream.ends_at_error
         self.on_close = stream.on_close
 
     async def put(self, response: Any) -> None:
         """Take one `ModelStreamInferResponse`."""
         self._ticket.resent = True
+        self._hear()
         if self._begun is not None and not response.error_message:
             self._begun()
             self._begun = None

@@ -2,13 +2,14 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol
 
 import grpc
 from tritonclient.grpc import service_pb2_grpc
 
 from scheduler.core.outcome import Outcome, Verdict
+from scheduler.core.patience import Statement
 from scheduler.core.ticket import Ticket
 from scheduler.driver import BatchError
 from scheduler.telemetry.hooks import NULL, Telemetry
@@ -16,6 +17,7 @@ from scheduler.triton.answer import parsed
 from scheduler.triton.answer_parameters import AnswerParameters, Parameters
 from scheduler.triton.decoupled import BegunStream, ResponseStream, relay_responses
 from scheduler.triton.exclusive import DRAIN_S, Exclusives
+from scheduler.triton.inquiry import inquire
 from scheduler.triton.merge import SplitError, merge, split, unlike
 from scheduler.triton.pad import Padding
 from scheduler.triton.security import PLAIN, BackendSecurity
@@ -227,7 +229,19 @@ class Pool:
         """The connected backends."""
         return list(self._stubs)
 
-    async def run(self, backend: str, requests: Sequence[Call], timeout_s: float | None) -> Sequence[Any]:
+    def name(self, request: Call) -> str:
+        """The request's id, as the client knows it, and whose it is."""
+        request_id = request.request.id
+        return f"request {request_id!r} of {request.ticket.tenant}" if request_id else f"one of {request.ticket.tenant}"
+
+    async def inquire(self, backend: str, model: str) -> Statement:
+        """Ask a backend about a model of which a batch is overdue."""
+        stub = self._stubs.get(backend)
+        return Statement(live=False) if stub is None else await inquire(stub, model)
+
+    async def run(
+        self, backend: str, requests: Sequence[Call], timeout_s: float | None, hear: Callable[[], None]
+    ) -> Sequence[Any]:
         """Send the calls as one inference request; see driver.Runner.
 
         Raises:
@@ -241,9 +255,9 @@ class Pool:
         ticket = requests[0].ticket
         model = ticket.model
         if ticket.sequence_number:
-            return [await self._step(backend, requests[0], timeout_s)]
+            return [await self._step(backend, requests[0], timeout_s, hear)]
         if requests[0].stream is not None:
-            await self._stream(backend, requests[0], requests[0].stream, timeout_s)
+            await self._stream(backend, requests[0], requests[0].stream, timeout_s, hear)
             return [None]
         if len(messages) == 1:
             return [await self._single(backend, requests[0], timeout_s)]
@@ -290,16 +304,18 @@ class Pool:
             self.watch.unsplit(place[1], "the answer has parameters of its own")
         return answer
 
-    async def _step(self, backend: str, call: Call, timeout_s: float | None) -> Any:
+    async def _step(self, backend: str, call: Call, timeout_s: float | None, hear: Callable[[], None]) -> Any:
         """Send one step of a sequence, under the sequence's own id."""
         own = self._sequence_ids.put(call.request, call.ticket.sequence_number)
         if call.stream is not None:
-            return await self._stream(backend, call, RestoringStream(call.stream, own), timeout_s)
+            return await self._stream(backend, call, RestoringStream(call.stream, own), timeout_s, hear)
         response = await self._infer(backend, call, call.request, timeout_s)
         restore(response, own)
         return response
 
-    async def _stream(self, backend: str, call: Call, stream: ResponseStream, timeout_s: float | None) -> None:
+    async def _stream(
+        self, backend: str, call: Call, stream: ResponseStream, timeout_s: float | None, hear: Callable[[], None]
+    ) -> None:
         """Send one request to a decoupled model, and hand on its responses until the last."""
         model, stub = call.ticket.model, self._stubs.get(backend)
         if stub is None:
@@ -307,7 +323,7 @@ class Pool:
             raise BackendFailure(model, grpc.StatusCode.UNAVAILABLE, details, Verdict.UNREACHED)
         headers = self._metadata(call)
         now = asyncio.get_running_loop().time
-        begun = BegunStream(stream, call.ticket, lambda: self._telemetry.first_response(call.ticket, now=now()))
+        begun = BegunStream(stream, call.ticket, lambda: self._telemetry.first_response(call.ticket, now=now()), hear)
         self._begun(stub)
         try:
             error_message = await relay_responses(stub, call.request, begun, timeout_s, headers)

@@ -1,10 +1,11 @@
 """A runner whose batches end when the test says so, and a driver with it."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from scheduler.core.backend import BackendState, ModelCapacity
+from scheduler.core.patience import Statement
 from scheduler.core.scheduler import Scheduler
 from scheduler.core.settings import CoreSettings
 from scheduler.core.ticket import Ticket
@@ -17,6 +18,7 @@ class HeldBatch:
     requests: list[str]
     timeout_s: float | None
     done: asyncio.Future[list[str]]
+    hear: Callable[[], None]
 
 
 @dataclass
@@ -24,14 +26,25 @@ class HeldRunner:
     """Batches wait until the test ends them."""
 
     batches: list[HeldBatch] = field(default_factory=list)
+    inquiries: list[tuple[str, str]] = field(default_factory=list)
+    statement: Statement = field(default_factory=lambda: Statement(live=True, served=True))
     arrived: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def run(self, backend: str, requests: Sequence[str], timeout_s: float | None) -> Sequence[str]:
+    async def run(
+        self, backend: str, requests: Sequence[str], timeout_s: float | None, hear: Callable[[], None]
+    ) -> Sequence[str]:
         del backend
-        batch = HeldBatch(list(requests), timeout_s, asyncio.get_running_loop().create_future())
+        batch = HeldBatch(list(requests), timeout_s, asyncio.get_running_loop().create_future(), hear)
         self.batches.append(batch)
         self.arrived.set()
         return await batch.done
+
+    async def inquire(self, backend: str, model: str) -> Statement:
+        self.inquiries.append((backend, model))
+        return self.statement
+
+    def name(self, request: str) -> str:
+        return request
 
     async def next_batch(self, number: int) -> HeldBatch:
         while len(self.batches) <= number:

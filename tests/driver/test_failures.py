@@ -1,13 +1,17 @@
 """Batches that fail, hang, are lost, or break the runner."""
 
 import asyncio
+import re
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
-from scheduler.core import breaker
+from scheduler.core import patience
 from scheduler.core.backend import BackendState, ModelCapacity
 from scheduler.core.outcome import Outcome, Verdict
+from scheduler.core.patience import Statement
+from scheduler.core.settings import CoreSettings
 from scheduler.driver import BatchError, Refused
 from tests.driver.held_runner import HeldRunner, make, settings, ticket
 
@@ -44,15 +48,85 @@ async def test_lost_batch_is_sent_once_more_and_then_refused_with_pushback() -> 
     assert answers[1].pushback_s is not None
 
 
-async def test_hung_batch_is_given_up_and_its_request_sent_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(breaker, "COLD_HANG_S", 0.01)
-    runner = HeldRunner()
-    driver = make(runner, replace(settings(), hang_s=0.01))
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> CoreSettings:
+    """Settings with which every batch is soon overdue."""
+    monkeypatch.setattr(patience, "COLD_HANG_S", 0.01)
+    return replace(settings(), hang_s=0.01)
+
+
+async def test_overdue_batch_is_asked_about_told_of_once_and_answered_when_it_is_done(
+    hasty: CoreSettings, eventually: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    runner = HeldRunner(statement=Statement(live=True, served=True, inferences=7))
+    driver = make(runner, hasty)
+    call = asyncio.create_task(driver.submit(ticket(driver), "a"))
+    batch = await runner.next_batch(0)
+    await eventually(lambda: len(runner.inquiries) > 2)
+    runner.answer(batch)
+    assert await call == "A"
+    assert set(runner.inquiries) == {("b", "m")}
+    assert len(runner.batches) == 1
+    (line,) = caplog.messages
+    assert re.fullmatch(
+        r"model m on backend b: no answer in [\d.]+ s, where [\d.]+ s were expected \(a\): its server lives and has "
+        r"the model, which has done 7 inferences: it is waited for",
+        line,
+    )
+
+
+@pytest.mark.parametrize(
+    ("statement", "told"),
+    [
+        (Statement(live=False), "its server does not answer either"),
+        (Statement(live=True), "its server does not have the model any more"),
+    ],
+)
+async def test_what_an_inquiry_found_is_told(
+    hasty: CoreSettings, eventually: Any, caplog: pytest.LogCaptureFixture, statement: Statement, told: str
+) -> None:
+    runner = HeldRunner(statement=statement)
+    driver = make(runner, hasty)
+    call = asyncio.create_task(driver.submit(ticket(driver), "a"))
+    await eventually(lambda: caplog.messages)
+    assert caplog.messages[0].endswith(told)
+    await driver.close()
+    await asyncio.gather(call, return_exceptions=True)
+
+
+async def test_batch_whose_model_is_gone_is_sent_elsewhere(hasty: CoreSettings) -> None:
+    runner = HeldRunner(statement=Statement(live=True, served=False))
+    driver = make(runner, hasty)
     driver.set_backend(BackendState("c", ready=True, models={"m": ModelCapacity(instances=1, max_batch_size=8)}))
     call = asyncio.create_task(driver.submit(ticket(driver), "a"))
     hung = await runner.next_batch(0)
     runner.answer(await runner.next_batch(1))
     assert hung.done.cancelled()
+    assert await call == "A"
+
+
+async def test_batch_over_its_models_limit_is_refused_with_a_line_that_names_who_waited(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    runner = HeldRunner()
+    driver = make(runner, replace(settings(), model_hang_s={"m": 0.01}))
+    calls = [asyncio.create_task(driver.submit(ticket(driver), request)) for request in "abcde"]
+    answers = await asyncio.gather(*calls, return_exceptions=True)
+    assert {answer.outcome for answer in answers if isinstance(answer, Refused)} == {Outcome.BACKEND_LOST}
+    assert len(runner.batches) == 1
+    assert "(a, b, c and 2 more): it is given up (models.m.hang_s)" in caplog.messages[0]
+    assert driver.snapshot().in_flight == 0
+
+
+async def test_parts_of_an_answer_put_the_end_off(eventually: Any) -> None:
+    runner = HeldRunner()
+    driver = make(runner, replace(settings(), model_hang_s={"m": 3600.0}))
+    call = asyncio.create_task(driver.submit(ticket(driver), "a"))
+    batch = await runner.next_batch(0)
+    before = driver._core.batch(1).heard_at  # type: ignore[union-attr]
+    batch.hear()
+    assert driver._core.batch(1).heard_at > before  # type: ignore[union-attr]
+    runner.answer(batch)
     assert await call == "A"
 
 

@@ -88,7 +88,7 @@ async def two(start_triton: TritonFactory, models: ModelRepository) -> AsyncIter
             {
                 "listen": {"grpc": "127.0.0.1:0", "http": "127.0.0.1:0"},
                 "backends": [{"name": "real", "grpc": triton.address.grpc}],
-                "limits": {"drain_s": 1, "outage_s": 1},
+                "limits": {"drain_s": 1, "outage_s": 1, "hang_s": 1},
             }
         )
     )
@@ -98,7 +98,7 @@ async def two(start_triton: TritonFactory, models: ModelRepository) -> AsyncIter
     await app.stop()
 
 
-async def test_stopped_triton_opens_the_breaker_everybody_is_answered_and_service_resumes(
+async def test_stopped_triton_ends_what_waits_when_the_outage_is_too_long_and_service_resumes(
     two: Any, eventually: Any
 ) -> None:
     app, stub, triton = two
@@ -107,10 +107,8 @@ async def test_stopped_triton_opens_the_breaker_everybody_is_answered_and_servic
     os.kill(server_pid(triton), signal.SIGSTOP)
     try:
         load.mark()
-        await eventually(lambda: app.snapshot().backends[0].breakers)
-        breaker = app.snapshot().backends[0].breakers["arithmetic"]
-        assert (breaker.state, breaker.why[:9]) == ("open", "no answer")
         await eventually(lambda: not load.stuck)
+        assert app.snapshot().in_flight == 0
     finally:
         os.kill(server_pid(triton), signal.SIGCONT)
     before = load.ended["OK"]
@@ -178,4 +176,27 @@ async def test_killed_embedded_triton_is_restarted_and_nobody_notices_but_by_the
         before = load.ended["OK"]
         await eventually(lambda: load.ended["OK"] > before + 100)
         await load.stop({"OK"})
+    await app.stop()
+
+
+async def test_embedded_triton_killed_at_forty_requests_a_second_costs_nobody_an_answer(
+    models: ModelRepository, eventually: Any
+) -> None:
+    models.add_arithmetic()
+    models.add_arithmetic("other")
+    listen = {"grpc": "127.0.0.1:0", "http": "127.0.0.1:0"}
+    app = App(Config.model_validate({"listen": listen, "model_repository": models.path, "limits": {"drain_s": 1}}))
+    addresses = await app.start()
+    async with grpc.aio.insecure_channel(addresses.grpc) as channel:
+        stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+        calls = []
+        for number in range(320):
+            if number == 80:
+                os.kill(server_pid(addresses.triton), signal.SIGKILL)
+            message = request()
+            message.model_name = ("arithmetic", "other")[number % 2]
+            calls.append(asyncio.ensure_future(stub.ModelInfer(message, timeout=15)))
+            await asyncio.sleep(1 / 40)
+        answers = await asyncio.gather(*calls, return_exceptions=True)
+        assert [answer for answer in answers if isinstance(answer, BaseException)] == []
     await app.stop()

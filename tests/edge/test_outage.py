@@ -30,18 +30,18 @@ def reason(error: Any) -> str | None:
 async def test_server_that_stands_still_costs_nobody_an_answer(
     serve: Any, eventually: Any, request_of: Any, rows_of: Any
 ) -> None:
-    served = await serve(models={"identity": {"merge": False}})
+    served = await serve()
     served.triton.hold()
-    before = [asyncio.ensure_future(served.infer(request_of([[n]]))) for n in range(5)]
+    before = [asyncio.ensure_future(served.infer(request_of([n, n], "unbatched"))) for n in range(5)]
     await eventually(lambda: served.app.snapshot().queued == 3)
     served.triton.stand_still()
     await eventually(lambda: not served.app.ready)
-    meanwhile = [asyncio.ensure_future(served.infer(request_of([[n]]))) for n in range(5, 8)]
+    meanwhile = [asyncio.ensure_future(served.infer(request_of([n, n], "unbatched"))) for n in range(5, 8)]
     await eventually(lambda: served.app.snapshot().queued == 6)
     served.triton.release()
     served.triton.go_on()
     answers = await asyncio.gather(*before, *meanwhile)
-    assert [rows_of(answer) for answer in answers] == [[[n]] for n in range(8)]
+    assert [rows_of(answer) for answer in answers] == [[n, n] for n in range(8)]
     assert len(served.triton.requests) == 8
 
 
@@ -90,15 +90,15 @@ async def test_model_that_does_not_come_back_is_unknown_when_the_outage_is_over(
 
 
 async def test_unloaded_model_is_unknown_at_once(serve: Any, eventually: Any, request_of: Any) -> None:
-    served = await serve(models={"identity": {"merge": False}})
+    served = await serve()
     served.triton.hold()
-    calls = [asyncio.ensure_future(served.infer(request_of([[n]]))) for n in range(3)]
+    calls = [asyncio.ensure_future(served.infer(request_of([n, n], "unbatched"))) for n in range(3)]
     await served.triton.until(lambda triton: len(triton.in_flight) == 2)
     await eventually(lambda: served.app.snapshot().queued == 1)
-    del served.triton.models["identity"]
+    del served.triton.models["unbatched"]
     done, _ = await asyncio.wait(calls, return_when=asyncio.FIRST_COMPLETED)
     assert [reason(each.exception()) for each in done] == ["NO_BACKEND"]
-    assert reason(await refusal(served.infer(request_of([[1]])))) == "UNKNOWN_MODEL"
+    assert reason(await refusal(served.infer(request_of([1, 1], "unbatched")))) == "UNKNOWN_MODEL"
     served.triton.release()
     await asyncio.gather(*calls, return_exceptions=True)
 

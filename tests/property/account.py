@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 
 from scheduler.core.backend import BackendState, ModelCapacity
-from scheduler.core.events import Abandon, Dispatch, Reject
+from scheduler.core.events import Abandon, Dispatch, GiveUp, Inquire, Reject
 from scheduler.core.outcome import Outcome, Verdict
 from scheduler.core.rate import Rate, RateUnit
 from scheduler.core.scheduler import Scheduler
@@ -199,6 +199,8 @@ class Account:
                     self._lost(ticket.ticket_id)
 
     def _take(self, event) -> None:
+        if isinstance(event, (Inquire, GiveUp)):
+            return
         if isinstance(event, Abandon):
             assert event.batch_id not in self.abandoned
             self.abandoned.add(event.batch_id)

@@ -6,13 +6,16 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from scheduler.core.backend import BackendState, ModelCapacity
 from scheduler.core.breaker import LAST_BACKOFF_S, BreakerState
-from scheduler.core.events import Abandon, Dispatch
+from scheduler.core.events import Abandon, Dispatch, GiveUp, Inquire
 from scheduler.core.outcome import Verdict
+from scheduler.core.patience import GONE, SILENT, Statement
 from scheduler.core.scheduler import Scheduler
 from tests.unit.core.build import core_settings, make_ticket
 
 MODELS = ("m", "n")
+HANG_S = 5.0
 OUTAGE_S = 5.0
+LIMIT_S = 30.0
 CAPACITY = ModelCapacity(instances=2, max_batch_size=4)
 STATES = {name: BackendState(name, True, dict.fromkeys(MODELS, CAPACITY)) for name in "ab"}
 
@@ -22,7 +25,11 @@ class BackendMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.core = Scheduler(core_settings(outage_s=OUTAGE_S))
+        self.core = Scheduler(core_settings(outage_s=OUTAGE_S, model_hang_s={"n": LIMIT_S}))
+        # Batches about which nothing was told yet, and when a part of a batch last came.
+        self.inquiries: dict[int, Inquire] = {}
+        self.heard: dict[int, float] = {}
+        self.may_go_again: set[int] = set()
         self.served_at = {(name, model): 0.0 for name in STATES for model in MODELS}
         self.now = 0.0
         self.calls: dict[int, Dispatch] = {}
@@ -52,6 +59,24 @@ class BackendMachine(RuleBasedStateMachine):
         self.now += later
         self._report(data.draw(st.sampled_from(sorted(self.calls))), verdict)
 
+    @precondition(lambda self: self.calls)
+    @rule(data=st.data())
+    def a_part_comes(self, data):
+        batch_id = data.draw(st.sampled_from(sorted(self.calls)))
+        self.core.hear_of(batch_id, now=self.now)
+        self.heard[batch_id] = self.now
+        self._pull()
+
+    @precondition(lambda self: self.inquiries)
+    @rule(data=st.data(), live=st.booleans(), served=st.booleans(), inferences=st.integers(0, 1))
+    def statement(self, data, live, served, inferences):
+        batch_id = data.draw(st.sampled_from(sorted(self.inquiries)))
+        del self.inquiries[batch_id]
+        if live and not served and batch_id in self.calls:
+            self.may_go_again |= {ticket.ticket_id for ticket in self.calls[batch_id].tickets}
+        self.core.testify(batch_id, Statement(live, served, inferences), now=self.now)
+        self._pull()
+
     @rule(passed=st.sampled_from([0.1, 1.0, 6.0, 70.0]))
     def time_passes(self, passed):
         until = self.now + passed
@@ -76,6 +101,7 @@ class BackendMachine(RuleBasedStateMachine):
 
     def _report(self, batch_id: int, verdict: Verdict) -> None:
         call = self.calls.pop(batch_id)
+        self.may_go_again |= {ticket.ticket_id for ticket in call.tickets}
         if verdict is Verdict.UNREACHED:  # it was not sent
             self.sent |= {ticket.ticket_id: self.sent[ticket.ticket_id] - 1 for ticket in call.tickets}
         for ticket in self.core.complete(batch_id, verdict, now=self.now):
@@ -88,9 +114,25 @@ class BackendMachine(RuleBasedStateMachine):
                 self.calls[event.batch_id] = event
                 for ticket in event.tickets:
                     assert ticket.ticket_id in self.live
+                    # What may still be going on is not done a second time.
+                    assert not self.sent.get(ticket.ticket_id) or ticket.ticket_id in self.may_go_again
+                    self.may_go_again.discard(ticket.ticket_id)
                     self.sent[ticket.ticket_id] = self.sent.get(ticket.ticket_id, 0) + 1
+            elif isinstance(event, Inquire):
+                self._check_silence(event)
+                self.inquiries[event.batch_id] = event
+            elif isinstance(event, GiveUp):
+                self._check_silence(event)
+                assert event.why in {GONE, SILENT, "models.n.hang_s"}
+                assert event.why != SILENT or not self.core._fleet._backends[event.backend].state.ready
+                assert event.why != "models.n.hang_s" or event.silent_s >= LIMIT_S - 1e-9
             elif not isinstance(event, Abandon):
                 self.live.remove(event.ticket.ticket_id)  # a second ending is a KeyError
+
+    def _check_silence(self, event: Inquire | GiveUp) -> None:
+        """Nothing has come of the batch for as long as is said, and that is no less than any patience."""
+        assert event.silent_s >= HANG_S - 1e-9
+        assert self.now - event.silent_s >= self.heard.get(event.batch_id, 0.0) - 1e-9
 
     @invariant()
     def nobody_is_sent_more_than_three_times(self):
@@ -98,8 +140,12 @@ class BackendMachine(RuleBasedStateMachine):
         assert all(count <= 3 for count in self.sent.values())
 
     @invariant()
-    def no_batch_outlives_its_patience(self):
-        assert all(batch.hangs_at > self.now for batch in self.core._fleet._batches.values())
+    def nobody_waits_for_a_batch_longer_than_its_models_limit_or_at_a_backend_that_is_silent_for_an_outage(self):
+        for batch in self.core._fleet._batches.values():
+            if batch.wanted and batch.started_at is not None:
+                assert batch.model != "n" or batch.heard_at + LIMIT_S > self.now
+                backend = self.core._fleet._backends[batch.backend]
+                assert max(batch.heard_at + batch.patience_s, backend.silent_since + OUTAGE_S) > self.now
 
     @invariant()
     def every_call_that_is_out_or_was_given_up_will_be_reported(self):

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from scheduler.core import breaker
+from scheduler.core import patience
 from scheduler.core.backend import BackendState, ModelCapacity
 from scheduler.core.outcome import Outcome, Verdict
+from scheduler.core.patience import Statement
 from scheduler.core.scheduler import Scheduler
 from scheduler.core.ticket import Ticket
 from scheduler.driver import BatchError, Driver
@@ -124,11 +125,12 @@ async def test_expired_request_ends_once() -> None:
 async def test_batch_that_the_core_gave_up_is_told_when_its_call_ends(
     monkeypatch: pytest.MonkeyPatch, eventually: Any
 ) -> None:
-    monkeypatch.setattr(breaker, "COLD_HANG_S", 0.01)
+    monkeypatch.setattr(patience, "COLD_HANG_S", 0.01)
     watched = Watched(hang_s=0.01)
     watched.driver.set_backend(BackendState("c", ready=True, models={"m": ModelCapacity(1, 8)}))
     call = watched.submit("a")
     await watched.runner.next_batch(0)
+    watched.runner.statement = Statement(live=True, served=False)
     watched.runner.answer(await watched.runner.next_batch(1))
     await settle(call)
     told = watched.recorder.measures.batches

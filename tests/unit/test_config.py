@@ -208,3 +208,17 @@ def test_other_flags_of_triton_are_taken_and_stay_while_it_runs() -> None:
     config = load(None, {"triton": {"args": args}}, {})
     assert list(config.triton.args) == args
     assert config.reload_errors(load(None, {}, {})) == ["triton: cannot change while the service runs"]
+
+
+@pytest.mark.parametrize(("given", "limits"), [("none", {}), ("null", {}), ("2.5", {"m": 2.5})])
+def test_a_model_may_have_a_limit_of_its_own_or_none(tmp_path: Path, given: str, limits: dict[str, float]) -> None:
+    file = tmp_path / "fairlane.yaml"
+    file.write_text(f"models: {{m: {{hang_s: {given}}}}}\n")
+    config = load(file, {}, {})
+    assert config.core_settings().model_hang_s == limits
+    assert Config().reload_errors(config) == []
+
+
+def test_how_long_is_waited_for_can_be_reloaded_and_no_other_limit() -> None:
+    changed = Config.model_validate({"limits": {"hang_s": 1, "outage_s": 2, "drain_s": 3}})
+    assert Config().reload_errors(changed) == ["limits.drain_s: cannot change while the service runs"]

@@ -62,6 +62,7 @@ def core_settings(
     *,
     hang_s: float = 5.0,
     outage_s: float = 0.0,
+    model_hang_s: Mapping[str, float] | None = None,
     max_sequences: int = 1_000,
 ) -> CoreSettings:
     own = default or tenant_settings()
@@ -74,6 +75,7 @@ def core_settings(
         queue_bytes,
         hang_s=hang_s,
         outage_s=outage_s,
+        model_hang_s=model_hang_s or {},
         max_sequences=max_sequences,
     )
 

@@ -5,6 +5,7 @@ import pytest
 from scheduler.core.backend import Backend, Batch
 from scheduler.core.estimate import Estimator
 from scheduler.core.outcome import Verdict
+from scheduler.core.ticket import TicketState
 from tests.unit.core.build import backend_state, make_batch, make_ticket
 
 
@@ -178,10 +179,40 @@ def test_a_probe_that_was_abandoned_makes_room_for_another_and_other_batches_do_
     assert backend.has_place("m")
 
 
-def test_a_batch_that_lies_ready_does_not_hang():
-    running, ready = make_batch(started_at=1.0, dispatched_at=0.5, patience_s=5.0), make_batch(dispatched_at=0.5)
-    assert (running.began, running.hangs_at) == (1.0, 6.0)
-    assert (ready.began, ready.hangs_at) == (0.5, float("inf"))
+def test_a_batch_is_heard_of_when_it_begins_and_with_each_sign_of_it():
+    running, ready = make_batch(started_at=1.0, dispatched_at=0.5), make_batch(dispatched_at=0.5)
+    assert (running.began, running.heard_at) == (1.0, 1.0)
+    assert (ready.began, ready.heard_at) == (0.5, 0.5)
+    running.sign_at = 3.0
+    assert (running.began, running.heard_at) == (1.0, 3.0)
+
+
+def test_a_batch_is_stuck_when_it_is_overdue_and_nobody_waits_for_it():
+    backend, batch = Backend(backend_state()), make_batch(1, (make_ticket(),), overdue=True)
+    backend.start(batch)
+    assert (backend.overdue("m"), backend.overdue("n")) == (1, 0)
+    assert (batch.wanted, batch.stuck) == (False, True)
+    batch.tickets[0].state = TicketState.IN_FLIGHT
+    assert (batch.wanted, batch.stuck) == (True, False)
+
+
+def test_a_backend_is_silent_from_when_it_is_not_ready_until_it_is():
+    backend = Backend(backend_state())
+    assert backend.silent_since == float("inf")
+    backend.change(backend_state(ready=False), now=2.0)
+    backend.change(backend_state(ready=False), now=3.0)
+    assert backend.silent_since == 2.0
+    backend.change(backend_state(), now=4.0)
+    assert backend.silent_since == float("inf")
+
+
+@pytest.mark.parametrize("verdict", Verdict)
+def test_every_answer_is_a_sign_of_work(verdict):
+    backend = Backend(backend_state())
+    batch = start(backend, 1, 0.0)
+    backend.heard(batch, verdict, now=5.0)
+    silent = verdict in {Verdict.LOST, Verdict.UNREACHED, Verdict.ABANDONED}
+    assert backend.answered_at == ({} if silent else {"m": 5.0})
 
 
 def test_more_instances_run_what_lay_ready_from_then_on():

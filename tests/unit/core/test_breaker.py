@@ -1,16 +1,11 @@
 import pytest
 
-from scheduler.core import breaker as subject
 from scheduler.core.breaker import (
-    COLD_HANG_S,
     FAILURES_TO_OPEN,
     FIRST_BACKOFF_S,
-    HANG_FACTOR,
     LAST_BACKOFF_S,
-    PATIENCE_MAX,
     Breaker,
     BreakerState,
-    hangs_after_s,
 )
 
 
@@ -29,7 +24,7 @@ def probing(batch_id: int = 2) -> Breaker:
 
 def test_a_new_breaker_is_closed():
     breaker = Breaker()
-    assert (breaker.state, breaker.takes_batch, breaker.patience) == (BreakerState.CLOSED, True, 1.0)
+    assert (breaker.state, breaker.takes_batch) == (BreakerState.CLOSED, True)
     assert (breaker.since, breaker.why, breaker.retry_at) == (0.0, "", 0.0)
     assert breaker.tick(now=5.0) is False
 
@@ -100,21 +95,6 @@ def test_the_backoff_doubles_up_to_its_bound():
         breaker.sent(number + 1)
     assert pauses[:4] == pytest.approx([FIRST_BACKOFF_S * factor for factor in (1, 2, 4, 8)])
     assert pauses[-1] == pytest.approx(LAST_BACKOFF_S)
-    assert breaker.patience == PATIENCE_MAX
-
-
-def test_a_batch_hangs_after_the_floor_or_a_multiple_of_its_estimate():
-    assert hangs_after_s(0.001, known=True, hang_s=5.0) == 5.0
-    assert hangs_after_s(0.001, known=True, hang_s=0.5) == 0.5
-    assert hangs_after_s(2.0, known=True, hang_s=5.0) == HANG_FACTOR * 2.0
-    assert hangs_after_s(0.001, known=False, hang_s=5.0) == COLD_HANG_S
-    assert hangs_after_s(0.001, known=False, hang_s=100.0) == 100.0
-
-
-def test_each_opening_doubles_the_patience():
-    breaker = opened()
-    assert breaker.patience == 2.0
-    assert subject.PATIENCE_MAX >= 2
 
 
 def test_a_batch_that_is_sent_while_it_is_closed_is_no_probe():

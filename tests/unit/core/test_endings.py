@@ -1,8 +1,9 @@
 import pytest
 
-from scheduler.core.breaker import COLD_HANG_S, FIRST_BACKOFF_S
-from scheduler.core.events import Abandon, Evict, Reject
+from scheduler.core.breaker import FIRST_BACKOFF_S
+from scheduler.core.events import Abandon, Evict, GiveUp, Inquire, Reject
 from scheduler.core.outcome import Outcome, Verdict
+from scheduler.core.patience import GONE, SILENT, Statement
 from scheduler.core.rate import RateUnit
 from scheduler.core.ticket import QueuePolicy, Step, TicketState
 from tests.unit.core.build import (
@@ -234,43 +235,88 @@ class TestLoss:
         submit(core, model="n", now=2.0)
         assert [event.tickets[0].model for event in dispatched(core)] == ["n"]
 
-    def test_a_hung_batch_and_what_lies_behind_it_are_given_up_and_sent_elsewhere(self):
-        core = ready_core(backend_state("a"))
+    def test_an_overdue_batch_is_asked_about_and_goes_on_and_nothing_behind_it_is_doubted(self):
+        core = ready_core()
         running, ready = submit(core, 2)
         dispatched(core)
+        assert core.next_wakeup() == 61.0
+        core.tick(now=61.0)
+        (asked,) = pull(core)
+        estimate_s = core.batch(1).estimate_s
+        assert asked == Inquire(1, "gpu0", "m", (running,), again=False, silent_s=60.0, usual_s=estimate_s)
+        core.testify(1, Statement(live=True, served=True, inferences=7), now=61.1)
+        core.tick(now=121.0)
+        assert [event.again for event in pull(core)] == [True]
+        assert core.complete(1, Verdict.SUCCEEDED, now=130.0) == [running]
+        assert core.complete(2, Verdict.SUCCEEDED, now=130.1) == [ready]
+        assert core.idle
+
+    def test_a_batch_whose_model_was_unloaded_is_sent_elsewhere(self):
+        core = ready_core(backend_state("a"))
+        (ticket,) = submit(core)
+        dispatched(core)
         core.set_backend(backend_state("b"), now=2.0)
-        while core.next_wakeup() < 1.0 + COLD_HANG_S:
-            core.tick(now=core.next_wakeup())
-            assert pull(core) == []
-        core.tick(now=1.0 + COLD_HANG_S)
-        assert [event for event in pull(core) if isinstance(event, Abandon)] == [Abandon(1), Abandon(2)]
-        snapshot = core.snapshot()
-        assert [sum(backend.in_flight.values()) for backend in snapshot.backends] == [0, 2]
-        assert snapshot.backends[0].breakers["m"].why == "no answer in 60 s"
-        assert (running.resent, ready.resent) == (True, True)
+        core.tick(now=61.0)
+        pull(core)
+        core.testify(1, Statement(live=True, served=False), now=62.0)
+        told, abandoned, again = pull(core)
+        assert told == GiveUp(1, "a", "m", (ticket,), GONE, 61.0, told.usual_s)
+        assert abandoned == Abandon(1)
+        assert (again.backend, again.tickets) == ("b", (ticket,))
+        assert core.complete(1, Verdict.SUCCEEDED, now=63.0) == []
+        assert core.complete(2, Verdict.SUCCEEDED, now=64.0) == [ticket]
 
-    def test_the_late_answer_of_a_batch_that_was_given_up_changes_nothing(self):
-        core = ready_core()
-        (ticket,) = submit(core)
+    def test_a_batch_over_its_models_limit_ends_its_tickets_and_nobody_computes_it_again(self):
+        core = ready_core(backend_state(instances=2), model_hang_s={"m": 20.0})
+        (ticket,) = submit(core, deadline=50.0)
         dispatched(core)
-        core.tick(now=1.0 + COLD_HANG_S)
-        assert pull(core) == [Abandon(1)]
-        before = core.snapshot()
-        assert core.complete(1, Verdict.SUCCEEDED, now=1.0 + COLD_HANG_S) == []
-        assert core.snapshot() == before
-        assert ticket.state is TicketState.RETRYING
-        with pytest.raises(ValueError, match="batch 1 is not in flight"):
-            core.complete(1, Verdict.SUCCEEDED, now=100.0)
-
-    def test_a_batch_that_nobody_waits_for_hangs_without_a_second_try(self):
-        core = ready_core()
-        (ticket,) = submit(core)
-        dispatched(core)
-        core.cancel(ticket.ticket_id, now=2.0)
-        core.tick(now=1.0 + COLD_HANG_S)
-        core.complete(1, Verdict.ABANDONED, now=1.0 + COLD_HANG_S)
+        core.tick(now=21.0)
+        told, evicted, abandoned = pull(core)
+        assert (told.why, told.silent_s, told.tickets) == ("models.m.hang_s", 20.0, (ticket,))
+        assert (evicted.ticket, evicted.outcome, abandoned) == (ticket, Outcome.BACKEND_LOST, Abandon(1))
+        assert core.snapshot().backends[0].in_flight == {"m": 1}
+        assert core.snapshot().tenants[0].in_flight == 1
+        assert core.complete(1, Verdict.SUCCEEDED, now=25.0) == []
         assert core.idle
         assert core.snapshot().tenants == ()
+
+    def test_a_batch_at_a_backend_that_was_silent_for_too_long_is_given_up_with_its_place(self):
+        core = ready_core(outage_s=30.0)
+        (ticket,) = submit(core)
+        dispatched(core)
+        core.set_backend(backend_state(ready=False), now=2.0)
+        while (at := core.next_wakeup()) < 61.0:
+            core.tick(now=at)
+            assert pull(core) == []
+        core.tick(now=61.0)
+        told, evicted, abandoned = pull(core)
+        assert (told.why, evicted.ticket, evicted.outcome) == (SILENT, ticket, Outcome.BACKEND_LOST)
+        assert abandoned == Abandon(1)
+        assert core.snapshot().backends[0].in_flight == {"m": 0}
+        assert not core.idle
+        assert core.complete(1, Verdict.SUCCEEDED, now=62.0) == []
+        assert core.idle
+
+    def test_a_model_that_is_stuck_gets_probes_and_its_places_and_caps_are_free(self):
+        core = ready_core(default=tenant_settings(max_in_flight=2))
+        submit(core, 2, deadline=2.0)
+        dispatched(core)
+        core.tick(now=2.0)
+        assert [type(event) for event in pull(core)] == [Evict, Abandon, Evict, Abandon]
+        (patient,) = submit(core, now=3.0)
+        for at in (61.0, 121.0):
+            core.tick(now=at)
+            assert [event.batch_id for event in pull(core)] == [1]
+            core.testify(1, Statement(live=True, served=True), now=at)
+        assert pull(core) == []
+        assert core.snapshot().backends[0].breakers["m"].state == "open"
+        core.tick(now=121.0 + FIRST_BACKOFF_S)
+        assert core.batch(1) is None
+        (probe,) = dispatched(core)
+        assert probe.tickets == (patient,)
+        assert core.complete(1, Verdict.ABANDONED, now=122.0) == []
+        assert core.complete(probe.batch_id, Verdict.SUCCEEDED, now=123.0) == [patient]
+        assert core.snapshot().backends[0].breakers == {}
 
     def test_a_garbled_answer_is_tried_again_ticket_by_ticket_and_fails_alone(self):
         core = ready_core(backend_state(instances=3))
@@ -296,13 +342,15 @@ class TestGone:
         assert core.complete(batches[0].batch_id, Verdict.ABANDONED, now=3.0) == []
         assert core.snapshot().tenants[0].in_flight == 1
 
-    def test_a_hung_batch_that_was_withdrawn_is_abandoned_once(self):
+    def test_a_batch_that_was_withdrawn_is_abandoned_once_and_given_up_without_a_word(self):
         core = ready_core()
         (ticket,) = submit(core)
         dispatched(core)
         core.cancel(ticket.ticket_id, now=2.0)
-        core.tick(now=1.0 + COLD_HANG_S)
+        core.set_backend(backend_state(ready=False), now=3.0)
+        core.tick(now=61.0)
         assert pull(core) == [Abandon(1)]
+        assert core.snapshot().tenants == ()
 
     def test_a_freed_cap_lets_the_tenants_next_ticket_go(self):
         core = ready_core(default=tenant_settings(max_in_flight=1))

@@ -2,12 +2,13 @@ from math import inf
 
 import pytest
 
-from scheduler.core.breaker import COLD_HANG_S, FIRST_BACKOFF_S
+from scheduler.core.breaker import FIRST_BACKOFF_S
 from scheduler.core.evidence import SEEN
 from scheduler.core.feasibility import Outlook
-from scheduler.core.fleet import Fleet, may_try_again, waited_for
+from scheduler.core.fleet import Fleet, may_try_again
 from scheduler.core.lane import Lane
 from scheduler.core.outcome import Verdict
+from scheduler.core.patience import COLD_HANG_S, SILENT, Patience, Statement
 from scheduler.core.snapshot import BreakerSnapshot
 from scheduler.core.ticket import Step, TicketState
 from tests.unit.core.build import BACKGROUND, INTERACTIVE, backend_state, make_batch, make_ticket
@@ -16,8 +17,8 @@ HANG_S = 5.0
 OUTAGE_S = 30.0
 
 
-def fleet_of(*states) -> Fleet:
-    fleet = Fleet(HANG_S, OUTAGE_S)
+def fleet_of(*states, limits=None) -> Fleet:
+    fleet = Fleet(Patience(HANG_S, OUTAGE_S, limits or {}))
     for state in states or (backend_state(),):
         fleet.set_state(state, now=0.0)
     return fleet
@@ -46,7 +47,7 @@ def start(fleet: Fleet, lane: Lane, at: float, count: int = 1, merge_key: str | 
 
 
 def test_a_fleet_without_backends_offers_nothing():
-    fleet = Fleet(HANG_S, OUTAGE_S)
+    fleet = Fleet(Patience(HANG_S, OUTAGE_S, {}))
     assert not fleet.offered("m")
     assert fleet.able("m") == []
     assert fleet.next_wakeup() == inf
@@ -98,9 +99,11 @@ def test_of_two_missed_backends_the_last_that_was_ready_counts():
 def test_a_new_length_of_outages_holds_for_what_is_missed_already():
     fleet = fleet_of()
     fleet.set_state(backend_state(ready=False), now=1.0)
-    fleet.reconfigure(5.0, now=2.0)
+    fleet._patience.outage_s = 5.0
+    fleet.reconfigure(now=2.0)
     assert fleet.next_wakeup() == 6.0
-    fleet.reconfigure(1.0, now=2.0)
+    fleet._patience.outage_s = 1.0
+    fleet.reconfigure(now=2.0)
     assert not fleet.offered("m")
 
 
@@ -117,54 +120,138 @@ def test_a_batch_is_booked_from_start_to_finish():
         finish(fleet, 1, Verdict.SUCCEEDED, now=2.0)
 
 
-def test_nothing_hangs_before_its_time():
-    fleet, lane = fleet_of(), lane_of()
-    start(fleet, lane, 1.0)
-    assert fleet.next_wakeup() == 1.0 + HANG_S
-    assert fleet.give_up_hanging(now=1.0 + HANG_S - 0.001) == []
-
-
-def test_what_hangs_is_given_up_with_what_lies_behind_it_and_other_models_stay():
+def test_what_is_overdue_is_asked_about_and_what_lies_behind_it_and_other_models_are_not():
     fleet = fleet_of(backend_state(models=("m", "n")))
     first, second = (start(fleet, lane_of(), at) for at in (1.0, 2.0))
     other = start(fleet, lane_of("n"), 3.0)
-    assert fleet.give_up_hanging(now=1.0 + HANG_S) == [first, second]
-    assert (len(fleet), fleet.batch_of(other.tickets[0])) == (1, other)
-    assert not fleet.able("m")
-    assert fleet.able("n")
-    assert fleet.next_wakeup() == 1.0 + HANG_S + FIRST_BACKOFF_S
+    assert fleet.next_wakeup() == 1.0 + HANG_S
+    assert fleet.look(now=1.0 + HANG_S - 0.001) == ([], [])
+    assert fleet.look(now=1.0 + HANG_S) == ([first], [])
+    assert (first.overdue, second.overdue, other.overdue) == (True, False, False)
+    assert fleet.snapshot()[0].overdue == {"m": 1}
+    assert fleet.next_wakeup() == 3.0 + HANG_S
 
 
-def test_a_batch_that_started_late_hangs_late_and_no_look_is_missed():
+def test_a_batch_that_started_late_is_overdue_late():
     fleet, lane = fleet_of(), lane_of()
     first, second = (start(fleet, lane, 1.0) for _ in range(2))
     finish(fleet, first.batch_id, Verdict.SUCCEEDED, now=4.0)
-    assert fleet.give_up_hanging(now=1.0 + HANG_S) == []
+    assert fleet.look(now=1.0 + HANG_S) == ([], [])
     assert fleet.next_wakeup() == 4.0 + HANG_S
-    assert fleet.give_up_hanging(now=4.0 + HANG_S) == [second]
-    assert finish(fleet, second.batch_id, Verdict.SUCCEEDED, now=10.0) is None
+    assert fleet.look(now=4.0 + HANG_S) == ([second], [])
+
+
+def test_the_first_answer_of_a_merge_key_may_take_longer():
+    fleet, lane = fleet_of(), lane_of()
+    usual = start(fleet, lane, 0.0)
+    finish(fleet, usual.batch_id, Verdict.SUCCEEDED, now=0.01)
+    second = start(fleet, lane, 1.0, merge_key="huge")
+    finish(fleet, second.batch_id, Verdict.SUCCEEDED, now=1.4)
+    third = start(fleet, lane, 2.0, merge_key="huge")
+    assert [batch.patience_s for batch in (usual, second, third)] == [HANG_S, COLD_HANG_S, HANG_S]
+
+
+def test_a_sign_of_a_batch_begins_its_time_anew():
+    fleet, lane = fleet_of(), lane_of()
+    batch = start(fleet, lane, 0.0)
+    fleet.look(now=HANG_S)
+    fleet.hear_of(batch.batch_id, now=6.0)
+    fleet.hear_of(99, now=6.0)
+    assert (batch.overdue, batch.heard_at) == (False, 6.0)
+    assert fleet.look(now=2 * HANG_S) == ([], [])
+    assert fleet.next_wakeup() == 6.0 + HANG_S
+
+
+def stuck(fleet: Fleet, *, inferences: int = 0):
+    """A batch that nobody waits for, and that was asked about once."""
+    batch = start(fleet, lane_of(), 0.0)
+    fleet.look(now=HANG_S)
+    batch.tickets[0].state = TicketState.ENDED
+    assert fleet.testify(batch.batch_id, Statement(live=True, served=True, inferences=inferences), now=HANG_S) is None
+    fleet.look(now=2 * HANG_S)
+    return batch
+
+
+def test_a_model_of_which_nothing_ends_gets_no_more_than_probes():
+    fleet = fleet_of()
+    batch = stuck(fleet)
+    assert fleet.able("m")
+    assert fleet.testify(batch.batch_id, Statement(live=True, served=True), now=2 * HANG_S) is Verdict.ABANDONED
+    assert not fleet.able("m")
+    assert fleet.snapshot()[0].breakers["m"].why == "nothing has ended in 10 s"
+    assert fleet.tick(now=2 * HANG_S + FIRST_BACKOFF_S) == ["m"]
+    assert fleet.able("m")
+
+
+def test_a_model_of_which_the_server_says_that_it_works_is_not_doubted():
+    fleet = fleet_of()
+    batch = stuck(fleet, inferences=4)
+    fleet.testify(batch.batch_id, Statement(live=True, served=True, inferences=5), now=2 * HANG_S)
+    fleet.testify(batch.batch_id, Statement(live=True, served=True, inferences=5), now=3 * HANG_S)
+    assert fleet.able("m")
+
+
+def test_a_model_of_which_another_batch_has_ended_is_not_doubted():
+    fleet = fleet_of(backend_state(instances=2))
+    batch = stuck(fleet)
+    finish(fleet, start(fleet, lane_of(), 1.0).batch_id, Verdict.SUCCEEDED, now=3.0)
+    assert fleet.testify(batch.batch_id, Statement(live=True, served=True), now=2 * HANG_S) is None
+    assert fleet.able("m")
+
+
+def test_a_batch_that_is_waited_for_makes_nobody_doubt_its_model():
+    fleet = fleet_of()
+    batch = stuck(fleet)
+    batch.tickets[0].state = TicketState.IN_FLIGHT
+    assert fleet.testify(batch.batch_id, Statement(live=True, served=True), now=2 * HANG_S) is None
+    assert fleet.able("m")
+
+
+def test_what_a_silent_server_or_one_that_was_asked_about_a_batch_that_has_ended_says_is_nothing():
+    fleet = fleet_of()
+    batch = stuck(fleet)
+    assert fleet.testify(batch.batch_id, Statement(live=False), now=2 * HANG_S) is None
+    assert fleet.testify(99, Statement(live=True), now=2 * HANG_S) is None
+    assert fleet.able("m")
+
+
+def test_a_batch_whose_model_is_gone_is_told():
+    fleet = fleet_of()
+    batch = start(fleet, lane_of(), 0.0)
+    assert fleet.testify(batch.batch_id, Statement(live=True, served=False), now=1.0) is None
+    fleet.look(now=HANG_S)
+    assert fleet.testify(batch.batch_id, Statement(live=True, served=False), now=HANG_S) is Verdict.LOST
+
+
+def test_a_batch_is_given_up_after_its_models_own_limit_and_keeps_its_place():
+    fleet = fleet_of(limits={"m": 2.0})
+    batch = start(fleet, lane_of(), 1.0)
+    assert fleet.next_wakeup() == 3.0
+    assert fleet.look(now=3.0) == ([], [(batch, "models.m.hang_s")])
+    assert fleet.batch(batch.batch_id) is batch
+    assert not fleet.able("m")
+    assert fleet.snapshot()[0].breakers["m"].why == "models.m.hang_s"
+
+
+def test_a_silent_backends_overdue_batches_are_given_up_after_an_outage():
+    fleet = fleet_of()
+    batch, ready = (start(fleet, lane_of(), 0.0) for _ in range(2))
+    fleet.set_state(backend_state(ready=False), now=1.0)
+    assert fleet.next_wakeup() == HANG_S
+    assert fleet.look(now=HANG_S) == ([], [])
+    while (at := fleet.next_wakeup()) < 1.0 + OUTAGE_S:
+        assert fleet.look(now=at) == ([], [])
+    assert fleet.look(now=1.0 + OUTAGE_S) == ([], [(batch, SILENT)])
+    fleet.take_out(batch, now=1.0 + OUTAGE_S)
+    assert (len(fleet), ready.started_at) == (1, 1.0 + OUTAGE_S)
+    fleet.take_out(ready, now=1.0 + OUTAGE_S)
+    assert fleet.next_wakeup() == 1.0 + OUTAGE_S
+    assert finish(fleet, ready.batch_id, Verdict.LOST, now=40.0) is None
+    assert finish(fleet, batch.batch_id, Verdict.SUCCEEDED, now=40.0) is None
     assert fleet.idle
 
 
-def test_a_model_that_never_answered_gets_the_cold_patience():
-    fleet = fleet_of()
-    batch = start(fleet, lane_of(known=False), 0.0)
-    assert batch.hangs_at == COLD_HANG_S
-
-
-def test_the_first_answer_of_a_merge_key_gets_the_cold_patience():
-    fleet, lane = fleet_of(), lane_of()
-    usual = start(fleet, lane, 0.0)
-    assert usual.hangs_at == HANG_S
-    finish(fleet, usual.batch_id, Verdict.SUCCEEDED, now=0.01)
-    second = start(fleet, lane, 1.0, merge_key="huge")
-    assert second.hangs_at == 1.0 + COLD_HANG_S
-    finish(fleet, second.batch_id, Verdict.SUCCEEDED, now=1.4)
-    third = start(fleet, lane, 2.0, merge_key="huge")
-    assert third.hangs_at == 2.0 + HANG_S
-
-
-def test_the_probes_patience_is_doubled():
+def test_one_batch_is_the_probe_and_its_answer_closes_the_breaker():
     fleet, lane = fleet_of(), lane_of()
     batch = start(fleet, lane, 0.0)
     finish(fleet, batch.batch_id, Verdict.LOST, now=1.0)
@@ -172,7 +259,6 @@ def test_the_probes_patience_is_doubled():
     assert fleet.tick(now=1.0) == []
     assert fleet.tick(now=1.0 + FIRST_BACKOFF_S) == ["m"]
     probe = start(fleet, lane, 2.0)
-    assert probe.hangs_at == 2.0 + 2 * HANG_S
     assert fleet.snapshot()[0].breakers == {"m": BreakerSnapshot("half_open", "lost", 1.2, 1.2)}
     finish(fleet, probe.batch_id, Verdict.FAILED, now=2.5)
     assert fleet.snapshot()[0].breakers == {}
@@ -210,14 +296,6 @@ def test_breakers_of_two_backends_let_their_probes_out_at_the_same_time():
     assert fleet.tick(now=1.0 + FIRST_BACKOFF_S) == ["m", "n"]
 
 
-def test_a_batch_is_waited_for_while_one_ticket_is_in_flight():
-    tickets = (make_ticket(), make_ticket())
-    tickets[0].state = TicketState.IN_FLIGHT
-    assert waited_for(make_batch(tickets=tickets))
-    tickets[0].state = TicketState.ENDED
-    assert not waited_for(make_batch(tickets=tickets))
-
-
 @pytest.mark.parametrize(
     ("verdict", "merged", "again"),
     [
@@ -249,18 +327,6 @@ def test_what_reached_no_backend_does_not_count():
     for verdict, again in ((Verdict.UNREACHED, True), (Verdict.LOST, True), (Verdict.UNREACHED, True)):
         assert may_try_again(batch.tickets[0], batch, verdict) is again
     assert not may_try_again(batch.tickets[0], batch, Verdict.LOST)
-
-
-def test_a_probe_that_is_given_up_with_an_older_batch_opens_the_breaker_again():
-    fleet, lane = fleet_of(backend_state(instances=3)), lane_of()
-    old, refused = start(fleet, lane, 0.0), start(fleet, lane, 0.0)
-    finish(fleet, refused.batch_id, Verdict.LOST, now=0.1)
-    fleet.tick(now=1.0)
-    probe = start(fleet, lane, 1.0)
-    assert fleet.give_up_hanging(now=HANG_S) == [old, probe]
-    assert fleet.snapshot()[0].breakers["m"].state == "open"
-    assert fleet.tick(now=HANG_S + 2 * FIRST_BACKOFF_S) == ["m"]
-    assert fleet.able("m")
 
 
 def test_what_is_out_is_held_and_found_by_its_number():
@@ -370,14 +436,6 @@ def test_an_important_batch_beside_a_lesser_one_moves_the_limit_when_it_ends():
     assert fleet.snapshot()[0].concurrency.moved_at == 1.01
 
 
-def test_when_all_that_was_out_is_given_up_nothing_is_left_to_look_for():
-    fleet, lane = fleet_of(), lane_of()
-    batch = start(fleet, lane, 0.0)
-    assert fleet.give_up_hanging(now=HANG_S) == [batch]
-    assert fleet.tick(now=HANG_S + FIRST_BACKOFF_S) == ["m"]
-    assert fleet.next_wakeup() == inf
-
-
 def test_idle_instances_of_all_ready_backends_are_spare_and_what_lies_ready_is_not():
     fleet, lane = (
         fleet_of(backend_state("a", instances=2), backend_state("b"), backend_state("c", ready=False)),
@@ -447,11 +505,19 @@ class TestRemoval:
         assert finish(fleet, batch.batch_id, Verdict.SUCCEEDED, 1.5) is batch
         assert [each.leaving for each in fleet.snapshot()] == [False]
 
-    def test_a_batch_that_hangs_there_is_given_up_and_takes_it_along(self):
+    def test_a_batch_there_is_waited_for_while_it_says_that_it_lives_and_for_an_outage_after(self):
         fleet, lane = fleet_of(backend_state("a"), backend_state("b")), lane_of()
         batch = start(fleet, lane, 1.0)
         fleet.remove(batch.backend, now=1.0)
-        assert fleet.give_up_hanging(now=1000.0) == [batch]
+        assert fleet.look(now=50.0) == ([batch], [])
+        fleet.testify(batch.batch_id, Statement(live=False), now=50.0)
+        fleet.testify(batch.batch_id, Statement(live=True, served=True), now=51.0)
+        assert fleet.look(now=100.0) == ([batch], [])
+        for at in (100.0, 110.0):
+            fleet.testify(batch.batch_id, Statement(live=False), now=at)
+        assert fleet.look(now=105.0) == ([batch], [])
+        assert fleet.look(now=100.0 + OUTAGE_S) == ([], [(batch, SILENT)])
+        fleet.take_out(batch, now=100.0 + OUTAGE_S)
         assert len(fleet.snapshot()) == 1
         assert finish(fleet, batch.batch_id, Verdict.LOST, 1001.0) is None
 

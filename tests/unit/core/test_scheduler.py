@@ -1,9 +1,10 @@
 import pytest
 
 from scheduler.core.backend import BackendState, ModelCapacity
-from scheduler.core.breaker import COLD_HANG_S, FIRST_BACKOFF_S
-from scheduler.core.events import Abandon, Evict, Reject
+from scheduler.core.breaker import FIRST_BACKOFF_S
+from scheduler.core.events import Abandon, Evict, GiveUp, Inquire, Reject
 from scheduler.core.outcome import Outcome, Verdict
+from scheduler.core.patience import Statement
 from scheduler.core.ticket import QueuePolicy, Step, TicketState
 from tests.unit.core.build import (
     ONE_CLASS,
@@ -203,15 +204,63 @@ class TestInputs:
         assert (core.idle, core.next_wakeup()) == (True, None)
 
     def test_the_answer_of_a_batch_that_was_given_up_ends_nothing(self):
-        core = ready_core()
-        (ticket,) = submit(core)
+        core = ready_core(model_hang_s={"m": 20.0})
+        submit(core)
         (batch,) = dispatched(core)
-        core.tick(now=1.0 + COLD_HANG_S)
-        assert pull(core) == [Abandon(batch.batch_id)]
-        assert core.complete(batch.batch_id, Verdict.SUCCEEDED, now=1.0 + COLD_HANG_S) == []
+        core.tick(now=21.0)
+        assert [type(event) for event in pull(core)] == [GiveUp, Evict, Abandon]
         assert not core.idle
-        core.cancel(ticket.ticket_id, now=70.0)
+        assert core.complete(batch.batch_id, Verdict.SUCCEEDED, now=22.0) == []
         assert core.idle
+
+    def test_a_stream_that_flows_is_not_asked_about(self):
+        core = ready_core()
+        submit(core)
+        dispatched(core)
+        for at in (50.0, 100.0, 150.0):
+            core.hear_of(1, now=at)
+            core.tick(now=at)
+        assert pull(core) == []
+        assert core.next_wakeup() > 150.0
+
+    def test_testimony_of_a_model_that_works_changes_nothing(self):
+        core = ready_core()
+        submit(core)
+        dispatched(core)
+        core.testify(1, Statement(live=True), now=2.0)
+        core.tick(now=61.0)
+        assert [type(event) for event in pull(core)] == [Inquire]
+        core.testify(1, Statement(live=True, served=True), now=61.0)
+        assert pull(core) == []
+        core.testify(1, Statement(live=True), now=62.0)
+        assert [type(event) for event in pull(core)][:2] == [GiveUp, Abandon]
+
+    def test_a_reload_gives_a_running_batch_another_limit(self):
+        core = ready_core()
+        submit(core)
+        dispatched(core)
+        core.reconfigure(core_settings(model_hang_s={"m": 5.0}), now=7.0)
+        core.tick(now=7.0)
+        assert [type(event) for event in pull(core)] == [GiveUp, Evict, Abandon]
+
+    def test_a_silent_backend_frees_the_places_of_what_is_given_up(self):
+        core = ready_core()
+        submit(core)
+        dispatched(core)
+        core.set_backend(backend_state(ready=False), now=2.0)
+        core.tick(now=61.0)
+        assert [type(event) for event in pull(core)] == [GiveUp, Evict, Abandon]
+        assert core.snapshot().tenants == ()
+        assert not core.idle
+        assert core.complete(1, Verdict.SUCCEEDED, now=62.0) == []
+        assert core.idle
+
+    def test_an_overdue_batch_is_asked_about(self):
+        core = ready_core()
+        submit(core)
+        dispatched(core)
+        core.tick(now=61.0)
+        assert [type(event) for event in pull(core)] == [Inquire]
 
     def test_cancelling_what_ended_changes_nothing(self):
         core = ready_core()

@@ -36,7 +36,7 @@ def test_a_snapshot_tells_all_of_the_state():
                 "m", {"interactive": 1, "background": 1}, {"interactive": 0, "background": 1}, 0, 0.0, 0.5, {}
             ),
         ),
-        backends=(BackendSnapshot("gpu0", True, False, {"m": 1}, 0.005, {}, limit),),
+        backends=(BackendSnapshot("gpu0", True, False, {"m": 1}, 0.005, {}, {}, limit),),
         ended={outcome.name: int(outcome is Outcome.COMPLETED) for outcome in Outcome},
     )
 
