@@ -150,7 +150,8 @@ class _Compared:
             return [f"{self.name}: {POOR}: {distinct[1]} of {distinct[0]}"]
         if self._ordered and len(values) == len(left) and len(values) >= 4 * max(distinct[0], VALUES_LEAST):
             kappa = _kappa(values, left)
-            if kappa < KAPPA_LEAST:
+            # Integers may be quantities, as of a picture: then one off by little is no other answer.
+            if kappa < KAPPA_LEAST and not _is_near(values, left, self._error_most):
                 return [f"{self.name}: INT8 says the same as FP32 hardly more often than by chance (kappa {kappa:.2f})"]
         return []
 
@@ -234,6 +235,14 @@ def _figures(reason: str, one: Slice, error_most: float) -> str:
 
 def _lost(choices: Choices) -> str:
     return f"choosing by it loses {choices.lost:.2f} of what FP32's choice gains, expected at most {LOST_MOST:g}"
+
+
+def _is_near(values: Array, left: Array, error_most: float) -> bool:
+    """Whether these are numbers, and no further apart than slices of numbers may be."""
+    if values.dtype.kind not in "iu":
+        return False
+    before, after = values.astype(np.float64), left.astype(np.float64)
+    return bool(np.sqrt(np.square(after - before).mean()) <= error_most * before.std())
 
 
 def _kappa(values: Array, left: Array) -> float:

@@ -133,7 +133,7 @@ def section(card: ModelCard, verdict: Quantization, figures: Mapping[str, bytes]
         f"<h2>{escape(card.name)}</h2>",
         f"<p>{escape(verdict.recipe)}. {served} {speed_up(verdict.fp32, verdict.int8):.2f} times as fast as FP32.</p>",
         f"<p>{escape(verdict.choice)}</p>" if verdict.choice else "",
-        *(f"<p>FP32: {escape(one)}</p>" for one in _left(verdict)),
+        *(f"<p>{escape(one)}</p>" for one in _left(verdict)),
         *(f'<p class="refused">{escape(refusal)}</p>' for refusal in (*verdict.refusals, *verdict.warnings)),
         _table(verdict),
         *(_figure(title, image) for title, image in figures.items()),
@@ -144,7 +144,7 @@ def section(card: ModelCard, verdict: Quantization, figures: Mapping[str, bytes]
 def _left(verdict: Quantization) -> Iterator[str]:
     if verdict.left:
         yield verdict.left
-    yield from (f"{one.what}: {one.why}" for one in verdict.stays_fp32 if one.why)
+    yield from (f"FP32: {one.what}: {one.why}" for one in verdict.stays_fp32 if one.why)
 
 
 def _table(verdict: Quantization) -> str:
@@ -152,6 +152,10 @@ def _table(verdict: Quantization) -> str:
         f"<tr><td>{escape(name)}</td><td>{score:.4f}</td><td>{verdict.int8.scores[name]:.4f}</td>"
         f"<td>{_span(verdict.int8.intervals.get(name))}</td><td>{_span(verdict.falls.get(name))}</td></tr>"
         for name, score in verdict.fp32.scores.items()
+    )
+    rows += "".join(
+        f"<tr><td>error of {escape(name)}, worst channel</td><td>0</td><td>{error:.4f}</td><td></td><td></td></tr>"
+        for name, error in verdict.errors.items()
     )
     head = "".join(f"<th>{one}</th>" for one in ("score", "FP32", "INT8", "INT8, 95 %", "lost, 95 %"))
     return f"<table><tr>{head}</tr>{rows}</table>"

@@ -148,6 +148,13 @@ def test_labels_are_held_to_more_than_chance() -> None:
     assert refused(words, np.full_like(words, "cat")) == ("out: constant, where FP32's varies",)
 
 
+def test_integers_that_are_quantities_may_be_off_by_little() -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (4, 3, 32, 32)).astype(np.uint8)
+    assert refused(picture, (picture ^ 1).astype(np.uint8)) == ()
+    (line,) = refused(picture, np.roll(picture, 1, axis=3))
+    assert "hardly more often than by chance" in line
+
+
 def test_rows_that_are_sorted_may_change_places() -> None:
     fp32 = np.random.default_rng(0).uniform(0, 640, (6, 20, 4)).astype(np.float32)
     assert refused(fp32, fp32[:, ::-1].copy())

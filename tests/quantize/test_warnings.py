@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 
 import quantize.task
 import quantize.verdict
-from export.card import Measure, ModelCard, read_card
+from export.card import Measure, ModelCard, Remainder, read_card
 from export.container import too_new
 from export.graph import write_graph
 from export.repository import Repository
@@ -164,3 +164,18 @@ def test_container_does_not_load_eight_bits_in_blocks(
     built = build / "models" / "digits"
     quantize_graph(recipe, lambda: lenient.calibration(built), built / "fp32.onnx", tmp_path / "int8.onnx")
     assert too_new(onnx.load(tmp_path / "int8.onnx")) == names
+
+
+def test_worst_channel_and_what_stays_fp32_are_in_the_report(run: Run, repository: Repository) -> None:
+    run()
+    verdict = card(repository).quantization
+    assert verdict is not None
+    error = verdict.errors["y"]
+    assert 0 < error < 0.5
+    left = Remainder(what="LSTM", size_bytes=13_100_000, time_share=0.876)
+    larger = verdict.int8.model_copy(update={"size_bytes": 14_400_000})
+    told = verdict.model_copy(update={"stays_fp32": (left,), "int8": larger})
+    page = section(card(repository), told, {})
+    assert f"<td>error of y, worst channel</td><td>0</td><td>{error:.4f}</td>" in page
+    assert "<p>13.1 of 14.4 MB stay FP32: LSTM (88 % of the time)</p>" in page
+    assert verdict.left is None
