@@ -2,6 +2,7 @@
 
 A model that does not load, that blocks, or that takes the whole server down while it loads then takes no other along:
 
+- what an earlier server served is loaded first;
 - what fails is named with Triton's reason;
 - what takes longer than SLOW_S is not waited for, and served when it is loaded;
 - what was being loaded when the server ended, or had just been, is loaded apart by the next one: after all others, one
@@ -13,6 +14,7 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable, Collection
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Final
 
@@ -66,6 +68,8 @@ class ModelLoads:
         self._calls: set[asyncio.Task[None]] = set()
         # Were being loaded when a server ended, with how often it ended while they were loaded apart.
         self._suspects: Counter[str] = Counter()
+        # Were served by an earlier server.
+        self._served: set[str] = set()
         # Are not loaded any more, with when their files had changed.
         self._left_out: dict[str, int] = {}
 
@@ -104,11 +108,13 @@ class ModelLoads:
 
         Args:
             code: that it ended with.
-            served: the models that it had served; what was left out among them has been loaded by hand.
+            served: the models that it had served; they are the next one's first, and what was left out among them has
+                been loaded by hand.
 
         Returns:
             Whether models were being loaded, so that it may have been one of them.
         """
+        self._served.update(served)
         for name in served:
             self._left_out.pop(name, None)
         if self._apart is not None:
@@ -129,10 +135,11 @@ class ModelLoads:
         self._unserved = {name: self._unserved[name] for name in self._left_out} | {
             folder.name: LOADING for folder in found
         }
+        found.sort(key=self._wave)
         apart = [folder for folder in found if folder.name in self._suspects]
         others = [folder for folder in found if folder.name not in self._suspects]
         gate = asyncio.Semaphore(AT_A_TIME)
-        for wave in ([each for each in others if not each.steps], [each for each in others if each.steps]):
+        for _, wave in groupby(others, self._wave):
             await asyncio.gather(*(self._load(stub, folder, gate) for folder in wave))
         for folder in apart:
             self._apart = folder.name
@@ -146,6 +153,10 @@ class ModelLoads:
             for name in self._in_progress:
                 self._look_for_hint(name)
         return not self._in_progress
+
+    def _wave(self, folder: ModelFolder) -> tuple[bool, bool]:
+        """What was served before comes before what may be broken, and an ensemble after what it is made of."""
+        return folder.name not in self._served, bool(folder.steps)
 
     async def _load(self, stub: Any, folder: ModelFolder, gate: asyncio.Semaphore) -> None:
         """Load a model, and wait until it is loaded, has failed, or proves to be slow."""

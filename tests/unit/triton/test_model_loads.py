@@ -163,6 +163,15 @@ async def test_what_was_loaded_by_hand_is_loaded_again(loads: ModelLoads) -> Non
     assert "b" in again.asked
 
 
+async def test_what_was_served_before_comes_first(loads: ModelLoads) -> None:
+    await crash(loads, fatal={"a"}, served={"c"})
+    second = await crash(loads, fatal={"a"}, served={"b", "c"})
+    assert second.asked == ["c", "a"]
+    server = Server()
+    await loads.run(server)
+    assert server.asked == ["c", "b", "a"]  # c is no suspect any more, and b was served
+
+
 async def test_one_end_of_a_server_accuses_nobody(loads: ModelLoads) -> None:
     await crash(loads, fatal={"a"})
     server = Server()
