@@ -335,9 +335,10 @@ class Backend:
             self.silent_since = inf
             for model in (*state.models, *state.failed):
                 self.missed.pop(model, None)
-        elif self.state.ready:
-            self.silent_since = now
-            self.missed |= dict.fromkeys(self.state.models, now)
+        else:
+            self.silent_since = min(self.silent_since, now)
+            if self.state.ready:
+                self.missed |= dict.fromkeys(self.state.models, now)
         self.state = state
         for model, executions in self._in_flight.items():
             executions.fill(self._instances(model), now=now)

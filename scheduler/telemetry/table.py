@@ -244,9 +244,9 @@ BACKENDS: Final[tuple[Family, ...]] = (
         ("backend", "model"),
         "Batches at the backend of which nothing has come for longer than `limits.hang_s` and ten times the usual.",
         lambda s: (
-            ((backend.name, model), count)
+            ((backend.name, model), backend.overdue.get(model, 0))
             for backend in s.snapshot.backends
-            for model, count in backend.overdue.items()
+            for model in backend.in_flight
         ),
     ),
     Gauge(

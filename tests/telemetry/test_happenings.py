@@ -17,7 +17,7 @@ def test_backends_that_leave_are_told_of_once_and_not_as_failures() -> None:
     def told() -> list[tuple[str, str]]:
         before = len(happenings.latest())
         for _ in range(2):
-            happenings.look(core.snapshot(), measures, at=1.0)
+            happenings.look(core.snapshot(), measures, {}, at=1.0)
         new = happenings.latest()[: len(happenings.latest()) - before]
         return [(each["level"], each["text"]) for each in new]
 
@@ -32,6 +32,6 @@ def test_backends_that_leave_are_told_of_once_and_not_as_failures() -> None:
     told()
     gone = replace(core.snapshot(), backends=tuple(each for each in core.snapshot().backends if not each.leaving))
     before = len(happenings.latest())
-    happenings.look(gone, measures, at=2.0)
+    happenings.look(gone, measures, {}, at=2.0)
     assert happenings.latest()[0]["text"] == f"backend {batch.backend} was removed"
     assert len(happenings.latest()) == before + 1
