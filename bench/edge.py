@@ -81,6 +81,10 @@ class Backend:
         """It lives."""
         return service_pb2.ServerLiveResponse(live=True)
 
+    async def ServerMetadata(self, request: Any, **about: Any) -> Any:  # noqa: N802
+        """A release whose calls may be cancelled."""
+        return service_pb2.ServerMetadataResponse(name="local", version="2.57.0")
+
     async def RepositoryIndex(self, request: Any, **about: Any) -> Any:  # noqa: N802
         """Its one model."""
         return service_pb2.RepositoryIndexResponse(models=[{"name": MODEL, "version": "1", "state": "READY"}])
@@ -89,8 +93,11 @@ class Backend:
         """That model's inputs and outputs."""
         return service_pb2.ModelConfigResponse(config=self._config)
 
-    async def ModelInfer(self, request: Any, **about: Any) -> Any:  # noqa: N802
-        """Zeros for every row."""
+    def ModelInfer(self, request: Any, **about: Any) -> Any:  # noqa: N802
+        """Zeros for every row; like a call it may be waited for, and tells when it has ended."""
+        return asyncio.ensure_future(self._infer(request))
+
+    async def _infer(self, request: Any) -> Any:
         await self.open.wait()
         rows = request.inputs[0].shape[0]
         return service_pb2.ModelInferResponse(
