@@ -34,7 +34,12 @@ def coarse_layers(model: onnx.ModelProto, feeds: Iterable[Feed], spared: Collect
         feeds: calibration inputs.
         spared: nodes that are not quantized; behind them is an end, too.
     """
-    last = {name: node for name, node in last_layers(model.graph, spared).items() if node.op_type in CONVOLUTIONS}
+    floats = {one.name for one in model.graph.initializer if one.data_type == onnx.TensorProto.FLOAT}
+    last = {
+        name: node
+        for name, node in last_layers(model.graph, spared).items()
+        if node.op_type in CONVOLUTIONS and node.input[1] in floats
+    }
     sums: dict[str, Slices] = {}
     for values in values_of(model, list(last), feeds):
         for name, value in values.items():

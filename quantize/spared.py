@@ -17,7 +17,7 @@ from onnx import numpy_helper
 from export.tensor import Array, Feed
 from quantize.layers import layers, weight_place
 from quantize.observe import U8_STEPS, values_of
-from quantize.tail import CUTS, is_layer
+from quantize.tail import CUTS, is_layer, matrices
 
 # Of what an output varies by.
 NOISE_MOST: Final = 0.2
@@ -40,7 +40,7 @@ def spared(model: onnx.ModelProto, names: Collection[str], feeds: Iterable[Feed]
         names: of the nodes that were quantized.
         feeds: calibration inputs.
     """
-    constants = {one.name: one for one in model.graph.initializer}
+    constants, weights = {one.name: one for one in model.graph.initializer}, matrices(model.graph)
     products = [
         node
         for node in model.graph.node
@@ -52,7 +52,7 @@ def spared(model: onnx.ModelProto, names: Collection[str], feeds: Iterable[Feed]
     found = {node.name for node in products if node.input[0] in read}
     # What is given as an output and read on, too, is given in steps if it is quantized.
     for name in (*read, *(output.name for output in model.graph.output)):
-        found |= _before(model.graph, name, constants)
+        found |= _before(model.graph, name, weights)
     found &= {*names}
     if not found or all(layer.name in found for layer in layers(model.graph) if layer.name in names):
         return Spared(frozenset(), {})
@@ -105,7 +105,7 @@ def _lengths(node: onnx.NodeProto, weights: Array) -> Array:
     return np.asarray(np.sqrt(np.square(rows.reshape(len(rows), -1).astype(np.float64)).sum(axis=1)))
 
 
-def _before(graph: onnx.GraphProto, name: str, constants: dict[str, onnx.TensorProto]) -> set[str]:
+def _before(graph: onnx.GraphProto, name: str, weights: Collection[str]) -> set[str]:
     """Nodes that make a tensor of what the layers before it give: all but those, and the convolution that gives it."""
     producers = {output: node for node in graph.node for output in node.output}
     found: set[str] = set()
@@ -114,13 +114,9 @@ def _before(graph: onnx.GraphProto, name: str, constants: dict[str, onnx.TensorP
     while waiting:
         tensor, itself = waiting.pop()
         node = producers.get(tensor)
-        if (
-            node is None
-            or node.name in found
-            or (is_layer(node, constants) and not (itself and node.op_type == "Conv"))
-        ):
+        if node is None or node.name in found or (is_layer(node, weights) and not (itself and node.op_type == "Conv")):
             continue
         found.add(node.name)
-        if not is_layer(node, constants):
+        if not is_layer(node, weights):
             waiting += [(one, itself and node.op_type in CUTS) for one in node.input]
     return found

@@ -12,11 +12,22 @@ WEIGHTED: Final = ("Conv", "ConvTranspose", "Gemm", "MatMul", "Einsum", "LSTM", 
 CUTS: Final = ("Relu", "Clip")
 
 
-def is_layer(node: onnx.NodeProto, constants: Mapping[str, onnx.TensorProto]) -> bool:
-    """Whether a node has weights of its own: a matrix or a kernel that is constant, or a body that may have some."""
+def matrices(graph: onnx.GraphProto) -> frozenset[str]:
+    """Names of constants with two axes or more, however the graph has them: as such, or computed of others alone."""
+    known = {one.name: len(one.dims) > 1 for one in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "Constant":
+            known[node.output[0]] = any(len(one.t.dims) > 1 for one in node.attribute if one.HasField("t"))
+        elif (inputs := [name for name in reads(node) if name]) and all(name in known for name in inputs):
+            known.update(dict.fromkeys(node.output, any(known[name] for name in inputs)))
+    return frozenset(name for name, matrix in known.items() if matrix)
+
+
+def is_layer(node: onnx.NodeProto, weights: Collection[str]) -> bool:
+    """Whether a node has weights of its own, of `matrices`, or a body that may have some."""
     if node.op_type in ("Loop", "Scan", "If"):
         return True
-    return node.op_type in WEIGHTED and any(name in constants and len(constants[name].dims) > 1 for name in node.input)
+    return node.op_type in WEIGHTED and any(name in weights for name in node.input)
 
 
 def tail(graph: onnx.GraphProto) -> frozenset[str]:
@@ -24,19 +35,19 @@ def tail(graph: onnx.GraphProto) -> frozenset[str]:
 
     But for a Relu or Clip that alone reads what a convolution computes: it is part of that.
     """
-    constants = {one.name: one for one in graph.initializer}
+    weights = matrices(graph)
     readers = _readers(graph)
     before: set[int] = set()
     # From the end: a node whose reader is a layer, or lies before one.
     for node in reversed(graph.node):
         following = [reader for name in node.output for reader in readers.get(name, ())]
-        if any(is_layer(reader, constants) or id(reader) in before for reader in following):
+        if any(is_layer(reader, weights) or id(reader) in before for reader in following):
             before.add(id(node))
     producers = {name: node for node in graph.node for name in node.output}
     return frozenset(
         node.name
         for node in graph.node
-        if id(node) not in before and not is_layer(node, constants) and not _is_cut(node, producers, readers, graph)
+        if id(node) not in before and not is_layer(node, weights) and not _is_cut(node, producers, readers, graph)
     )
 
 
@@ -47,12 +58,12 @@ def last_layers(graph: onnx.GraphProto, spared: Collection[str] = ()) -> dict[st
         graph: with names.
         spared: nodes that are not quantized, layers among them, which count as none here.
     """
-    constants = {one.name: one for one in graph.initializer}
+    weights = matrices(graph)
     readers, behind = _readers(graph), tail(graph).union(spared)
     given = {output.name for output in graph.output}
     found: dict[str, onnx.NodeProto] = {}
     for node in graph.node:
-        if not is_layer(node, constants) or len(node.output) != 1 or node.name in spared:
+        if not is_layer(node, weights) or len(node.output) != 1 or node.name in spared:
             continue
         name = node.output[0]
         following = readers.get(name, [])

@@ -394,3 +394,18 @@ def test_class_of_a_pixel_is_refused_by_name_where_it_is_another_one(
     result, verdict = quantized(made)
     assert not verdict.passed
     assert "  out[:, :, :, :]: INT8 has another index for the largest of axis 1: choosing by it" in result.stderr
+
+
+def test_weights_that_are_constants_of_another_kind_are_quantized(quantized: Run) -> None:
+    """As other exporters write them: nodes that give a constant, and one that is transposed when the graph runs."""
+    model = joined()
+    moved = {one.name: one for one in model.graph.initializer if one.name in ("w1", "w2", "wb", "ws")}
+    for name, one in moved.items():
+        model.graph.initializer.remove(one)
+        value = numpy_helper.from_array(numpy_helper.to_array(one).transpose(1, 0, 2, 3).copy())
+        model.graph.node.insert(0, node("Transpose", [f"{name}/const"], [name], perm=[1, 0, 2, 3]))
+        model.graph.node.insert(0, node("Constant", [], [f"{name}/const"], value=value))
+    _, verdict = quantized(model)
+    assert verdict.passed
+    assert verdict.int8.size_bytes < 0.6 * verdict.fp32.size_bytes
+    assert 0 < verdict.errors["out"] < 0.15
