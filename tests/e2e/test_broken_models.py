@@ -50,6 +50,14 @@ ensemble_scheduling {{
   }}
 }}
 """
+COMPLETES = """
+    @staticmethod
+    def auto_complete_config(config):
+        config.set_max_batch_size(8)
+        config.add_input({"name": "IN", "data_type": "TYPE_INT64", "dims": [1]})
+        config.add_output({"name": "OUT", "data_type": "TYPE_INT64", "dims": [1]})
+        return config
+"""
 RAISES = 'raise pb_utils.TritonModelException("no licence file")'
 BLOCKS = "import time; time.sleep(1e9)"
 KILLS = "import os, signal; os.kill(os.getppid(), signal.SIGSEGV); signal.pause()"
@@ -127,13 +135,14 @@ def tritonserver_under(models: ModelRepository) -> int:
     raise AssertionError("no tritonserver")
 
 
-async def test_what_does_not_load_takes_no_other_along_and_is_named(
-    models: ModelRepository, start: Any, eventually: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(model_loads, "SLOW_S", 2.0)
+def add_all_kinds(models: ModelRepository) -> None:
+    """Models that are whole, that Triton completes, and that are broken in every way that is known."""
     add(models, "good")
     models.add_identity("graph", "INT64", dims=[1])
     (models.path / "graph" / "config.pbtxt").unlink()
+    model = add(models, "completes") / "1" / "model.py"
+    model.write_text(IDENTITY.format(initialize=COMPLETES))
+    (models.path / "completes" / "config.pbtxt").unlink()
     add(models, "raises", RAISES)
     add(models, "blocks", BLOCKS)
     add(models, "unreadable", config="backend: [[[")
@@ -145,12 +154,19 @@ async def test_what_does_not_load_takes_no_other_along_and_is_named(
     add(models, "of_good", config=ENSEMBLE.format(step="good"))
     add(models, "of_broken", config=ENSEMBLE.format(step="raises"))
     (models.path / ".tool").mkdir()
+
+
+async def test_what_does_not_load_takes_no_other_along_and_is_named(
+    models: ModelRepository, start: Any, eventually: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model_loads, "SLOW_S", 2.0)
+    add_all_kinds(models)
     serving = await start(triton={"load_s": 0.1})
     blocking = {"blocks", "without_file"}
     await eventually(lambda: {name for name, why in serving.app.unserved().items() if LOADING.why in why} == blocking)
     await eventually(lambda: "Python model file not found" in serving.app.unserved()["without_file"])
-    for model in ("good", "graph", "of_good"):
-        await serving.ask(model)
+    for name in ("good", "graph", "completes", "of_good"):
+        await serving.ask(name)
     why = {
         "raises": "no licence file",
         "unreadable": "failed to read text proto",
