@@ -28,6 +28,11 @@ def _none(given: object) -> object:
     return None if given == "none" else given
 
 
+# What a model's cost is: `INPUT.size` or `parameters.NAME`.
+PARAMETERS: Final = "parameters."
+SIZE: Final = ".size"
+
+
 class PadConfig(Section):
     """How requests for a model that has a mask are padded to ride together."""
 
@@ -66,6 +71,12 @@ class ModelConfigEntry(Section):
         gt=0,
         description="Seconds without a sign of it, a response of its stream included, after which a batch is given up "
         "though its server lives; `none`: as long as it takes.",
+    )
+    cost: str | None = Field(
+        default=None,
+        pattern=r"^(parameters\..+|.+\.size)$",
+        description="What the time of a request depends on beside its rows and shape: `INPUT.size`, the number of "
+        "elements of an input, or `parameters.NAME`, a request parameter that is a number; not set: nothing.",
     )
 
 
@@ -193,6 +204,11 @@ class Config(Section):
         """Whether merged requests are asked again alone once in a while."""
         entry = self.models.get(model)
         return entry is None or entry.check_merging
+
+    def cost(self, model: str) -> str | None:
+        """What the operator says that a request for the model costs; None: nothing."""
+        entry = self.models.get(model)
+        return None if entry is None else entry.cost
 
     def batch_invariant(self, model: str) -> bool | None:
         """What the operator says of the model's batch invariance; None: nothing."""

@@ -8,6 +8,7 @@ from scheduler.config import Config
 from scheduler.core.ticket import Step, Ticket
 from scheduler.driver import Driver
 from scheduler.edge.classify import Caller, flag, step_of
+from scheduler.edge.cost import Costs
 from scheduler.edge.merge_check import MergeChecks
 from scheduler.edge.paddings import Paddings
 from scheduler.edge.shape import Shape, Shapes
@@ -43,6 +44,7 @@ class Intake:
         self._checks = checks
         self._shapes = Shapes()
         self._paddings = Paddings(config)
+        self._costs = Costs(config)
         self._forwarded = ForwardedHeaders(config.forward_headers)
         self.configure(config)
 
@@ -50,6 +52,7 @@ class Intake:
         """Go on with these settings of models."""
         self._config = config
         self._paddings.configure(config)
+        self._costs.configure(config)
 
     def call(
         self,
@@ -98,6 +101,7 @@ class Intake:
             join_key=shape.join_key if self._config.merges(spec.name) and not self._checks.stopped(spec.name) else None,
             deadline=None if caller.timeout_s is None else arrived + caller.timeout_s,
             step=step,
+            cost=self._costs.of(request, spec),
             policy=None if step is not None else spec.queue.policy_of(caller.level),
         )
         call = Call(request, ticket, self._driver.now(), responses if spec.decoupled else None, headers, shape.padding)
