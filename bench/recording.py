@@ -67,6 +67,7 @@ class Outstanding:
     """A request that has not ended."""
 
     due_s: float
+    deadline_ms: float | None
     sent_s: float | None = None
 
 
@@ -76,7 +77,7 @@ class Recorder:
 
     Args:
         duration_s: length of the run.
-        deadline_ms: of each request; None: every answer is in time.
+        deadline_ms: of each request that has none of its own; None: every answer is in time.
     """
 
     duration_s: float
@@ -94,14 +95,16 @@ class Recorder:
     def arrive(self, due_s: float) -> int:
         """Book an arrival as unsent; returns its number."""
         self._arrived += 1
-        self._outstanding[self._arrived] = Outstanding(due_s)
+        self._outstanding[self._arrived] = Outstanding(due_s, self.deadline_ms)
         self.counts["arrived"][self._bin(due_s)] += 1
         return self._arrived
 
-    def send(self, number: int, now_s: float) -> None:
-        """It was sent, and is unanswered until `finish`."""
+    def send(self, number: int, now_s: float, deadline_ms: float | None = None) -> None:
+        """It was sent, and is unanswered until `finish`; with a deadline of its own where one is given."""
         request = self._outstanding[number]
         request.sent_s = now_s
+        if deadline_ms is not None:
+            request.deadline_ms = deadline_ms
         self._record("lateness", request.due_s, now_s - request.due_s)
         if now_s <= self.duration_s:
             self.counts["sent_in_time"][self._bin(request.due_s)] += 1
@@ -118,7 +121,8 @@ class Recorder:
         elif outcome is not Outcome.ERROR:
             self._record("latency", request.due_s, now_s - request.due_s)
         if now_s <= self.duration_s:
-            self._done(self._bin(now_s), outcome, now_s - request.due_s)
+            late = request.deadline_ms is not None and (now_s - request.due_s) * 1e3 > request.deadline_ms
+            self._done(self._bin(now_s), outcome, late=late)
 
     def failed(self, code: str, details: str | None) -> None:
         """Count a status code, and keep the first message."""
@@ -136,10 +140,10 @@ class Recorder:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(facts))
 
-    def _done(self, place: int, outcome: Outcome, latency_s: float) -> None:
+    def _done(self, place: int, outcome: Outcome, *, late: bool) -> None:
         if outcome is Outcome.OK:
             self.counts["done_ok"][place] += 1
-            self.counts["done_in_time"][place] += self.deadline_ms is None or latency_s * 1e3 <= self.deadline_ms
+            self.counts["done_in_time"][place] += not late
         self.counts["done_turned_away"][place] += outcome in TURNED_AWAY
 
     def _censor(self, end_s: float) -> None:

@@ -5,11 +5,12 @@ import contextlib
 import time
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import grpc.aio
 from tritonclient.grpc import service_pb2
 
+from bench.mix import Request
 from bench.outcome import Outcome, has_pushback, outcome_of
 from bench.payload import infer_request
 from bench.recording import Recorder
@@ -20,34 +21,41 @@ SERVICE: Final = "/inference.GRPCInferenceService"
 CONNECT_TIMEOUT_S: Final = 20.0
 
 
+class Prepared(NamedTuple):
+    """A request's bytes, and how long it has; None: as long as it takes."""
+
+    body: bytes
+    deadline_ms: float | None
+
+
 class Sender:
-    """One connection, one prepared request. Answers are not parsed, to keep the generator cheap.
+    """One connection, and prepared requests in turn. Answers are not parsed, to keep the generator cheap.
 
     Attributes:
         recorder: what was measured so far.
     """
 
-    def __init__(self, wire: Wire, job: Job, body: bytes) -> None:
+    def __init__(self, wire: Wire, job: Job, requests: Sequence[Prepared]) -> None:
         self.recorder = Recorder(job.duration_s, job.stream.deadline_ms)
         self._wire = wire
         self._most = job.stream.max_outstanding
-        self._body = body
+        self._requests = requests
         self._start_s = 0.0
         self._drained = asyncio.Event()
 
     @classmethod
     async def prepare(cls, job: Job) -> "Sender":
-        """Wait for the server, ask it for the model's inputs, and build the request.
+        """Wait for the server, ask it for the model's inputs, and build the requests.
 
         Raises:
             TimeoutError: no connection within 20 s.
             grpc.aio.AioRpcError: the server does not serve the model.
         """
         stream = job.stream
-        body = infer_request(stream, await _inputs(job), seed=job.seed, priority=job.triton_priority)
+        requests = _prepared(job, await _inputs(job))
         timeout_s = None if stream.deadline_ms is None else stream.deadline_ms / 1e3
         connecting = Wire.connect(job.target, f"{SERVICE}/ModelInfer", stream.metadata(), timeout_s=timeout_s)
-        return cls(await asyncio.wait_for(connecting, CONNECT_TIMEOUT_S), job, body)
+        return cls(await asyncio.wait_for(connecting, CONNECT_TIMEOUT_S), job, requests)
 
     def begin(self, start_s: float) -> None:
         """Set the monotonic time that is zero in the recording."""
@@ -84,9 +92,16 @@ class Sender:
 
     def _send(self, numbers: Sequence[int], done: asyncio.Future[None] | None = None) -> None:
         now_s = self.now_s()
+        if len(self._requests) == 1:
+            for number in numbers:
+                self.recorder.send(number, now_s)
+            self._wire.call(self._requests[0].body, [partial(self._ended, number, done) for number in numbers])
+            return
         for number in numbers:
-            self.recorder.send(number, now_s)
-        self._wire.call(self._body, [partial(self._ended, number, done) for number in numbers])
+            body, deadline_ms = self._requests[number % len(self._requests)]
+            self.recorder.send(number, now_s, deadline_ms)
+            timeout_s = None if deadline_ms is None else deadline_ms / 1e3
+            self._wire.call(body, [partial(self._ended, number, done)], timeout_s=timeout_s)
 
     def _ended(self, number: int, done: asyncio.Future[None] | None, end: End) -> None:
         outcome = outcome_of(end)
@@ -99,6 +114,20 @@ class Sender:
             done.set_result(None)
         if not self._wire.outstanding:
             self._drained.set()
+
+
+def _prepared(job: Job, inputs: Any) -> list[Prepared]:
+    """The requests of the stream; each body is built once."""
+    stream = job.stream
+    drawn = [Request(stream.rows, stream.seq, stream.deadline_ms)]
+    if stream.mix is not None:
+        drawn = stream.mix.draw(drawn[0], job.seed, job.name)
+    bodies: dict[tuple[int, int], bytes] = {}
+    for rows, seq, _ in drawn:
+        if (rows, seq) not in bodies:
+            one = stream.model_copy(update={"rows": rows, "seq": seq})
+            bodies[rows, seq] = infer_request(one, inputs, seed=job.seed, priority=job.triton_priority)
+    return [Prepared(bodies[rows, seq], deadline_ms) for rows, seq, deadline_ms in drawn]
 
 
 async def _inputs(job: Job) -> Any:

@@ -6,6 +6,7 @@ from typing import Annotated, Final, Self
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from bench.arrivals import Arrivals, Level, Poisson
+from bench.mix import Mix
 
 # A safety bound, not a part of the load: 50,000 calls outstanding are about 1 GiB of client memory. An arrival
 # beyond it is not sent, is counted as UNSENT with a censored latency, and makes the run invalid.
@@ -35,7 +36,7 @@ class Shape(BaseModel):
 
 
 class Stream(Shape):
-    """A stream of identical requests: open loop at a rate, or closed loop with a number outstanding."""
+    """A stream of requests, alike but for its mix: open loop at a rate, or closed loop with a number outstanding."""
 
     traffic_class: str = Field(alias="class", description="Priority class, as in `x-priority`.")
     tenant: str = Field(description="As in `x-tenant-id`.")
@@ -47,6 +48,9 @@ class Stream(Shape):
     arrivals: Arrivals = Field(default=Poisson(), description="poisson, bursty, diurnal or replay.")
     profile: list[Level] = Field(default=[], description="Ramps and steps over the phase.")
     deadline_ms: float | None = Field(default=None, gt=0, description="gRPC deadline of each request.")
+    mix: Mix | None = Field(
+        default=None, description="In what its requests differ; `of_capacity` counts them as if they did not."
+    )
     max_outstanding: int = Field(default=MAX_OUTSTANDING, gt=0, description="Safety bound of the generator.")
     grace_s: float = Field(default=GRACE_S, ge=0, description="Wait for answers after the phase.")
     lateness_p99_bound_ms: float | None = Field(

@@ -51,15 +51,16 @@ class _Call(NamedTuple):
     framed: bytes
     ended: Ended
     timer: asyncio.TimerHandle | None
+    timeout_s: float | None
 
 
 class Wire(asyncio.Protocol):
     """A connection. Make it with `connect`."""
 
     def __init__(self, headers: Iterable[tuple[str, str]], timeout_s: float | None) -> None:
-        encoder = hpack.Encoder()
-        encoder.header_table_size = 0
-        self._headers: bytes = encoder.encode(list(headers))
+        self._encoder = hpack.Encoder()
+        self._encoder.header_table_size = 0
+        self._headers: bytes = self._encoder.encode(list(headers))
         self._decoder = hpack.Decoder()
         # The server says so too, in the first block it sends, which is not looked at.
         self._decoder.max_allowed_table_size = self._decoder.header_table_size = 0
@@ -71,7 +72,7 @@ class Wire(asyncio.Protocol):
         self._buffer = b""
         self._calls: dict[int, _Call] = {}
         self._next_stream = 1
-        self._waiting: deque[tuple[bytes, Ended]] = deque()
+        self._waiting: deque[tuple[bytes, Ended, float | None]] = deque()
         self._most_streams = LAST_STREAM
         self._stream_window = DEFAULT_WINDOW
         self._window = DEFAULT_WINDOW
@@ -90,15 +91,13 @@ class Wire(asyncio.Protocol):
             target: HOST:PORT.
             path: of the method, `/package.Service/Method`.
             metadata: of every call; lower-case keys.
-            timeout_s: deadline of every call, told to the server and kept here too.
+            timeout_s: deadline of every call that has none of its own, told to the server and kept here too.
 
         Raises:
             OSError: nobody listens there, or it speaks no HTTP/2.
         """
         headers = [(":method", "POST"), (":scheme", "http"), (":path", path), (":authority", target)]
         headers += [("content-type", "application/grpc"), ("te", "trailers"), *metadata]
-        if timeout_s is not None:
-            headers.append(("grpc-timeout", f"{max(1, round(timeout_s * 1e3))}m"))
         host, _, port = target.rpartition(":")
         _, wire = await asyncio.get_running_loop().create_connection(lambda: cls(headers, timeout_s), host, int(port))
         await wire._settled
@@ -109,10 +108,10 @@ class Wire(asyncio.Protocol):
         """Calls that have not ended."""
         return len(self._calls) + len(self._waiting)
 
-    def call(self, message: bytes, ended: Iterable[Ended]) -> None:
+    def call(self, message: bytes, ended: Iterable[Ended], *, timeout_s: float | None = None) -> None:
         """Send the request once for each of `ended`, in one write as far as the server takes them.
 
-        Each is called once, when its request is answered, refused, too late, or lost.
+        Each is called once, when its request is answered, refused, too late, or lost. None: the connection's deadline.
 
         Raises:
             ValueError: the message is larger than the window that the server opens for a stream.
@@ -124,7 +123,8 @@ class Wire(asyncio.Protocol):
             for each in ended:
                 each(self._lost())
             return
-        self._waiting.extend((framed, each) for each in ended)
+        timeout_s = self._timeout_s if timeout_s is None else timeout_s
+        self._waiting.extend((framed, each, timeout_s) for each in ended)
         self._send_waiting()
 
     def close(self) -> None:
@@ -138,15 +138,16 @@ class Wire(asyncio.Protocol):
     def _send_waiting(self) -> None:
         frames: list[bytes] = []
         while self._waiting and len(self._calls) < self._most_streams and len(self._waiting[0][0]) <= self._window:
-            framed, ended = self._waiting.popleft()
+            framed, ended, timeout_s = self._waiting.popleft()
             stream = self._next_stream
             self._next_stream += 2
             self._window -= len(framed)
-            timer = None
-            if self._timeout_s is not None:
-                timer = self._loop.call_later(self._timeout_s, self._expire, stream)
-            self._calls[stream] = _Call(framed, ended, timer)
-            frames += frame(HEADERS, END_HEADERS, stream, self._headers), _data(stream, framed)
+            headers, timer = self._headers, None
+            if timeout_s is not None:
+                headers += self._encoder.encode([("grpc-timeout", f"{max(1, round(timeout_s * 1e3))}m")])
+                timer = self._loop.call_later(timeout_s, self._expire, stream)
+            self._calls[stream] = _Call(framed, ended, timer, timeout_s)
+            frames += frame(HEADERS, END_HEADERS, stream, headers), _data(stream, framed)
         if frames:
             self._transport.write(b"".join(frames))
 
@@ -219,7 +220,7 @@ class Wire(asyncio.Protocol):
             return
         if call.timer is not None:
             call.timer.cancel()
-        self._waiting.appendleft((call.framed, call.ended))
+        self._waiting.appendleft((call.framed, call.ended, call.timeout_s))
         self._send_waiting()
 
     def _settings(self, flags: int, payload: bytes) -> None:

@@ -55,14 +55,14 @@ class Costs:
             )
         for tensor in request.inputs:
             if tensor.name == name:
-                return math.prod(tensor.shape)
-        return 0
+                return float(math.prod(tensor.shape))
+        return 0.0
 
 
 def _parameter(request: Any, name: str) -> float:
     """A parameter's number; 0 where there is none. One that is no number of this world is the model's business."""
     if name not in request.parameters:
-        return 0
+        return 0.0
     kind = request.parameters[name].WhichOneof("parameter_choice")
-    value: float = getattr(request.parameters[name], kind) if kind in NUMBERS else 0
-    return value if math.isfinite(value) else 0
+    value = float(getattr(request.parameters[name], kind)) if kind in NUMBERS else 0.0
+    return value if math.isfinite(value) else 0.0

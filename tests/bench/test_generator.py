@@ -121,6 +121,18 @@ async def test_other_codes_and_deadlines_are_kept_apart(kserve: Any, tmp_path: P
     assert found["broken"].first_error == "UNAVAILABLE: no backend"
 
 
+async def test_a_mix_sends_requests_of_all_its_sizes_each_with_its_deadline(kserve: Any, tmp_path: Path) -> None:
+    async def answer(context: grpc.aio.ServicerContext) -> None:
+        assert context.time_remaining() <= 10
+
+    async with kserve(answer).running() as server:
+        mix = {"rows": [1, 4], "seq": [16, 17], "deadline_ms": [9000, 10000]}
+        found = (await run_jobs([job(server.address, tmp_path, rate_per_s=200.0, mix=mix)]))["interactive"]
+        requests = [service_pb2.ModelInferRequest.FromString(body) for body, _ in server.seen]
+    assert count(found, "ok") == len(requests)
+    assert {tuple(each.inputs[0].shape) for each in requests} == {(1, 16), (1, 17), (4, 16), (4, 17)}
+
+
 async def test_the_bound_on_outstanding_requests_is_reported(
     kserve: Any, one_at_a_time: Callable[[float], Any], tmp_path: Path
 ) -> None:

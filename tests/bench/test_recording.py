@@ -68,6 +68,16 @@ def test_throughput_is_by_the_second_of_the_answer_and_ends_with_the_run(tmp_pat
     assert recording.counts["done_in_time"].tolist() == [0, 1, 0]
 
 
+def test_a_request_may_have_a_deadline_of_its_own(tmp_path: Path) -> None:
+    recorder = Recorder(1.0, deadline_ms=100)
+    for number, deadline_ms in enumerate((None, 50, 150)):
+        assert recorder.arrive(0.1) == number + 1
+        recorder.send(number + 1, 0.1, deadline_ms)
+    for number, done_s in enumerate((0.21, 0.16, 0.24)):
+        recorder.finish(number + 1, done_s, Outcome.OK)
+    assert saved(recorder, tmp_path).counts["done_in_time"].tolist() == [1]
+
+
 def test_errors_keep_their_first_message(tmp_path: Path) -> None:
     recorder = Recorder(1.0)
     recorder.failed("UNAVAILABLE", "gone")
