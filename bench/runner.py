@@ -201,7 +201,7 @@ class Runner:
 
     def _saturating(self, server: Target, stream: Stream, duration_s: float, name: str) -> Job:
         """A closed loop of a stream's requests: warms a server, and measures its capacity."""
-        load = {"outstanding": OUTSTANDING, "rate_per_s": None, "of_capacity": None, "deadline_ms": None}
+        load = {"outstanding": OUTSTANDING, "rate_per_s": None, "of_capacity": None, "deadline_ms": None, "mix": None}
         return Job(
             target=server.grpc,
             name=name,

@@ -1,7 +1,7 @@
 """When the next batch of a lane would start, who of it would end too late, and how large it may be for those in it.
 
 A batch is no larger than what lets all that are in it end in time, those of least time included: whoever joins
-lengthens the answer of all. In overload (feasibility.py) this has a limit: only a ticket that could not make it in a
+lengthens the answer of all. Where others of its class wait this has a limit: only a ticket that could not make it in a
 batch that still serves RATE of what the largest serve is given up, since to shrink further would cost the capacity that
 everyone behind it needs.
 
@@ -29,7 +29,7 @@ class Departure:
         evict: takes a ticket out that would end too late.
         earliest_end: when a batch of so many rows with this ticket may end at the earliest, monotonic seconds. None: an
             instance is idle, or too little is known, and nobody is given up.
-        crowded: whether more comes than can be served, so that `line` decides; it has learned from batches of the key.
+        crowded: whether others wait, so that `line` decides; it has learned from batches of the key.
     """
 
     __slots__ = ("_crowded", "_earliest_end", "_evict", "_full_at", "_line", "_max_batch_size", "_start_at", "_waiting")

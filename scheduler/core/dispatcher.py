@@ -66,7 +66,7 @@ class Dispatcher:
                 backend = able[0] if lane.backend is not None else self._fleet.place(able, lane, turn.ticket)
             if backend is None:
                 return None
-            departure = self._departure(lane, backend, turn.ticket.latency_key, now)
+            departure = self._departure(lane, backend, turn, now)
             if departure is None or not departure.misses(turn.ticket, 0 if into is None else into.rows):
                 beside = 0 if into is None else into.rows
                 if self._gather(lane, turn, backend, beside, now) or (
@@ -118,9 +118,9 @@ class Dispatcher:
         batch = self._fleet.start(lane, backend, tickets, turn.queue, now=now, into=into)
         return Dispatch(batch.batch_id, backend.name, tickets)
 
-    def _departure(self, lane: Lane, backend: Backend, key: str | None, now: float) -> Departure | None:
-        """When the next batch of this key would start there; None where nobody has a deadline, or little is known."""
-        evidence = lane.evidence
+    def _departure(self, lane: Lane, backend: Backend, turn: Turn, now: float) -> Departure | None:
+        """When the next batch would start there; None where nobody has a deadline, or little is known."""
+        evidence, key = lane.evidence, turn.ticket.latency_key
         if not self._endings.deadlines.watches or not evidence.known(KNOWN, now=now):
             return None
         model, capacity = lane.model, backend.state.models[lane.model]
@@ -140,9 +140,9 @@ class Dispatcher:
         def evict(ticket: Ticket) -> None:
             self._endings.evict(ticket, Outcome.DEADLINE_INFEASIBLE, now=now)
 
-        # In overload others take what is idle, where there are as many.
-        others_wait = sum([queue.queued for queue in lane.classes]) > backend.spare(model)
-        spared = not (overloaded and others_wait) if idle else not (overloaded or evidence.known(SEEN, now=now))
+        # Whoever gives way does so to others of its class: what lesser ones do says nothing of it.
+        others_wait = turn.queue.queued > max(1, backend.spare(model))
+        spared = not (overloaded and others_wait) if idle else not (others_wait or evidence.known(SEEN, now=now))
         return Departure(
             start_at,
             estimator.line(key),
@@ -150,7 +150,7 @@ class Dispatcher:
             waiting,
             evict,
             None if spared else earliest_end,
-            crowded=overloaded and lane.estimator.knows(key),
+            crowded=others_wait and lane.estimator.knows(key),
         )
 
     def _gather(self, lane: Lane, turn: Turn, backend: Backend, beside: int, now: float) -> bool:

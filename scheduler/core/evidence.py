@@ -10,7 +10,7 @@ the operator says what a request's cost is (`models.NAME.cost`), costs that are.
 learned line (estimate.py) says of their sizes: its level cancels, however wrong it is. What was never seen is not
 known, and what is unknown is tried.
 
-The averages that decide in overload (feasibility.py) need no such certainty: KNOWN batches are enough for them.
+The averages that decide between tickets that wait (feasibility.py) need no such certainty: KNOWN batches are enough.
 
 What was seen is forgotten after FORGET_S, or twice the time that so many batches take where that is longer. And since
 the other contents of a shape may be faster than those that keep the server busy, one request that would be refused for
@@ -129,8 +129,8 @@ class Evidence:
 
     def try_one(self, ticket: Ticket, *, now: float) -> bool:
         """Whether this ticket, which would be refused for its own length, is tried all the same; marks it then."""
-        window = self._by_cost if ticket.cost is not None else self._by_key[ticket.latency_key or ""]
-        if now < window.try_at:
+        window = self._by_cost if ticket.cost is not None else self._by_key.get(ticket.latency_key or "")
+        if window is None or now < window.try_at:
             return False
         window.try_at = now + (SEEN + 1) * (self.expected_s(ticket) or 0.0)
         ticket.tried = True

@@ -8,20 +8,18 @@ But a refusal is a loss, too, where it is wrong, and of what it refuses the sche
 refused while an instance is idle for it, nor by what is not known of late (evidence.py). Beyond that there are two
 cases.
 
-Room is not short: only what is certain is refused. With the fastest that was seen of late of what goes before it and
-of a batch like its own,
+Nobody waits in its class: only what is certain is refused. With the fastest that was seen of late of what goes before
+it and of a batch like its own,
 
     end  =  first instance free for a further batch  +  what is served before it  +  its own rows
 
-Others wait in its class, and for as long as CROWDED batches take none has found an instance idle: more comes than can
-be served. Somebody has to be refused then, and of two the one is let in that is likelier to be in time, by what batches
-take on average, and with the wait doubted:
+Others wait in its class: they would go before it or after it, and whoever is served in vain takes their time. Of two
+the one is let in that is likelier to be in time, by what batches take on average,
 
     end  =  first instance free for a further batch
-            +  DOUBT * (whole batches of R * c / n  +  the rows beside it in its own batch)  +  its own rows
+            +  whole batches of R * c / n  +  the rows beside it in its own batch  +  its own rows
 
-A ticket whose own rows alone would take longer than it has is no victim of overload. They are taken at their fastest
-then, as in the first case: contents of one shape may differ, and the average may be that of others.
+where the wait counts DOUBT times in overload: for as long as CROWDED batches take no ticket has found an instance idle.
 
 R are the rows that are served before it, n instances, c the seconds a row costs in a batch as large as the bounds of
 its class allow (batch_size.py: a class's own `wait_s` and that of those above may keep batches far below the largest).
@@ -50,7 +48,7 @@ if TYPE_CHECKING:
 # How many times as long as it looks the wait is taken to be. Under a steady overload what waits settles where the bound
 # lies: with one that is too low, most of what is let in is let in in vain, and told so late.
 DOUBT: Final = 1.5
-# At four fifths of the capacity one arrival in some dozens comes in so long a busy time, at three times all do.
+# Longer than most busy times below the capacity, short against those beyond it.
 CROWDED: Final = 20
 # Steps for 2**-16 to 2**31 rows a unit of weight; what lies beyond counts as the last one.
 STEPS: Final = 48
@@ -115,21 +113,20 @@ def feasible(
     """Whether a ticket that arrives now may end in time, behind what waits before it. Asked where KNOWN were seen."""
     if ticket.deadline is None or ticket.tried or outlook.idle > sum([each.queued for each in lane.classes]):
         return True
-    evidence, overloaded = lane.evidence, queue.queued > 0 and crowded(lane, now=now)
-    if not overloaded and not evidence.known(SEEN, now=now):
+    evidence, waits = lane.evidence, queue.queued > 0
+    average_s = evidence.expected_s(ticket) if waits else None
+    if average_s is not None:
+        doubt = DOUBT if crowded(lane, now=now) else 1.0
+        own_s, part, left_s = average_s, doubt, ticket.deadline - outlook.start_at
+    elif evidence.known(SEEN, now=now):
+        own_s = evidence.fastest_s(ticket, ticket.rows, now=now)
+        part, left_s = evidence.least_part(), ticket.deadline - outlook.earliest_at
+    else:
         return True
-    own_s = evidence.fastest_s(ticket, ticket.rows, now=now)
-    part, left_s, certain = evidence.least_part(), ticket.deadline - outlook.earliest_at, True
-    if overloaded:
-        part, left_s = DOUBT, ticket.deadline - outlook.start_at
-        average_s = evidence.expected_s(ticket)
-        if average_s is not None and average_s <= ticket.deadline - now:
-            own_s, certain = average_s, False
     behind_s = part * _behind_s(lane, queue, tenant, ticket, outlook, (left_s - own_s) / part)
     if behind_s + own_s <= left_s:
-        ticket.tried = overloaded and certain
         return True
-    return certain and behind_s <= left_s and evidence.try_one(ticket, now=now)
+    return own_s > 0 and behind_s <= left_s and evidence.try_one(ticket, now=now)
 
 
 def crowded(lane: "Lane", *, now: float) -> bool:

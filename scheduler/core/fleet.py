@@ -288,9 +288,18 @@ class Fleet:
             self._patience.look_at = inf
         if backend.leaving:
             self._forget_left()
-        if verdict is Verdict.SUCCEEDED and ended is not None:
+        # What nobody waits for any more says something where it was slow: it has taken at least that long. Else only
+        # those that were fast enough for their deadlines would be learned from, and the next ones be let in for ever.
+        slow = (
+            verdict is Verdict.ABANDONED
+            and batch.started_at is not None
+            and ended is not None
+            and ended.service_s > batch.estimate_s
+        )
+        if ended is not None and (slow or verdict is Verdict.SUCCEEDED):
             lane = lanes[batch.tickets[0].lane]
-            backend.note_end(batch, ended, now=now)
+            if not slow:
+                backend.note_end(batch, ended, now=now)
             learned_s = backend.estimator(batch.model, lane.estimator).learn(batch.latency_key, *ended)
             lane.estimator.add(batch.latency_key, ended.rows, learned_s)
             cost = cost_of(batch.tickets) if ended.rows == batch.rows else None

@@ -104,6 +104,12 @@ def test_one_in_twenty_is_tried_all_the_same():
     assert [first.tried, second.tried, third.tried] == [True, False, True]
 
 
+def test_none_of_a_shape_that_was_never_seen_is_marked():
+    ticket = make_ticket(merge_key="other")
+    assert not seen(*[(1, 0.5)] * SEEN).try_one(ticket, now=1.0)
+    assert not ticket.tried
+
+
 def test_of_those_with_a_cost_as_well():
     evidence = seen(*[(100, 0.5)] * SEEN, costs=True)
     assert evidence.try_one(make_ticket(cost=100), now=1.0)

@@ -361,6 +361,23 @@ def test_what_was_answered_is_evidence_of_the_lane():
         assert lane.evidence.known(SEEN, now=number + 0.25) == (number == SEEN - 1)
 
 
+@pytest.mark.parametrize(("took_s", "learned"), [(0.009, False), (0.03, True)])
+def test_what_was_abandoned_is_learned_from_where_it_took_longer_than_expected(took_s, learned):
+    fleet, lane = fleet_of(), lane_of()
+    batch = start(fleet, lane, 1.0)
+    fleet.finish(batch.batch_id, Verdict.ABANDONED, {"m": lane}, now=1.0 + took_s)
+    assert lane.evidence.known(1, now=2.0) == learned
+    assert (lane.estimator.line(None).predict(1) > 0.0101) == learned
+
+
+def test_what_was_abandoned_before_it_ran_says_nothing():
+    fleet, lane = fleet_of(), lane_of()
+    start(fleet, lane, 1.0)
+    ready = start(fleet, lane, 1.0)
+    fleet.finish(ready.batch_id, Verdict.ABANDONED, {"m": lane}, now=9.0)
+    assert not lane.evidence.known(1, now=9.0)
+
+
 def test_a_batch_whose_cost_is_known_is_expected_to_take_what_its_cost_takes():
     fleet, lane = fleet_of(), lane_of()
     for cost in (10, 20):
