@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 PROBE_INTERVAL_S: Final = 1.0
 # A healthy Triton answers in a millisecond; one that needs longer than this is not ready.
 PROBE_TIMEOUT_S: Final = 2.0
+# Probes that were late for so long may be so for a connection that is dead.
+RENEW_S: Final = 10.0
 # A look-up of an unknown name asks the backends again, but no more often than this.
 LOOKUP_INTERVAL_S: Final = 0.25
 # What is there and not served is asked for less often: Triton reads the repository for it, which may lie far away.
@@ -47,6 +49,8 @@ class Catalog:
         self._offers = offers
         # What a lost backend served is kept: requests for it are then unavailable, not unknown.
         self._specs: dict[str, dict[str, ModelSpec]] = {}
+        # Since when the probes of a backend are late.
+        self._late_since: dict[str, float] = {}
         # Models that a backend came back without, and that are waited for.
         self._missed: dict[str, ModelSpec] = {}
         self._reported: dict[str, BackendState] = {}
@@ -214,10 +218,13 @@ class Catalog:
             return  # let go since
         stub = self._pool.stub(backend)
         specs: dict[str, ModelSpec] | None = None
+        late = False
         try:
             specs = await self._ask(backend, stub, self._specs.get(backend, {}))
-        except (grpc.aio.AioRpcError, grpc.aio.UsageError):
-            pass  # not live
+        except grpc.aio.AioRpcError as error:
+            late = error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        except grpc.aio.UsageError:
+            pass  # closed meanwhile
         except asyncio.CancelledError:
             # A channel that is closed under a call cancels it, though nobody cancelled this task.
             task = asyncio.current_task()
@@ -225,8 +232,12 @@ class Catalog:
                 raise
         if not self._pool.uses(backend, stub):
             return  # connected anew meanwhile: the answer is about what was there before
+        if not late:
+            self._late_since.pop(backend, None)
         if specs is None:
             self.lost(backend)
+            if late:
+                await self._renew(backend)
             return
         before = self._specs.get(backend, {})
         # What has not changed stays the same object: what was worked out from it still holds.
@@ -239,6 +250,13 @@ class Catalog:
         # An unloaded model is not waited for, one that a restarted server has not loaded yet is.
         self._missed = {name: spec for name, spec in (before | self._missed).items() if self._offers(name)}
         self._found.clear()
+
+    async def _renew(self, backend: str) -> None:
+        """Look for another connection where probes have been late for long."""
+        now = asyncio.get_running_loop().time()
+        if now - self._late_since.setdefault(backend, now) >= RENEW_S:
+            self._late_since[backend] = now
+            await self._pool.renew(backend)
 
     async def _ask(self, backend: str, stub: Any, before: dict[str, ModelSpec]) -> dict[str, ModelSpec] | None:
         """The models that are ready, or None where the server is not live.

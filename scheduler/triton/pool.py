@@ -1,12 +1,13 @@
 """The backends' channels, and batches on their way: the driver's Runner."""
 
 import asyncio
+import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol
 
 import grpc
-from tritonclient.grpc import service_pb2_grpc
+from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from scheduler.core.outcome import Outcome, Verdict
 from scheduler.core.patience import Statement
@@ -24,6 +25,8 @@ from scheduler.triton.security import PLAIN, BackendSecurity
 from scheduler.triton.sequence_id import RestoringStream, SequenceIds, restore
 from scheduler.triton.uncancelled import UncancelledCalls, Unwanted, cancellable
 
+log = logging.getLogger(__name__)
+
 # Codes that are not about the requests. With the others the model answered: a request may be guilty.
 VERDICTS: Final = {
     grpc.StatusCode.UNAVAILABLE: Verdict.UNAVAILABLE,
@@ -39,6 +42,8 @@ OUTCOMES: Final = {
 }
 # Headers and trailers of a backend's answer, at most.
 METADATA_BYTES: Final = 1024 * 1024
+# A healthy server answers in a millisecond.
+LIVE_TIMEOUT_S: Final = 2.0
 # gRPC's words for a call that has not left, as there was nothing to connect to.
 UNREACHED: Final = "failed to connect to "
 # A channel fails its calls a moment before it says that it has lost its connection.
@@ -142,6 +147,7 @@ class Pool:
         self._answer_parameters = AnswerParameters()
         self._channels: dict[str, grpc.aio.Channel] = {}
         self._stubs: dict[str, Any] = {}
+        self._places: dict[str, tuple[str, BackendSecurity]] = {}
         # Backends whose server survives a cancelled call; before its version is known, none does.
         self._cancellable: set[str] = set()
         self._uncancelled = UncancelledCalls()
@@ -172,6 +178,23 @@ class Pool:
         self.retire(name)
         self._channels[name] = channel
         self._stubs[name] = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+        self._places[name] = address, security
+
+    async def renew(self, name: str) -> None:
+        """Leave a backend's connection where it is dead, and nobody says so: a network may drop what it once carried.
+
+        It is dead where the server answers on a new one and not on this. Calls in flight on it are lost.
+        """
+        address, security = self._places[name]
+        old_stub, old = self._stubs[name], self._channels[name]
+        new = security.channel(address, self._options)
+        new_stub = service_pb2_grpc.GRPCInferenceServiceStub(new)
+        if not await _answers(new_stub) or await _answers(old_stub) or not self.uses(name, old_stub):
+            await new.close()
+            return
+        log.warning("backend %s: the connection is dead, a new one is not: what was in flight on it is lost", name)
+        self._channels[name], self._stubs[name] = new, new_stub
+        await old.close()
 
     def retire(self, name: str) -> None:
         """Send no more to a backend; its channel is closed when the inferences in flight on it have ended."""
@@ -392,3 +415,12 @@ class Pool:
 def _queue_outcome(details: str) -> Outcome | None:
     """Which of its queue's limits Triton names; a request's id may stand before it."""
     return next((outcome for words, outcome in OUTCOMES.items() if details.endswith(words)), None)
+
+
+async def _answers(stub: Any) -> bool:
+    """Whether the server says on this channel that it lives."""
+    try:
+        await stub.ServerLive(service_pb2.ServerLiveRequest(), timeout=LIVE_TIMEOUT_S)
+    except (grpc.aio.AioRpcError, grpc.aio.UsageError):
+        return False
+    return True
