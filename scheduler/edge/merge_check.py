@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 # 512 batches.
 MOST_DOUBLINGS: Final = 9
 MOST_S: Final = 64.0
-# Triton may have run what was asked alone with what else it had: that says nothing, and another time may.
+# What differs from itself, or was not answered, says nothing now, and may another time; each try keeps others waiting.
 MOST_UNDECIDED: Final = 5
 # A model that was replaced in between, or answers by the clock, differs once.
 STRIKES: Final = 2
@@ -164,7 +164,7 @@ class MergeChecks:
         try:
             async with asyncio.timeout(PATIENCE_S):
                 result, words = await self._compare(known, call, answers, place)
-        except (Refused, BatchError, TimeoutError):
+        except (Refused, BatchError, TimeoutError, ValueError):  # the last: what came is not as long as it says
             result, words = MergeCheck.UNANSWERED, ""
         finally:
             known.checking = False
@@ -177,13 +177,14 @@ class MergeChecks:
             if known.strikes >= STRIKES:
                 self._stop(known, words)
             return
-        if result is not MergeCheck.UNANSWERED:
+        most = MOST_UNDECIDED
+        if result is MergeCheck.AGREED:
             known.agreed += 1
             if known.agreed < CLEARED and known.strikes:
                 return
             known.strikes = 0
-            most = MOST_DOUBLINGS if result is MergeCheck.AGREED else MOST_UNDECIDED
-            known.doublings = max(known.doublings, min(known.doublings + 1, most))
+            most = MOST_DOUBLINGS
+        known.doublings = max(known.doublings, min(known.doublings + 1, most))
         known.next_at = self._driver.now() + min(2.0**known.doublings, MOST_S)
 
     async def _compare(self, known: _Model, call: Call, answers: Sequence[Any], place: int) -> tuple[MergeCheck, str]:

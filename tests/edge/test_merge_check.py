@@ -181,6 +181,7 @@ async def test_a_check_that_is_refused_told_nothing(serve: Any, monkeypatch: pyt
     await flood.until(lambda: bool(flood.results()))
     assert flood.results() == {"unanswered": 1}
     assert not flood.checks.stopped("mixes")
+    assert flood.checks._models["mixes"].doublings == 1  # less often from now on
 
 
 async def test_one_difference_is_forgotten_after_four_checks_that_agree(serve: Any) -> None:
