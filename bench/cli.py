@@ -12,6 +12,7 @@ from rich.console import Console
 
 from bench.backend import backend
 from bench.compare import CompareError, compare_files, comparison_table
+from bench.kinds.cli import kinds
 from bench.load import GeneratorError
 from bench.progress import RunProgress
 from bench.report import write_report
@@ -56,11 +57,12 @@ def _list(ctx: click.Context, _: click.Parameter, asked: bool) -> None:
 def bench() -> None:
     """Load scenarios: Triton directly, its own priorities, plain proxies and Fairlane, side by side.
 
-    NAME is a built-in scenario, a YAML file, `compare`, or `backend`.
+    NAME is a built-in scenario, a YAML file, `compare`, `backend`, or `kinds`.
     """
 
 
 bench.add_command(backend)
+bench.add_command(kinds)
 
 
 @bench.command()

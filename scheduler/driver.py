@@ -342,7 +342,8 @@ class Driver(Generic[Request, Response]):
             raise error
 
     def _hear_of(self, batch_id: int) -> None:
-        self._core.hear_of(batch_id, now=self.now())
+        if self._core.hear_of(batch_id, now=self.now()):
+            self._pump_soon()
 
     def _answer(self, ended: list[Ticket], answers: dict[int, Response]) -> None:
         for ticket in ended:

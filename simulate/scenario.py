@@ -58,6 +58,7 @@ def core_settings(
         hang_s=10.0,
         outage_s=30.0,
         model_hang_s={},
+        model_in_flight={},
     )
 
 

@@ -56,6 +56,12 @@ class ModelConfigEntry(Section):
         description="Whether answers do not depend on what else is in the batch, so that different tenants' requests "
         "may ride together; not set: what `batch_invariant` says in the parameters of config.pbtxt.",
     )
+    in_flight: int | None = Field(
+        default=None,
+        ge=1,
+        description="Executions of the model that a backend is given at a time, at most; not set: one more than its "
+        "instances, or as many as were found to raise its throughput.",
+    )
     check_merging: bool = Field(
         default=True,
         description="Whether a merged request is asked again alone once in a while, and the model's requests ride "
@@ -255,4 +261,7 @@ class Config(Section):
             hang_s=self.limits.hang_s,
             outage_s=self.limits.outage_s,
             model_hang_s={name: each.hang_s for name, each in self.models.items() if each.hang_s is not None},
+            model_in_flight={
+                name: entry.in_flight for name, entry in self.models.items() if entry.in_flight is not None
+            },
         )

@@ -9,12 +9,16 @@ from scheduler.core.breaker import Breaker
 from scheduler.core.concurrency import ConcurrencyLimit, Sample
 from scheduler.core.estimate import Estimator
 from scheduler.core.executions import Ended, Execution, Executions
-from scheduler.core.limit import in_flight_limit
+from scheduler.core.limit import READY_BATCHES, in_flight_limit
 from scheduler.core.outcome import Verdict
+from scheduler.core.parallelism import Parallelism
 from scheduler.core.ticket import IN_FLIGHT, Ticket
 
 # What says nothing of whether the backend works.
 UNHEARD: Final = frozenset({Verdict.LOST, Verdict.UNREACHED, Verdict.ABANDONED})
+
+# Where more streams run at a time than the configuration says, as many as this part of those beyond may lie ready.
+BEGUN_PART: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +31,7 @@ class ModelCapacity:
         sequence_slots: stateful sequences that it keeps at a time; None: any number.
         queue_delay_s: how long Triton waits for an execution to fill, in seconds.
         delayed_below: rows of an execution below which it does so; 0: it never waits.
+        streams: whether an answer comes in parts, the first of which tells that an execution has begun.
     """
 
     instances: int
@@ -34,6 +39,7 @@ class ModelCapacity:
     sequence_slots: int | None = None
     queue_delay_s: float = 0.0
     delayed_below: int = 0
+    streams: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,18 +132,21 @@ class Backend:
         missed: by model, since when it is not served here though nobody unloaded it, in monotonic seconds.
         estimators: by model, what its batches take here.
         concurrency: how many lesser batches may run beside a more important model.
+        most_in_flight: by model, executions that may be out, set by hand.
         leaving: whether it was removed, and stays until what it holds has ended.
     """
 
     __slots__ = (
         "_batches",
         "_in_flight",
+        "_parallel",
         "answered_at",
         "breakers",
         "concurrency",
         "estimators",
         "leaving",
         "missed",
+        "most_in_flight",
         "name",
         "silent_since",
         "state",
@@ -153,17 +162,24 @@ class Backend:
         self.estimators: dict[str, Estimator] = {}
         self.concurrency = ConcurrencyLimit()
         self.leaving = False
+        self.most_in_flight: Mapping[str, int] = {}
+        self._parallel: dict[str, Parallelism] = {}
         self._in_flight: dict[str, Executions] = {}
         self._batches: dict[int, Batch] = {}
 
-    def has_place(self, model: str) -> bool:
-        """Whether another execution of the model may be opened."""
+    def has_place(self, model: str, rank: int = 0) -> bool:
+        """Whether another execution of the model may be opened, for a class of this rank."""
         capacity = self.state.models.get(model)
         if capacity is None or not self.state.ready:
             return False
         executions = self._in_flight.get(model)
-        if executions and not executions.has_place(capacity.instances, max(1, capacity.max_batch_size)):
-            return False
+        if executions:
+            most = self._most(model)
+            if capacity.streams:
+                # What waits at the backend for its turn keeps nobody out who is more important.
+                most += executions.lesser(rank)
+            if not executions.has_place(most, max(1, capacity.max_batch_size)):
+                return False
         breaker = self.breakers.get(model) if self.breakers else None
         return breaker is None or breaker.takes_batch
 
@@ -177,7 +193,8 @@ class Backend:
     def ready(self, ticket: Ticket) -> Execution | None:
         """The execution that lies ready and that Triton would run the ticket with; None where there is none."""
         executions, capacity = self._in_flight[ticket.model], self.state.models[ticket.model]
-        if ticket.join_key is None or not executions.takes(ticket.rows, capacity.instances, capacity.max_batch_size):
+        most = self._most(ticket.model)
+        if ticket.join_key is None or not executions.takes(ticket.rows, most, capacity.max_batch_size):
             return None
         for execution in executions.ready():
             if execution.join_key == ticket.join_key and (
@@ -348,6 +365,42 @@ class Backend:
         del self._batches[batch.batch_id]
         return self._in_flight[batch.model].end(batch, answered=answered, now=now)
 
-    def _instances(self, model: str) -> int:
+    def short(self, model: str) -> None:
+        """Somebody waits for a place of the model."""
+        self._parallelism(model).short()
+
+    def delivered(self, model: str, ended: Ended, *, now: float) -> None:
+        """An execution of the model has ended with its answer."""
+        self._parallelism(model).ended(ended.rows, now=now)
+
+    def begin(self, batch: Batch) -> bool:
+        """A part of a batch's answer has come; whether that may have opened a place."""
+        return self._in_flight[batch.model].begin(batch.batch_id)
+
+    def _parallelism(self, model: str) -> Parallelism:
+        """What was learned of the model; void where the configuration has another number of instances now."""
+        learned, instances = self._parallel.get(model), self._configured(model)
+        if learned is None or learned.instances != instances:
+            learned = self._parallel[model] = Parallelism(instances)
+        return learned
+
+    def _configured(self, model: str) -> int:
         capacity = self.state.models.get(model)
         return 1 if capacity is None else capacity.instances
+
+    def _instances(self, model: str) -> int:
+        """Executions of the model that run at a time: as configured, as learned, or as have begun and a part more."""
+        if (most := self.most_in_flight.get(model)) is not None:
+            return max(1, most - READY_BATCHES)
+        learned = self._parallel.get(model)
+        ways = self._configured(model) if learned is None else max(learned.ways, self._configured(model))
+        capacity = self.state.models.get(model)
+        if capacity is not None and capacity.streams:
+            begun = self._in_flight[model].begun if model in self._in_flight else 0
+            ways = max(ways, begun + max(0, begun - ways) // BEGUN_PART)
+        return ways
+
+    def _most(self, model: str) -> int:
+        """Executions of the model that may be out."""
+        most = self.most_in_flight.get(model)
+        return in_flight_limit(self._instances(model)) if most is None else most

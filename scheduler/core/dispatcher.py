@@ -58,14 +58,19 @@ class Dispatcher:
         if not able or self._fleet.delays(lane.model):
             joinable = self._able(lane, self._fleet.joinable(lane.model))
         if not able and not joinable:
+            self._note_short(lane)
             return None
         lane.pass_time(now=now)
-        while (turn := lane.next_turn()) is not None:
+        above: int | None = None
+        while (turn := lane.next_turn(above)) is not None:
             backend, into = self._to_join(lane, turn, joinable)
-            if backend is None and able:
-                backend = able[0] if lane.backend is not None else self._fleet.place(able, lane, turn.ticket)
             if backend is None:
-                return None
+                backend = self._to_open(lane, turn, able)
+            if backend is None:
+                # Who is more important may have a place where this class has none.
+                self._note_short(lane)
+                above = turn.queue.rank
+                continue
             departure = self._departure(lane, backend, turn, now)
             if departure is None or not departure.misses(turn.ticket, 0 if into is None else into.rows):
                 beside = 0 if into is None else into.rows
@@ -75,6 +80,18 @@ class Dispatcher:
                     return None
                 return self._send(lane, turn, backend, departure, into, now)
         return None
+
+    def _note_short(self, lane: Lane) -> None:
+        if any(queue.queued for queue in lane.classes):
+            self._fleet.short(lane.model)
+
+    def _to_open(self, lane: Lane, turn: Turn, able: list[Backend]) -> Backend | None:
+        """Where the ticket opens an execution; None: nowhere, for now."""
+        if self._fleet.streams(lane.model):
+            able = [each for each in able if each.has_place(lane.model, turn.queue.rank)]
+        if not able:
+            return None
+        return able[0] if lane.backend is not None else self._fleet.place(able, lane, turn.ticket)
 
     def _able(self, lane: Lane, able: list[Backend]) -> list[Backend]:
         return able if lane.backend is None or not able else self._steps.able(lane, able)
@@ -178,7 +195,8 @@ class Dispatcher:
         if overtaken and backend.crowded(lane.model, queue.rank, now=now):
             self._lanes.yielding[lane.name] = None
             return True
-        if backend.has_idle_instance(lane.model) or backend.state.models[lane.model].delayed_below:
+        capacity = backend.state.models[lane.model]
+        if backend.has_idle_instance(lane.model) or capacity.delayed_below or capacity.streams:
             return False
         waits_s = [each for each in (queue.present_wait_s, own_s) if each is not None]
         if self._may_grow(lane, turn, backend, estimator):

@@ -19,8 +19,6 @@ from heapq import heapify, heapreplace
 from math import inf
 from typing import NamedTuple, Protocol
 
-from scheduler.core.limit import in_flight_limit
-
 
 class Part(Protocol):
     """A batch, as far as its execution goes by it; times in monotonic seconds.
@@ -60,6 +58,7 @@ class Execution:
         estimate_s: what it is expected to take.
         rows: of all that has joined.
         started_at: when an instance was free for it, monotonic seconds; None while it lies ready.
+        begun: whether a part of an answer has come.
         over: whether its first answer has come.
         merge_keys: of its batches; what could have been merged here does not join.
         parts: its batches that have not ended, by number.
@@ -71,6 +70,7 @@ class Execution:
     rank_rows: int = 0
     rows: int = 0
     started_at: float | None = None
+    begun: bool = False
     over: bool = False
     merge_keys: set[str | None] = field(default_factory=set)
     parts: dict[int, Part] = field(default_factory=dict)
@@ -105,11 +105,27 @@ class Executions:
         """Estimated seconds of service in flight."""
         return sum([each.estimate_s for each in self._open])
 
-    def has_place(self, instances: int, max_batch_size: int) -> bool:
-        """Whether another execution may be opened."""
+    @property
+    def begun(self) -> int:
+        """Executions of which a part of an answer has come: that many run at a time."""
+        return sum([each.begun for each in self._open])
+
+    def lesser(self, rank: int) -> int:
+        """Executions that have not begun, all of whose tickets are of less important classes than this."""
+        return sum([not each.begun and each.rank > rank for each in self._open])
+
+    def begin(self, batch_id: int) -> bool:
+        """A part of a batch's answer has come; whether it is the first of its execution."""
+        execution = self._of[batch_id]
+        if execution.begun:
+            return False
+        execution.begun = True
+        return True
+
+    def has_place(self, most: int, max_batch_size: int) -> bool:
+        """Whether another execution may be opened, of `most` with so many rows each."""
         if not self._open:
             return True
-        most = in_flight_limit(instances)
         if len(self._open) >= most:
             return False
         return len(self._of) < most or self.rows < most * max_batch_size
@@ -151,9 +167,9 @@ class Executions:
             heapreplace(ends, ends[0] + estimate_s)
         return ends[0]
 
-    def takes(self, rows: int, instances: int, max_batch_size: int) -> bool:
-        """Whether so many rows more are within what may be in flight."""
-        return self.rows + rows <= in_flight_limit(instances) * max_batch_size
+    def takes(self, rows: int, most: int, max_batch_size: int) -> bool:
+        """Whether so many rows more are within what may be in flight: `most` executions with so many each."""
+        return self.rows + rows <= most * max_batch_size
 
     def add(self, part: Part, into: Execution, instances: int, full_rows: int = 0) -> None:
         """Send a batch, in an execution of its own or in one that is here.

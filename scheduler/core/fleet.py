@@ -32,13 +32,14 @@ ANSWERED: Final = frozenset({Verdict.SUCCEEDED, Verdict.FAILED, Verdict.GARBLED}
 class _Offer(NamedTuple):
     """The ready backends that serve a model, be their breakers open or not; sums and largest as in Outlook.
 
-    `delayed`: whether one of them waits for executions to fill.
+    `delayed`: whether one of them waits for executions to fill; `streams`: whether its answers come in parts.
     """
 
     backends: tuple[Backend, ...]
     instances: int
     max_batch_size: int
     delayed: bool
+    streams: bool
 
 
 class Fleet:
@@ -54,6 +55,7 @@ class Fleet:
         "_batches",
         "_given_up",
         "_last_batch_id",
+        "_most_in_flight",
         "_offers",
         "_opened",
         "_patience",
@@ -61,6 +63,7 @@ class Fleet:
 
     def __init__(self, patience: Patience) -> None:
         self._patience = patience
+        self._most_in_flight: Mapping[str, int] = {}
         self._backends: dict[str, Backend] = {}
         self._batches: dict[int, Batch] = {}
         self._given_up: set[int] = set()
@@ -94,7 +97,8 @@ class Fleet:
         """Add a backend, or change what it offers; one that is ready again is probed at once."""
         backend = self._backends.get(state.name)
         if backend is None:
-            self._backends[state.name] = Backend(state)
+            self._backends[state.name] = backend = Backend(state)
+            backend.most_in_flight = self._most_in_flight
         else:
             backend.leaving = False
             if state.ready and not backend.state.ready:
@@ -104,6 +108,12 @@ class Fleet:
             if self._batches and not state.ready:
                 self._patience.look_at = min(self._patience.look_at, now + self._patience.outage_s)
         self._count_offers(now)
+
+    def bound(self, most_in_flight: Mapping[str, int]) -> None:
+        """Give each backend no more executions of these models than so many."""
+        self._most_in_flight = most_in_flight
+        for backend in self._backends.values():
+            backend.most_in_flight = most_in_flight
 
     def remove(self, name: str, *, now: float) -> None:
         """Let a backend go: nothing new is sent there, and it is forgotten when what it holds has ended.
@@ -172,7 +182,7 @@ class Fleet:
             part: the least part of what they are expected to take that its batches took of late.
             now: monotonic seconds.
         """
-        backends, instances, max_batch_size, _ = self._offers[model]
+        backends, instances, max_batch_size, *_ = self._offers[model]
         if idle := self.idle_instances(model):
             return Outlook(now, now, idle, instances, max_batch_size)
         start_at = min([backend.open_at(model, now=now) for backend in backends])
@@ -200,6 +210,17 @@ class Fleet:
         """Whether a backend waits for executions of the model to fill."""
         offer = self._offers.get(model)
         return offer is not None and offer.delayed
+
+    def streams(self, model: str) -> bool:
+        """Whether answers of the model come in parts."""
+        offer = self._offers.get(model)
+        return offer is not None and offer.streams
+
+    def short(self, model: str) -> None:
+        """Somebody waits for a place of the model, wherever."""
+        if (offer := self._offers.get(model)) is not None:
+            for backend in offer.backends:
+                backend.short(model)
 
     def joinable(self, model: str) -> list[Backend]:
         """The backends where an execution of the model lies ready that a batch might join."""
@@ -300,6 +321,7 @@ class Fleet:
             lane = lanes[batch.tickets[0].lane]
             if not slow:
                 backend.note_end(batch, ended, now=now)
+            backend.delivered(batch.model, ended, now=now)
             learned_s = backend.estimator(batch.model, lane.estimator).learn(batch.latency_key, *ended)
             lane.estimator.add(batch.latency_key, ended.rows, learned_s)
             cost = cost_of(batch.tickets) if ended.rows == batch.rows else None
@@ -313,14 +335,21 @@ class Fleet:
             self._doubt(batch, why, now)
         return found
 
-    def hear_of(self, batch_id: int, *, now: float) -> None:
-        """A part of a batch's answer has come; nothing is to be learned where it was taken out."""
+    def hear_of(self, batch_id: int, *, now: float) -> str | None:
+        """A part of a batch's answer has come; nothing is to be learned where it was taken out.
+
+        Returns:
+            The model for which that may have opened a place: its execution has begun. None: for none.
+        """
         batch = self._batches.get(batch_id)
-        if batch is not None:
-            batch.sign_at = now
-            batch.overdue = False
-            batch.inferences = None
-            self._backends[batch.backend].answered_at[batch.model] = now
+        if batch is None:
+            return None
+        batch.sign_at = now
+        batch.overdue = False
+        batch.inferences = None
+        backend = self._backends[batch.backend]
+        backend.answered_at[batch.model] = now
+        return batch.model if backend.begin(batch) else None
 
     def testify(self, batch_id: int, statement: Statement, *, now: float) -> Verdict | None:
         """Take in what a backend said of the model of an overdue batch.
@@ -403,6 +432,7 @@ def _offer(model: str, backends: list[Backend]) -> _Offer:
         instances=sum(capacity.instances for capacity in capacities),
         max_batch_size=max(1, *(capacity.max_batch_size for capacity in capacities)),
         delayed=any(capacity.delayed_below for capacity in capacities),
+        streams=any(capacity.streams for capacity in capacities),
     )
 
 

@@ -114,15 +114,18 @@ class Lane:
             if tightest_s is None or wait_s < tightest_s:
                 tightest_s = wait_s
 
-    def next_turn(self) -> Turn | None:
+    def next_turn(self, above: int | None = None) -> Turn | None:
         """Whose turn it is: the class with the least start tag, then its first flow.
 
         Ties go to a strict class, then to the more important one.
+
+        Args:
+            above: only classes that are more important than this rank; None: all.
         """
         best: ClassQueue | None = None
         best_flow: Flow | None = None
         best_ticket: Ticket | None = None
-        for queue in self.classes:
+        for queue in self.classes[:above]:
             ticket = queue.next_retry() if queue.retries else None
             flow: Flow | None = None
             if ticket is None:

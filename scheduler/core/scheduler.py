@@ -37,6 +37,7 @@ class Scheduler:
         self._lanes = Lanes(settings.classes)
         self._patience = Patience(settings.hang_s, settings.outage_s, settings.model_hang_s)
         self._fleet = Fleet(self._patience)
+        self._fleet.bound(settings.model_in_flight)
         self._steps = Steps(settings, self._lanes, self._fleet)
         parts = self._lanes, self._fleet, self._admission
         self._endings = Endings(settings, *parts, self._tenants, self._steps)
@@ -121,10 +122,13 @@ class Scheduler:
             self._lanes.runnable[lane.name] = None
         self._evict_unoffered()
 
-    def hear_of(self, batch_id: int, *, now: float) -> None:
-        """A part of a batch's answer has come: it works."""
+    def hear_of(self, batch_id: int, *, now: float) -> bool:
+        """A part of a batch's answer has come: it works. Whether that makes an event possible."""
         self._now = max(self._now, now)
-        self._fleet.hear_of(batch_id, now=self._now)
+        model = self._fleet.hear_of(batch_id, now=self._now)
+        if model is not None:
+            self._lanes.wake(model)
+        return model is not None
 
     def testify(self, batch_id: int, statement: Statement, *, now: float) -> None:
         """What the backend said of an overdue batch's model (Inquire): where it is gone, its tickets go elsewhere."""
@@ -156,6 +160,7 @@ class Scheduler:
         self._steps.reconfigure(settings)
         self._patience.reconfigure(settings.hang_s, settings.outage_s, settings.model_hang_s, now=self._now)
         self._fleet.reconfigure(now=self._now)
+        self._fleet.bound(settings.model_in_flight)
         self._evict_unoffered()
         retrying = (ticket for ticket in self._endings.tickets.values() if ticket.state is RETRYING)
         self._tenants.reconfigure(settings, [*self._fleet.held(), *retrying])

@@ -80,6 +80,7 @@ class CoreSettings:
         queue_bytes: bytes of waiting tickets' tensors in all, at most.
         hang_s: a batch that has been with an instance for less is not overdue (patience.py).
         model_hang_s: by model, how long its batches may give no sign before they are given up; none: any time.
+        model_in_flight: by model, how many of its executions a backend is given at a time; none: as many as it can use.
         outage_s: tickets of a model wait for so long for a backend that was ready and is missed (fleet.py).
         max_sequences: stateful sequences known at a time, at most.
     """
@@ -93,6 +94,7 @@ class CoreSettings:
     hang_s: float
     outage_s: float
     model_hang_s: Mapping[str, float]
+    model_in_flight: Mapping[str, int]
     max_sequences: int
 
     def for_tenant(self, name: str) -> TenantSettings:

@@ -265,14 +265,6 @@ BACKENDS: Final[tuple[Family, ...]] = (
         "1 while the backend is ready, else 0; none for one that was removed.",
         lambda s: (((each.name,), float(each.ready)) for each in s.snapshot.backends if not each.leaving),
     ),
-    Gauge(
-        "fairlane_model_failed",
-        ("backend", "model"),
-        "1 for a model that the backend has and could not load; none for the others.",
-        lambda s: (
-            ((name, model), 1.0) for name, state in s.recorder.backends.items() for model in sorted(state.failed)
-        ),
-    ),
     Counter(
         "fairlane_backend_changes",
         ("change",),

@@ -117,7 +117,12 @@ class ModelSpec:
     def capacity(self) -> ModelCapacity:
         """What the core needs to know."""
         return ModelCapacity(
-            self.instances, self.max_batch_size, self.sequence_slots, self.queue_delay_s, self.delayed_below
+            self.instances,
+            self.max_batch_size,
+            self.sequence_slots,
+            self.queue_delay_s,
+            self.delayed_below,
+            self.decoupled,
         )
 
 

@@ -63,6 +63,7 @@ def core_settings(
     hang_s: float = 5.0,
     outage_s: float = 0.0,
     model_hang_s: Mapping[str, float] | None = None,
+    model_in_flight: Mapping[str, int] | None = None,
     max_sequences: int = 1_000,
 ) -> CoreSettings:
     own = default or tenant_settings()
@@ -76,6 +77,7 @@ def core_settings(
         hang_s=hang_s,
         outage_s=outage_s,
         model_hang_s=model_hang_s or {},
+        model_in_flight=model_in_flight or {},
         max_sequences=max_sequences,
     )
 

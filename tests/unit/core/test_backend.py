@@ -4,6 +4,7 @@ import pytest
 
 from scheduler.core.backend import Backend, Batch
 from scheduler.core.estimate import Estimator
+from scheduler.core.executions import Ended
 from scheduler.core.outcome import Verdict
 from scheduler.core.ticket import TicketState
 from tests.unit.core.build import backend_state, make_batch, make_ticket
@@ -410,3 +411,59 @@ def test_a_model_that_failed_to_load_is_not_missed():
     backend.change(backend_state(ready=False), now=2.0)
     backend.change(replace(backend_state(models=()), failed=frozenset({"m", "other"})), now=4.0)
     assert backend.missed == {"n": 2.0}
+
+
+class TestParallelism:
+    """How many executions are out at a time, where the configuration says one instance."""
+
+    def test_as_many_as_were_found_to_deliver_more(self):
+        backend, now = Backend(backend_state()), 0.0
+        while now < 20.0:
+            now += 0.1 / min(4, backend._instances("m") + 1)
+            backend.short("m")
+            backend.delivered("m", Ended(1, 0.1), now=now)
+        assert 3 <= backend._instances("m") <= 6
+        for number in range(backend._instances("m") + 1):
+            assert backend.has_place("m")
+            start(backend, number, now)
+        assert not backend.has_place("m")
+
+    def test_another_number_of_instances_makes_void_what_was_learned(self):
+        backend = Backend(backend_state())
+        backend.short("m")
+        backend._parallel["m"].ways = 9
+        assert backend._instances("m") == 9
+        backend.change(backend_state(instances=2), now=1.0)
+        backend.short("m")
+        assert backend._instances("m") == 2
+
+    @pytest.mark.parametrize("most", [1, 2, 5])
+    def test_as_many_as_are_set_by_hand(self, most):
+        backend = Backend(backend_state())
+        backend.most_in_flight = {"m": most}
+        for number in range(most):
+            assert backend.has_place("m")
+            start(backend, number, 0.0)
+        assert not backend.has_place("m")
+
+    def test_streams_that_have_begun_make_room_for_more(self):
+        backend = Backend(backend_state(streams=True))
+        batches = []
+        for _ in range(6):
+            while backend.has_place("m"):
+                batches.append(start(backend, len(batches), 0.0))
+            for batch in batches:
+                backend.begin(batch)
+        assert len(batches) == 18  # 2, 3, 5, 8, 12, 18
+        assert not backend.begin(batches[0])
+
+    def test_a_stream_that_waits_at_the_backend_keeps_nobody_out_who_is_more_important(self):
+        backend = Backend(backend_state(streams=True))
+        for number in range(2):
+            start(backend, number, 0.0, rank=1)
+        assert not backend.has_place("m", 1)
+        assert backend.has_place("m", 0)
+        plain = Backend(backend_state())
+        for number in range(2):
+            start(plain, number, 0.0, rank=1)
+        assert not plain.has_place("m", 0)

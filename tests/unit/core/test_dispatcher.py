@@ -488,3 +488,22 @@ class TestGrowing:
         core = self.core(service_s=0.004)
         submit(core, 10, now=100.0, merge_key="k")
         assert len(dispatched(core)) == 2
+
+
+class TestStreams:
+    """A model of one instance whose answers come in parts."""
+
+    def test_where_a_lesser_class_has_no_place_a_more_important_one_has(self):
+        core = ready_core(backend_state(streams=True), classes=UNHURRIED)
+        submit(core, 4, priority_class="background")
+        assert len(dispatched(core)) == 2
+        (person,) = submit(core)
+        assert [batch.tickets for batch in dispatched(core)] == [(person,)]
+
+    def test_none_is_held_back(self):
+        core = ready_core(backend_state(streams=True))
+        submit(core)
+        (batch,) = dispatched(core)
+        core.complete(batch.batch_id, Verdict.SUCCEEDED, now=1.5)
+        submit(core, 2, priority_class="background", now=2.0)
+        assert len(dispatched(core)) == 2

@@ -38,10 +38,10 @@ def test_what_joins_what_lies_ready_runs_with_it_and_holds_no_place_of_its_own(e
     third, _ = send(executions, 3, 1.5, into=ready, rows=4)
     assert (len(executions), executions.rows, ready.rows) == (3, 6, 5)
     assert executions.spare(1) == -2
-    assert not executions.has_place(1, MOST)
+    assert not executions.has_place(2, MOST)
     executions.end(first, answered=True, now=3.0)
     assert third.started_at == 3.0
-    assert executions.has_place(1, MOST)
+    assert executions.has_place(2, MOST)
 
 
 def test_the_first_answer_of_an_execution_tells_what_all_of_it_took(executions):
@@ -75,18 +75,18 @@ def test_late_answers_count_by_their_rows(executions):
     for number in range(2, 9):
         send(executions, number, 0.0, into=running)
     executions.end(first, answered=True, now=1.0)
-    assert executions.has_place(1, MOST)
+    assert executions.has_place(2, MOST)
     _, ready = send(executions, 20, 1.0, rows=8)
     assert executions.rows == 15
-    assert executions.has_place(1, MOST)
-    assert executions.takes(1, 1, MOST)
-    assert not executions.takes(2, 1, MOST)
+    assert executions.has_place(2, MOST)
+    assert executions.takes(1, 2, MOST)
+    assert not executions.takes(2, 2, MOST)
     send(executions, 21, 1.0, into=ready)
-    assert not executions.has_place(1, MOST)
+    assert not executions.has_place(2, MOST)
 
 
 def test_nothing_in_flight_takes_what_is_larger_than_all(executions):
-    assert executions.has_place(1, 1)
+    assert executions.has_place(2, 1)
     assert (executions.next_free_at(), executions.open_at(1, now=2.0), executions.work_s) == (-inf, 2.0, 0.0)
 
 
@@ -130,3 +130,12 @@ def test_where_triton_waits_for_rows_an_execution_lies_ready_until_it_has_them(e
 def test_one_that_triton_did_not_wait_to_fill_counts_from_when_it_was_sent(executions):
     first, _ = send(executions, 1, 0.0, full_rows=4)
     assert executions.end(first, answered=True, now=0.1) == Ended(1, 0.1)
+
+
+def test_what_has_begun_is_told_once_for_an_execution(executions):
+    _, running = send(executions, 1, 0.0)
+    send(executions, 2, 0.0, into=running)
+    send(executions, 3, 0.0, into=Execution("k", 1))
+    assert (executions.begun, executions.lesser(0), executions.lesser(1)) == (0, 1, 0)
+    assert [executions.begin(number) for number in (1, 2, 3)] == [True, False, True]
+    assert (executions.begun, executions.lesser(0)) == (2, 0)

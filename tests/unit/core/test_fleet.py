@@ -561,3 +561,20 @@ class TestRemoval:
         finish(fleet, batch.batch_id, Verdict.SUCCEEDED, 1.5)
         (backend,) = fleet.snapshot()
         assert (backend.name, backend.ready, backend.leaving) == ("gpu0", True, False)
+
+
+def test_what_is_in_flight_can_be_bounded_by_hand_for_backends_that_are_here_and_that_come():
+    fleet = fleet_of()
+    fleet.bound({"m": 1})
+    fleet.set_state(backend_state("late"), now=1.0)
+    for backend in fleet.able("m"):
+        fleet.start(lane_of(), backend, (make_ticket(),), lane_of().classes[0], now=1.0)
+    assert fleet.able("m") == []
+
+
+def test_whose_answers_come_in_parts_and_who_is_told_that_somebody_waits():
+    fleet = fleet_of(backend_state("a"), backend_state("b", models=("n",), streams=True))
+    assert (fleet.streams("m"), fleet.streams("n"), fleet.streams("unknown")) == (False, True, False)
+    for model in ("m", "unknown"):
+        fleet.short(model)
+    assert {name: list(backend._parallel) for name, backend in fleet._backends.items()} == {"a": ["m"], "b": []}

@@ -219,3 +219,12 @@ class TestPresentWait:
         lane.heard(0, now=1.0)
         lane.push(make_ticket("a"), 0, Tenant("acme", tenant_settings()))
         assert self.waits(lane, 9.0)[1] == 0.02
+
+
+def test_only_classes_above_a_rank_may_be_asked_for(lane):
+    acme = Tenant("acme", tenant_settings())
+    push(lane, acme, "background")
+    assert lane.next_turn(1) is None
+    ticket = push(lane, acme)
+    assert lane.next_turn(1).ticket is ticket
+    assert lane.next_turn(0) is None

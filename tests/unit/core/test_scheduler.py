@@ -447,3 +447,15 @@ class TestRemovedBackend:
         core.set_backend(backend_state("b"), now=1.7)
         submit(core, step=Step("7", False, False, 10.0, False), now=1.8)
         assert [event.outcome for event in pull(core)] == [Outcome.SEQUENCE_LOST]
+
+
+def test_a_stream_that_has_begun_may_make_room_for_another():
+    core = ready_core(backend_state(streams=True))
+    submit(core, 4)
+    first, _ = dispatched(core)
+    assert core.hear_of(first.batch_id, now=1.1)
+    assert dispatched(core) == []  # as configured, one runs and one lies ready
+    assert not core.hear_of(first.batch_id, now=1.2)
+    assert core.hear_of(first.batch_id + 1, now=1.2)
+    assert len(dispatched(core)) == 1
+    assert not core.hear_of(99, now=1.3)

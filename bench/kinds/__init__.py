@@ -1,0 +1,1 @@
+"""`fairlane bench kinds`: every kind of request that Triton serves, directly and through Fairlane, in one run."""

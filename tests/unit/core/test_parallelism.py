@@ -1,0 +1,81 @@
+from itertools import pairwise
+
+import pytest
+
+from scheduler.core.parallelism import MOST, Parallelism
+
+
+class Server:
+    """Answers as many executions at a time as it has `slots`, each after `latency_s`; somebody always waits."""
+
+    def __init__(self, slots: int, latency_s: float = 0.1, instances: int = 1) -> None:
+        self.slots, self.latency_s = slots, latency_s
+        self.learned = Parallelism(instances)
+        self.now = 0.0
+
+    def serve(self, until: float, *, wanted: bool = True) -> None:
+        """One answer after the other, at the rate at which so many slots give them."""
+        while self.now < until:
+            in_flight = min(self.learned.ways + 1, self.slots)
+            self.now += self.latency_s / in_flight
+            if wanted:
+                self.learned.short()
+            self.learned.ended(1, now=self.now)
+
+
+@pytest.mark.parametrize("latency_s", [0.01, 0.1, 1.0])
+def test_a_server_of_many_slots_is_found_out(latency_s):
+    server = Server(16, latency_s)
+    server.serve(60.0)
+    # Growth by a half: within a half of the slots, and one that lies ready.
+    assert 15 <= server.learned.ways <= 24
+
+
+@pytest.mark.parametrize(("slots", "instances"), [(1, 1), (2, 2), (3, 2)])
+def test_a_server_that_does_as_configured_stays_as_it_is(slots, instances):
+    server = Server(slots, instances=instances)
+    server.serve(29.0)
+    assert server.learned.ways == instances
+
+
+def test_what_brings_nothing_is_tried_again_later_and_later():
+    server, changes = Server(1), []
+    while server.now < 300.0:
+        before = server.learned.ways
+        server.serve(server.now + 0.1)
+        if server.learned.ways > before:
+            changes.append(server.now)
+    # The first at once, then 30, 60 and 120 s after the end of the one before.
+    gaps = [round(later - sooner) for sooner, later in pairwise(changes)]
+    assert len(gaps) == 3
+    assert all(least <= gap <= least + 6 for least, gap in zip((30, 60, 120), gaps, strict=True))
+
+
+def test_a_server_that_has_become_smaller_is_given_less_in_time():
+    server = Server(16)
+    server.serve(30.0)
+    assert server.learned.ways >= 15
+    server.slots = 2
+    server.serve(3000.0)
+    assert server.learned.ways <= 8
+
+
+def test_where_nobody_waits_nothing_is_learned():
+    server = Server(16)
+    server.serve(60.0, wanted=False)
+    assert server.learned.ways == 1
+
+
+def test_answers_of_one_moment_are_one_burst():
+    learned = Parallelism(1)
+    for number in range(100):
+        learned.short()
+        for _ in range(learned.ways + 1):  # all at once, and nobody could be refused in between
+            learned.ended(1, now=float(number))
+    assert learned.ways > 8
+
+
+def test_what_is_in_flight_is_bounded():
+    server = Server(10 * MOST, latency_s=1.0)
+    server.serve(400.0)
+    assert server.learned.ways == MOST
