@@ -36,6 +36,7 @@ class Service:
         max_batch_size: rows of one batch, at most.
         jitter: sigma of the log-normal factor on each batch's work; its mean is 1.
         course: what else makes batches of the same rows differ; None: nothing.
+        ways: batches that run at a time in truth, where the scheduler is told of `instances`; None: as many.
     """
 
     a_s: float
@@ -44,6 +45,7 @@ class Service:
     max_batch_size: int = 8
     jitter: float = 0.0
     course: Course | None = None
+    ways: int | None = None
 
     def work_s(self, rows: int, number: int, chance: Random, *, now: float) -> float:
         """Seconds of work of the batch of this number (from 0), which starts now."""
@@ -86,6 +88,7 @@ class Job:
         work_s: seconds of work in all, drawn when it starts.
         left_s: seconds of work left at `since`.
         timing: counts changes of its end; what was arranged for an earlier end is void.
+        beside: other batches that the backend runs with it as one.
     """
 
     batch: Dispatch
@@ -95,6 +98,7 @@ class Job:
     left_s: float = 0.0
     since: float = 0.0
     timing: int = 0
+    beside: list["Job"] = field(default_factory=list)
 
 
 @dataclass(slots=True, eq=False)
@@ -166,18 +170,34 @@ class Backend:
             slots.waiting = deque(job for job in slots.waiting if job.batch.batch_id != batch_id)
 
     def _run_next(self, slots: _Slots) -> None:
-        if not slots.waiting or slots.running == slots.service.instances:
+        service = slots.service
+        if not slots.waiting or slots.running == (service.ways or service.instances):
             return
         job = slots.waiting.popleft()
+        rows = job.rows + self._join(job, slots)
         slots.running += 1
         number = len(self.batch_rows[job.model])
-        job.work_s = job.left_s = slots.service.work_s(job.rows, number, self._chance, now=self._clock.now)
+        job.left_s = service.work_s(rows, number, self._chance, now=self._clock.now)
         job.since = self._clock.now
-        self.batch_rows[job.model].append(job.rows)
+        self.batch_rows[job.model].append(rows)
         self._running[job] = None
-        self._started(job)
+        for each in (job, *job.beside):
+            each.work_s = job.left_s * each.rows / rows
+            self._started(each)
         self._arrange_end(job)
         self._share()
+
+    @staticmethod
+    def _join(job: Job, slots: _Slots) -> int:
+        """Take what waits with the same join key into the run of this job, as Triton's batcher does; its rows."""
+        key, rows = job.batch.tickets[0].join_key, 0
+        for other in list(slots.waiting) if key is not None else ():
+            fits = job.rows + rows + other.rows <= slots.service.max_batch_size
+            if fits and other.batch.tickets[0].join_key == key:
+                slots.waiting.remove(other)
+                job.beside.append(other)
+                rows += other.rows
+        return rows
 
     def _finish(self, job: Job, timing: int) -> None:
         if job.timing != timing:
@@ -186,7 +206,8 @@ class Backend:
         slots.running -= 1
         del self._running[job]
         self._done[job.model] += 1
-        self._ended(job, Verdict.SUCCEEDED)
+        for each in (job, *job.beside):
+            self._ended(each, Verdict.SUCCEEDED)
         self._run_next(slots)
         self._share()
 
@@ -231,8 +252,9 @@ class Backend:
     def _lose_all(self) -> None:
         lost = list(self._running)
         self._running.clear()
-        for job in lost:
+        for job in list(lost):
             job.timing += 1
+            lost += job.beside
         for slots in self._slots.values():
             lost += slots.waiting
             slots.waiting.clear()

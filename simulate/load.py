@@ -17,6 +17,7 @@ class Load:
         patience_s: the deadline after arrival, in seconds; None waits as long as it takes.
         patience_spread_s: up to so many seconds more, evenly spread.
         queue_bytes: bytes of tensors of one ticket.
+        join_key: the backend itself runs tickets with the same key as one; None: it does not.
     """
 
     priority_class: str = "interactive"
@@ -27,6 +28,7 @@ class Load:
     patience_s: float | None = None
     patience_spread_s: float = 0.0
     queue_bytes: int = 0
+    join_key: str | None = None
 
     def deadline(self, chance: Random, *, now: float) -> float | None:
         """The deadline of a ticket that arrives now, in seconds of the world's clock."""

@@ -80,6 +80,7 @@ class World:
             rows=load.rows,
             queue_bytes=load.queue_bytes,
             merge_key=load.merge_key,
+            join_key=load.join_key,
             deadline=load.deadline(chance, now=now),
         )
         ticket.tried = ticket.ticket_id == self._tried
