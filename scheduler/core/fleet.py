@@ -216,11 +216,11 @@ class Fleet:
         offer = self._offers.get(model)
         return offer is not None and offer.streams
 
-    def short(self, model: str) -> None:
-        """Somebody waits for a place of the model, wherever."""
+    def short(self, model: str, *, calm: bool) -> None:
+        """Somebody waits for a place of the model, wherever; `calm`: nobody minds if more is tried."""
         if (offer := self._offers.get(model)) is not None:
             for backend in offer.backends:
-                backend.short(model)
+                backend.short(model, calm=calm)
 
     def joinable(self, model: str) -> list[Backend]:
         """The backends where an execution of the model lies ready that a batch might join."""

@@ -13,7 +13,8 @@ finds the least that keeps the rate by trying a little more and looking whether 
     one down    what was learned is tried anew: with 1 / GROWTH of it. It is kept if the rate stays above STAYS
 
 What is in flight cannot be overtaken, so it is never more than what was seen to deliver more. A model that runs one
-execution at a time meets a round with one more, and stays as it is.
+execution at a time meets a round with one more, and stays as it is. While a class that minds waiting is in use and a
+lesser one waits, nothing more is tried: the person would wait for the try.
 """
 
 from math import ceil, inf
@@ -46,6 +47,7 @@ class Parallelism:
         "_before",
         "_began",
         "_burst_at",
+        "_calm",
         "_count",
         "_down",
         "_ended_at",
@@ -67,12 +69,17 @@ class Parallelism:
         self._try_at = -inf
         self._hold_s = HOLD_S
         self._short = False
+        self._calm = True
         self._burst_at = self._ended_at = -inf
         self._restart(settling=1, now=-inf)
 
-    def short(self) -> None:
-        """Somebody waits for a place."""
+    def short(self, *, calm: bool) -> None:
+        """Somebody waits for a place; `calm`: nobody may come who would have to wait longer for a try."""
         self._short = True
+        self._calm = calm
+        if not calm and self._before is not None:
+            self.ways, self._before = self._before, None
+            self._restart(settling=self.ways + 1, now=self._ended_at)
 
     def ended(self, rows: int, *, now: float) -> None:
         """An execution has ended with its answer."""
@@ -101,7 +108,7 @@ class Parallelism:
         before = self._before
         if before is None or self._rate is None:
             self._rate = rate
-            if now >= self._try_at:
+            if now >= self._try_at and self._calm:
                 self._try(now)
             else:
                 self._restart(settling=1, now=now)

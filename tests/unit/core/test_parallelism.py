@@ -19,7 +19,7 @@ class Server:
             in_flight = min(self.learned.ways + 1, self.slots)
             self.now += self.latency_s / in_flight
             if wanted:
-                self.learned.short()
+                self.learned.short(calm=True)
             self.learned.ended(1, now=self.now)
 
 
@@ -69,7 +69,7 @@ def test_where_nobody_waits_nothing_is_learned():
 def test_answers_of_one_moment_are_one_burst():
     learned = Parallelism(1)
     for number in range(100):
-        learned.short()
+        learned.short(calm=True)
         for _ in range(learned.ways + 1):  # all at once, and nobody could be refused in between
             learned.ended(1, now=float(number))
     assert learned.ways > 8
@@ -79,3 +79,17 @@ def test_what_is_in_flight_is_bounded():
     server = Server(10 * MOST, latency_s=1.0)
     server.serve(400.0)
     assert server.learned.ways == MOST
+
+
+def test_while_somebody_would_mind_nothing_more_is_tried_and_what_was_tried_is_taken_back():
+    server = Server(16)
+    while server.learned.ways == 1:
+        server.serve(server.now + 0.05)
+    server.learned.short(calm=False)
+    assert server.learned.ways == 1
+    for _ in range(200):
+        server.serve(server.now + 0.05)
+        server.learned.short(calm=False)
+    assert server.learned.ways == 1
+    server.serve(server.now + 60.0)
+    assert server.learned.ways >= 12
