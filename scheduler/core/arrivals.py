@@ -94,8 +94,11 @@ class Arrivals:
         lane = self._lane(ticket)
         if lane is None or not lane.evidence.known(KNOWN, now=now):
             return True
-        outlook = self._fleet.outlook(ticket.model, lane.evidence.least_part(), now=now)
-        return feasible(lane, lane.classes[rank], tenant, ticket, outlook, now=now)
+        queue = lane.classes[rank]
+        # Behind others averages decide, and the fastest need not be looked up.
+        part = 1.0 if queue.queued else lane.evidence.least_part()
+        outlook = self._fleet.outlook(ticket.model, part, now=now)
+        return feasible(lane, queue, tenant, ticket, outlook, now=now)
 
     def _lane(self, ticket: Ticket) -> Lane | None:
         """The queues that it would stand in; None where nobody has stood there yet."""

@@ -186,7 +186,9 @@ class Fleet:
         if idle := self.idle_instances(model):
             return Outlook(now, now, idle, instances, max_batch_size)
         start_at = min([backend.open_at(model, now=now) for backend in backends])
-        earliest_at = min([backend.open_at(model, part, now=now) for backend in backends])
+        earliest_at = start_at
+        if part < 1.0:
+            earliest_at = min([backend.open_at(model, part, now=now) for backend in backends])
         return Outlook(start_at, earliest_at, 0, instances, max_batch_size)
 
     def idle_instances(self, model: str) -> int:

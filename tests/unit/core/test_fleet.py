@@ -347,6 +347,7 @@ def test_the_outlook_is_that_of_all_ready_backends_together():
     # An instance is free when the first of the running ones ends, and not before now.
     assert fleet.outlook("m", 0.5, now=1.0) == Outlook(pytest.approx(1.01), pytest.approx(1.005), 0, 3, 32)
     assert fleet.outlook("m", 0.5, now=2.0) == Outlook(2.0, 2.0, 0, 3, 32)
+    assert fleet.outlook("m", 1.0, now=1.0) == Outlook(pytest.approx(1.01), pytest.approx(1.01), 0, 3, 32)
 
 
 def test_a_model_without_a_batch_dimension_has_batches_of_one():
