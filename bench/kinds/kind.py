@@ -127,7 +127,7 @@ def make_repository(folder: Path) -> Path:
     _write(folder, "delay", SLEEPY, "dynamic_batching { max_queue_delay_microseconds: 100000 }")
     _write(folder, "first", SLEEPY, BATCHING)
     _write(folder, "second", SLEEPY, BATCHING)
-    oldest = "sequence_batching { max_sequence_idle_microseconds: 600000000 oldest { max_candidate_sequences: 64 } }"
+    oldest = "sequence_batching { max_sequence_idle_microseconds: 600000000 oldest { max_candidate_sequences: 512 } }"
     _write(folder, "sequence", SLEEPY, oldest)
     decoupled = "model_transaction_policy { decoupled: true }"
     _write(folder, "stream", PARALLEL, decoupled, rows=0, service_ms=STREAM_MS, responses=STREAM_RESPONSES)

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from random import Random
 from typing import Any, Final
 
@@ -89,12 +90,19 @@ class Callers:
     async def paced(self, per_s: float, seconds: float, seed: int) -> Outcome:
         """Requests at random moments (Poisson), whatever is outstanding; latencies count from the moment due."""
         chance, outcome, begin = Random(seed), Outcome(seconds=seconds), time.monotonic()  # noqa: S311
-        due, calls, caller = begin, [], 0
+        due, people = begin, 0
+        calls: list[asyncio.Future[None]] = []
+        idle: list[int] = []
         while (due := due + chance.expovariate(per_s)) < begin + seconds:
             await asyncio.sleep(max(0.0, due - time.monotonic()))
-            # A sequence has one request at a time: whoever may wait for an answer is another person.
-            calls.append(asyncio.ensure_future(self._once(caller, due, outcome)))
-            caller += 1
+            # A sequence has one request at a time: while one person waits for an answer, the next is another's.
+            if not idle:
+                idle.append(people)
+                people += 1
+            caller = idle.pop()
+            call = asyncio.ensure_future(self._once(caller, due, outcome))
+            call.add_done_callback(partial(_append, idle, caller))
+            calls.append(call)
         await asyncio.gather(*calls)
         return outcome
 
@@ -141,6 +149,10 @@ class Callers:
         except grpc.aio.AioRpcError as error:
             return f"{error.code().name}: {(error.details() or '')[:80]}"
         return ""
+
+
+def _append(idle: list[int], caller: int, _: object) -> None:
+    idle.append(caller)
 
 
 def _tell(done: "asyncio.Future[End]") -> Callable[[End], None]:
