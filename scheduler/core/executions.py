@@ -156,7 +156,8 @@ class Executions:
         """When an instance is expected to be free for one that is not here yet: behind those that lie ready."""
         if self.has_idle(instances):
             return now
-        ends, ready = [], []
+        # An instance may be idle while Triton waits for an execution to fill.
+        ends, ready = [now] * (instances - self._running()), []
         for each in self._open:
             if each.started_at is None:
                 ready.append(part * each.estimate_s)

@@ -30,11 +30,13 @@ class ExecutionsMachine(RuleBasedStateMachine):
         rows=st.integers(1, MAX_BATCH_SIZE),
         merge_key=st.sampled_from(["a", "b", None]),
         join_key=st.sampled_from(["j", "k", None]),
+        patience=st.sampled_from([None, 0.1, 5.0]),
         count=st.integers(1, 6),
     )
-    def submit(self, model, priority_class, rows, merge_key, join_key, count):
+    def submit(self, model, priority_class, rows, merge_key, join_key, patience, count):
         for _ in range(count):
             ticket = make_ticket(priority_class, model=model, rows=rows, merge_key=merge_key, join_key=join_key)
+            ticket.deadline = None if patience is None else self.now + patience
             self.tickets[ticket.ticket_id] = ticket
             self.core.submit(ticket, now=self.now)
         self._pull()

@@ -127,6 +127,13 @@ def test_where_triton_waits_for_rows_an_execution_lies_ready_until_it_has_them(e
     assert executions.end(second, answered=True, now=1.0) == Ended(4, 0.5)
 
 
+def test_an_instance_that_waits_for_an_execution_to_fill_takes_it_next(executions):
+    for number in range(2):
+        send(executions, number, 0.0, full_rows=4, instances=2, estimate_s=3.0)
+    assert executions.open_at(2, now=1.0) == 4.0
+    assert executions.open_at(1, now=1.0) == 7.0
+
+
 def test_one_that_triton_did_not_wait_to_fill_counts_from_when_it_was_sent(executions):
     first, _ = send(executions, 1, 0.0, full_rows=4)
     assert executions.end(first, answered=True, now=0.1) == Ended(1, 0.1)
