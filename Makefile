@@ -75,10 +75,11 @@ serve: models ## the main job: embedded Triton on model_repository/ and the sche
 	@exec $(BIN)/fairlane serve
 
 # About 30 minutes: isolation, and what else is claimed of Fairlane. One alone: make bench SCENARIO=overload
-SCENARIO := isolation noisy-neighbour overload cross-model efficiency
+SCENARIO := isolation noisy-neighbour overload cross-model efficiency deadlines kinds
 
 bench: models ## load scenarios side by side with Triton (SCENARIO=name for one): tables, reports, JSON in build/bench/
-	$(BIN)/fairlane bench $(SCENARIO)
+	$(if $(filter-out kinds,$(SCENARIO)),$(BIN)/fairlane bench $(filter-out kinds,$(SCENARIO)))
+	$(if $(filter kinds,$(SCENARIO)),$(BIN)/fairlane bench kinds)
 
 bench-smoke: models ## under a minute: that the load test itself runs; its figures mean nothing
 	$(BIN)/fairlane bench smoke --check

@@ -20,8 +20,12 @@ PERSON_PER_S: Final = 10.0
 # The person's sequences are not the flood's.
 PERSON: Final = 1_000
 WARMUP_S: Final = 3.0
+# Before a short look there is a short warm-up.
+WARMUP_PART: Final = 2.0
 # What waits of a flood is answered by then.
 SETTLE_S: Final = 2.0
+# What a fresh server takes, for the countdown only.
+START_S: Final = 8.0
 ASKED_RATE, ASKED_P99 = 0.9, 3.0
 # As a team would have it: a person's class that minds waiting, and one for the rest.
 CONFIG: Final = {
@@ -95,9 +99,14 @@ class Plan:
     rounds: int
 
     @property
+    def warmup_s(self) -> float:
+        """Load before each measurement of a rate that is not counted."""
+        return min(WARMUP_S, WARMUP_PART * self.seconds)
+
+    @property
     def total_s(self) -> float:
         """About how long the run takes."""
-        return len(self.kinds) * self.rounds * (7 * self.seconds + 3 * WARMUP_S + 2 * SETTLE_S)
+        return len(self.kinds) * self.rounds * (7 * self.seconds + 3 * self.warmup_s + 2 * SETTLE_S + START_S)
 
 
 async def measure(plan: Plan, scratch: Path, progress: RunProgress) -> list[Found]:
@@ -133,7 +142,7 @@ async def _round(one: Found, plan: Plan, ours: str, triton: str, number: int) ->
     ):
         base += CALLERS
         callers = await Callers(one.kind, traffic_class, base).connect(address)
-        await callers.closed_loop(CALLERS, WARMUP_S)
+        await callers.closed_loop(CALLERS, plan.warmup_s)
         outcome = await callers.closed_loop(CALLERS, plan.seconds)
         await callers.close()
         rates.append(outcome.per_s)

@@ -365,13 +365,9 @@ class Backend:
         del self._batches[batch.batch_id]
         return self._in_flight[batch.model].end(batch, answered=answered, now=now)
 
-    def short(self, model: str, *, calm: bool) -> None:
-        """Somebody waits for a place of the model; `calm`: nobody minds if more is tried."""
-        self._parallelism(model).short(calm=calm)
-
-    def delivered(self, model: str, ended: Ended, *, now: float) -> None:
-        """An execution of the model has ended with its answer."""
-        self._parallelism(model).ended(ended.rows, now=now)
+    def delivered(self, model: str, ended: Ended, *, wanted: bool, calm: bool, now: float) -> None:
+        """An execution of the model has ended with its answer; see Parallelism.ended."""
+        self._parallelism(model).ended(ended.rows, wanted=wanted, calm=calm, now=now)
 
     def begin(self, batch: Batch) -> bool:
         """A part of a batch's answer has come; whether that may have opened a place."""

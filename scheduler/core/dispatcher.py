@@ -57,10 +57,9 @@ class Dispatcher:
         joinable: list[Backend] = []
         if not able or self._fleet.delays(lane.model):
             joinable = self._able(lane, self._fleet.joinable(lane.model))
-        lane.pass_time(now=now)
         if not able and not joinable:
-            self._note_short(lane)
             return None
+        lane.pass_time(now=now)
         above: int | None = None
         while (turn := lane.next_turn(above)) is not None:
             backend, into = self._to_join(lane, turn, joinable)
@@ -68,7 +67,6 @@ class Dispatcher:
                 backend = self._to_open(lane, turn, able)
             if backend is None:
                 # Who is more important may have a place where this class has none.
-                self._note_short(lane)
                 above = turn.queue.rank
                 continue
             departure = self._departure(lane, backend, turn, now)
@@ -80,13 +78,6 @@ class Dispatcher:
                     return None
                 return self._send(lane, turn, backend, departure, into, now)
         return None
-
-    def _note_short(self, lane: Lane) -> None:
-        waiting = [queue for queue in lane.classes if queue.queued]
-        if waiting:
-            above_s = [(queue.above_wait_s, queue.present_wait_s) for queue in waiting]
-            calm = all(wait_s is None or present_s != wait_s for wait_s, present_s in above_s)
-            self._fleet.short(lane.model, calm=calm)
 
     def _to_open(self, lane: Lane, turn: Turn, able: list[Backend]) -> Backend | None:
         """Where the ticket opens an execution; None: nowhere, for now."""

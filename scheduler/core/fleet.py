@@ -218,12 +218,6 @@ class Fleet:
         offer = self._offers.get(model)
         return offer is not None and offer.streams
 
-    def short(self, model: str, *, calm: bool) -> None:
-        """Somebody waits for a place of the model, wherever; `calm`: nobody minds if more is tried."""
-        if (offer := self._offers.get(model)) is not None:
-            for backend in offer.backends:
-                backend.short(model, calm=calm)
-
     def joinable(self, model: str) -> list[Backend]:
         """The backends where an execution of the model lies ready that a batch might join."""
         offer = self._offers.get(model)
@@ -323,7 +317,7 @@ class Fleet:
             lane = lanes[batch.tickets[0].lane]
             if not slow:
                 backend.note_end(batch, ended, now=now)
-            backend.delivered(batch.model, ended, now=now)
+                backend.delivered(batch.model, ended, wanted=lane.waits, calm=lane.calm(now=now), now=now)
             learned_s = backend.estimator(batch.model, lane.estimator).learn(batch.latency_key, *ended)
             lane.estimator.add(batch.latency_key, ended.rows, learned_s)
             cost = cost_of(batch.tickets) if ended.rows == batch.rows else None

@@ -114,6 +114,19 @@ class Lane:
             if tightest_s is None or wait_s < tightest_s:
                 tightest_s = wait_s
 
+    @property
+    def waits(self) -> bool:
+        """Whether a ticket waits here."""
+        return any(queue.queued for queue in self.classes)
+
+    def calm(self, *, now: float) -> bool:
+        """Whether nobody waits here in the place of a more important class that minds, and is in use."""
+        self.pass_time(now=now)
+        return not any(
+            queue.queued and queue.above_wait_s is not None and queue.present_wait_s == queue.above_wait_s
+            for queue in self.classes
+        )
+
     def next_turn(self, above: int | None = None) -> Turn | None:
         """Whose turn it is: the class with the least start tag, then its first flow.
 

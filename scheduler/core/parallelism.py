@@ -55,8 +55,8 @@ class Parallelism:
         "_rate",
         "_rows",
         "_settling",
-        "_short",
         "_try_at",
+        "_wanted",
         "instances",
         "ways",
     )
@@ -68,25 +68,29 @@ class Parallelism:
         self._down = False
         self._try_at = -inf
         self._hold_s = HOLD_S
-        self._short = False
+        self._wanted = False
         self._calm = True
         self._burst_at = self._ended_at = -inf
         self._restart(settling=1, now=-inf)
 
-    def short(self, *, calm: bool) -> None:
-        """Somebody waits for a place; `calm`: nobody may come who would have to wait longer for a try."""
-        self._short = True
-        self._calm = calm
-        if not calm and self._before is not None:
-            self.ways, self._before = self._before, None
-            self._restart(settling=self.ways + 1, now=self._ended_at)
+    def ended(self, rows: int, *, wanted: bool, calm: bool, now: float) -> None:
+        """An execution has ended with its answer.
 
-    def ended(self, rows: int, *, now: float) -> None:
-        """An execution has ended with its answer."""
+        Args:
+            rows: of it.
+            wanted: whether somebody waits for its place.
+            calm: whether nobody may come who would have to wait longer for a try.
+            now: monotonic seconds.
+        """
         if now - self._burst_at > BURST_S:
             self._end_burst(now)
             self._burst_at = now
         self._ended_at = now
+        self._wanted = self._wanted or wanted
+        self._calm = calm
+        if not calm and self._before is not None:
+            self.ways, self._before = self._before, None
+            self._restart(settling=self.ways + 1, now=now)
         if self._settling:
             self._settling -= 1
             self._began = now
@@ -96,9 +100,9 @@ class Parallelism:
 
     def _end_burst(self, now: float) -> None:
         """All answers of the moment before are here: what they tell is whole."""
-        if not self._short:
+        if not self._wanted:
             self._restart(settling=1, now=now)  # there was less to do than could be in flight
-        self._short = False
+        self._wanted = False
         elapsed_s = self._ended_at - self._began
         if (self._count >= ROUND and elapsed_s >= ROUND_S) or (self._count > self.ways and elapsed_s >= LONG_ROUND_S):
             self._judge(self._rows / elapsed_s, now)

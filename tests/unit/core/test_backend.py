@@ -420,8 +420,7 @@ class TestParallelism:
         backend, now = Backend(backend_state()), 0.0
         while now < 20.0:
             now += 0.1 / min(4, backend._instances("m") + 1)
-            backend.short("m", calm=True)
-            backend.delivered("m", Ended(1, 0.1), now=now)
+            backend.delivered("m", Ended(1, 0.1), wanted=True, calm=True, now=now)
         assert 3 <= backend._instances("m") <= 6
         for number in range(backend._instances("m") + 1):
             assert backend.has_place("m")
@@ -430,11 +429,11 @@ class TestParallelism:
 
     def test_another_number_of_instances_makes_void_what_was_learned(self):
         backend = Backend(backend_state())
-        backend.short("m", calm=True)
+        backend.delivered("m", Ended(1, 0.1), wanted=True, calm=True, now=0.0)
         backend._parallel["m"].ways = 9
         assert backend._instances("m") == 9
         backend.change(backend_state(instances=2), now=1.0)
-        backend.short("m", calm=True)
+        backend.delivered("m", Ended(1, 0.1), wanted=True, calm=True, now=1.0)
         assert backend._instances("m") == 2
 
     @pytest.mark.parametrize("most", [1, 2, 5])

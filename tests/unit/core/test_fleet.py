@@ -573,9 +573,6 @@ def test_what_is_in_flight_can_be_bounded_by_hand_for_backends_that_are_here_and
     assert fleet.able("m") == []
 
 
-def test_whose_answers_come_in_parts_and_who_is_told_that_somebody_waits():
+def test_whose_answers_come_in_parts():
     fleet = fleet_of(backend_state("a"), backend_state("b", models=("n",), streams=True))
     assert (fleet.streams("m"), fleet.streams("n"), fleet.streams("unknown")) == (False, True, False)
-    for model in ("m", "unknown"):
-        fleet.short(model, calm=True)
-    assert {name: list(backend._parallel) for name, backend in fleet._backends.items()} == {"a": ["m"], "b": []}

@@ -228,3 +228,13 @@ def test_only_classes_above_a_rank_may_be_asked_for(lane):
     ticket = push(lane, acme)
     assert lane.next_turn(1).ticket is ticket
     assert lane.next_turn(0) is None
+
+
+def test_it_is_calm_unless_a_lesser_class_waits_while_one_that_minds_is_in_use(lane):
+    acme = Tenant("acme", tenant_settings())
+    assert (lane.waits, lane.calm(now=1.0)) == (False, True)
+    push(lane, acme, "background")
+    assert (lane.waits, lane.calm(now=1.0)) == (True, True)
+    lane.heard(0, now=1.0)
+    assert not lane.calm(now=2.0)
+    assert lane.calm(now=9.0)

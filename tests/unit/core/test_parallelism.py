@@ -13,14 +13,12 @@ class Server:
         self.learned = Parallelism(instances)
         self.now = 0.0
 
-    def serve(self, until: float, *, wanted: bool = True) -> None:
+    def serve(self, until: float, *, wanted: bool = True, calm: bool = True) -> None:
         """One answer after the other, at the rate at which so many slots give them."""
         while self.now < until:
             in_flight = min(self.learned.ways + 1, self.slots)
             self.now += self.latency_s / in_flight
-            if wanted:
-                self.learned.short(calm=True)
-            self.learned.ended(1, now=self.now)
+            self.learned.ended(1, wanted=wanted, calm=calm, now=self.now)
 
 
 @pytest.mark.parametrize("latency_s", [0.01, 0.1, 1.0])
@@ -69,9 +67,8 @@ def test_where_nobody_waits_nothing_is_learned():
 def test_answers_of_one_moment_are_one_burst():
     learned = Parallelism(1)
     for number in range(100):
-        learned.short(calm=True)
-        for _ in range(learned.ways + 1):  # all at once, and nobody could be refused in between
-            learned.ended(1, now=float(number))
+        for place in range(learned.ways + 1):  # all at once, and somebody waits for the first place alone
+            learned.ended(1, wanted=place == 0, calm=True, now=float(number))
     assert learned.ways > 8
 
 
@@ -85,11 +82,9 @@ def test_while_somebody_would_mind_nothing_more_is_tried_and_what_was_tried_is_t
     server = Server(16)
     while server.learned.ways == 1:
         server.serve(server.now + 0.05)
-    server.learned.short(calm=False)
+    server.serve(server.now + 0.05, calm=False)
     assert server.learned.ways == 1
-    for _ in range(200):
-        server.serve(server.now + 0.05)
-        server.learned.short(calm=False)
+    server.serve(server.now + 20.0, calm=False)
     assert server.learned.ways == 1
     server.serve(server.now + 60.0)
     assert server.learned.ways >= 12
