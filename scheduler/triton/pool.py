@@ -380,9 +380,7 @@ class Pool:
             may_cancel = backend in self._cancellable
             # Without a deadline where it may not: that would cancel the call at the server.
             upstream = stub.ModelInfer(request, timeout=timeout_s if may_cancel else None, metadata=headers)
-            self._begun(stub)
-            upstream.add_done_callback(lambda _: self._ended(stub))
-            return parsed(await (upstream if may_cancel else self._uncancelled.answer(upstream)))
+            return parsed(await self._answer(stub, upstream, may_cancel=may_cancel))
         except grpc.aio.AioRpcError as error:
             raise await self._failure(backend, model, error) from error
         except Unwanted as unwanted:
@@ -395,6 +393,19 @@ class Pool:
             # The channel was closed under the call.
             details = f"backend {backend} was disconnected"
             raise BackendFailure(model, grpc.StatusCode.UNAVAILABLE, details, Verdict.LOST) from None
+
+    async def _answer(self, stub: Any, upstream: Any, *, may_cancel: bool) -> Any:
+        """Wait for a call, and count it as in flight until it has ended.
+
+        Not by a callback of the call: that would make a circle of them, which holds the message until it is collected.
+        """
+        self._begun(stub)
+        if not may_cancel:
+            return await self._uncancelled.answer(upstream, lambda: self._ended(stub))
+        try:
+            return await upstream
+        finally:
+            self._ended(stub)
 
     async def _failure(self, backend: str, model: str, error: grpc.aio.AioRpcError) -> BackendFailure:
         verdict, details = None, error.details() or ""

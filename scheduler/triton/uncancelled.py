@@ -9,6 +9,7 @@ request that is with an instance.
 """
 
 import asyncio
+from collections.abc import Callable
 from typing import Any, Final
 
 from scheduler.driver import NOBODY_WAITS
@@ -39,8 +40,8 @@ class UncancelledCalls:
     def __init__(self) -> None:
         self._left: dict[asyncio.Task[Any], None] = {}
 
-    async def answer(self, call: Any) -> Any:
-        """The answer of the call.
+    async def answer(self, call: Any, ended: Callable[[], None]) -> Any:
+        """The answer of the call; `ended` is called when it has ended, be it long after.
 
         Cancelled with `driver.NOBODY_WAITS` this goes on until the call has ended, since its server is at work until
         then. Cancelled in any other way it ends at once, and the call goes on by itself.
@@ -52,6 +53,7 @@ class UncancelledCalls:
         """
         loop = asyncio.get_running_loop()
         waiting = asyncio.ensure_future(_answer(call))
+        waiting.add_done_callback(lambda _: ended())
         try:
             return await asyncio.shield(waiting)
         except asyncio.CancelledError as cancelled:

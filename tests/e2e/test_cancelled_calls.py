@@ -22,7 +22,7 @@ async def test_tritonserver_outlives_thousands_of_deadlines_and_cancellations(
         "backends": [{"name": "real", "grpc": server.address.grpc}],
     }
     app = App(Config.model_validate(settings))
-    leavers = Leavers((await app.start()).grpc, work_s=0.001, most_s=0.02)
+    leavers = Leavers((await app.start()).grpc, work_s=0.001, most_s=0.01)
     try:
         await leavers.send(16, CALLS, asyncio.get_running_loop().create_future())
         assert await leavers.answers()
@@ -31,6 +31,6 @@ async def test_tritonserver_outlives_thousands_of_deadlines_and_cancellations(
         stopped = await app.stop()
     assert stopped
     assert leavers.ended.total() >= CALLS
-    assert leavers.ended["CANCELLED"] + leavers.ended["DEADLINE_EXCEEDED"] > CALLS // 4
+    assert leavers.ended["CANCELLED"] + leavers.ended["DEADLINE_EXCEEDED"] > CALLS // 8
     assert set(leavers.ended) <= {"OK", "CANCELLED", "DEADLINE_EXCEEDED"}
     assert server.triton.pid == pid

@@ -237,7 +237,10 @@ def test_slope_tells_a_leak_from_a_level() -> None:
 @pytest.mark.timeout(SOAK_S * 2 + 120)
 async def test_soak_loses_no_request_and_no_memory(models: ModelRepository, tmp_path: Path) -> None:
     models.add_identity("identity", "INT64")
-    async with serve_process(tmp_path / "serve.err", "--model-repository", str(models.path)) as served_by:
+    # Checks of merged requests would be counted with those of the clients.
+    (tmp_path / "fairlane.yaml").write_text("models: {identity: {check_merging: false}}")
+    flags = ("--model-repository", str(models.path), "--config", str(tmp_path / "fairlane.yaml"))
+    async with serve_process(tmp_path / "serve.err", *flags) as served_by:
         samples, traffic, served = await soak(served_by.process.pid, served_by.grpc, served_by.http)
     print(f"\noffered {traffic.offered}\nclients   {dict(traffic.ended)}\nscheduler {dict(+served)}")
     settled = samples[len(samples) // 2 :]

@@ -29,7 +29,7 @@ def test_releases_from_the_repaired_one_on_survive(version: str, survives: bool)
 
 
 def begun(calls: UncancelledCalls, call: Any) -> asyncio.Task[Any]:
-    return asyncio.ensure_future(calls.answer(call))
+    return asyncio.ensure_future(calls.answer(call, lambda: None))
 
 
 async def turns() -> None:
