@@ -366,8 +366,13 @@ class Backend:
         return self._in_flight[batch.model].end(batch, answered=answered, now=now)
 
     def delivered(self, model: str, ended: Ended, *, wanted: bool, calm: bool, now: float) -> None:
-        """An execution of the model has ended with its answer; see Parallelism.ended."""
-        self._parallelism(model).ended(ended.rows, wanted=wanted, calm=calm, now=now)
+        """An execution of the model has ended with its answer; see Parallelism.ended.
+
+        Of a model with a batch dimension nothing is tried: what runs at a time is told by its instances and batches.
+        """
+        capacity = self.state.models.get(model)
+        if capacity is not None and not capacity.max_batch_size:
+            self._parallelism(model).ended(ended.rows, wanted=wanted, calm=calm, now=now)
 
     def begin(self, batch: Batch) -> bool:
         """A part of a batch's answer has come; whether that may have opened a place."""

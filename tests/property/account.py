@@ -229,7 +229,12 @@ class Account:
         if len(event.tickets) > 1:
             assert event.tickets[0].merge_key is not None
             assert sum(ticket.rows for ticket in event.tickets) <= capacity.max_batch_size
-        assert self._flying(event.backend, event.tickets[0].model) <= capacity.instances
+        model = event.tickets[0].model
+        assert self._flying(event.backend, model) <= self._instances(event.backend, model)
+
+    def _instances(self, backend: str, model: str) -> int:
+        """As configured; of a model without a batch dimension as many as were learned."""
+        return self.core._fleet._backends[backend]._instances(model)
 
     def _flying(self, backend: str, model: str) -> int:
         return sum(
@@ -277,7 +282,7 @@ class Account:
             and self._closed(name, model)
             and model not in self.core._lanes.yielding
             and self._suits(name, model)
-            and self._flying(name, model) < state.models[model].instances + ready_batches
+            and self._flying(name, model) < self._instances(name, model) + ready_batches
             for name, state in self.backends.items()
         )
 
@@ -288,7 +293,7 @@ class Account:
             return False
         waiting = sum(1 for each in self._waiting() if (each.model, each.policy) == (model, policy))
         ready = [name for name, state in self.backends.items() if state.ready and model in state.models]
-        spare = sum(self.backends[name].models[model].instances - self._flying(name, model) for name in ready)
+        spare = sum(self._instances(name, model) - self._flying(name, model) for name in ready)
         return waiting - spare >= policy.max_queued
 
     def _suits(self, backend: str, model: str) -> bool:

@@ -417,7 +417,7 @@ class TestParallelism:
     """How many executions are out at a time, where the configuration says one instance."""
 
     def test_as_many_as_were_found_to_deliver_more(self):
-        backend, now = Backend(backend_state()), 0.0
+        backend, now = Backend(backend_state(max_batch_size=0)), 0.0
         while now < 20.0:
             now += 0.1 / min(4, backend._instances("m") + 1)
             backend.delivered("m", Ended(1, 0.1), wanted=True, calm=True, now=now)
@@ -427,12 +427,18 @@ class TestParallelism:
             start(backend, number, now)
         assert not backend.has_place("m")
 
-    def test_another_number_of_instances_makes_void_what_was_learned(self):
+    def test_of_a_model_with_a_batch_dimension_or_one_that_is_gone_nothing_is_tried(self):
         backend = Backend(backend_state())
+        for model in ("m", "gone"):
+            backend.delivered(model, Ended(1, 0.1), wanted=True, calm=True, now=0.0)
+        assert not backend._parallel
+
+    def test_another_number_of_instances_makes_void_what_was_learned(self):
+        backend = Backend(backend_state(max_batch_size=0))
         backend.delivered("m", Ended(1, 0.1), wanted=True, calm=True, now=0.0)
         backend._parallel["m"].ways = 9
         assert backend._instances("m") == 9
-        backend.change(backend_state(instances=2), now=1.0)
+        backend.change(backend_state(instances=2, max_batch_size=0), now=1.0)
         backend.delivered("m", Ended(1, 0.1), wanted=True, calm=True, now=1.0)
         assert backend._instances("m") == 2
 

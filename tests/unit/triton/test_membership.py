@@ -217,7 +217,7 @@ async def test_what_is_in_flight_ends_where_it_is(make: Any) -> None:
     request.inputs.add(name="INPUT", datatype="INT64", shape=[1, 1])
     request.raw_input_contents.append(bytes(8))
     call = Call(request, Ticket(1, "interactive", "t", "identity"))
-    running = asyncio.ensure_future(place.pool.run("a", [call], None))
+    running = asyncio.ensure_future(place.pool.run("a", [call], None, lambda: None))
     await triton.until(lambda each: len(each.in_flight) == 1)
     place.pool.retire("a")
     assert place.pool.names() == []
