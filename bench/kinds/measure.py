@@ -19,7 +19,8 @@ CALLERS: Final = 32
 PERSON_PER_S: Final = 10.0
 # The person's sequences are not the flood's.
 PERSON: Final = 1_000
-WARMUP_S: Final = 3.0
+# What a model of slow answers can do is found out within it.
+WARMUP_S: Final = 8.0
 # Before a short look there is a short warm-up.
 WARMUP_PART: Final = 2.0
 # What waits of a flood is answered by then.

@@ -7,9 +7,9 @@ finds the least that keeps the rate by trying a little more and looking whether 
 
     a round     executions that have ended while somebody waited for a place: ROUND of them in ROUND_S, or as many as
                 are in flight in LONG_ROUND_S. Without anybody waiting it tells nothing, and begins anew
-    one up      GROWTH times as many, at least one more. It is kept if the rows per second grow by at least GAIN of
-                that, and then the next is tried; else the number is the one of before, and the next try is HOLD_S
-                later, twice as long after each in vain, MOST_HOLD_S at most
+    one up      GROWTH times as many (FIRST_GROWTH, until that brought nothing once), at least one more. It is kept if
+                the rows per second grow by at least GAIN of that, and then the next is tried; else the number is the
+                one of before, and the next try is HOLD_S later, twice as long after each in vain, MOST_HOLD_S at most
     one down    what was learned is tried anew: with 1 / GROWTH of it. It is kept if the rate stays above STAYS
 
 What is in flight cannot be overtaken, so it is never more than what was seen to deliver more. A model that runs one
@@ -24,6 +24,7 @@ ROUND: Final = 8
 ROUND_S: Final = 0.5
 LONG_ROUND_S: Final = 2.0
 GROWTH: Final = 1.5
+FIRST_GROWTH: Final = 2.0
 # Of the growth in flight, the part by which the rate has to grow.
 GAIN: Final = 0.3
 STAYS: Final = 0.95
@@ -51,6 +52,7 @@ class Parallelism:
         "_count",
         "_down",
         "_ended_at",
+        "_growth",
         "_hold_s",
         "_rate",
         "_rows",
@@ -68,6 +70,7 @@ class Parallelism:
         self._down = False
         self._try_at = -inf
         self._hold_s = HOLD_S
+        self._growth = FIRST_GROWTH
         self._wanted = False
         self._calm = True
         self._burst_at = self._ended_at = -inf
@@ -127,6 +130,7 @@ class Parallelism:
                 self._try(now)
                 return
         else:
+            self._growth = GROWTH
             self.ways = before
         self._down = not self._down
         self._try_at = now + self._hold_s
@@ -139,7 +143,7 @@ class Parallelism:
         if self._down and self.ways > self.instances:
             self.ways = max(self.instances, int(self.ways / GROWTH))
         else:
-            self.ways = min(MOST, max(self.ways + 1, ceil(GROWTH * self.ways)))
+            self.ways = min(MOST, max(self.ways + 1, ceil(self._growth * self.ways)))
         # What left before tells of the number before.
         self._restart(settling=max(self.ways, self._before) + 1, now=now)
 
