@@ -101,8 +101,8 @@ fuzz: setup ## coverage-guided fuzzing of what is read from strangers, for FUZZ_
 	@mkdir -p build/fuzz/corpus
 	$(BIN)/python -m tests.edge.fuzz build/fuzz/corpus -max_total_time=$(FUZZ_S) -artifact_prefix=build/fuzz/
 
-screenshot: models ## docs/live.png: the live page during a flood
-	$(BIN)/python -m tests.page.live_png docs/live.png
+screenshot: models ## docs/images/live.png: the live page during a flood
+	$(BIN)/python -m tests.page.live_png docs/images/live.png
 
 triton-container: ## the official Triton container on the same model_repository/
 	@deploy/triton-container.sh

@@ -29,7 +29,7 @@ class RequestError(Exception):
 
     Attributes:
         code: the gRPC status code of the answer.
-        reason: from the closed list of reasons in docs/protocol.md.
+        reason: from the closed list of reasons in docs/reference/protocol.md.
         pushback_s: seconds after which to come again; None where that cannot help.
         tenant: whom access was refused, empty where nobody known asks.
     """

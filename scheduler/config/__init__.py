@@ -1,7 +1,7 @@
 """The configuration: one YAML file, read into frozen pydantic models, validated once, all errors together.
 
 Precedence: flags, then the file, then the environment (`FAIRLANE_GRPC`, `FAIRLANE_HTTP`,
-`FAIRLANE_MODEL_REPOSITORY`), then the defaults. A file here for each part; docs/config.md lists every field.
+`FAIRLANE_MODEL_REPOSITORY`), then the defaults. A file here for each part; docs/reference/config.md lists every field.
 """
 
 from scheduler.config.config import Config

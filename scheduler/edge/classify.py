@@ -1,4 +1,4 @@
-"""From a request and its metadata to class, tenant, deadline and id. docs/protocol.md has the table."""
+"""From a request and its metadata to class, tenant, deadline and id. docs/reference/protocol.md has the table."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple

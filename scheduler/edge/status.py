@@ -1,4 +1,7 @@
-"""From outcomes to gRPC statuses: the code, the pushback and the machine-readable reason. See docs/protocol.md."""
+"""From outcomes to gRPC statuses: the code, the pushback and the machine-readable reason.
+
+See docs/reference/protocol.md.
+"""
 
 from functools import lru_cache
 from math import ceil

@@ -1,6 +1,6 @@
-"""/metrics: the table of all metrics, read when Prometheus asks, and written down in docs/metrics.md.
+"""/metrics: the table of all metrics, read when Prometheus asks, and written down in docs/reference/metrics.md.
 
-`python -m scheduler.telemetry.metrics > docs/metrics.md` writes the page.
+`python -m scheduler.telemetry.metrics > docs/reference/metrics.md` writes the page.
 """
 
 from collections.abc import Callable, Iterable
@@ -45,8 +45,9 @@ INTRODUCTION: Final = """# Metrics
 `python -m scheduler.telemetry.metrics`.
 
 Durations have buckets from 0.1 ms to 63 s, five a decade (Renard's R5 series: 1, 1.6, 2.5, 4, 6.3); Prometheus 3 can
-store them as native histograms (decisions/0009-classic-buckets-that-prometheus-may-make-native.md). Besides these
-metrics there are prometheus_client's `process_*`: CPU, memory, file descriptors. Scheduler CPU a request is
+store them as native histograms
+([decision 9](../decisions/0009-classic-buckets-that-prometheus-may-make-native.md)). Besides these metrics there are
+prometheus_client's `process_*`: CPU, memory, file descriptors. Scheduler CPU a request is
 `rate(process_cpu_seconds_total[1m]) / sum(rate(fairlane_requests_total[1m]))`.
 
 The label `tenant` is bounded: the `telemetry.tenants` tenants with the most traffic have a label of their own, all
@@ -54,8 +55,8 @@ others are `other`. A tenant takes over a label only from one with less than hal
 before stays under `other`. For that reason histograms have no tenant: a tenant's mean wait is
 `rate(fairlane_queue_seconds_total[1m]) / rate(fairlane_requests_total[1m])`.
 
-Outcomes are those of docs/protocol.md in small letters, and `completed`, `failed` (by the backend) and `cancelled`
-(by the caller).
+Outcomes are those of [protocol](protocol.md) in small letters, and `completed`, `failed` (by the backend) and
+`cancelled` (by the caller).
 
 | metric | kind | labels | meaning |
 |---|---|---|---|
@@ -63,7 +64,7 @@ Outcomes are those of docs/protocol.md in small letters, and `completed`, `faile
 
 
 def document() -> str:
-    """docs/metrics.md."""
+    """docs/reference/metrics.md."""
     rows = (
         f"| `{each.published}` | {each.kind} | {', '.join(each.labels) or 'none'} | {each.meaning} |\n"
         for each in METRICS

@@ -1,4 +1,4 @@
-"""Every metric there is, by what it is of; docs/metrics.md is written from this table.
+"""Every metric there is, by what it is of; docs/reference/metrics.md is written from this table.
 
 Nothing is kept here: gauges are read from the core's snapshot, counts from `Measures` and `ProcessWatch`.
 """

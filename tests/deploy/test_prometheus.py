@@ -14,7 +14,7 @@ from tests.deploy.test_grafana import FOLDER, needs_promtool, promtool, rules
 from tests.edge.test_access import hashed
 
 CONFIGURATION = FOLDER.parent / "prometheus.yml"
-OPERATIONS = FOLDER.parents[1] / "docs" / "operations.md"
+OPERATIONS = FOLDER.parents[1] / "docs" / "how-to" / "operations.md"
 
 
 @pytest.fixture

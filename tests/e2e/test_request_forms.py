@@ -142,7 +142,7 @@ def with_more_contents() -> Any:
     return request
 
 
-# As docs/protocol.md has them: None is an answer.
+# As docs/reference/protocol.md has them: None is an answer.
 DIFFERENT: dict[str, tuple[Any, grpc.StatusCode | None, grpc.StatusCode]] = {
     "a version with a zero": (version("01"), None, grpc.StatusCode.NOT_FOUND),
     "a version that is no number": (version("x"), grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND),

@@ -48,7 +48,8 @@ SETTLED_S = 600.0
 GROWTH_BYTES = 4 * 1024 * 1024
 BLOCKS = 30
 Z_95 = 1.96
-# docs/protocol.md, how a request ends; a ticket that the caller left or the backend answered has a code of its own.
+# docs/reference/protocol.md, how a request ends; a ticket that the caller left or the backend answered has a code of
+# its own.
 CODE_OF = {outcome.name: code.name for outcome, code in CODES.items()} | {
     "COMPLETED": "OK",
     "CANCELLED": "CANCELLED",

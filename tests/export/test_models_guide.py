@@ -1,4 +1,4 @@
-"""docs/models.md, followed word for word: its commands in a shell, its client in Python, against the real server."""
+"""docs/how-to/models.md, followed word for word: commands in a shell, a client in Python, against the real server."""
 
 import os
 import re
@@ -12,7 +12,7 @@ import pytest
 from export.repository import Repository
 
 ROOT = Path(__file__).parents[2]
-GUIDE = (ROOT / "docs" / "models.md").read_text(encoding="utf-8")
+GUIDE = (ROOT / "docs" / "how-to" / "models.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```(bash|python)\n(.*?)```", GUIDE, re.DOTALL)
 PORT = "127.0.0.1:9001"
 

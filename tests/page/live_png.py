@@ -1,4 +1,4 @@
-"""docs/live.png: the live page during a flood, on the real models. `make screenshot` runs it; it takes two minutes.
+"""docs/images/live.png: the live page during a flood, on the real models; `make screenshot` runs it, in two minutes.
 
 Three tenants flood the background class of `minilm` at more than Triton can answer, while people ask interactively.
 """

@@ -180,5 +180,5 @@ async def test_service_that_goes_away_is_told(serve: Any, open_page: Any) -> Non
 
 
 def test_picture_in_the_readme_is_small() -> None:
-    picture = Path(__file__).parents[2] / "docs" / "live.png"
+    picture = Path(__file__).parents[2] / "docs" / "images" / "live.png"
     assert picture.stat().st_size < 200 * 1024

@@ -10,7 +10,7 @@ from scheduler.core.rate import Rate, RateUnit
 from scheduler.core.settings import Cap
 from scheduler.errors import StartError
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "config.md"
+DOCUMENT = Path(__file__).parents[2] / "docs" / "reference" / "config.md"
 
 
 def write(tmp_path: Path, text: str) -> Path:
