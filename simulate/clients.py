@@ -142,11 +142,12 @@ class Storm(OpenLoop):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClosedLoop(Client):
-    """`outstanding` callers; each sends again when it is answered, and after the pushback when it is refused."""
+    """`outstanding` callers; each sends again `think_s` after an answer, and after the pushback when it is refused."""
 
     load: Load
     outstanding: int
     start_s: float = 0.0
+    think_s: float = 0.0
 
     def start(self, world: "World", chance: Random) -> None:
         """Arrange every caller's first ticket."""
@@ -155,10 +156,12 @@ class ClosedLoop(Client):
             world.submit(self.load, chance, ended)
 
         def ended(record: Record) -> None:
-            if record.completed:
-                send()
-            else:
+            if not record.completed:
                 world.clock.at(world.clock.now + (record.pushback_s or RETRY_S), send)
+            elif self.think_s:
+                world.clock.at(world.clock.now + self.think_s, send)
+            else:
+                send()
 
         for _ in range(self.outstanding):
             world.clock.at(self.start_s, send)

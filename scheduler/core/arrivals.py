@@ -118,7 +118,7 @@ class Arrivals:
             self._steps.join(ticket, tenant, now=now)
             return
         lane = self._lanes.of(ticket.model)
-        lane.heard(rank, now=now)
+        lane.heard(rank, ticket.rows, now=now)
         if not any(queue.queued for queue in lane.classes) and self._fleet.idle_instances(ticket.model):
             lane.idle_at = now
         lane.push(ticket, rank, tenant)

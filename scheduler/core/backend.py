@@ -221,6 +221,11 @@ class Backend:
         """Batches of the model that the backend holds."""
         return len(self._in_flight.get(model, ()))
 
+    def rows_in_flight(self, model: str) -> int:
+        """Rows of the model's batches that the backend holds."""
+        executions = self._in_flight.get(model)
+        return executions.rows if executions else 0
+
     def spare(self, model: str) -> int:
         """Idle instances of the model; less than zero: batches that lie behind others."""
         executions, instances = self._in_flight.get(model), self._instances(model)

@@ -20,6 +20,7 @@ from scheduler.core.feasibility import Backlog
 from scheduler.core.flow import TIE, Flow
 from scheduler.core.flow_heap import FlowHeap
 from scheduler.core.resting import RestingFlows
+from scheduler.core.returns import Returns
 from scheduler.core.settings import ClassSettings
 from scheduler.core.share import Account, VirtualTime
 from scheduler.core.ticket import ENDED, IN_FLIGHT, QUEUED, RETRYING, Ticket, TicketState
@@ -44,6 +45,7 @@ class ClassQueue(Account):
         blocked: whether every tenant that waits here was last seen at its cap.
         usual: rows of a batch of this class under a backlog, and seconds a row, as of its last batch (batch_size.py);
             None before the first.
+        returns: whether its callers come back as soon as they are answered.
         retries: tickets of a batch that failed, each to be tried alone; they still count in flight.
     """
 
@@ -66,6 +68,7 @@ class ClassQueue(Account):
         "queued",
         "rank",
         "retries",
+        "returns",
         "settings",
         "usual",
         "virtual",
@@ -85,6 +88,7 @@ class ClassQueue(Account):
         self.queued = 0
         self.retries: deque[Ticket] = deque()
         self.usual: tuple[int, float] | None = None
+        self.returns = Returns()
         self.virtual = VirtualTime()
         self._last_tenant = ""
         self._alone_batches = ALONE_BATCHES

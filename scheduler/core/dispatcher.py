@@ -23,6 +23,7 @@ from scheduler.core.lane import Lane, Turn
 from scheduler.core.lanes import Lanes
 from scheduler.core.limit import lead_s
 from scheduler.core.outcome import Outcome
+from scheduler.core.returns import GAIN, WINDOW_PART
 from scheduler.core.settings import CoreSettings
 from scheduler.core.steps import Steps
 from scheduler.core.ticket import IN_FLIGHT, RETRYING, Ticket
@@ -190,17 +191,45 @@ class Dispatcher:
             self._lanes.yielding[lane.name] = None
             return True
         capacity = backend.state.models[lane.model]
-        if backend.has_idle_instance(lane.model) or capacity.delayed_below or capacity.streams:
+        if capacity.delayed_below or capacity.streams:
             return False
+        if backend.has_idle_instance(lane.model):
+            returns = queue.returns
+            return self._await_returns(lane, turn, backend, estimator, returns.until, returns.expected(), now)
         waits_s = [each for each in (queue.present_wait_s, own_s) if each is not None]
         if self._may_grow(lane, turn, backend, estimator):
             waits_s.append(estimator.line(turn.ticket.merge_key).predict(1))
         if not waits_s:
             return False
-        leave_at = backend.next_free_at(lane.model) - lead_s(min(waits_s))
+        free_at = backend.next_free_at(lane.model)
+        leave_at = free_at - lead_s(min(waits_s))
         if leave_at <= now:
-            return False
+            window_s = WINDOW_PART * estimator.line(turn.ticket.merge_key).predict(1)
+            expected = queue.returns.part * backend.rows_in_flight(lane.model)
+            return self._await_returns(lane, turn, backend, estimator, free_at + window_s, expected, now)
         self._lanes.held[lane.name] = leave_at
+        return True
+
+    def _await_returns(
+        self, lane: Lane, turn: Turn, backend: Backend, estimator: Estimator, until: float, expected: float, now: float
+    ) -> bool:
+        """Whether the next batch waits for rows that are expected back until then (returns.py)."""
+        key, queue, flow = turn.ticket.merge_key, turn.queue, turn.flow
+        if now >= until or expected < 1 or flow is None or key is None:
+            return False
+        if key != queue.returns.merge_key or flow.tenant.name not in queue.returns.tenants:
+            return False
+        line = estimator.line(key)
+        most = most_rows(queue, backend.state.models[lane.model], estimator, key)
+        rows = min(most, sum([each.waiting_of(key) for each in lane.classes]))
+        more = min(most, rows + expected)
+        waited_s = until - max(now, backend.next_free_at(lane.model))
+        if more * line.predict(rows) < GAIN * rows * (line.predict(int(more)) + waited_s):
+            return False
+        deadline = self._endings.deadlines.next_deadline()
+        if deadline is not None and deadline < until + 2 * line.predict(most):
+            return False
+        self._lanes.held[lane.name] = until
         return True
 
     @staticmethod

@@ -11,7 +11,7 @@ of it a tenth of its silence is allowed in place of `wait_s`, where that is more
 3 s at the most, and a class that nobody has used yet bounds nothing.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from math import inf
 from typing import Final, NamedTuple
 
@@ -20,6 +20,7 @@ from scheduler.core.class_queue import ClassQueue
 from scheduler.core.estimate import Estimator
 from scheduler.core.evidence import Evidence
 from scheduler.core.flow import Flow
+from scheduler.core.returns import LEAST_WINDOW_S, WINDOW_PART
 from scheduler.core.settings import ClassSettings
 from scheduler.core.share import VirtualTime
 from scheduler.core.ticket import RETRYING, Ticket
@@ -97,9 +98,24 @@ class Lane:
         ticket.state = RETRYING
         queue.retries.append(ticket)
 
-    def heard(self, rank: int, *, now: float) -> None:
+    def heard(self, rank: int, rows: int, *, now: float) -> None:
         """A ticket of the class of this rank has come, `now` in monotonic seconds."""
-        self.classes[rank].heard_at = now
+        queue = self.classes[rank]
+        queue.heard_at = now
+        queue.returns.arrived(rows, now=now)
+
+    def answered(self, tickets: Sequence[Ticket], ranks: Mapping[str, int], *, now: float) -> None:
+        """Tickets of one batch were answered: whoever comes back at once may ride in the next (returns.py)."""
+        merge_key = tickets[0].merge_key
+        if merge_key is None:
+            return
+        window_s = WINDOW_PART * self.estimator.line(merge_key).predict(1)
+        if window_s < LEAST_WINDOW_S:
+            return
+        for name in {each.priority_class for each in tickets}:
+            of_class = [each for each in tickets if each.priority_class == name]
+            rows, tenants = sum([each.rows for each in of_class]), {each.tenant for each in of_class}
+            self.classes[ranks[name]].returns.answered(rows, merge_key, tenants, window_s, now=now)
 
     def pass_time(self, *, now: float) -> None:
         """Tell each class how long those above it would have to wait for its batches, as they are in use now."""

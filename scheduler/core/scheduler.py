@@ -83,6 +83,8 @@ class Scheduler:
             self._lanes.wake(batch.model)
             self._lanes.wake_yielding()
             ended = self._endings.end_batch(batch, verdict, now=self._now)
+            if verdict is Verdict.SUCCEEDED:
+                self._lanes.of(batch.model).answered(batch.tickets, self._ranks, now=self._now)
         # Last: an answer that is here is not thrown away for a deadline that came in the same moment.
         self._advance(now)
         return ended

@@ -151,7 +151,7 @@ class Steps:
         lane = self._lanes.of(ticket.model, sequence.backend)
         ticket.lane = lane.name
         rank = self._ranks[ticket.priority_class]
-        lane.heard(rank, now=now)
+        lane.heard(rank, ticket.rows, now=now)
         lane.push(ticket, rank, holder_of(ticket))
         self._lanes.runnable[lane.name] = None
 

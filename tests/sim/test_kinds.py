@@ -7,8 +7,9 @@ leave it, once its callers fall into two groups; C / a if all of them wait for t
 
 import pytest
 
+from scheduler.core.returns import Returns
 from simulate.backend import BackendPlan, Service
-from simulate.clients import ClosedLoop, Periodic
+from simulate.clients import ClosedLoop, Periodic, Poisson
 from simulate.load import Load
 from simulate.world import World
 from tests.unit.core.build import class_settings, core_settings
@@ -78,3 +79,48 @@ def test_a_model_that_does_as_configured_is_given_one_more_and_no_more():
     # The rest of what runs, and where it has just left what lies ready; one more for the rounds that try more.
     assert waits[int(0.95 * len(waits))] <= 0.05 + 0.0044 + 0.05
     assert waits[-1] <= 4 * 0.05
+
+
+THINK_S = 0.003
+
+
+@pytest.mark.parametrize("groups", [(32,), (20, 12), (16, 9, 4, 3)])
+def test_callers_that_come_back_at_once_are_served_together(groups):
+    """C callers that come back after a think time z are answered in every run: C / (a + z) in place of C / (2 * a)."""
+    sim = world(FLAT)
+    for place, callers in enumerate(groups):
+        load = Load(priority_class="background", merge_key="k")
+        sim.add(ClosedLoop(load=load, outstanding=callers, start_s=place * A / len(groups), think_s=THINK_S))
+    sim.run(UNTIL_S)
+    assert rate(sim) >= 0.95 * CALLERS / (A + THINK_S)
+
+
+def test_a_person_beside_them_waits_for_one_run_at_most():
+    sim = world(FLAT)
+    flooding = ClosedLoop(load=Load(priority_class="background", merge_key="k"), outstanding=CALLERS, think_s=THINK_S)
+    sim.add(flooding, Periodic(load=Load(merge_key="k"), per_s=9.7))
+    sim.run(UNTIL_S)
+    assert sim.longest_wait_s(WARM_S, priority_class="interactive") <= 2 * A
+    assert rate(sim, priority_class="background") >= 0.9 * CALLERS / (2 * A)
+
+
+def test_a_quiet_tenant_of_their_class_does_not_wait_for_them():
+    sim = world(FLAT)
+    flooding = ClosedLoop(load=Load(merge_key="k", tenant="loud"), outstanding=CALLERS, think_s=THINK_S)
+    sim.add(flooding, Periodic(load=Load(merge_key="k", tenant="quiet"), per_s=9.7))
+    sim.run(UNTIL_S)
+    assert sim.longest_wait_s(WARM_S, tenant="quiet") <= 2 * A
+
+
+@pytest.mark.parametrize("per_s", [20.0, 45.0, 100.0, 400.0, 1200.0])
+def test_independent_arrivals_are_served_as_if_nobody_waited_for_anybody(per_s, monkeypatch):
+    def waits() -> list[float]:
+        sim = world(FLAT)
+        sim.add(Poisson(load=Load(merge_key="k"), per_s=per_s))
+        sim.run(UNTIL_S)
+        return [record.wait_s for record in sim.ended(WARM_S, UNTIL_S)]
+
+    with_returns = waits()
+    monkeypatch.setattr(Returns, "part", 0.0)
+    without = waits()
+    assert sum(with_returns) / len(with_returns) <= 1.01 * sum(without) / len(without)

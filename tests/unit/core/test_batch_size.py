@@ -53,13 +53,13 @@ def test_where_one_row_takes_as_long_as_many_no_wait_makes_batches_small(acme):
 
 
 def test_where_nobody_has_come_for_long_a_batch_may_take_a_tenth_of_that_time(lane, acme):
-    lane.heard(0, now=100.0)
+    lane.heard(0, 1, now=100.0)
     for now, rows in ((101.0, 7), (102.0, 7), (102.1, 8)):
         push(lane, acme, "background", 8)
         lane.pass_time(now=now)
         assert sizes(lane, ONE)[0] == rows
     slow = learned_lane(0.1, 0.1)
-    slow.heard(0, now=100.0)
+    slow.heard(0, 1, now=100.0)
     # A tenth of 10 s, less the lead: 800 ms are 7 rows.
     push(slow, acme, "background", 8)
     slow.pass_time(now=110.1)
@@ -74,7 +74,7 @@ def test_a_class_that_nobody_has_used_bounds_nothing(acme):
 
 
 def test_while_somebody_of_the_class_above_waits_its_wait_holds(lane, acme):
-    lane.heard(0, now=100.0)
+    lane.heard(0, 1, now=100.0)
     push(lane, acme, "interactive", 1, merge_key="other")
     push(lane, acme, "background", 8)
     lane.pass_time(now=200.0)

@@ -507,3 +507,88 @@ class TestStreams:
         core.complete(batch.batch_id, Verdict.SUCCEEDED, now=1.5)
         submit(core, 2, priority_class="background", now=2.0)
         assert len(dispatched(core)) == 2
+
+
+class TestReturns:
+    """Eight callers come back 5 ms after they are answered; a batch of theirs takes 100 ms, whatever its rows."""
+
+    @pytest.fixture
+    def loop(self):
+        """The core, and a batch of all eight that leaves at 200.0; they began as groups of five and of three."""
+        core = ready_core(classes=UNHURRIED)
+        submit(core, 5, now=100.0, merge_key="k")
+        batches = dispatched(core)
+        submit(core, 3, now=100.005, merge_key="k")
+        for number in range(40):
+            batches += dispatched(core)
+            answered = batches.pop(0)
+            now = 100.1 + 0.1 * number
+            core.complete(answered.batch_id, Verdict.SUCCEEDED, now=now)
+            batches += dispatched(core)
+            submit(core, len(answered.tickets), now=now + 0.005, merge_key="k")
+            batches += dispatched(core)
+            if (lead := core.next_wakeup()) is not None and lead < now + 0.1:
+                core.tick(now=lead)
+        (running,) = batches
+        core.complete(running.batch_id, Verdict.SUCCEEDED, now=199.995)
+        submit(core, 8, now=200.0, merge_key="k")
+        (batch,) = dispatched(core)
+        assert len(batch.tickets) == 8
+        return core, batch
+
+    def test_the_next_batch_waits_until_all_callers_are_back(self, loop):
+        core, running = loop
+        core.complete(running.batch_id, Verdict.SUCCEEDED, now=200.1)
+        submit(core, 3, now=200.103, merge_key="k")
+        assert dispatched(core) == []
+        submit(core, 5, now=200.105, merge_key="k")
+        (batch,) = dispatched(core)
+        assert len(batch.tickets) == 8
+        assert not core._lanes.held
+
+    def test_it_waits_no_longer_than_the_window(self, loop):
+        core, running = loop
+        core.complete(running.batch_id, Verdict.SUCCEEDED, now=200.1)
+        submit(core, 3, now=200.103, merge_key="k")
+        assert dispatched(core) == []
+        assert core.next_wakeup() == pytest.approx(200.125, abs=0.005)
+        core.tick(now=200.1251)
+        (batch,) = dispatched(core)
+        assert len(batch.tickets) == 3
+
+    def test_a_batch_that_would_lie_ready_waits_for_who_rides_in_the_running_one(self, loop):
+        core, running = loop
+        submit(core, 1, now=200.05, merge_key="k")
+        assert dispatched(core) == []
+        core.tick(now=200.09)
+        assert dispatched(core) == []
+        core.complete(running.batch_id, Verdict.SUCCEEDED, now=200.1)
+        submit(core, 7, now=200.105, merge_key="k")
+        core.tick(now=200.1251)
+        (batch,) = dispatched(core)
+        assert len(batch.tickets) == 8
+
+    def test_an_answer_that_is_late_is_waited_for_as_long(self, loop):
+        core, _ = loop
+        submit(core, 1, now=200.05, merge_key="k")
+        core.tick(now=200.09)
+        assert dispatched(core) == []
+        assert core.next_wakeup() == pytest.approx(200.125, abs=0.005)
+        core.tick(now=200.1251)
+        (batch,) = dispatched(core)
+        assert len(batch.tickets) == 1
+
+    @pytest.mark.parametrize(
+        "other", [{"tenant": "quiet"}, {"merge_key": "l"}, {"deadline": 200.2}, {"merge_key": None}]
+    )
+    def test_others_wait_for_nobody(self, loop, other):
+        core, running = loop
+        core.complete(running.batch_id, Verdict.SUCCEEDED, now=200.1)
+        submit(core, now=200.101, **{"merge_key": "k", **other})
+        assert len(dispatched(core)) == 1
+
+    def test_where_all_but_a_few_are_back_nobody_waits_for_those(self, loop):
+        core, running = loop
+        core.complete(running.batch_id, Verdict.SUCCEEDED, now=200.1)
+        submit(core, 7, now=200.103, merge_key="k")
+        assert len(dispatched(core)) == 1

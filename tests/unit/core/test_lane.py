@@ -201,22 +201,22 @@ class TestPresentWait:
     def test_a_class_that_was_never_used_bounds_nothing(self):
         lane = self.lane()
         assert self.waits(lane, 1.0) == [None, None, None]
-        lane.heard(1, now=1.0)
+        lane.heard(1, 1, now=1.0)
         assert self.waits(lane, 2.0) == [None, None, 0.05]
 
     def test_after_two_seconds_of_silence_a_tenth_of_it_is_allowed(self):
         lane = self.lane()
-        lane.heard(0, now=1.0)
+        lane.heard(0, 1, now=1.0)
         assert self.waits(lane, 3.0)[1] == 0.02
         assert self.waits(lane, 4.0)[1] == pytest.approx(0.3)
-        lane.heard(1, now=4.0)
+        lane.heard(1, 1, now=4.0)
         assert self.waits(lane, 4.0) == [None, pytest.approx(0.3), 0.05]
-        lane.heard(0, now=4.0)
+        lane.heard(0, 1, now=4.0)
         assert self.waits(lane, 4.0) == [None, 0.02, 0.02]
 
     def test_one_that_waits_is_in_use(self):
         lane = self.lane()
-        lane.heard(0, now=1.0)
+        lane.heard(0, 1, now=1.0)
         lane.push(make_ticket("a"), 0, Tenant("acme", tenant_settings()))
         assert self.waits(lane, 9.0)[1] == 0.02
 
@@ -235,6 +235,6 @@ def test_it_is_calm_unless_a_lesser_class_waits_while_one_that_minds_is_in_use(l
     assert (lane.waits, lane.calm(now=1.0)) == (False, True)
     push(lane, acme, "background")
     assert (lane.waits, lane.calm(now=1.0)) == (True, True)
-    lane.heard(0, now=1.0)
+    lane.heard(0, 1, now=1.0)
     assert not lane.calm(now=2.0)
     assert lane.calm(now=9.0)
