@@ -11,12 +11,12 @@ SOAK_S ?= 1800
 FUZZ_S ?= 600
 
 .PHONY: help setup test soak fuzz lint format serve export quantize bench bench-smoke bench-micro core-coverage mutation models
-.PHONY: quantize-search quantize-report screenshot triton-container clean
+.PHONY: quantize-search quantize-report release screenshot triton-container clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
 
-$(STAMP): pyproject.toml client/pyproject.toml requirements/constraints.txt requirements/weights.txt
+$(STAMP): pyproject.toml client/pyproject.toml client/fairlane/version.py requirements/constraints.txt requirements/weights.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check torch -c requirements/constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements/constraints.txt \
@@ -25,8 +25,7 @@ $(STAMP): pyproject.toml client/pyproject.toml requirements/constraints.txt requ
 	@touch $@
 
 $(TRITON_STAMP): scheduler/commands/tritonserver.txt $(STAMP)
-	$(PYTHON) -m venv $(VENV)/triton
-	$(VENV)/triton/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r scheduler/commands/tritonserver.txt
+	$(BIN)/fairlane install-triton
 	@touch $@
 
 $(VENV)/.debian-tools: tests/debian-tools.sh $(STAMP)
@@ -100,6 +99,18 @@ fuzz: setup ## coverage-guided fuzzing of what is read from strangers, for FUZZ_
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements/constraints.txt -e '.[fuzz]'
 	@mkdir -p build/fuzz/corpus
 	$(BIN)/python -m tests.edge.fuzz build/fuzz/corpus -max_total_time=$(FUZZ_S) -artifact_prefix=build/fuzz/
+
+# Of what is committed: an edit that is not, or a file that lies about, is in no release.
+release: models ## both wheels and sdists of HEAD in build/release/, checked, and tried in empty environments
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements/constraints.txt -e '.[release]'
+	rm -rf build/release && mkdir -p build/release/source
+	git archive HEAD | tar -x -C build/release/source
+	PIP_CONSTRAINT=$(CURDIR)/requirements/constraints.txt $(BIN)/python -m build --outdir build/release build/release/source/client
+	PIP_CONSTRAINT=$(CURDIR)/requirements/constraints.txt $(BIN)/python -m build --outdir build/release build/release/source
+	rm -r build/release/source
+	cp requirements/constraints.txt build/release/
+	$(BIN)/twine check --strict build/release/*.whl build/release/*.tar.gz
+	$(BIN)/python -m tests.release.installed build/release model_repository/digits
 
 screenshot: models ## docs/images/live.png: the live page during a flood
 	$(BIN)/python -m tests.page.live_png docs/images/live.png

@@ -15,6 +15,11 @@ COMMANDS: Final[dict[str, tuple[str, str, str]]] = {
         "serve",
         "Run the scheduler, with embedded Triton where no backend is named.",
     ),
+    "install-triton": (
+        "scheduler.commands.install_triton",
+        "install_triton",
+        "Install the embedded Triton beside this installation.",
+    ),
     "infer": ("scheduler.commands.infer", "infer", "Send one request to a running Fairlane and print the answer."),
     "top": ("scheduler.commands.top", "top", "Watch a running Fairlane: classes, tenants, models, backends."),
     "explain": ("scheduler.commands.explain", "explain", "Why a request took as long as it did."),

@@ -28,6 +28,7 @@ from fairlane.errors import (
 from fairlane.model import ModelMetadata, TensorSpec
 from fairlane.result import InferResult
 from fairlane.retry import RetryPolicy
+from fairlane.version import __version__
 
 __all__ = [
     "BackendError",
@@ -47,5 +48,6 @@ __all__ = [
     "TensorSpec",
     "Unauthenticated",
     "Unavailable",
+    "__version__",
     "aio",
 ]

@@ -2,13 +2,16 @@
 
 from typing import Final
 
+from fairlane.version import __version__
+
 # The most that a protobuf message can have.
 LARGEST_MESSAGE_BYTES: Final = 2**31 - 1
 
 
-def channel_options(max_message_bytes: int) -> tuple[tuple[str, int], ...]:
+def channel_options(max_message_bytes: int) -> tuple[tuple[str, int | str], ...]:
     """The options of a channel whose answers may have so many bytes; requests are measured before they are sent."""
     return (
+        ("grpc.primary_user_agent", f"fairlane/{__version__}"),
         ("grpc.max_send_message_length", -1),
         ("grpc.max_receive_message_length", max_message_bytes),
         # A retry policy that a name server hands out would multiply with the one in retry.py. gRPC's transparent

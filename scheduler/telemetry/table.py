@@ -11,6 +11,7 @@ from scheduler.telemetry.family import Counter, Distribution, Family, Gauge, His
 from scheduler.telemetry.histogram import Histogram
 from scheduler.telemetry.measures import BatchSeries, RequestSeries
 from scheduler.telemetry.tenants import OTHER
+from scheduler.version import VERSION
 
 
 def _single(read: Callable[[State], Any]) -> Callable[[State], Iterable[tuple[Labels, Any]]]:
@@ -316,6 +317,12 @@ BACKENDS: Final[tuple[Family, ...]] = (
 )
 
 PROCESS: Final[tuple[Family, ...]] = (
+    Gauge(
+        "fairlane_build_info",
+        ("version",),
+        "1, with the version of Fairlane that runs.",
+        lambda _: [((VERSION,), 1.0)],
+    ),
     Distribution(
         "fairlane_event_loop_lag_seconds",
         (),

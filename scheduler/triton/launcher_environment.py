@@ -1,4 +1,4 @@
-"""The environment that `make setup` puts Triton in: where its files are and how its server has to be called."""
+"""The environment that `fairlane install-triton` makes: where its files are and how its server has to be called."""
 
 import os
 import shlex
@@ -57,14 +57,17 @@ class TritonEnvironment:
             found = cls(root, packages, packages.parent.name.removeprefix("python"))
             found.check()
             return found
-        raise TritonEnvironmentError(f"no tritonserver in {root}: run `make setup`, which installs it there")
+        raise TritonEnvironmentError(
+            f"no tritonserver in {root}: run `fairlane install-triton`, which installs it there, or name a running "
+            "Triton (`--backend HOST:PORT`)"
+        )
 
     def check(self) -> None:
         """Raise TritonEnvironmentError where a file that the start needs is missing."""
         needed = [self.stub, self.libraries, *(self.backend / name for name in SERVER_FILES)]
         for path in needed:
             if not path.exists():
-                raise TritonEnvironmentError(f"{path} is missing: run `make setup`, which installs it")
+                raise TritonEnvironmentError(f"{path} is missing: run `fairlane install-triton`, which installs it")
 
     @property
     def server(self) -> Path:

@@ -24,6 +24,7 @@ from scheduler.triton.pad import Padding
 from scheduler.triton.security import PLAIN, BackendSecurity
 from scheduler.triton.sequence_id import RestoringStream, SequenceIds, restore
 from scheduler.triton.uncancelled import UncancelledCalls, Unwanted, cancellable
+from scheduler.version import VERSION
 
 log = logging.getLogger(__name__)
 
@@ -129,6 +130,7 @@ class Pool:
         self._telemetry = telemetry
         self._sequence_ids = SequenceIds()
         self._options = [
+            ("grpc.primary_user_agent", f"fairlane-server/{VERSION}"),
             # The bound on messages is the edge's; a batch of admitted requests may be larger than one of them.
             ("grpc.max_send_message_length", -1),
             ("grpc.max_receive_message_length", -1),

@@ -176,7 +176,7 @@ async def test_port_in_use_is_said_and_never_taken_for_ready(models, start_trito
 
 
 async def test_missing_environment_names_the_command_that_makes_it(models, tmp_path):
-    with pytest.raises(TritonStartError, match="make setup"):
+    with pytest.raises(TritonStartError, match="fairlane install-triton"):
         await EmbeddedTriton(models.path, environment=tmp_path).start()
 
 

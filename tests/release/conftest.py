@@ -1,0 +1,3 @@
+"""The whole service of tests/telemetry."""
+
+from tests.telemetry.conftest import get, request_of, serve  # noqa: F401 - fixtures
