@@ -40,6 +40,8 @@ COMMANDS: Final[dict[str, tuple[str, str, str]]] = {
     "capacity": ("bench.capacity", "capacity", "Find the highest rate at which a model's p99 objective holds."),
     "tune": ("bench.tune", "tune", "Choose a model's instances, threads and batch size for a p99 objective."),
 }
+# The extra with the tools that the commands of a package import.
+EXTRAS: Final = {"export": "export", "quantize": "export", "simulate": "bench", "bench": "bench"}
 
 
 class LazyGroup(click.Group):
@@ -56,7 +58,15 @@ class LazyGroup(click.Group):
         if cmd_name not in COMMANDS:
             return None
         module, attribute, _ = COMMANDS[cmd_name]
-        command: click.Command = getattr(importlib.import_module(module), attribute)
+        try:
+            command: click.Command = getattr(importlib.import_module(module), attribute)
+        except ModuleNotFoundError as error:
+            tool, extra = str(error.name).partition(".")[0], EXTRAS.get(module.partition(".")[0])
+            if extra is None or tool in EXTRAS:  # a module of ours that is missing is no extra
+                raise
+            raise click.ClickException(
+                f"{tool} is not installed: install the extra `{extra}` of this project"
+            ) from None
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -19,8 +19,8 @@ PYTHON: Final = (3, 11)
 def install_triton() -> None:
     """Install the embedded Triton beside this installation.
 
-    It goes into an environment of its own, `triton` within the one that Fairlane runs in (docs/how-to/install.md). It takes
-    some 320 MB. A second call repairs what is missing.
+    It goes into an environment of its own, `triton` within the one that Fairlane runs in. It takes some 320 MB. A
+    second call repairs what is missing (docs/how-to/install.md).
     """
     root = Path(sys.prefix) / "triton"
     _check_platform()

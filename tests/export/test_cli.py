@@ -187,6 +187,7 @@ def test_new_without_a_name_says_what_it_expects(run: Run) -> None:
         ("onnxruntime", "quantize digits", "onnxruntime is not installed: install one of the extras `cpu` and `gpu`"),
         ("onnx", "quantize digits", "onnx is not installed: install the extra `export`"),
         ("torch", "export digits", "torch is not installed: install the extra `export`"),
+        ("psutil", "bench --list", "psutil is not installed: install the extra `bench`"),
     ],
 )
 def test_tool_that_is_not_installed_is_named_with_its_extra(tool: str, command_line: str, told: str) -> None:
