@@ -16,22 +16,22 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
-from bench.bystanders import Bystanders
 from bench.cli import INVALID, wide_console
-from bench.fitting import fitting
-from bench.knee import Trial, find_knee, knee
-from bench.load import GeneratorError
-from bench.metric import STREAM_METRICS
-from bench.objective import Objective, objective_options
-from bench.offer import offer, trial_of
-from bench.plot import duration_axis
-from bench.pool import Totals
-from bench.progress import RunProgress
-from bench.repository import copy_model
-from bench.result import write_json
-from bench.stream import Stream
-from bench.table import number
-from bench.target import Target, TargetError, fairlane, triton
+from bench.load.generator_process import GeneratorError
+from bench.load.input_range import fitting
+from bench.load.stream import Stream
+from bench.measuring.metric import STREAM_METRICS
+from bench.measuring.other_processes import Bystanders
+from bench.measuring.pool import Totals
+from bench.reporting.plot import duration_axis
+from bench.reporting.table import number
+from bench.scenarios.result import write_json
+from bench.targets.model_repository import copy_model
+from bench.targets.target import Target, TargetError, fairlane, triton
+from bench.terminal.progress import RunProgress
+from bench.tuning.knee import Trial, find_knee, knee
+from bench.tuning.objective import Objective, objective_options
+from bench.tuning.trial_run import offer, trial_of
 from scheduler.triton.launcher import TritonStartError
 
 WARMUP_S: Final = 3.0

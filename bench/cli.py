@@ -10,17 +10,17 @@ from typing import Any, Final
 import click
 from rich.console import Console
 
-from bench.backend import backend
-from bench.compare import CompareError, compare_files, comparison_table
+from bench.backend.cli import backend
 from bench.kinds.cli import kinds
-from bench.load import GeneratorError
-from bench.progress import RunProgress
-from bench.report import write_report
-from bench.result import Result, write_json
-from bench.runner import CalibrationError, Settings, expected_s, run_scenario
-from bench.scenario import Kind, Scenario, ScenarioError, built_in, load_scenario
-from bench.table import result_tables, validity_lines, verdict_line
-from bench.target import TargetError, nginx_path
+from bench.load.generator_process import GeneratorError
+from bench.reporting.comparison import CompareError, compare_files, comparison_table
+from bench.reporting.report import write_report
+from bench.reporting.table import result_tables, validity_lines, verdict_line
+from bench.scenarios.result import Result, write_json
+from bench.scenarios.runner import CalibrationError, Settings, expected_s, run_scenario
+from bench.scenarios.scenario import Kind, Scenario, ScenarioError, built_in, load_scenario
+from bench.targets.target import TargetError, nginx_path
+from bench.terminal.progress import RunProgress
 from scheduler.triton.launcher import TritonStartError
 
 ROOT: Final = Path(__file__).parent.parent

@@ -13,14 +13,14 @@ import click
 from rich.console import Console
 
 from bench.cli import INVALID
-from bench.halving import Search, Tuned
-from bench.load import GeneratorError
-from bench.objective import Finite, Objective, objective_options
-from bench.progress import RunProgress
-from bench.repository import copy_model
-from bench.setting import Setting, candidates
-from bench.trial_server import FULL_S, TrialError, TrialServer
-from bench.tune_table import explanation, print_tables
+from bench.load.generator_process import GeneratorError
+from bench.targets.model_repository import copy_model
+from bench.terminal.progress import RunProgress
+from bench.tuning.objective import Finite, Objective, objective_options
+from bench.tuning.setting import Setting, candidates
+from bench.tuning.successive_halving import Search, Tuned
+from bench.tuning.trial_server import FULL_S, TrialError, TrialServer
+from bench.tuning.tune_table import explanation, print_tables
 from export.config import CONFIG_FILE, ConfigError, message_text, parse_config, read_config
 from export.errors import ExportError
 from export.lock import waiting_on

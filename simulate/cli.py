@@ -10,12 +10,12 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from simulate.refusals import measure
+from simulate.reporting.refusals import measure
+from simulate.reporting.summary import summarise
+from simulate.reporting.table import scenario_list, summary_table
 from simulate.scenario import Scenario
 from simulate.scenarios import SCENARIOS
-from simulate.summary import summarise
-from simulate.table import scenario_list, summary_table
-from simulate.world import World
+from simulate.world.world import World
 
 # The table's width; a narrower terminal wraps lines, which reads better than cut numbers.
 MIN_WIDTH: Final = 124
@@ -48,7 +48,7 @@ def simulate(*, name: str | None, as_list: bool, seed: int, plot: Path | None, a
     world = _play(scenario, seed)
     spent_s = time.process_time() - began_s
     if plot is not None:
-        from simulate.plot import write_plot  # noqa: PLC0415 - matplotlib comes with the bench extra alone
+        from simulate.reporting.plot import write_plot  # noqa: PLC0415 - matplotlib comes with the bench extra alone
 
         write_plot(world, scenario, plot)
     if as_json:

@@ -24,12 +24,12 @@ from scheduler.core.feasibility import Outlook, feasible
 from scheduler.core.lane import Lane
 from scheduler.core.outcome import Outcome
 from scheduler.core.ticket import Ticket
-from simulate.backend import BackendPlan, Service
-from simulate.clients import Poisson
-from simulate.load import Load
-from simulate.record import Record
 from simulate.scenario import class_settings, core_settings, tenant_settings
-from simulate.world import World
+from simulate.world.backend import BackendPlan, Service
+from simulate.world.clients import Poisson
+from simulate.world.load import Load
+from simulate.world.record import Record
+from simulate.world.world import World
 
 DOUBTS: Final = (0.75, 1.0, 1.25, 1.5, 2.0)
 # One where a batch is mostly its constant, one where it is mostly its rows.

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 from scheduler.core.rate import Rate
 from scheduler.core.settings import ClassSettings, CoreSettings, TenantSettings
-from simulate.backend import BackendPlan
-from simulate.clients import Client
-from simulate.world import World
+from simulate.world.backend import BackendPlan
+from simulate.world.clients import Client
+from simulate.world.world import World
 
 # Far longer than any scenario's backlog needs to be served once nobody sends any more.
 SETTLE_S = 3600.0

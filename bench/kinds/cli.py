@@ -15,8 +15,8 @@ from rich.table import Table
 
 from bench.kinds.kind import KINDS
 from bench.kinds.measure import ASKED_P99, ASKED_RATE, CALLERS, Found, Plan, measure
-from bench.progress import RunProgress
-from bench.target import TargetError
+from bench.targets.target import TargetError
+from bench.terminal.progress import RunProgress
 
 FAILED: Final = 1
 NAMES: Final = [kind.name for kind in KINDS]

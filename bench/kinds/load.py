@@ -14,9 +14,9 @@ import grpc
 import grpc.aio
 from tritonclient.grpc import service_pb2
 
+from bench.http2.connection import End, Wire
 from bench.kinds.kind import Kind
-from bench.sender import SERVICE
-from bench.wire import End, Wire
+from bench.load.sender import SERVICE
 
 CONNECTIONS: Final = 4
 TIMEOUT_S: Final = 30.0

@@ -12,8 +12,8 @@ import yaml
 
 from bench.kinds.kind import Kind, make_repository
 from bench.kinds.load import Callers, Outcome
-from bench.progress import RunProgress
-from bench.target import TargetError, fairlane
+from bench.targets.target import TargetError, fairlane
+from bench.terminal.progress import RunProgress
 
 CALLERS: Final = 32
 PERSON_PER_S: Final = 10.0

@@ -9,7 +9,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from bench.machine import Machine
+from bench.measuring.machine import Machine
 from bench.micro.cost import Point, measure
 from bench.micro.memory import bytes_per_ticket
 from bench.micro.million import Million, play

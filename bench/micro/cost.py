@@ -11,8 +11,8 @@ from scheduler.core.events import Dispatch
 from scheduler.core.outcome import Verdict
 from scheduler.core.scheduler import Scheduler
 from scheduler.core.ticket import Ticket
-from simulate.backend import BackendPlan, Service
 from simulate.scenario import class_settings, core_settings
+from simulate.world.backend import BackendPlan, Service
 
 # Batches of eight at most: neither the dearest (one ticket a batch) nor the cheapest that a model allows.
 SERVICE: Final = Service(0.005, 0.001, instances=1, max_batch_size=8)

@@ -4,10 +4,10 @@ import time
 from dataclasses import dataclass
 from typing import Final
 
-from simulate.backend import BackendPlan, Service
-from simulate.clients import Poisson
-from simulate.load import Load
 from simulate.scenario import Scenario, class_settings, core_settings, tenant_settings
+from simulate.world.backend import BackendPlan, Service
+from simulate.world.clients import Poisson
+from simulate.world.load import Load
 
 SERVICE: Final = Service(0.002, 0.0002, instances=2, max_batch_size=32, jitter=0.1)
 TENANTS: Final = 200

@@ -2,10 +2,10 @@
 
 from typing import Final
 
-from simulate.backend import BackendPlan, Service
-from simulate.clients import Bursty, Periodic
-from simulate.load import Load
 from simulate.scenario import Scenario, class_settings, core_settings
+from simulate.world.backend import BackendPlan, Service
+from simulate.world.clients import Bursty, Periodic
+from simulate.world.load import Load
 
 SERVICE: Final = Service(0.004, 0.001)
 CAPACITY_PER_S: Final = SERVICE.rows_per_s()

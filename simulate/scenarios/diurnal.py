@@ -2,10 +2,10 @@
 
 from typing import Final
 
-from simulate.backend import BackendPlan, Service
-from simulate.clients import ClosedLoop, Diurnal
-from simulate.load import Load
 from simulate.scenario import Scenario, class_settings, core_settings
+from simulate.world.backend import BackendPlan, Service
+from simulate.world.clients import ClosedLoop, Diurnal
+from simulate.world.load import Load
 
 WAIT_S: Final = 0.0501
 SERVICE: Final = Service(0.005, 0.001, max_batch_size=32, jitter=0.1)

@@ -2,11 +2,11 @@
 
 from typing import Final
 
-from simulate.backend import BackendPlan, Service
-from simulate.clients import Poisson
-from simulate.load import Load
-from simulate.outage import flapping
 from simulate.scenario import Scenario, class_settings, core_settings
+from simulate.world.backend import BackendPlan, Service
+from simulate.world.clients import Poisson
+from simulate.world.load import Load
+from simulate.world.outage import flapping
 
 SERVICE: Final = Service(0.005, 0.001)
 # Less than one backend alone can do.

@@ -2,10 +2,10 @@
 
 from typing import Final
 
-from simulate.backend import BackendPlan, Service
-from simulate.clients import Periodic, Poisson
-from simulate.load import Load
 from simulate.scenario import Scenario, class_settings, core_settings
+from simulate.world.backend import BackendPlan, Service
+from simulate.world.clients import Periodic, Poisson
+from simulate.world.load import Load
 
 # A wait that no batch length divides exactly.
 WAIT_S: Final = 0.0501

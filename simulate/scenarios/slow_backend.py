@@ -2,11 +2,11 @@
 
 from typing import Final
 
-from simulate.backend import BackendPlan, Service
-from simulate.clients import Poisson
-from simulate.load import Load
-from simulate.outage import Outage, Trouble
 from simulate.scenario import Scenario, class_settings, core_settings
+from simulate.world.backend import BackendPlan, Service
+from simulate.world.clients import Poisson
+from simulate.world.load import Load
+from simulate.world.outage import Outage, Trouble
 
 SERVICE: Final = Service(0.005, 0.001)
 FACTOR: Final = 10.0

@@ -6,11 +6,11 @@ that could have been is a false refusal (refusals.py). Then two classes and two 
 
 from typing import Final
 
-from simulate.backend import BackendPlan, Service
-from simulate.clients import Poisson
-from simulate.course import Bimodal, Cold, Course, Drifting, HeavyTailed
-from simulate.load import Load
 from simulate.scenario import Scenario, class_settings, core_settings
+from simulate.world.backend import BackendPlan, Service
+from simulate.world.clients import Poisson
+from simulate.world.course import Bimodal, Cold, Course, Drifting, HeavyTailed
+from simulate.world.load import Load
 
 A_S: Final = 0.005
 B_S: Final = 0.001

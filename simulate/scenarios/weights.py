@@ -2,10 +2,10 @@
 
 from typing import Final
 
-from simulate.backend import BackendPlan, Service
-from simulate.clients import ClosedLoop, Poisson
-from simulate.load import Load
 from simulate.scenario import Scenario, class_settings, core_settings, tenant_settings
+from simulate.world.backend import BackendPlan, Service
+from simulate.world.clients import ClosedLoop, Poisson
+from simulate.world.load import Load
 
 SERVICE: Final = Service(0.004, 0.001)
 WEIGHTS: Final = {"bronze": 1.0, "silver": 2.0, "gold": 4.0, "modest": 4.0}

@@ -14,14 +14,14 @@ import grpc.aio
 import pytest
 from tritonclient.grpc import service_pb2
 
-from bench.batches import Batches
-from bench.machine import Machine
-from bench.outcome import Outcome
-from bench.pool import PhasePool, StreamPool
-from bench.process_watch import ProcessUsage
-from bench.recording import Recorder, Recording
-from bench.result import Result
-from bench.scenario import parse
+from bench.measuring.batch_statistics import Batches
+from bench.measuring.machine import Machine
+from bench.measuring.pool import PhasePool, StreamPool
+from bench.measuring.process_watch import ProcessUsage
+from bench.recording.outcome import Outcome
+from bench.recording.recording import Recorder, Recording
+from bench.scenarios.result import Result
+from bench.scenarios.scenario import parse
 
 SERVICE = "inference.GRPCInferenceService"
 Answer = Callable[[grpc.aio.ServicerContext], Awaitable[None]]

@@ -13,11 +13,11 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from bench.batches import batches_of
 from bench.cli import bench
-from bench.offer import offer
-from bench.stream import Stream
-from bench.target import triton
+from bench.load.stream import Stream
+from bench.measuring.batch_statistics import batches_of
+from bench.targets.target import triton
+from bench.tuning.trial_run import offer
 from tests.real_triton import ModelRepository
 
 SERVES = ["-m", "scheduler", "serve"]
@@ -26,7 +26,7 @@ SERVES = ["-m", "scheduler", "serve"]
 def test_smoke_runs_on_triton_a_proxy_and_fairlane(
     models: ModelRepository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bench.runner.CALIBRATION_S", 1.0)
+    monkeypatch.setattr("bench.scenarios.runner.CALIBRATION_S", 1.0)
     models.add_identity("digits", "FP32", dims=[4], extra="dynamic_batching { }")
     arguments = ["smoke", "--out", str(tmp_path), "--model-repository", str(models.path), "--json", "--scale", "0.5"]
     done = CliRunner().invoke(bench, arguments)

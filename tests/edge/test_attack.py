@@ -1,10 +1,10 @@
-"""Attackers in a process of their own: who else asks gets every answer. How soon is what bench/attack.py measures."""
+"""Attackers in a process of their own: who else asks gets every answer. How soon: see `python -m bench.attack`."""
 
 from typing import Any
 
 import pytest
 
-from bench.attack import ATTACKS, measure
+from bench.attack.__main__ import ATTACKS, measure
 
 
 @pytest.mark.parametrize("kind", ATTACKS)

@@ -7,7 +7,18 @@ from typing import Any
 import grpc
 import hpack
 
-from bench.wire import ACK, DATA, END_HEADERS, END_STREAM, HEADERS, PREFACE, REFUSED_STREAM, RST_STREAM, SETTINGS, frame
+from bench.http2.connection import (
+    ACK,
+    DATA,
+    END_HEADERS,
+    END_STREAM,
+    HEADERS,
+    PREFACE,
+    REFUSED_STREAM,
+    RST_STREAM,
+    SETTINGS,
+    frame,
+)
 
 LIMITS = {"max_queued": 10, "calls_per_connection": 20, "drain_s": 1}
 ONE_AT_A_TIME = {"default": {"max_in_flight": 1}}

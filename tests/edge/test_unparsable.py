@@ -8,7 +8,7 @@ import aiohttp
 import grpc
 import pytest
 
-from bench.wire import End, Wire
+from bench.http2.connection import End, Wire
 from scheduler.triton.fake import FakeModel, FakeTriton
 from tests.serving import serve_process
 

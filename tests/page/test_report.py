@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from playwright.async_api import Browser, Page, expect
 
-from bench.report import write_report
-from bench.result import Result
+from bench.reporting.report import write_report
+from bench.scenarios.result import Result
 from tests.bench.conftest import made_recording, made_result  # noqa: F401 - fixtures
 
 

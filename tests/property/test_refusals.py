@@ -5,12 +5,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from scheduler.core.outcome import Outcome
-from simulate.backend import BackendPlan, Service
-from simulate.clients import Bursty, Poisson
-from simulate.course import Bimodal, Cold, Drifting, HeavyTailed
-from simulate.load import Load
 from simulate.scenario import class_settings, core_settings
-from simulate.world import World
+from simulate.world.backend import BackendPlan, Service
+from simulate.world.clients import Bursty, Poisson
+from simulate.world.course import Bimodal, Cold, Drifting, HeavyTailed
+from simulate.world.load import Load
+from simulate.world.world import World
 
 COURSES = st.one_of(
     st.none(),

@@ -6,12 +6,12 @@ from click.testing import CliRunner, Result
 
 from scheduler.cli import main
 from simulate import cli
-from simulate.backend import BackendPlan, Service
-from simulate.clients import ClosedLoop, Periodic, Storm
-from simulate.load import Load
+from simulate.reporting.summary import Summary, quantile, summarise
 from simulate.scenario import Scenario, class_settings, core_settings, tenant_settings
 from simulate.scenarios import SCENARIOS
-from simulate.summary import Summary, quantile, summarise
+from simulate.world.backend import BackendPlan, Service
+from simulate.world.clients import ClosedLoop, Periodic, Storm
+from simulate.world.load import Load
 
 TINY = Scenario(
     name="tiny",
@@ -113,7 +113,7 @@ def test_json_has_every_tenant(monkeypatch):
 
 def test_a_plot_is_a_png(monkeypatch, tmp_path):
     monkeypatch.setitem(SCENARIOS, "flood", TINY)
-    monkeypatch.setattr("simulate.plot.COLOURS", ("#0072B2", "#D55E00"))
+    monkeypatch.setattr("simulate.reporting.plot.COLOURS", ("#0072B2", "#D55E00"))
     result = run("flood", "--plot", str(tmp_path / "flood.png"))
     assert result.exit_code == 0
     assert (tmp_path / "flood.png").read_bytes().startswith(b"\x89PNG")

@@ -1,7 +1,7 @@
 """What `python -m simulate.doubt` counts."""
 
-from simulate.backend import Service
 from simulate.doubt import SHORT, SHORT_WAIT_S, Case, Measured, measure
+from simulate.world.backend import Service
 
 LINE = Service(0.005, 0.001, 1, 8, 0.1)
 

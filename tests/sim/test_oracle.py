@@ -1,6 +1,6 @@
 import pytest
 
-from simulate.max_min import max_min_shares
+from simulate.reporting.max_min import max_min_shares
 from tests.sim.oracle import burst_s, jain, largest_batch_rows, most_on_time, sfq_lag_s, turn_wait_s
 
 

@@ -7,9 +7,7 @@ from itertools import groupby
 import pytest
 
 from scheduler.core.outcome import Outcome
-from simulate.backend import PROBE_S
-from simulate.max_min import max_min_shares
-from simulate.record import Record
+from simulate.reporting.max_min import max_min_shares
 from simulate.scenario import Scenario
 from simulate.scenarios import (
     SCENARIOS,
@@ -25,7 +23,9 @@ from simulate.scenarios import (
     ten_thousand_tenants,
     weights,
 )
-from simulate.world import World
+from simulate.world.backend import PROBE_S
+from simulate.world.record import Record
+from simulate.world.world import World
 from tests.sim.oracle import burst_s, jain, largest_batch_rows, most_on_time, sfq_lag_s, turn_wait_s
 
 # How often a run is stopped to look at the bounds.

@@ -369,7 +369,7 @@ class TritonPythonModel:
 
     def _run(self, feeds: dict[str, Array], wanted: list[str], rows: int) -> dict[str, Array]:
         # The plain call: the session reads the requests' memory in place. To bind inputs and outputs takes more calls
-        # than the one copy of the outputs that it spares is worth (`python -m bench.binding` prints both).
+        # than the one copy of the outputs that it spares is worth (`python -m bench.backend.io_binding` prints both).
         try:
             outputs = dict(zip(wanted, self.session.run(wanted, feeds, self.run_options), strict=True))
         except Exception as error:

@@ -1,0 +1,1 @@
+"""`fairlane bench backend`: the embedded backend against a bare ONNX Runtime loop."""

@@ -1,0 +1,1 @@
+"""From recordings and counters to figures with confidence intervals."""

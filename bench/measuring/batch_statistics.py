@@ -1,0 +1,54 @@
+"""How many rows Triton ran at a time, from its own statistics before and after a load."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+import grpc.aio
+from tritonclient.grpc import service_pb2
+
+from bench.load.sender import SERVICE
+from bench.targets.target import TargetError
+
+TIMEOUT_S = 10.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batches:
+    """Rows inferred and runs of the model, and runs by their rows; since its server started, or between two moments."""
+
+    rows: int
+    runs: int
+    sizes: Counter[int] = field(default_factory=Counter)
+
+    def since(self, before: "Batches") -> "Batches":
+        """What came between."""
+        return Batches(rows=self.rows - before.rows, runs=self.runs - before.runs, sizes=self.sizes - before.sizes)
+
+
+async def batches_of(address: str, models: list[str]) -> dict[str, Batches]:
+    """The batches of each model so far, at a server on HOST:PORT.
+
+    Raises:
+        TargetError: the server does not answer.
+    """
+    async with grpc.aio.insecure_channel(address) as channel:
+        ask: Any = channel.unary_unary(
+            f"{SERVICE}/ModelStatistics",
+            request_serializer=service_pb2.ModelStatisticsRequest.SerializeToString,
+            response_deserializer=service_pb2.ModelStatisticsResponse.FromString,
+        )
+        found = {}
+        for model in models:
+            try:
+                answer = await ask(service_pb2.ModelStatisticsRequest(name=model), timeout=TIMEOUT_S)
+            except grpc.aio.AioRpcError as error:
+                why = f"{error.code().name}: {error.details()}"
+                raise TargetError(f"{address} does not tell its statistics of {model}: {why}") from None
+            rows = sum(version.inference_count for version in answer.model_stats)
+            runs = sum(version.execution_count for version in answer.model_stats)
+            sizes: Counter[int] = Counter()
+            for each in (batch for version in answer.model_stats for batch in version.batch_stats):
+                sizes[each.batch_size] += each.compute_infer.count
+            found[model] = Batches(rows=rows, runs=runs, sizes=sizes)
+    return found

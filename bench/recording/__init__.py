@@ -1,0 +1,1 @@
+"""What one generator process records: outcomes and latency histograms by the second."""

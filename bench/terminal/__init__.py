@@ -1,0 +1,1 @@
+"""What every command of this folder writes to a terminal alike."""

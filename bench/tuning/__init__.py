@@ -1,0 +1,1 @@
+"""Searches: the capacity of a model, and the setting that gives the most of it."""

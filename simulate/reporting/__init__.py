@@ -1,0 +1,1 @@
+"""What became of the tickets of a played scenario: figures, tables, plots."""

@@ -1,0 +1,1 @@
+"""The simulated world: clients, backends and outages under a virtual clock, around the real core."""
