@@ -370,14 +370,17 @@ class Backend:
         del self._batches[batch.batch_id]
         return self._in_flight[batch.model].end(batch, answered=answered, now=now)
 
-    def delivered(self, model: str, ended: Ended, *, wanted: bool, calm: bool, now: float) -> None:
-        """An execution of the model has ended with its answer; see Parallelism.ended.
+    def learns(self, model: str) -> bool:
+        """Whether it is tried how many executions of the model run at a time.
 
-        Of a model with a batch dimension nothing is tried: what runs at a time is told by its instances and batches.
+        Not where it has a batch dimension: its instances and batches tell.
         """
         capacity = self.state.models.get(model)
-        if capacity is not None and not capacity.max_batch_size:
-            self._parallelism(model).ended(ended.rows, wanted=wanted, calm=calm, now=now)
+        return capacity is not None and not capacity.max_batch_size
+
+    def delivered(self, model: str, ended: Ended, *, wanted: bool, calm: bool, now: float) -> None:
+        """An execution of a model that is learned of has ended with its answer; see Parallelism.ended."""
+        self._parallelism(model).ended(ended.rows, wanted=wanted, calm=calm, now=now)
 
     def begin(self, batch: Batch) -> bool:
         """A part of a batch's answer has come; whether that may have opened a place."""
@@ -396,11 +399,13 @@ class Backend:
 
     def _instances(self, model: str) -> int:
         """Executions of the model that run at a time: as configured, as learned, or as have begun and a part more."""
-        if (most := self.most_in_flight.get(model)) is not None:
+        if self.most_in_flight and (most := self.most_in_flight.get(model)) is not None:
             return max(1, most - READY_BATCHES)
+        capacity = self.state.models.get(model)
+        if capacity is not None and capacity.max_batch_size and not capacity.streams:
+            return capacity.instances
         learned = self._parallel.get(model)
         ways = self._configured(model) if learned is None else max(learned.ways, self._configured(model))
-        capacity = self.state.models.get(model)
         if capacity is not None and capacity.streams:
             begun = self._in_flight[model].begun if model in self._in_flight else 0
             ways = max(ways, begun + max(0, begun - ways) // BEGUN_PART)

@@ -270,6 +270,11 @@ class Scheduler:
                 self._endings.time_out(ticket, now=now)
         if self._steps.short:
             self._steps.look_for_slots(now=now)
+        if self._fleet.next_wakeup() <= now:
+            self._look_at_fleet(now)
+
+    def _look_at_fleet(self, now: float) -> None:
+        """Let out what probes a backend, and look for backends and batches that are waited for no longer."""
         for model in self._fleet.tick(now=now):
             self._lanes.wake(model)
         if self._fleet.given_up(now=now):

@@ -428,10 +428,10 @@ class TestParallelism:
         assert not backend.has_place("m")
 
     def test_of_a_model_with_a_batch_dimension_or_one_that_is_gone_nothing_is_tried(self):
+        assert Backend(backend_state(max_batch_size=0)).learns("m")
         backend = Backend(backend_state())
-        for model in ("m", "gone"):
-            backend.delivered(model, Ended(1, 0.1), wanted=True, calm=True, now=0.0)
-        assert not backend._parallel
+        assert not backend.learns("m")
+        assert not backend.learns("gone")
 
     def test_another_number_of_instances_makes_void_what_was_learned(self):
         backend = Backend(backend_state(max_batch_size=0))
