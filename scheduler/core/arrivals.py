@@ -119,7 +119,7 @@ class Arrivals:
             return
         lane = self._lanes.of(ticket.model)
         lane.heard(rank, ticket.rows, now=now)
-        if not any([queue.queued for queue in lane.classes]) and self._fleet.idle_instances(ticket.model):
+        if not lane.waits and self._fleet.idle_instances(ticket.model):
             lane.idle_at = now
         lane.push(ticket, rank, tenant)
         self._lanes.runnable[ticket.model] = None
