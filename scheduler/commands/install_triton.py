@@ -31,7 +31,8 @@ def install_triton() -> None:
         *("--no-deps", "--require-hashes", "--requirement", str(REQUIREMENTS)),
     )
     try:
-        TritonEnvironment.find(root)
+        # Now, while we may: who serves may not be who installed.
+        TritonEnvironment.find(root).runnable_server(root)
     except TritonEnvironmentError as error:
         raise click.ClickException(f"{root} is not complete; remove it and try again: {error}") from None
     click.echo(f"the embedded Triton is in {root}")

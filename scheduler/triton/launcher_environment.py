@@ -101,7 +101,7 @@ class TritonEnvironment:
             return self.server
         try:
             self.server.chmod(self.server.stat().st_mode | RUN_BITS)
-        except PermissionError:
+        except OSError:  # somebody else's, or on a disk that is read-only
             copy_runnable(self.server, scratch / "tritonserver")
             return scratch / "tritonserver"
         return self.server

@@ -53,3 +53,9 @@ def test_changelog_has_it_as_the_newest_release() -> None:
     text = (ROOT / "CHANGELOG.md").read_text()
     assert text.index("## [Unreleased]") < text.index(f"## [{fairlane.__version__}]")
     assert RELEASE.findall(text)[0] == fairlane.__version__
+
+
+def test_how_to_install_names_it() -> None:
+    text = (ROOT / "docs" / "how-to" / "install.md").read_text()
+    assert set(re.findall(r"\d+\.\d+\.\d+(?=-py3|$)", text, re.MULTILINE)) == {fairlane.__version__}
+    assert f"fairlane:{fairlane.__version__} " in text
