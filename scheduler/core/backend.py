@@ -12,6 +12,7 @@ from scheduler.core.executions import Ended, Execution, Executions
 from scheduler.core.limit import READY_BATCHES, in_flight_limit
 from scheduler.core.outcome import Verdict
 from scheduler.core.parallelism import Parallelism
+from scheduler.core.pipe import Pipe
 from scheduler.core.ticket import IN_FLIGHT, Ticket
 
 # What says nothing of whether the backend works.
@@ -48,12 +49,14 @@ class BackendState:
 
     Attributes:
         failed: models that it has and could not load; nobody need wait for those.
+        round_trip_s: of the network in between; 0: none to speak of.
     """
 
     name: str
     ready: bool
     models: Mapping[str, ModelCapacity]
     failed: frozenset[str] = frozenset()
+    round_trip_s: float = 0.0
 
 
 @dataclass(slots=True, eq=False)
@@ -76,6 +79,7 @@ class Batch:
         crowd: lesser batches of other models beside it, the most that were seen (concurrency.py).
         abandoned: whether the driver was told to end its call.
         run_rows: rows of all that ran with it, once it has ended.
+        under_way: executions of its model that the backend had when it came, its own included.
     """
 
     batch_id: int
@@ -100,6 +104,7 @@ class Batch:
     abandoned: bool = False
     join_key: str | None = None
     run_rows: int = 0
+    under_way: int = 1
 
     @property
     def began(self) -> float:
@@ -140,6 +145,7 @@ class Backend:
         "_batches",
         "_in_flight",
         "_parallel",
+        "_pipes",
         "answered_at",
         "breakers",
         "concurrency",
@@ -164,6 +170,7 @@ class Backend:
         self.leaving = False
         self.most_in_flight: Mapping[str, int] = {}
         self._parallel: dict[str, Parallelism] = {}
+        self._pipes: dict[str, Pipe] = {}
         self._in_flight: dict[str, Executions] = {}
         self._batches: dict[int, Batch] = {}
 
@@ -345,6 +352,7 @@ class Backend:
         capacity = self.state.models.get(batch.model)
         full_rows = 0 if capacity is None else capacity.delayed_below
         executions.add(batch, into, self._instances(batch.model), full_rows)
+        batch.under_way = executions.count
         self._batches[batch.batch_id] = batch
 
     def change(self, state: BackendState, *, now: float) -> None:
@@ -368,6 +376,9 @@ class Backend:
     def finish(self, batch: Batch, *, now: float, answered: bool = True) -> Ended | None:
         """Take a batch out, and let what lay ready run; what its execution took, as in Executions.end."""
         del self._batches[batch.batch_id]
+        if answered and self.state.round_trip_s:
+            pipe, instances = self._pipes.setdefault(batch.model, Pipe()), self._configured(batch.model)
+            pipe.ended(now - batch.dispatched_at, self.state.round_trip_s, batch.under_way, instances)
         return self._in_flight[batch.model].end(batch, answered=answered, now=now)
 
     def learns(self, model: str) -> bool:
@@ -401,11 +412,14 @@ class Backend:
         """Executions of the model that run at a time: as configured, as learned, or as have begun and a part more."""
         if self.most_in_flight and (most := self.most_in_flight.get(model)) is not None:
             return max(1, most - READY_BATCHES)
-        capacity = self.state.models.get(model)
-        if capacity is not None and capacity.max_batch_size and not capacity.streams:
+        capacity, round_trip_s = self.state.models.get(model), self.state.round_trip_s
+        if capacity is not None and capacity.max_batch_size and not capacity.streams and not round_trip_s:
             return capacity.instances
-        learned = self._parallel.get(model)
-        ways = self._configured(model) if learned is None else max(learned.ways, self._configured(model))
+        learned, ways = self._parallel.get(model), self._configured(model)
+        if round_trip_s and (pipe := self._pipes.get(model)) is not None:
+            ways = pipe.ways(ways, round_trip_s)
+        if learned is not None:
+            ways = max(learned.ways, ways)
         if capacity is not None and capacity.streams:
             begun = self._in_flight[model].begun if model in self._in_flight else 0
             ways = max(ways, begun + max(0, begun - ways) // BEGUN_PART)

@@ -101,6 +101,11 @@ class Executions:
         return len(self._of)
 
     @property
+    def count(self) -> int:
+        """Executions that are not over."""
+        return len(self._open)
+
+    @property
     def work_s(self) -> float:
         """Estimated seconds of service in flight."""
         return sum([each.estimate_s for each in self._open])

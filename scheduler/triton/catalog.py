@@ -13,6 +13,7 @@ from scheduler.errors import no_backend, not_loaded, shown, unknown_model
 from scheduler.triton.answer import parsed
 from scheduler.triton.joining import with_parts
 from scheduler.triton.pool import Pool
+from scheduler.triton.round_trip import RoundTrip
 from scheduler.triton.spec import ModelSpec, spec_from_config
 from scheduler.triton.unserved import READY, Unserved, load_failure, of_index, plain
 
@@ -51,6 +52,7 @@ class Catalog:
         self._specs: dict[str, dict[str, ModelSpec]] = {}
         # Since when the probes of a backend are late.
         self._late_since: dict[str, float] = {}
+        self._round_trips: dict[str, RoundTrip] = {}
         # Models that a backend came back without, and that are waited for.
         self._missed: dict[str, ModelSpec] = {}
         self._reported: dict[str, BackendState] = {}
@@ -183,6 +185,7 @@ class Catalog:
         self._by_index.pop(backend, None)
         self._by_hand.pop(backend, None)
         self._whole.discard(backend)
+        self._round_trips.pop(backend, None)
         # A model that nobody else serves yet is waited for as long as the core says.
         gone = self._specs.pop(backend, {})
         self._missed = {name: spec for name, spec in (gone | self._missed).items() if self._offers(name)}
@@ -246,7 +249,9 @@ class Catalog:
         }
         capacities = {name: spec.capacity for name, spec in specs.items()}
         failed = {name for name, about in self._unserved_by(backend).items() if not about.loading}
-        self._tell(BackendState(backend, ready=True, models=capacities, failed=frozenset(failed - specs.keys())))
+        failed -= specs.keys()
+        far_s = self._round_trips[backend].seconds
+        self._tell(BackendState(backend, ready=True, models=capacities, failed=frozenset(failed), round_trip_s=far_s))
         # An unloaded model is not waited for, one that a restarted server has not loaded yet is.
         self._missed = {name: spec for name, spec in (before | self._missed).items() if self._offers(name)}
         self._found.clear()
@@ -263,9 +268,12 @@ class Catalog:
 
         The server counts as ready while any model is: one that fails to load does not take the others along.
         """
+        asked_at = asyncio.get_running_loop().time()
         live = parsed(await stub.ServerLive(service_pb2.ServerLiveRequest(), timeout=PROBE_TIMEOUT_S))
         if not live.live:
             return None
+        took_s = asyncio.get_running_loop().time() - asked_at
+        self._round_trips.setdefault(backend, RoundTrip()).probed(took_s)
         self._pool.set_version(backend, await _version(stub))
         whole = backend in self._whole or backend not in self.ready()
         self._whole.discard(backend)

@@ -63,12 +63,18 @@ class Service:
 
 @dataclass(frozen=True, slots=True)
 class BackendPlan:
-    """One backend of a scenario. `cores`: shared by all its models; None: every instance has one of its own."""
+    """One backend of a scenario.
+
+    Attributes:
+        cores: shared by all its models; None: every instance has one of its own.
+        round_trip_s: of the network in between.
+    """
 
     name: str
     models: Mapping[str, Service]
     cores: float | None = None
     outages: tuple[Outage, ...] = ()
+    round_trip_s: float = 0.0
 
     def state(self, *, ready: bool) -> BackendState:
         """As a driver would report it."""
@@ -76,6 +82,7 @@ class BackendPlan:
             self.name,
             ready,
             {model: ModelCapacity(service.instances, service.max_batch_size) for model, service in self.models.items()},
+            round_trip_s=self.round_trip_s,
         )
 
 
@@ -160,7 +167,13 @@ class Backend:
         if not self.up:
             self._clock.at(self._clock.now + REFUSED_S, self._ended, job, Verdict.UNREACHED)
             return
-        slots = self._slots[model]
+        if self.plan.round_trip_s:
+            self._clock.at(self._clock.now + self.plan.round_trip_s / 2, self._arrive, job)
+        else:
+            self._arrive(job)
+
+    def _arrive(self, job: Job) -> None:
+        slots = self._slots[job.model]
         slots.waiting.append(job)
         self._run_next(slots)
 
@@ -207,7 +220,10 @@ class Backend:
         del self._running[job]
         self._done[job.model] += 1
         for each in (job, *job.beside):
-            self._ended(each, Verdict.SUCCEEDED)
+            if self.plan.round_trip_s:
+                self._clock.at(self._clock.now + self.plan.round_trip_s / 2, self._ended, each, Verdict.SUCCEEDED)
+            else:
+                self._ended(each, Verdict.SUCCEEDED)
         self._run_next(slots)
         self._share()
 
