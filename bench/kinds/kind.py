@@ -13,6 +13,7 @@ MODELS: Final = Path(__file__).with_name("models")
 SLEEPY, PARALLEL = "sleepy.py", "parallel.py"
 # One execution, whatever its rows: where one row takes as long as 32, small batches only cost.
 SERVICE_MS: Final = 20
+SINGLE_MS: Final = 5
 STREAM_MS, STREAM_RESPONSES = 400, 20
 BATCHING: Final = "dynamic_batching {}"
 
@@ -31,6 +32,7 @@ class Kind:
         request: serialized ModelInferRequest of a caller.
         streamed: whether it goes by ModelStreamInfer, since its answer comes in parts.
         tenants: how many tenants the callers are of.
+        round_trip_s: of a network before Triton, for both sides; 0: they share a host.
     """
 
     name: str
@@ -39,6 +41,7 @@ class Kind:
     request: Request
     streamed: bool = False
     tenants: int = 1
+    round_trip_s: float = 0.0
 
 
 def request(model: str, columns: int = 1, *, typed: bool = False, **parameters: int | bool | str) -> Any:
@@ -117,6 +120,13 @@ KINDS: Final = (
         model="threads",
         request=_same(request("threads")),
     ),
+    Kind(
+        name="network",
+        about="a model of 5 ms that batches nothing, behind a round trip of 20 ms",
+        model="single",
+        request=_same(request("single")),
+        round_trip_s=0.020,
+    ),
 )
 
 
@@ -132,6 +142,7 @@ def make_repository(folder: Path) -> Path:
     decoupled = "model_transaction_policy { decoupled: true }"
     _write(folder, "stream", PARALLEL, decoupled, rows=0, service_ms=STREAM_MS, responses=STREAM_RESPONSES)
     _write(folder, "threads", PARALLEL, "", rows=0, service_ms=STREAM_MS)
+    _write(folder, "single", SLEEPY, "", rows=0, service_ms=SINGLE_MS)
     (folder / "ensemble" / "1").mkdir(parents=True)
     (folder / "ensemble" / "config.pbtxt").write_text(ENSEMBLE)
     return folder

@@ -3,6 +3,8 @@
 import asyncio
 import re
 import statistics
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -12,7 +14,7 @@ import yaml
 
 from bench.kinds.kind import Kind, make_repository
 from bench.kinds.load import Callers, Outcome
-from bench.targets.target import TargetError, fairlane
+from bench.targets.target import TargetError, fairlane, network, triton
 from bench.terminal.progress import RunProgress
 
 CALLERS: Final = 32
@@ -123,15 +125,37 @@ async def measure(plan: Plan, scratch: Path, progress: RunProgress) -> list[Foun
     for kind in plan.kinds:
         one = Found(kind)
         for number in range(plan.rounds):
-            async with fairlane(repository, config, log=log) as target:
-                embedded = EMBEDDED.search(log.read_text())
-                if embedded is None:
-                    raise TargetError(f"the ready line names no embedded Triton:\n{log.read_text()[-500:]}")
+            async with _servers(kind, repository, config, log) as (ours, triton_address):
                 title = f"{kind.name}, round {number + 1} of {plan.rounds}"
                 async with progress.step(title, plan.total_s / len(plan.kinds) / plan.rounds):
-                    await _round(one, plan, target.grpc, embedded[1], number)
+                    await _round(one, plan, ours, triton_address, number)
         found.append(one)
     return found
+
+
+@asynccontextmanager
+async def _servers(kind: Kind, repository: Path, config: Path, log: Path) -> AsyncIterator[tuple[str, str]]:
+    """Fairlane and the Triton behind it: the address of each, the latter beyond the network where there is one."""
+    async with AsyncExitStack() as stack:
+        if not kind.round_trip_s:
+            target = await stack.enter_async_context(fairlane(repository, config, log=log))
+            yield target.grpc, _embedded(log)
+            return
+        behind = await stack.enter_async_context(triton(repository, log=log.with_suffix(".triton.log")))
+        relay_log = log.with_suffix(".network.log")
+        far = await stack.enter_async_context(network(behind.grpc, kind.round_trip_s, log=relay_log))
+        far_config = config.with_suffix(".far.yaml")
+        far_config.write_text(yaml.safe_dump(CONFIG | {"backends": [{"name": "far", "grpc": far}]}))
+        target = await stack.enter_async_context(fairlane(repository, far_config, log=log))
+        yield target.grpc, far
+
+
+def _embedded(log: Path) -> str:
+    """Address of the Triton that the ready line names."""
+    told = log.read_text()
+    if (found := EMBEDDED.search(told)) is None:
+        raise TargetError(f"the ready line names no embedded Triton:\n{told[-500:]}")
+    return found[1]
 
 
 async def _round(one: Found, plan: Plan, ours: str, triton: str, number: int) -> None:

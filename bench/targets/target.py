@@ -101,7 +101,19 @@ async def proxy(model_repository: Path, *, log: Path) -> AsyncIterator[Target]:
                 words = hop_log.read_text().split()
                 return words[1] if words[:1] == ["ready"] else None
 
-            yield Target(grpc=await _wait(process, listens, hop_log), hop_pid=process.pid)
+            yield Target(grpc=await _wait(process, lambda: _listens(hop_log), hop_log), hop_pid=process.pid)
+
+
+@asynccontextmanager
+async def network(upstream: str, round_trip_s: float, *, log: Path) -> AsyncIterator[str]:
+    """A relay that puts a network before a server (network.py); gives its address.
+
+    Raises:
+        TargetError: it did not start.
+    """
+    command = (sys.executable, "-m", "bench.targets.network", upstream, str(round_trip_s))
+    async with _process(command, log, STOP_TIMEOUT_S) as process:
+        yield await _wait(process, lambda: _listens(log), log)
 
 
 def nginx_path() -> str | None:
@@ -201,6 +213,12 @@ async def _answers(session: aiohttp.ClientSession, url: str) -> bool | None:
             return response.status == 200
     except (aiohttp.ClientError, TimeoutError):
         return None
+
+
+async def _listens(log: Path) -> str | None:
+    """The address that a process of ours has printed."""
+    words = (await asyncio.to_thread(log.read_text)).split()
+    return words[1] if words[:1] == ["ready"] else None
 
 
 async def _connects(address: str) -> bool | None:
