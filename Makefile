@@ -6,6 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 TRITON_STAMP := $(VENV)/triton/.installed
+WIRE_STAMP := $(VENV)/.wire
 MODELS := minilm digits
 SOAK_S ?= 1800
 FUZZ_S ?= 600
@@ -32,7 +33,12 @@ $(VENV)/.debian-tools: tests/debian-tools.sh $(STAMP)
 	@tests/debian-tools.sh $(BIN)
 	@touch $@
 
-setup: $(STAMP) $(TRITON_STAMP) ## .venv with everything, from a bare machine with Python 3.11
+# Where it cannot be built, one line says why, and gRPC runs on grpcio.
+$(WIRE_STAMP): scheduler/wire/_h2.pyx scheduler/wire/nghttp2.pxd scheduler/wire/build.py scheduler/wire/nghttp2_version.py $(STAMP)
+	@$(BIN)/python -m scheduler.wire.build
+	@touch $@
+
+setup: $(STAMP) $(TRITON_STAMP) $(WIRE_STAMP) ## .venv with everything, from a bare machine with Python 3.11
 
 lint: setup ## format, lint, strict types, import contracts
 	$(BIN)/ruff format --check .
