@@ -21,9 +21,8 @@ from bench.scenarios.runner import CalibrationError, Settings, expected_s, run_s
 from bench.scenarios.scenario import Kind, Scenario, ScenarioError, built_in, load_scenario
 from bench.targets.target import TargetError, nginx_path
 from bench.terminal.progress import RunProgress
+from bench.tuning.objective import REPOSITORY
 from scheduler.triton.launcher import TritonStartError
-
-ROOT: Final = Path(__file__).parent.parent
 
 # The table's width; a narrower terminal wraps lines, which reads better than cut numbers.
 MIN_WIDTH: Final = 110
@@ -71,7 +70,7 @@ bench.add_command(kinds)
 @click.option("--scale", default=1.0, show_default=True, help="Multiplies the length of every phase.")
 @click.option("--seed", default=1, show_default=True, help="Seed of arrivals, request values and the bootstrap.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("build/bench"), show_default=True)
-@click.option("--model-repository", type=click.Path(path_type=Path, exists=True), default=ROOT / "model_repository")
+@REPOSITORY
 @click.option("--json", "as_json", is_flag=True, help="Print the results as JSON on stdout, one line each.")
 @click.option("--check", is_flag=True, help="Exit with code 1 where a verdict is FAIL.")
 def run(
