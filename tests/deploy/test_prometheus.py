@@ -14,7 +14,7 @@ from tests.deploy.test_grafana import FOLDER, needs_promtool, promtool, rules
 from tests.edge.test_access import hashed
 
 CONFIGURATION = FOLDER.parent / "prometheus.yml"
-OPERATIONS = FOLDER.parents[1] / "docs" / "how-to" / "operations.md"
+PAGE = FOLDER.parents[1] / "docs" / "how-to" / "prometheus.md"
 
 
 @pytest.fixture
@@ -50,9 +50,9 @@ async def test_what_prometheus_sends_opens_the_metrics_and_nothing_else(
     serve: Any, request_of: Any, deployed: Path
 ) -> None:
     key = (deployed.parent / job(deployed)["authorization"]["credentials_file"]).read_text()
-    example = re.search(r"^tenants:\n  prometheus: .*$", OPERATIONS.read_text(), re.MULTILINE)
+    example = re.search(r"^tenants:\n  prometheus: .*$", PAGE.read_text(), re.MULTILINE)
     assert example is not None
-    served = await serve(**yaml.safe_load(example[0].replace("sha256:...", hashed(key))))
+    served = await serve(**yaml.safe_load(re.sub(r'"sha256:.*"', hashed(key), example[0])))
     assert await scraped(served, {}) == 401
     scheme = job(deployed)["authorization"].get("type", "Bearer")
     assert await scraped(served, {"Authorization": f"{scheme} {key}"}) == 200
