@@ -65,7 +65,7 @@ def parse(block: Block) -> None:
         case "yaml":
             for document in yaml.safe_load_all(block.text):
                 configure(document)
-        case "text" | "dockerfile":
+        case "text":
             pass
         case other:
             raise PageError(f"nobody reads {other}")

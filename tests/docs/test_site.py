@@ -86,7 +86,7 @@ def test_every_command_is_in_the_reference(site: Path) -> None:
 
 def test_all_of_the_sdk_is_in_the_reference(site: Path) -> None:
     text = (site / "reference" / "sdk.html").read_text(encoding="utf-8")
-    for name in fairlane.__all__:
+    for name in set(fairlane.__all__) - {"__version__"}:
         assert f'id="fairlane.{name}"' in text, name
     assert 'id="fairlane.aio.Client.infer"' in text
 
