@@ -1,6 +1,7 @@
 """Both wheels, built from a copy of the tree with the setuptools that is here: no network, a second each."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("scheduler", "export", "quantize", "bench", "simulate")
+BUILT = re.compile(r"\.so(\.|$)")
 BUILD = "import sys; from setuptools.build_meta import build_wheel; build_wheel(sys.argv[1])"
 
 
@@ -55,7 +57,7 @@ def build(source: Path, target: Path) -> Wheel:
 
 def copy_of_tree(target: Path) -> Path:
     """What the wheels are built of, copied, so that nothing is built in the tree itself."""
-    unwanted = shutil.ignore_patterns("__pycache__", "*.egg-info", "build")
+    unwanted = shutil.ignore_patterns("__pycache__", "*.egg-info", "*.so", "*.so.*")
     for name in (*PACKAGES, "client"):
         shutil.copytree(ROOT / name, target / name, ignore=unwanted)
     for name in ("pyproject.toml", "README.md", "LICENSE", "MANIFEST.in", "fairlane_server.py"):
@@ -64,10 +66,10 @@ def copy_of_tree(target: Path) -> Path:
 
 
 def files_of(*packages: str, below: Path = ROOT) -> set[str]:
-    """What lies in these folders, as a wheel names it."""
+    """What lies in these folders, as a wheel names it; but what was built there, which is for this machine alone."""
     return {
         str(path.relative_to(below))
         for package in packages
         for path in (below / package).rglob("*")
-        if path.is_file() and "__pycache__" not in path.parts
+        if path.is_file() and "__pycache__" not in path.parts and not BUILT.search(path.name)
     }
