@@ -1,4 +1,4 @@
-"""A backend behind a network, against closed forms: an instance that takes `s` for a batch gives 1 / s batches a second.
+"""A backend behind a network, by closed forms: an instance that takes `s` for a batch gives 1 / s batches a second.
 
 That takes 1 + round trip / s batches under way (the bandwidth-delay product); with two of them it would be
 2 / (s + round trip).
