@@ -8,7 +8,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from export.tensor import FloatArray
-from quantize.per_token import CONTRIB, replace_nodes
+from quantize.node_replacement import CONTRIB, replace_nodes
 
 BLOCK: Final = 32
 BITS: Final = 4

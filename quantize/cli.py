@@ -128,7 +128,7 @@ def quantize_report(names: tuple[str, ...], output: Path, layers: int, model_rep
     with told(names), console.status("importing ONNX Runtime") as status:
         # Imported late: onnxruntime and matplotlib take a second each.
         from quantize.report import write_report  # noqa: PLC0415
-        from quantize.task import load_task  # noqa: PLC0415
+        from quantize.task_loading import load_task  # noqa: PLC0415
 
         tasks = {name: load_task(typed, build_dir) for name, typed in named(names).items()}
         written = write_report(tasks, build_dir, Repository(model_repository), output, status.update, layers)
@@ -247,7 +247,7 @@ class _Quantize:
         from export.fit import check_fit  # noqa: PLC0415
         from quantize.defined import DefinedTask  # noqa: PLC0415
         from quantize.kept import expect_kept  # noqa: PLC0415
-        from quantize.task import load_task  # noqa: PLC0415
+        from quantize.task_loading import load_task  # noqa: PLC0415
         from quantize.verdict import quantize_model  # noqa: PLC0415
 
         built = built_folder(self.build_dir, name)

@@ -24,9 +24,9 @@ from export.version import FP32_FILE
 from quantize.default import default_recipe
 from quantize.fidelity import ERROR_MOST
 from quantize.gate import AtLeast, Limit, MayFall
-from quantize.parts import sorted_values
 from quantize.quantizer import named_graph
 from quantize.recipe import PerToken, Recipe, Static
+from quantize.sorted_values import sorted_values
 from quantize.task import Figures, NoTaskError, Outcomes, Peer, Runner, Split
 
 RECIPE: Final[TypeAdapter[Recipe]] = TypeAdapter(Recipe)

@@ -27,7 +27,7 @@ from onnxscript.rewriter.pattern import MatchResult, RewriteRuleClassBase, Rewri
 
 from export.errors import ExportError
 from export.tensor import FloatArray
-from quantize.per_token import CONTRIB
+from quantize.node_replacement import CONTRIB
 
 # Heads and tokens change places.
 SWAPPED: Final = [0, 2, 1, 3]

@@ -12,7 +12,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from quantize.layers import weight_place
-from quantize.per_token import replace_nodes
+from quantize.node_replacement import replace_nodes
 
 
 def products_of_gemm(model: onnx.ModelProto) -> None:

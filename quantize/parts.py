@@ -14,13 +14,11 @@ from export.session import Session, open_session
 from export.tensor import Array, Feed
 from quantize.fidelity import Pair
 from quantize.quantizer import named_graph
-from quantize.reads import reads
+from quantize.sorted_values import sorted_values
 from quantize.tail import tail
 
 # What the end of a graph reads to join it, or to choose by it: all inputs, or so many.
 JOINS: Final = {"Concat": None, "ArgMax": 1, "ArgMin": 1, "TopK": 1, "NonMaxSuppression": 2}
-# Behind these, a number is not where it was.
-SORTS: Final = ("TopK", "NonMaxSuppression", "NonZero", "Unique", "Compress")
 # Of FP32's answers: what is kept of them at once.
 ANSWERS_BYTES: Final = 256 << 20
 
@@ -63,15 +61,6 @@ def parts(fp32: onnx.ModelProto, int8: onnx.ModelProto) -> Parts:
         frozenset(called for called, name in named.items() if name in moved),
         frozenset(called for called, name in named.items() if name in tensors and _is_whole(tensors[name])),
     )
-
-
-def sorted_values(graph: onnx.GraphProto) -> set[str]:
-    """Names of what is computed from what was sorted, or found."""
-    found: set[str] = set()
-    for node in graph.node:
-        if node.op_type in SORTS or found.intersection(reads(node)):
-            found.update(node.output)
-    return found
 
 
 def _is_whole(tensor: onnx.TypeProto.Tensor) -> bool:

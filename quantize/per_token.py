@@ -19,7 +19,7 @@ No token's answer depends on another's, so a batch changes nothing; dynamic quan
 The idea of a scale a token is that of ZeroQuant (Yao et al., NeurIPS 2022, "token-wise quantization").
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -28,10 +28,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 from export.graph import GraphError
 from quantize.layers import weight_place
+from quantize.node_replacement import CONTRIB, replace_nodes
 from quantize.observe import U8_STEPS, Seen
 from quantize.reads import reads
 
-CONTRIB: Final = "com.microsoft"
 # Below what each operator never goes; rounded away from zero. GELU's minimum is -0.16997.
 LEAST: Final[Mapping[str, float]] = {"Gelu": -0.1701, "Relu": 0.0}
 # Costs 6 % of the resolution of tokens with large values; a smaller one makes the floor of s_t coarser.
@@ -208,22 +208,3 @@ class _Rewriter:
         if name not in self.constants:
             self.constants[name] = numpy_helper.from_array(np.asarray(value), name)
         return name
-
-
-def replace_nodes(
-    graph: onnx.GraphProto, nodes: Sequence[onnx.NodeProto], constants: Iterable[onnx.TensorProto] = ()
-) -> None:
-    """Make these the nodes of a graph, and keep of its constants and the new ones those that they read."""
-    # Copied first: what is taken out of a graph is freed with it.
-    kept = [_copy(node) for node in nodes]
-    used = {name for node in kept for name in reads(node)} | {output.name for output in graph.output}
-    initializers = [_copy(one) for one in (*graph.initializer, *constants) if one.name in used]
-    for field, values in (("node", kept), ("initializer", initializers), ("value_info", [])):
-        graph.ClearField(field)
-        getattr(graph, field).extend(values)
-
-
-def _copy(message: Any) -> Any:
-    copy = type(message)()
-    copy.CopyFrom(message)
-    return copy

@@ -27,8 +27,9 @@ from quantize.fuse import fuse
 from quantize.gemm import products_of_gemm
 from quantize.grid import on_grid, quantize_on_grid
 from quantize.layers import layers, quantized, weight_place
+from quantize.node_replacement import replace_nodes
 from quantize.observe import observe
-from quantize.per_token import is_per_token, quantize_per_token, replace_nodes
+from quantize.per_token import is_per_token, quantize_per_token
 from quantize.recipe import Dynamic, PerToken, Recipe, Static, WeightOnly
 from quantize.runtime import failing, is_apart, quiet, through_files
 from quantize.smooth import smooth

@@ -1,18 +1,12 @@
 """The task of a model: how it is quantized, and what it must still be able to do afterwards."""
 
-import importlib
-import importlib.util
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Literal, Protocol, cast
+from typing import Literal, Protocol
 
-from export.built import built_folder
-from export.catalog import chosen, is_path, load_definition
 from export.company import Company
-from export.definition import Definition
 from export.errors import ExportError
 from export.tensor import Array, Feed, FloatArray, Outcome
-from export.version import FP32_FILE
 from quantize.gate import Limit
 from quantize.recipe import Recipe
 
@@ -95,52 +89,3 @@ class Task(Protocol):
 
     def peers(self) -> Mapping[str, Peer]:
         """Those that are installed."""
-
-
-def load_task(name: str, build: Path) -> Task:
-    """The task of a model: `TASK` of `quantize.models.NAME`, or what its definition says.
-
-    Args:
-        name: of the catalog, or a definition's file.
-        build: where `fairlane export` left the export.
-
-    Raises:
-        UnknownModelError: the name is not in the catalog.
-        DefinitionFileError: the file defines no model.
-        NoTaskError: nobody has said how to quantize and judge this model.
-        GraphError: the export is not one of this definition, which has changed since, or not a graph.
-        ParityError: it does not agree with the definition's module, whose weights have changed since.
-    """
-    if not is_path(name):
-        (known,) = chosen([name])
-        module = f"quantize.models.{known}"
-        if importlib.util.find_spec(module) is not None:
-            return cast(Task, importlib.import_module(module).TASK)
-    # Imported late: it is a task, and so imports this file.
-    from quantize.defined import DefinedTask  # noqa: PLC0415
-
-    definition = load_definition(name)
-    built = built_folder(build, definition.name)
-    if (built / FP32_FILE).is_file():
-        _check_export(definition, built / FP32_FILE)
-        _check_module(definition, built / FP32_FILE)
-    return DefinedTask(definition, built)
-
-
-def _check_export(definition: Definition, graph: Path) -> None:
-    # Imported late: onnx takes a second.
-    from export.graph import GraphError, check_tensors, read_graph  # noqa: PLC0415
-
-    try:
-        check_tensors(read_graph(graph), definition.inputs, definition.outputs, definition.name)
-    except GraphError as error:
-        raise GraphError(f"{error}; export it again where the definition has changed since") from error
-
-
-def _check_module(definition: Definition, graph: Path) -> None:
-    if definition.module is None:
-        return
-    # Imported late: PyTorch is there where a definition makes a module of it.
-    from export.parity import check_sample  # noqa: PLC0415
-
-    check_sample(definition, definition.module(), graph)

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 import export.cli
-import quantize.task
+import quantize.task_loading
 from bench.tune import tune
 from export.card import CARD_FILE
 from export.config import CONFIG_FILE
@@ -61,7 +61,7 @@ def place(tmp_path: Path) -> Place:
 def call(place: Place, tiny: Definition, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
     """Run a command on the repository; quantizing and measuring are not gone into."""
     monkeypatch.setattr(export.cli, "load_definition", lambda _: tiny)
-    monkeypatch.setattr(quantize.task, "load_task", lambda *_: None)
+    monkeypatch.setattr(quantize.task_loading, "load_task", lambda *_: None)
     repository = ["--model-repository", str(place.repository.folder)]
     places = [*repository, "--build-dir", str(place.folder / "build")]
     commands: dict[str, tuple[Any, list[str]]] = {

@@ -11,7 +11,7 @@ from onnx import TensorProto
 
 import export.lock
 import quantize.choice
-import quantize.task
+import quantize.task_loading
 from export.card import read_card
 from export.graph import write_graph
 from export.repository import Repository
@@ -30,7 +30,7 @@ def run(build: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     places = ["--build-dir", str(build), "--model-repository", str(tmp_path / "repository")]
 
     def invoke(task: Any, *args: str) -> Result:
-        monkeypatch.setattr(quantize.task, "load_task", lambda *_: task)
+        monkeypatch.setattr(quantize.task_loading, "load_task", lambda *_: task)
         return CliRunner().invoke(command, [*places, *args, "digits"])
 
     return invoke
@@ -146,7 +146,7 @@ def test_report_is_one_file_with_its_plots_inside(
     run: Run, lenient: Any, build: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run(lenient, "--search")
-    monkeypatch.setattr(quantize.task, "load_task", lambda *_: lenient)
+    monkeypatch.setattr(quantize.task_loading, "load_task", lambda *_: lenient)
     output = tmp_path / "report" / "report.html"
     places = ["--build-dir", str(build), "--model-repository", str(tmp_path / "repository"), "--output", str(output)]
     result = CliRunner().invoke(quantize_report, [*places, "digits"])
@@ -163,7 +163,7 @@ def test_report_on_a_search_that_cannot_be_read_is_one_line_that_names_the_file(
     run: Run, lenient: Any, build: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run(lenient)
-    monkeypatch.setattr(quantize.task, "load_task", lambda *_: lenient)
+    monkeypatch.setattr(quantize.task_loading, "load_task", lambda *_: lenient)
     search = build / "quantize" / "digits-search.json"
     search.write_text('[{"name": "cut off')
     places = ["--build-dir", str(build), "--model-repository", str(tmp_path / "repository")]
@@ -235,7 +235,7 @@ def test_model_without_an_export_is_an_error_in_one_line(run: Run, lenient: Any,
 def test_repository_that_cannot_be_written_is_one_line(
     build: Path, lenient: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(quantize.task, "load_task", lambda *_: lenient)
+    monkeypatch.setattr(quantize.task_loading, "load_task", lambda *_: lenient)
     places = ["--build-dir", str(build), "--model-repository", "/proc/nowhere"]
     result = CliRunner().invoke(command, [*places, "digits"])
     assert result.exit_code == 1

@@ -28,7 +28,8 @@ from quantize.defined import DefinedTask
 from quantize.layers import layers
 from quantize.quantizer import quantize_graph
 from quantize.recipe import Dynamic, PerToken, Static
-from quantize.task import NoTaskError, load_task
+from quantize.task import NoTaskError
+from quantize.task_loading import load_task
 from tests.quantize.conftest import FEATURES, rows, tiny_graph
 
 FILE = """

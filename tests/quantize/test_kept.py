@@ -16,7 +16,7 @@ from click.testing import CliRunner, Result
 import export.lock
 import export.server
 import export.version
-import quantize.task
+import quantize.task_loading
 import quantize.verdict
 from export.card import read_card
 from export.checksum import sha256_of
@@ -43,7 +43,7 @@ def kept(build: Path) -> Path:
 @pytest.fixture
 def run(build: Path, repository: Repository, lenient: Any, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Run `fairlane quantize` on the tiny model, which one can be kept from computing."""
-    monkeypatch.setattr(quantize.task, "load_task", lambda *_: lenient)
+    monkeypatch.setattr(quantize.task_loading, "load_task", lambda *_: lenient)
 
     def invoke(*args: str, computing: bool = True) -> Result:
         with monkeypatch.context() as patch:
@@ -194,7 +194,7 @@ def test_result_of_an_export_that_another_process_replaced_meanwhile_is_not_said
 def test_refusal_is_kept_too_and_fp32_is_published(
     run: Run, strict: Any, repository: Repository, monkeypatch: pytest.MonkeyPatch, build: Path
 ) -> None:
-    monkeypatch.setattr(quantize.task, "load_task", lambda *_: strict)
+    monkeypatch.setattr(quantize.task_loading, "load_task", lambda *_: strict)
     with monkeypatch.context() as patch:
         patch.setattr(export.version.shutil, "copyfile", lambda *_: (_ for _ in ()).throw(OSError(errno.EIO, "gone")))
         run()

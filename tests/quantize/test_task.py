@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from export.catalog import MODEL_NAMES, UnknownModelError
-from quantize.task import load_task
+from quantize.task_loading import load_task
 
 
 @pytest.mark.parametrize("name", MODEL_NAMES)

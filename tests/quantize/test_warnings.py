@@ -9,7 +9,7 @@ import onnx
 import pytest
 from click.testing import CliRunner, Result
 
-import quantize.task
+import quantize.task_loading
 import quantize.verdict
 from export.card import Measure, ModelCard, Remainder, read_card
 from export.container import too_new
@@ -43,7 +43,7 @@ def run(build: Path, repository: Repository, lenient: Any, monkeypatch: pytest.M
             return [2.0, 2.0 * longer * (2 if len(feed["x"]) > 1 else 0.5)]
 
         monkeypatch.setattr(quantize.verdict, "medians_ms", medians_ms)
-        monkeypatch.setattr(quantize.task, "load_task", lambda *_: lenient)
+        monkeypatch.setattr(quantize.task_loading, "load_task", lambda *_: lenient)
         monkeypatch.setattr(lenient, "recipe", recipe)
         places = ["--build-dir", str(build), "--model-repository", str(repository.folder)]
         return CliRunner().invoke(command, [*places, "digits"])
