@@ -21,10 +21,10 @@ from bench.tuning.setting import Setting, candidates
 from bench.tuning.successive_halving import Search, Tuned
 from bench.tuning.trial_server import FULL_S, TrialError, TrialServer
 from bench.tuning.tune_table import explanation, print_tables
-from export.config import CONFIG_FILE, ConfigError, message_text, parse_config, read_config
+from export.configuration.model_config import CONFIG_FILE, ConfigError, message_text, parse_config, read_config
 from export.errors import ExportError
-from export.lock import waiting_on
-from export.repository import Repository
+from export.filesystem.folder_lock import waiting_on
+from export.repository.repository import Repository
 from scheduler.cpus import divide
 from scheduler.triton.launcher import TritonStartError
 

@@ -7,7 +7,7 @@ from typing import Final, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from export.errors import ExportError, faults
-from export.folder import write_file
+from export.filesystem.atomic_folder import write_file
 
 CARD_FILE: Final = "model_card.json"
 # Smaller files are told in kB.
@@ -110,7 +110,7 @@ class Quantization(_Record):
 
 
 class BatchProof(_Record):
-    """What was found of a model's first axis (`export.batch_proof`).
+    """What was found of a model's first axis (`export.batch_proof.proof`).
 
     `proved` says whether it is a batch: rows were answered alike alone, among others and in another order. `sizes` are
     the rows of the batches that were tried, `reason` says why it is none, or why nobody knows; empty where it was not
@@ -135,7 +135,8 @@ class ModelCard(_Record):
 
     `assets` are the SHA-256 of the export's other files by name, but for configuration and labels.
 
-    `loads_in_container` says whether the ONNX Runtime in Triton's container loads what is served (`export.container`).
+    `loads_in_container` says whether the ONNX Runtime in Triton's container loads what is served
+    (`export.graph.container_support`).
 
     `batch` is what was found of the first axis; absent in the cards of earlier releases. `notes` say what the export
     changed in the graph that it was given, and what of it is not served as it may have been meant.

@@ -11,21 +11,21 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from export.beside import Beside, labels_in
-from export.built import DEFAULT_BUILD, built_folder, is_built
 from export.card import ModelCard, read_card
-from export.catalog import check_name, chosen, is_path, load_definition, named_in
-from export.config import CONFIG_FILE, TARGETS, ConfigError, Target, has_config
-from export.failure import told
-from export.lock import waiting_on
-from export.refused import clear, note, refusal
-from export.repository import DEFAULT_REPOSITORY, Repository
-from export.server import WithdrawnError, bring_into_service
-from export.session import DEVICES, Device
-from export.template import write_template
-from export.unpublished import UnpublishedError, command, staying, stays
-from export.version import FP32_FILE, MODEL_FILE
-from export.weights import graph_bytes
+from export.catalog.catalog import check_name, chosen, is_path, load_definition, named_in
+from export.catalog.template import write_template
+from export.command_failure import told
+from export.configuration.model_config import CONFIG_FILE, TARGETS, ConfigError, Target, has_config
+from export.filesystem.folder_lock import waiting_on
+from export.graph.external_data import graph_bytes
+from export.inference.session import DEVICES, Device
+from export.repository.build_folder import DEFAULT_BUILD, built_folder, is_built
+from export.repository.previous_files import Beside, labels_in
+from export.repository.refused_version import clear, note, refusal
+from export.repository.repository import DEFAULT_REPOSITORY, Repository
+from export.repository.server_load import WithdrawnError, bring_into_service
+from export.repository.unpublished_export import UnpublishedError, command, staying, stays
+from export.repository.version_content import FP32_FILE, MODEL_FILE
 
 
 @click.command()
@@ -140,8 +140,8 @@ class _Export:
     def _export(self, typed: str, folder: Path, console: Console) -> ModelCard:
         with console.status(f"{typed}: importing PyTorch") as status:
             # Imported late: torch takes seconds, and `--missing` mostly has nothing to do.
-            from export.exporter import export_model  # noqa: PLC0415
-            from export.onnx_source import sizes_told  # noqa: PLC0415  (as above)
+            from export.catalog.onnx_source import sizes_told  # noqa: PLC0415  (as above)
+            from export.exporting.exporter import export_model  # noqa: PLC0415
 
             definition = load_definition(typed)
             with sizes_told(typed):
@@ -228,7 +228,7 @@ class _Export:
 
     def _check_fit(self, card: ModelCard, folder: Path) -> None:
         # Imported late: onnx takes a second.
-        from export.fit import check_fit  # noqa: PLC0415
+        from export.repository.config_compatibility import check_fit  # noqa: PLC0415
 
         try:
             check_fit(self._repository, card.name, folder / FP32_FILE)
@@ -261,7 +261,7 @@ class _Export:
     def _fits(self, card: ModelCard, folder: Path) -> bool:
         """Whether the graph that is served goes with the export's configuration and labels."""
         # Imported late: onnx takes a second.
-        from export.fit import misfits  # noqa: PLC0415
+        from export.repository.config_compatibility import misfits  # noqa: PLC0415
 
         version = self._repository.version_folder(card.name)
         labels = labels_in(version) or labels_in(version.parent)

@@ -13,13 +13,13 @@ from rich.console import Console
 from rich.table import Table
 
 from export.card import CardError
-from export.config import CONFIG_FILE, ConfigError, read_config
+from export.configuration.model_config import CONFIG_FILE, ConfigError, read_config
 from export.errors import ExportError
-from export.lock import waiting_on
-from export.repository import DEFAULT_REPOSITORY, Repository
-from export.server import bring_into_service
-from export.version import MODEL_FILE
-from export.weights import graph_bytes
+from export.filesystem.folder_lock import waiting_on
+from export.graph.external_data import graph_bytes
+from export.repository.repository import DEFAULT_REPOSITORY, Repository
+from export.repository.server_load import bring_into_service
+from export.repository.version_content import MODEL_FILE
 
 REPOSITORY: Final = click.option(
     "--model-repository",
@@ -123,7 +123,7 @@ def _check_fit(repository: Repository, name: str, graph: Path) -> None:
     if importlib.util.find_spec("onnx") is None:
         return
     # Imported late: onnx takes a second.
-    from export.fit import check_fit  # noqa: PLC0415
+    from export.repository.config_compatibility import check_fit  # noqa: PLC0415
 
     check_fit(repository, name, graph)
 

@@ -10,21 +10,21 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 from rich.console import Console
 
-from export.built import DEFAULT_BUILD, built_folder, is_built, kept_folder
 from export.card import CardError, ModelCard, Quantization, read_card
-from export.catalog import chosen, is_path, load_definition, named_in
+from export.catalog.catalog import chosen, is_path, load_definition, named_in
+from export.command_failure import told
 from export.errors import about
-from export.failure import told
-from export.lock import waiting_on
-from export.refused import note, refusal
-from export.repository import DEFAULT_REPOSITORY, Repository
-from export.server import WithdrawnError, bring_into_service
-from export.unpublished import UnpublishedError, command, staying, stays
-from export.version import FP32_FILE, unreplaced
+from export.filesystem.folder_lock import waiting_on
+from export.repository.build_folder import DEFAULT_BUILD, built_folder, is_built, kept_folder
+from export.repository.refused_version import note, refusal
+from export.repository.repository import DEFAULT_REPOSITORY, Repository
+from export.repository.server_load import WithdrawnError, bring_into_service
+from export.repository.unpublished_export import UnpublishedError, command, staying, stays
+from export.repository.version_content import FP32_FILE, unreplaced
 
 if TYPE_CHECKING:
     from quantize.recipe import Recipe
-    from quantize.task import Task
+    from quantize.tasks.task import Task
 
 # By default, of the report on layers and of --budget-mb. A large graph takes many seconds a layer.
 LAYERS_TRIED: Final = 64
@@ -127,8 +127,8 @@ def quantize_report(names: tuple[str, ...], output: Path, layers: int, model_rep
     console = Console(stderr=True)
     with told(names), console.status("importing ONNX Runtime") as status:
         # Imported late: onnxruntime and matplotlib take a second each.
-        from quantize.report import write_report  # noqa: PLC0415
-        from quantize.task_loading import load_task  # noqa: PLC0415
+        from quantize.reporting.report import write_report  # noqa: PLC0415
+        from quantize.tasks.task_loading import load_task  # noqa: PLC0415
 
         tasks = {name: load_task(typed, build_dir) for name, typed in named(names).items()}
         written = write_report(tasks, build_dir, Repository(model_repository), output, status.update, layers)
@@ -216,7 +216,7 @@ class _Quantize:
     def _one(self, name: str, typed: str, console: Console) -> ModelCard:
         with console.status(f"{name}: importing ONNX Runtime"):
             # Imported late, as `--missing` mostly has nothing to do.
-            from quantize.kept import forget, is_kept, keeping, publish  # noqa: PLC0415
+            from quantize.kept_result import forget, is_kept, keeping, publish  # noqa: PLC0415
 
         built, repository = built_folder(self.build_dir, name), Repository(self.model_repository, waiting_on(console))
         again = self._again(typed)
@@ -243,12 +243,12 @@ class _Quantize:
 
     def _compute(self, name: str, typed: str, kept: Path, console: Console) -> None:
         """Have a graph and a card kept that can be published."""
-        from export.config import CONFIG_FILE, has_config, read_config  # noqa: PLC0415  (as above)
-        from export.fit import check_fit  # noqa: PLC0415
-        from quantize.defined import DefinedTask  # noqa: PLC0415
-        from quantize.kept import expect_kept  # noqa: PLC0415
-        from quantize.task_loading import load_task  # noqa: PLC0415
-        from quantize.verdict import quantize_model  # noqa: PLC0415
+        from export.configuration.model_config import CONFIG_FILE, has_config, read_config  # noqa: PLC0415  (as above)
+        from export.repository.config_compatibility import check_fit  # noqa: PLC0415
+        from quantize.judging.verdict import quantize_model  # noqa: PLC0415
+        from quantize.kept_result import expect_kept  # noqa: PLC0415
+        from quantize.tasks.definition_task import DefinedTask  # noqa: PLC0415
+        from quantize.tasks.task_loading import load_task  # noqa: PLC0415
 
         built = built_folder(self.build_dir, name)
         if self.kept:
@@ -269,9 +269,9 @@ class _Quantize:
                 quantize_model(name, task, recipe, built, kept, lambda text: status.update(f"{name}: {text}"), choice)
 
     def _recipe(self, name: str, task: "Task", console: Console) -> tuple["Recipe", str]:
-        from quantize.choice import searched, within  # noqa: PLC0415  (as above)
-        from quantize.default import symmetric_form  # noqa: PLC0415
-        from quantize.quantizer import named_graph  # noqa: PLC0415
+        from quantize.quantizing.quantizer import named_graph  # noqa: PLC0415
+        from quantize.recipe_choice import searched, within  # noqa: PLC0415  (as above)
+        from quantize.tasks.default_recipe import symmetric_form  # noqa: PLC0415
 
         built = built_folder(self.build_dir, name)
         recipe, choice = searched(name, task, self.build_dir, console) if self.search else (task.recipe, "")
@@ -291,7 +291,7 @@ def _print(cards: list[ModelCard], served: dict[str, ModelCard | None], todo: li
         ]
         click.echo(json.dumps(rows, indent=2))
     elif cards:
-        from quantize.table import comparison  # noqa: PLC0415
+        from quantize.reporting.table import comparison  # noqa: PLC0415
 
         Console().print(comparison(cards))
 

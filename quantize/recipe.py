@@ -1,4 +1,4 @@
-"""A recipe: how a graph is quantized, as data. `quantize.quantizer` carries it out."""
+"""A recipe: how a graph is quantized, as data. `quantize.quantizing.quantizer` carries it out."""
 
 from typing import Annotated, Final, Literal
 
@@ -29,7 +29,8 @@ class Static(_Recipe):
     `symmetric`: s8 activations with zero in the middle instead, all that TensorRT takes; on the CPU it is slower.
     `operators`: which operators, where their weights are constants; none: all layers, and what lies between them.
     `calibrate`: the full range seen (minmax), or the one that loses the least information (entropy; Migacz, "8-bit
-    inference with TensorRT", 2017). `smooth`: the strength of activation smoothing, see `quantize.smooth`.
+    inference with TensorRT", 2017). `smooth`: the strength of activation smoothing, see
+    `quantize.quantizing.activation_smoothing`.
     """
 
     method: Literal["static"] = "static"
@@ -65,9 +66,9 @@ class WeightOnly(_Recipe):
     """FP32 activations, weights of `bits` bits with a scale for each `block` of them (MatMulNBits).
 
     `keep_grid`: a matrix whose weights were quantized in blocks of 32 before stays on that grid: of 4 bits with a
-    least value each (`quantize.grid`), or of 8 bits around 0, as two times 4 (`quantize.byte_grid`). `fuse`: a
-    decoder's layers become ONNX Runtime's own kernels first, and `exclude` names layers of that graph; see
-    `quantize.fuse`.
+    least value each (`quantize.quantizing.four_bit_grid`), or of 8 bits around 0, as two times 4
+    (`quantize.quantizing.byte_grid`). `fuse`: a decoder's layers become ONNX Runtime's own kernels first, and
+    `exclude` names layers of that graph; see `quantize.graph.decoder_fusion`.
     """
 
     method: Literal["weight_only"] = "weight_only"
@@ -88,9 +89,10 @@ class WeightOnly(_Recipe):
 
 
 class PerToken(_Recipe):
-    """u8 activations: one scale a token behind GELU and ReLU, calibrated ranges elsewhere. See `quantize.per_token`.
+    """u8 activations: one scale a token behind GELU and ReLU, calibrated ranges elsewhere.
 
-    `smooth`: the strength of activation smoothing, see `quantize.smooth`.
+    See `quantize.quantizing.per_token`. `smooth`: the strength of activation smoothing, see
+    `quantize.quantizing.activation_smoothing`.
     """
 
     method: Literal["per_token"] = "per_token"

@@ -6,7 +6,7 @@ from pathlib import Path
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
-from export.config import has_config
+from export.configuration.model_config import has_config
 
 
 def check_built(repository: Path, model: str) -> None:

@@ -10,7 +10,7 @@ from typing import Any, Final
 import click
 
 from bench.load.stream import Stream
-from export.repository import DEFAULT_REPOSITORY
+from export.repository.repository import DEFAULT_REPOSITORY
 
 
 class Finite(click.FloatRange):

@@ -4,7 +4,7 @@ import itertools
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from export.config import ConfigError
+from export.configuration.model_config import ConfigError
 
 THREADS: Final = "intra_op_thread_count"
 # Smaller batches are a matter of latency alone; below a quarter they cost more than they give.

@@ -1,1 +1,1 @@
-"""The models Fairlane ships, one definition file each; `export.catalog` lists and loads them."""
+"""The models Fairlane ships, one definition file each; `export.catalog.catalog` lists and loads them."""

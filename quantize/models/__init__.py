@@ -1,1 +1,1 @@
-"""How each model is quantized and judged, one file each; `quantize.task` says what a task is."""
+"""How each model is quantized and judged, one file each; `quantize.tasks.task` says what a task is."""

@@ -6,13 +6,13 @@ from typing import Final
 
 import numpy as np
 
-from export.company import Company
-from export.digits_data import Digits, load_split, read_samples
-from export.tensor import Array, Feed, FloatArray
-from quantize.fidelity import ERROR_MOST
-from quantize.gate import Limit, MayFall
+from export.batch_proof.batch_composition import Company
+from export.definition.tensor import Array, Feed, FloatArray
+from export.sources.digits_data import Digits, load_split, read_samples
+from quantize.accuracy.accuracy_gate import Limit, MayFall
+from quantize.accuracy.fidelity import ERROR_MOST
 from quantize.recipe import Recipe, Static
-from quantize.task import Outcomes, Peer, Runner, Split, Task
+from quantize.tasks.task import Outcomes, Peer, Runner, Split, Task
 
 CALIBRATION_IMAGES: Final = 256
 CALIBRATION_ROWS: Final = 32
@@ -22,7 +22,7 @@ ACCURACY_FALL: Final = 0.005
 
 
 class DigitsTask:
-    """The task of digits. See `quantize.task.Task`."""
+    """The task of digits. See `quantize.tasks.task.Task`."""
 
     # The first convolution reads one channel: in INT8 it is slower than in FP32.
     recipe: Recipe = Static(exclude=("node_conv2d",))

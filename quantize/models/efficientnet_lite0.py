@@ -13,14 +13,14 @@ from typing import Final
 
 import numpy as np
 
-from export.company import Company
-from export.cosine import cosine
-from export.pictures import crops, picture
-from export.tensor import Array, Feed, FloatArray
-from quantize.fidelity import ERROR_MOST
-from quantize.gate import AtLeast, Limit
+from export.batch_proof.batch_composition import Company
+from export.definition.tensor import Array, Feed, FloatArray
+from export.inference.cosine import cosine
+from export.sources.pictures import crops, picture
+from quantize.accuracy.accuracy_gate import AtLeast, Limit
+from quantize.accuracy.fidelity import ERROR_MOST
 from quantize.recipe import Recipe, Static
-from quantize.task import Outcomes, Peer, Runner, Split, Task
+from quantize.tasks.task import Outcomes, Peer, Runner, Split, Task
 
 # No picture is in two sets.
 CALIBRATION: Final = (
@@ -65,7 +65,7 @@ FIRST_BLOCK: Final = ("node_Conv_881", "node_Conv_882", "node_Conv_800")
 
 
 class EfficientNetTask:
-    """The task of efficientnet_lite0. See `quantize.task.Task`."""
+    """The task of efficientnet_lite0. See `quantize.tasks.task.Task`."""
 
     recipe: Recipe = Static(exclude=FIRST_BLOCK)
     candidates: Mapping[str, Recipe] = {

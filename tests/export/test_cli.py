@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 from export.card import Measure, Quantization, read_card
 from export.definition import Definition
 from export.models_cli import models
-from export.repository import Repository
+from export.repository.repository import Repository
 from tests.export.conftest import Shifted
 
 Run = Callable[..., Result]

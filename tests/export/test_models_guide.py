@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from export.repository import Repository
+from export.repository.repository import Repository
 
 ROOT = Path(__file__).parents[2]
 GUIDE = (ROOT / "docs" / "how-to" / "models.md").read_text(encoding="utf-8")

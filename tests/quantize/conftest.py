@@ -6,16 +6,16 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from export.batch_proof.batch_composition import Company
 from export.card import ModelCard, Parity, Source
 from export.checksum import sha256_of
-from export.company import Company
 from export.definition import Feed
-from export.graph import IR_VERSION, OPSET, write_graph
-from export.tensor import FloatArray
-from quantize.fidelity import ERROR_MOST
-from quantize.gate import AtLeast, Limit
+from export.definition.tensor import FloatArray
+from export.graph.onnx_graph import IR_VERSION, OPSET, write_graph
+from quantize.accuracy.accuracy_gate import AtLeast, Limit
+from quantize.accuracy.fidelity import ERROR_MOST
 from quantize.recipe import PerToken, Recipe, Static
-from quantize.task import Outcomes, Peer, Runner, Split
+from quantize.tasks.task import Outcomes, Peer, Runner, Split
 
 FEATURES = 16
 

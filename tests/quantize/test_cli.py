@@ -9,16 +9,16 @@ import pytest
 from click.testing import CliRunner, Result
 from onnx import TensorProto
 
-import export.lock
-import quantize.choice
-import quantize.task_loading
+import export.filesystem.folder_lock
+import quantize.recipe_choice
+import quantize.tasks.task_loading
 from export.card import read_card
-from export.graph import write_graph
-from export.repository import Repository
+from export.graph.onnx_graph import write_graph
+from export.repository.repository import Repository
 from quantize.cli import quantize as command
 from quantize.cli import quantize_report
-from quantize.sensitivity import sensitivities
-from tests.export.holder import Clock, held, let_go
+from quantize.searching.sensitivity import sensitivities
+from tests.export.filesystem.lock_holder import Clock, held, let_go
 from tests.quantize.conftest import two_layers
 
 Run = Callable[..., Result]
@@ -30,7 +30,7 @@ def run(build: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     places = ["--build-dir", str(build), "--model-repository", str(tmp_path / "repository")]
 
     def invoke(task: Any, *args: str) -> Result:
-        monkeypatch.setattr(quantize.task_loading, "load_task", lambda *_: task)
+        monkeypatch.setattr(quantize.tasks.task_loading, "load_task", lambda *_: task)
         return CliRunner().invoke(command, [*places, *args, "digits"])
 
     return invoke
@@ -108,7 +108,7 @@ def test_budget_is_kept_where_layers_cost_more_in_company_than_alone(
         found = sensitivities(*args)
         return found if saved_bytes is None else [one.model_copy(update={"saved_bytes": saved_bytes}) for one in found]
 
-    monkeypatch.setattr(quantize.choice, "sensitivities", misjudged)
+    monkeypatch.setattr(quantize.recipe_choice, "sensitivities", misjudged)
     result = run(lenient, "--budget-mb", "0.014", "--json")
     assert result.exit_code == 0, repr(result.exception) + result.output
     (row,) = json.loads(result.stdout)
@@ -146,7 +146,7 @@ def test_report_is_one_file_with_its_plots_inside(
     run: Run, lenient: Any, build: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run(lenient, "--search")
-    monkeypatch.setattr(quantize.task_loading, "load_task", lambda *_: lenient)
+    monkeypatch.setattr(quantize.tasks.task_loading, "load_task", lambda *_: lenient)
     output = tmp_path / "report" / "report.html"
     places = ["--build-dir", str(build), "--model-repository", str(tmp_path / "repository"), "--output", str(output)]
     result = CliRunner().invoke(quantize_report, [*places, "digits"])
@@ -163,7 +163,7 @@ def test_report_on_a_search_that_cannot_be_read_is_one_line_that_names_the_file(
     run: Run, lenient: Any, build: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run(lenient)
-    monkeypatch.setattr(quantize.task_loading, "load_task", lambda *_: lenient)
+    monkeypatch.setattr(quantize.tasks.task_loading, "load_task", lambda *_: lenient)
     search = build / "quantize" / "digits-search.json"
     search.write_text('[{"name": "cut off')
     places = ["--build-dir", str(build), "--model-repository", str(tmp_path / "repository")]
@@ -235,7 +235,7 @@ def test_model_without_an_export_is_an_error_in_one_line(run: Run, lenient: Any,
 def test_repository_that_cannot_be_written_is_one_line(
     build: Path, lenient: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(quantize.task_loading, "load_task", lambda *_: lenient)
+    monkeypatch.setattr(quantize.tasks.task_loading, "load_task", lambda *_: lenient)
     places = ["--build-dir", str(build), "--model-repository", "/proc/nowhere"]
     result = CliRunner().invoke(command, [*places, "digits"])
     assert result.exit_code == 1
@@ -258,7 +258,7 @@ def test_configuration_that_the_export_does_not_fit_is_named_before_anything_is_
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """The time of those who wait for a lock."""
     clock = Clock()
-    monkeypatch.setattr(export.lock, "time", clock)
+    monkeypatch.setattr(export.filesystem.folder_lock, "time", clock)
     return clock
 
 

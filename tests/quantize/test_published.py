@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from export.cosine import cosine
-from export.digits_data import read_samples
-from export.invariance import batch_cosine_min
-from export.repository import DEFAULT_REPOSITORY, Repository
-from export.session import Session, open_session
-from export.tokenizer import Encoder
-from quantize.gate import BATCH_LIMIT
+from export.batch_proof.invariance import batch_cosine_min
+from export.inference.cosine import cosine
+from export.inference.session import Session, open_session
+from export.repository.repository import DEFAULT_REPOSITORY, Repository
+from export.sources.digits_data import read_samples
+from export.sources.tokenizer import Encoder
+from quantize.accuracy.accuracy_gate import BATCH_LIMIT
 from quantize.models.digits import ACCURACY_FALL
 from quantize.models.minilm import COSINE_MEAN, COSINE_MIN, RECALL_FALL
 

@@ -9,19 +9,19 @@ import onnx
 import pytest
 from click.testing import CliRunner, Result
 
-import quantize.task_loading
-import quantize.verdict
+import quantize.judging.verdict
+import quantize.tasks.task_loading
 from export.card import Measure, ModelCard, Remainder, read_card
-from export.container import too_new
-from export.graph import write_graph
-from export.repository import Repository
-from export.tensor import Feed
+from export.definition.tensor import Feed
+from export.graph.container_support import too_new
+from export.graph.onnx_graph import write_graph
+from export.repository.repository import Repository
 from quantize.cli import quantize as command
-from quantize.latency import gainless, slower
-from quantize.quantizer import quantize_graph
+from quantize.judging.latency import gainless, slower
+from quantize.quantizing.quantizer import quantize_graph
 from quantize.recipe import Dynamic, PerToken, Recipe, Static, WeightOnly
-from quantize.report import section
-from quantize.task import Runner
+from quantize.reporting.report import section
+from quantize.tasks.task import Runner
 from tests.quantize.conftest import two_layers
 
 Run = Callable[..., Result]
@@ -42,8 +42,8 @@ def run(build: Path, repository: Repository, lenient: Any, monkeypatch: pytest.M
             del models
             return [2.0, 2.0 * longer * (2 if len(feed["x"]) > 1 else 0.5)]
 
-        monkeypatch.setattr(quantize.verdict, "medians_ms", medians_ms)
-        monkeypatch.setattr(quantize.task_loading, "load_task", lambda *_: lenient)
+        monkeypatch.setattr(quantize.judging.verdict, "medians_ms", medians_ms)
+        monkeypatch.setattr(quantize.tasks.task_loading, "load_task", lambda *_: lenient)
         monkeypatch.setattr(lenient, "recipe", recipe)
         places = ["--build-dir", str(build), "--model-repository", str(repository.folder)]
         return CliRunner().invoke(command, [*places, "digits"])

@@ -17,7 +17,7 @@ from bench.backend.cli import Plan, backend, cpu_table, make_feed, wall_table
 from bench.backend.identity import add_identity
 from bench.backend.onnxruntime_loop import Bare, BareError
 from bench.backend.sides import Comparison, Round, Shape, Side
-from export.config import parse_config
+from export.configuration.model_config import parse_config
 from scheduler.triton.launcher import EmbeddedTriton
 from tests.real_triton import ModelRepository
 

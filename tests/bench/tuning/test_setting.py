@@ -5,7 +5,7 @@ import pytest
 
 from bench.tune import write_setting
 from bench.tuning.setting import Setting, candidates
-from export.config import parse_config
+from export.configuration.model_config import parse_config
 from export.errors import ExportError
 
 CONFIG = """# A model.

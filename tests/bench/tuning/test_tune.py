@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from bench.tune import tune
 from bench.tuning.setting import Setting, candidates
-from export.config import parse_config
+from export.configuration.model_config import parse_config
 from scheduler.cpus import TritonCpus, divide
 from scheduler.triton.launcher import EmbeddedTriton, TritonAddress, TritonStartError
 from tests.real_triton import ModelRepository

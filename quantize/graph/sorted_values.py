@@ -1,0 +1,19 @@
+"""Values of a graph that have no fixed places: what is sorted or found, and all that is computed from it."""
+
+from typing import Final
+
+import onnx
+
+from quantize.graph.node_inputs import reads
+
+# Behind these, a number is not where it was.
+SORTS: Final = ("TopK", "NonMaxSuppression", "NonZero", "Unique", "Compress")
+
+
+def sorted_values(graph: onnx.GraphProto) -> set[str]:
+    """Names of what is computed from what was sorted, or found."""
+    found: set[str] = set()
+    for node in graph.node:
+        if node.op_type in SORTS or found.intersection(reads(node)):
+            found.update(node.output)
+    return found
