@@ -19,11 +19,12 @@ from tests.docs.walk import Walk
 from tests.real_triton import TritonFactory
 
 ROOT = Path(__file__).parents[2]
+MODELS = ROOT / "docs" / "how-to" / "models.md"  # tests/export/test_models_guide.py follows it
 PAGES = sorted(
     page
     for folder in ("tutorial", "how-to")
     for page in (ROOT / "docs" / folder).glob("*.md")
-    if page.name != "models.md"  # tests/export/test_models_guide.py follows it
+    if page.name != MODELS.name
 )
 # These make their models themselves, in an empty folder.
 WITHOUT_MODELS = {"your-own-model"}
@@ -53,6 +54,11 @@ def test_page_does_what_it_says(page: Path, walk: Walk) -> None:
         except Exception as error:
             error.add_note(f"{page.relative_to(ROOT)}:{block.line}")
             raise
+
+
+def test_page_about_models_is_read() -> None:
+    for block in blocks_of(MODELS.read_text(encoding="utf-8")):
+        parse(block)
 
 
 def parse(block: Block) -> None:

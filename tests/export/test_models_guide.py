@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from export.repository.repository import Repository
+from tests.docs.blocks import blocks_of
 
 ROOT = Path(__file__).parents[2]
 GUIDE = (ROOT / "docs" / "how-to" / "models.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"```(bash|python)\n(.*?)```", GUIDE, re.DOTALL)
+BLOCKS = list(blocks_of(GUIDE))
 PORT = "127.0.0.1:9001"
 
 
@@ -73,8 +74,8 @@ def serve(text: str, environment: dict[str, str], folder: Path) -> tuple[subproc
 def test_guide_leads_to_an_answer_back_to_the_version_before_and_on_to_int8(
     environment: dict[str, str], folder: Path, serving: list[subprocess.Popen[str]]
 ) -> None:
-    commands = [text for kind, text in BLOCKS if kind == "bash"]
-    excerpt, client = [text for kind, text in BLOCKS if kind == "python"]
+    commands = [each.text for each in BLOCKS if each.language == "bash" and (each.runs or each.keeps_running)]
+    excerpt, client = [each.text for each in BLOCKS if each.language == "python"]
     new, export, start, better, quantize = commands
     shell(new, environment, folder)
     # What the guide shows of the file is what is in it.
