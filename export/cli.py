@@ -20,7 +20,7 @@ from export.filesystem.folder_lock import waiting_on
 from export.graph.external_data import graph_bytes
 from export.inference.session import DEVICES, Device
 from export.repository.build_folder import DEFAULT_BUILD, built_folder, is_built
-from export.repository.previous_files import Beside, labels_in
+from export.repository.previous_files import PreviousFiles, labels_in
 from export.repository.refused_version import clear, note, refusal
 from export.repository.repository import DEFAULT_REPOSITORY, Repository
 from export.repository.server_load import WithdrawnError, bring_into_service
@@ -86,7 +86,7 @@ class _Published(NamedTuple):
 
     version: int
     new: bool
-    before: Beside
+    before: PreviousFiles
 
 
 @dataclass(frozen=True)
@@ -190,7 +190,7 @@ class _Export:
         """Publish an export where it must be."""
         # What is decided and what is published are of one moment: that after another process was waited for.
         with self._repository.changing(card.name):
-            before, beside = self._repository.versions(card.name), self._repository.beside(card.name)
+            before, beside = self._repository.versions(card.name), self._repository.previous_files(card.name)
             configure = self._configures(card, folder, console)
             version = before[-1] if before and self._stays(card, folder, console, configure=configure) else None
             if version is None:

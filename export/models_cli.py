@@ -105,7 +105,7 @@ def _promote(name: str, folder: Path, server: str | None, which: Callable[[Repos
     try:
         # What is looked at and what is done are of one moment.
         with repository.changing(name):
-            before, older, beside = repository.versions(name), which(repository), repository.beside(name)
+            before, older, beside = repository.versions(name), which(repository), repository.previous_files(name)
             repository.expect(name, older)
             _check_fit(repository, name, repository.version_folder(name, older) / MODEL_FILE)
             version = repository.promote(name, older)

@@ -16,7 +16,7 @@ from export.filesystem.atomic_folder import discard, put_back
 from export.filesystem.folder_lock import locked
 from export.repository.build_folder import kept_folder
 from export.repository.config_compatibility import check_fit
-from export.repository.previous_files import Beside
+from export.repository.previous_files import PreviousFiles
 from export.repository.refused_version import clear
 from export.repository.repository import Repository
 from export.repository.version_content import FP32_FILE, MODEL_FILE
@@ -36,7 +36,7 @@ class Published:
     card: ModelCard
     version: int
     new: bool
-    before: Beside
+    before: PreviousFiles
 
 
 @contextmanager
@@ -99,7 +99,7 @@ def publish(kept: Path, built: Path, repository: Repository) -> Published:
     passed = card.quantization is not None and card.quantization.passed
     with repository.changing(card.name):
         check_fit(repository, card.name, built / FP32_FILE)
-        before, beside = repository.versions(card.name), repository.beside(card.name)
+        before, beside = repository.versions(card.name), repository.previous_files(card.name)
         version = int(repository.publish(card, kept / MODEL_FILE if passed else built / FP32_FILE, built).name)
     return Published(card, version, version not in before, beside)
 

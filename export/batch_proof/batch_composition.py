@@ -1,4 +1,4 @@
-"""Company: rows of a definition's samples alone and together, to find out whether one's answer changes another's."""
+"""Batch compositions: rows of a definition's samples alone and together. Does the answer to one change another's?"""
 
 from collections.abc import Iterator, Sequence
 from itertools import chain, islice
@@ -11,12 +11,12 @@ from export.definition.tensor import BATCH, Feed
 from export.errors import DefinitionError
 
 # The feeds of rows alone, and one feed with all of them, in the same order.
-Company = tuple[Sequence[Feed], Feed]
+BatchComposition = tuple[Sequence[Feed], Feed]
 
 ROWS: Final = 16
 
 
-def companies(definition: Definition) -> Iterator[Company]:
+def batch_compositions(definition: Definition) -> Iterator[BatchComposition]:
     """Each row alone and all together: of samples and the first calibration input, and of those of a row alone.
 
     Raises:
@@ -33,11 +33,13 @@ def companies(definition: Definition) -> Iterator[Company]:
                 alike.append(feed)
         else:
             found = True
-            yield _company(definition, feed)
+            yield _batch_composition(definition, feed)
     for rows in lone.values():
         if len(rows) > 1:
             found = True
-            yield _company(definition, {name: np.concatenate([one[name] for one in rows]) for name in rows[0]})
+            yield _batch_composition(
+                definition, {name: np.concatenate([one[name] for one in rows]) for name in rows[0]}
+            )
     if not found:
         raise DefinitionError(
             f"{definition.name}: samples: expected two rows or more of one shape, there or in the first "
@@ -58,7 +60,7 @@ def _feeds(definition: Definition) -> Iterator[Feed]:
     return chain(samples, [first, *(one for one in others if _count(definition, one) == 1)])
 
 
-def _company(definition: Definition, feed: Feed) -> Company:
+def _batch_composition(definition: Definition, feed: Feed) -> BatchComposition:
     rows = range(min(_count(definition, feed), ROWS))
     return [take(feed, [row]) for row in rows], take(feed, rows)
 

@@ -8,7 +8,7 @@ from typing import Final
 
 import numpy as np
 
-from export.batch_proof.batch_composition import Company, companies
+from export.batch_proof.batch_composition import BatchComposition, batch_compositions
 from export.definition import Definition
 from export.definition.gate import BATCH_LEAST
 from export.definition.tensor import Array, Feed
@@ -38,7 +38,7 @@ def check_invariant(definition: Definition, session: Session) -> None:
     """
     if not definition.serving.batch_invariant or not definition.batched:
         return
-    got = batch_cosine_min(lambda feed: list(session.predict(feed).values()), companies(definition))
+    got = batch_cosine_min(lambda feed: list(session.predict(feed).values()), batch_compositions(definition))
     # Written so that a NaN, which compares false with everything, is refused.
     if not got >= BATCH_LEAST:
         raise InvarianceError(
@@ -48,7 +48,9 @@ def check_invariant(definition: Definition, session: Session) -> None:
         )
 
 
-def batch_cosine_min(answers: Callable[[Feed], Sequence[Array]], companies: Iterable[Company]) -> float:
+def batch_cosine_min(
+    answers: Callable[[Feed], Sequence[Array]], batch_compositions: Iterable[BatchComposition]
+) -> float:
     """The smallest cosine of a row's answer alone to its answer in company, in any output.
 
     See `export.inference.cosine`.
@@ -59,10 +61,10 @@ def batch_cosine_min(answers: Callable[[Feed], Sequence[Array]], companies: Iter
 
     Args:
         answers: the outputs for a feed, each [rows, ...].
-        companies: rows alone and together.
+        batch_compositions: rows alone and together.
     """
     worst = 1.0
-    for alone, together in companies:
+    for alone, together in batch_compositions:
         for singles, merged in zip(zip(*map(answers, alone), strict=True), answers(together), strict=True):
             worst = float(np.minimum(worst, _agreement([single[0] for single in singles], merged)))
     return worst

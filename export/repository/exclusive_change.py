@@ -1,4 +1,4 @@
-"""Turns: who changes a model of a repository does so alone, and finds what a crash left of others cleared up."""
+"""Exclusive changes: one process changes a model of a repository at a time. What a crash left is cleared up first."""
 
 import contextlib
 import os
@@ -18,12 +18,12 @@ from export.repository.pinned_version import is_pinned, unpin
 NEW_MODEL: Final = ".model"
 
 
-class Turns:
-    """The turns of this object's user at the models of a repository. Not for several threads.
+class ExclusiveChanges:
+    """The changes that this object's user makes to the models of a repository. Not for several threads.
 
     Args:
         folder: the repository.
-        waiting: told whom a turn waits for; without it, none waits.
+        waiting: told whom a change waits for; without it, none waits.
     """
 
     def __init__(self, folder: Path, waiting: Tell | None = None) -> None:
@@ -78,7 +78,7 @@ class Turns:
                 pass
 
     def new_folder(self, name: str) -> Path:
-        """Where a new model is written until it is whole, and one goes to be deleted. The caller has its turn.
+        """Where a new model is written until it is whole, and one goes to be deleted. The caller is in a change of it.
 
         Triton takes every folder of a repository for a model, whatever its name, and starts with none where one of
         them is not whole. So this is where it does not look: in the folder of another model, of which a name that

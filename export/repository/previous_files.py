@@ -1,4 +1,4 @@
-"""What lies beside a model's graphs, as it was before a change: to be put back where no server loads what came."""
+"""Files beside a model's graphs, as they were before a change: put back where no server loads what came."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,13 +10,13 @@ from export.repository.pinned_version import LABELS
 
 
 @dataclass(frozen=True)
-class Beside:
+class PreviousFiles:
     """Files of a model's folder by their paths in it: configuration and labels, card and labels of a version."""
 
     files: Mapping[str, bytes]
 
     @classmethod
-    def of(cls, model: Path, version: Path) -> "Beside":
+    def of(cls, model: Path, version: Path) -> "PreviousFiles":
         """What there is now.
 
         Args:

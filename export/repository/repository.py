@@ -19,9 +19,9 @@ from export.card import ModelCard
 from export.configuration.model_config import CONFIG_FILE, ConfigError, config_in, has_config, parse_config
 from export.filesystem.atomic_folder import appearing, discard, link, naming, write_file
 from export.filesystem.folder_lock import Tell
-from export.repository.exclusive_change import Turns
+from export.repository.exclusive_change import ExclusiveChanges
 from export.repository.pinned_version import pinned, return_to
-from export.repository.previous_files import Beside, labels_in
+from export.repository.previous_files import PreviousFiles, labels_in
 from export.repository.version_content import FP32_FILE, Content
 from export.repository.version_list import FIRST_VERSION, VersionError, Versions, same_bytes, same_content
 
@@ -46,15 +46,15 @@ class Repository(Versions):
 
     def __init__(self, folder: Path, waiting: Tell | None = None) -> None:
         super().__init__(folder)
-        self._turns = Turns(folder, waiting)
+        self._changes = ExclusiveChanges(folder, waiting)
 
     def changing(self, name: str) -> AbstractContextManager[frozenset[str]]:
         """Be the only one that changes a model; see `exclusive_change`. Every change does this by itself."""
-        return self._turns.of(name)
+        return self._changes.of(name)
 
     def settle(self, name: str) -> None:
         """Undo what a crash has left half done, so that the newest version is the one that is served."""
-        self._turns.settle(name)
+        self._changes.settle(name)
 
     def publish(self, card: ModelCard, onnx_path: Path, assets: Path, *, configure: bool = False) -> Path:
         """Serve this graph from now on, as a new version.
@@ -149,11 +149,11 @@ class Repository(Versions):
                 raise VersionError(f"{name}: version {version} is being served; promote another, or roll back, first")
             discard(self.version_folder(name, version))
 
-    def beside(self, name: str) -> Beside:
+    def previous_files(self, name: str) -> PreviousFiles:
         """What lies beside a model's graphs now; nothing where the model is not there."""
-        return Beside.of(self.folder / name, self.version_folder(name))
+        return PreviousFiles.of(self.folder / name, self.version_folder(name))
 
-    def withdraw(self, name: str, version: int, before: Beside) -> None:
+    def withdraw(self, name: str, version: int, before: PreviousFiles) -> None:
         """Take a version away, which no server could load; what was there before is served again, as it was.
 
         Args:
@@ -176,13 +176,13 @@ class Repository(Versions):
             else:
                 self._vanish(name)
 
-    def put_back(self, name: str, before: Beside) -> None:
+    def put_back(self, name: str, before: PreviousFiles) -> None:
         """Give a model the configuration and labels, and its served version the card, that it had before."""
         with self.changing(name):
             self._return_to(name, self._next(self.folder / name), before)
 
-    def _return_to(self, name: str, version: int, before: Beside) -> None:
-        model, now = self.folder / name, self.beside(name)
+    def _return_to(self, name: str, version: int, before: PreviousFiles) -> None:
+        model, now = self.folder / name, self.previous_files(name)
         if CONFIG_FILE in before.files and before.configuration != now.configuration:
             with contextlib.suppress(ConfigError):  # one that nobody could have served by
                 return_to(model, version, before.configuration)
@@ -198,7 +198,7 @@ class Repository(Versions):
                 write_file(file, content)
 
     def _vanish(self, name: str) -> None:
-        away = self._turns.new_folder(name)
+        away = self._changes.new_folder(name)
         shutil.rmtree(away, ignore_errors=True)
         (self.folder / name).rename(away)
         shutil.rmtree(away, ignore_errors=True)
@@ -217,7 +217,7 @@ class Repository(Versions):
         if model.is_dir():
             yield model
             return
-        with appearing(model, self._turns.new_folder(name)) as new:
+        with appearing(model, self._changes.new_folder(name)) as new:
             yield new
 
     def _publish(self, model: Path, content: Content, *, configure: bool) -> int:

@@ -11,7 +11,7 @@ import grpc
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from export.errors import ExportError
-from export.repository.previous_files import Beside
+from export.repository.previous_files import PreviousFiles
 from export.repository.repository import Repository
 
 # Loading and warming up the largest model that is shipped takes seconds; a stuck server is not waited for.
@@ -75,7 +75,7 @@ def load_on_server(address: str, name: str, version: int) -> None:
 
 
 def bring_into_service(
-    repository: Repository, address: str | None, name: str, version: int, *, new: bool, before: Beside
+    repository: Repository, address: str | None, name: str, version: int, *, new: bool, before: PreviousFiles
 ) -> None:
     """Load the newest version on a server, if there is one; take back what was changed and cannot be loaded.
 
@@ -101,7 +101,7 @@ def bring_into_service(
         repository.put_back(name, before)
         return "the configuration is the one before again"
 
-    changed = new or repository.beside(name).configuration != before.configuration
+    changed = new or repository.previous_files(name).configuration != before.configuration
     try:
         load_on_server(address, name, version)
     except LoadRefusedError as error:

@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 import onnx
 
 from export.errors import ExportError
-from quantize.graph.postprocessing import tail
+from quantize.graph.postprocessing import postprocessing_nodes
 from quantize.recipe import AFTER, Dynamic, Recipe, Static
 
 
@@ -76,7 +76,7 @@ def quantized(recipe: Recipe, graph: onnx.GraphProto) -> tuple[str, ...]:
 def _candidates(recipe: Recipe, graph: onnx.GraphProto, known: Sequence[Layer]) -> list[str]:
     if isinstance(recipe, Static):
         if not recipe.operators:
-            behind = tail(graph)
+            behind = postprocessing_nodes(graph)
             return [node.name for node in graph.node if node.name not in behind]
         return [layer.name for layer in known if layer.operator in recipe.operators]
     taken = ("MatMul", "Gemm", "Gather") if isinstance(recipe, Dynamic) else ("MatMul", "Gather")

@@ -5,11 +5,11 @@ from collections.abc import Iterator
 import onnx
 
 
-def reads(node: onnx.NodeProto) -> Iterator[str]:
+def node_inputs(node: onnx.NodeProto) -> Iterator[str]:
     """Names of values, some more than once; those that a body makes for itself are among them."""
     yield from node.input
     for attribute in node.attribute:
         for body in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
             yield from (output.name for output in body.output)
             for inner in body.node:
-                yield from reads(inner)
+                yield from node_inputs(inner)

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 import onnx
 
-from quantize.graph.node_inputs import reads
+from quantize.graph.node_inputs import node_inputs
 
 CONTRIB: Final = "com.microsoft"
 
@@ -16,7 +16,7 @@ def replace_nodes(
     """Make these the nodes of a graph, and keep of its constants and the new ones those that they read."""
     # Copied first: what is taken out of a graph is freed with it.
     kept = [_copy(node) for node in nodes]
-    used = {name for node in kept for name in reads(node)} | {output.name for output in graph.output}
+    used = {name for node in kept for name in node_inputs(node)} | {output.name for output in graph.output}
     initializers = [_copy(one) for one in (*graph.initializer, *constants) if one.name in used]
     for field, values in (("node", kept), ("initializer", initializers), ("value_info", [])):
         graph.ClearField(field)

@@ -1,11 +1,11 @@
-"""The tail of a graph: what lies behind its last layers with weights, and so has nothing to gain from INT8."""
+"""Postprocessing: what lies behind the last layers of a graph with weights, and so has nothing to gain from INT8."""
 
 from collections.abc import Collection, Mapping
 from typing import Final
 
 import onnx
 
-from quantize.graph.node_inputs import reads
+from quantize.graph.node_inputs import node_inputs
 
 WEIGHTED: Final = ("Conv", "ConvTranspose", "Gemm", "MatMul", "Einsum", "LSTM", "GRU", "RNN", "Loop", "Scan", "If")
 # With a convolution in front of them they are one kernel, and cost no range of their own.
@@ -18,7 +18,7 @@ def matrices(graph: onnx.GraphProto) -> frozenset[str]:
     for node in graph.node:
         if node.op_type == "Constant":
             known[node.output[0]] = any(len(one.t.dims) > 1 for one in node.attribute if one.HasField("t"))
-        elif (inputs := [name for name in reads(node) if name]) and all(name in known for name in inputs):
+        elif (inputs := [name for name in node_inputs(node) if name]) and all(name in known for name in inputs):
             known.update(dict.fromkeys(node.output, any(known[name] for name in inputs)))
     return frozenset(name for name, matrix in known.items() if matrix)
 
@@ -30,7 +30,7 @@ def is_layer(node: onnx.NodeProto, weights: Collection[str]) -> bool:
     return node.op_type in WEIGHTED and any(name in weights for name in node.input)
 
 
-def tail(graph: onnx.GraphProto) -> frozenset[str]:
+def postprocessing_nodes(graph: onnx.GraphProto) -> frozenset[str]:
     """Names of the nodes that no layer reads from, near or far, and that are none themselves.
 
     But for a Relu or Clip that alone reads what a convolution computes: it is part of that.
@@ -51,19 +51,19 @@ def tail(graph: onnx.GraphProto) -> frozenset[str]:
     )
 
 
-def last_layers(graph: onnx.GraphProto, spared: Collection[str] = ()) -> dict[str, onnx.NodeProto]:
+def last_layers(graph: onnx.GraphProto, excluded: Collection[str] = ()) -> dict[str, onnx.NodeProto]:
     """The layers that an end reads or that give an output, by the name of what they put out, behind a Relu of a Conv.
 
     Args:
         graph: with names.
-        spared: nodes that are not quantized, layers among them, which count as none here.
+        excluded: nodes that are not quantized, layers among them, which count as none here.
     """
     weights = matrices(graph)
-    readers, behind = _readers(graph), tail(graph).union(spared)
+    readers, behind = _readers(graph), postprocessing_nodes(graph).union(excluded)
     given = {output.name for output in graph.output}
     found: dict[str, onnx.NodeProto] = {}
     for node in graph.node:
-        if not is_layer(node, weights) or len(node.output) != 1 or node.name in spared:
+        if not is_layer(node, weights) or len(node.output) != 1 or node.name in excluded:
             continue
         name = node.output[0]
         following = readers.get(name, [])
@@ -78,7 +78,7 @@ def last_layers(graph: onnx.GraphProto, spared: Collection[str] = ()) -> dict[st
 def _readers(graph: onnx.GraphProto) -> dict[str, list[onnx.NodeProto]]:
     readers: dict[str, list[onnx.NodeProto]] = {}
     for node in graph.node:
-        for name in dict.fromkeys(reads(node)):
+        for name in dict.fromkeys(node_inputs(node)):
             if name:
                 readers.setdefault(name, []).append(node)
     return readers

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import onnx
 from onnx import numpy_helper
 
-from quantize.graph.node_inputs import reads
+from quantize.graph.node_inputs import node_inputs
 
 PRODUCTS = ("MatMul", "Gemm")
 
@@ -30,7 +30,7 @@ def fold_transposed(graph: onnx.GraphProto) -> None:
         values = numpy_helper.to_array(constants[node.input[0]]).transpose(_axes(node))
         graph.initializer.append(numpy_helper.from_array(values.copy(), node.output[0]))
         graph.node.remove(node)
-    read = {name for node in graph.node for name in reads(node)} | given
+    read = {name for node in graph.node for name in node_inputs(node)} | given
     for name in {node.input[0] for node in folded} - read:
         graph.initializer.remove(constants[name])
 

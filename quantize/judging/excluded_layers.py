@@ -1,4 +1,4 @@
-"""Layers that read magnitudes too unlike for one range: found where INT8 was refused, and spared in a second try.
+"""Layers that read magnitudes too unlike for one range: found where INT8 was refused, and excluded in a second try.
 
 A product y = x W of an x on a grid of step d has noise of d / sqrt(12) |W_o| in output o. Where that is much of what
 y_o varies by, what it depends on was lost in the step: columns of a table that reach 1e5 beside some that reach 1, or a
@@ -25,14 +25,14 @@ NOISE_MOST: Final = 0.2
 STILL: Final = 1e-6
 
 
-class Spared(NamedTuple):
+class ExcludedLayers(NamedTuple):
     """Names of nodes that stay FP32, and why, by the names of those that are to blame."""
 
     nodes: frozenset[str]
     whys: dict[str, str]
 
 
-def spared(model: onnx.ModelProto, names: Collection[str], feeds: Iterable[Feed]) -> Spared:
+def excluded_layers(model: onnx.ModelProto, names: Collection[str], feeds: Iterable[Feed]) -> ExcludedLayers:
     """What to leave in FP32 of the nodes that were quantized; nothing where no layer is to blame, or every one is.
 
     Args:
@@ -55,13 +55,13 @@ def spared(model: onnx.ModelProto, names: Collection[str], feeds: Iterable[Feed]
         found |= _before(model.graph, name, weights)
     found &= {*names}
     if not found or all(layer.name in found for layer in layers(model.graph) if layer.name in names):
-        return Spared(frozenset(), {})
+        return ExcludedLayers(frozenset(), {})
     whys = {
         node.name: f"{node.name}: with one range for all that it reads, an output would have noise of "
         f"{noises[node.name]:.2g} of what it varies by"
         for node in coarse
     }
-    return Spared(frozenset(found), whys)
+    return ExcludedLayers(frozenset(found), whys)
 
 
 def _noises(model: onnx.ModelProto, products: list[onnx.NodeProto], feeds: Iterable[Feed]) -> dict[str, float]:

@@ -12,7 +12,7 @@ import onnxruntime as ort
 from export.card import Remainder
 from export.definition.tensor import Feed
 from export.graph.external_data import graph_bytes
-from quantize.graph.postprocessing import tail
+from quantize.graph.postprocessing import postprocessing_nodes
 
 FLOATS: Final[Mapping[int, int]] = {
     onnx.TensorProto.FLOAT: 4,
@@ -69,7 +69,7 @@ def remainders(fp32: onnx.ModelProto, int8: Path, feed: Feed, whys: Mapping[str,
         for operator, size in sorted(held.items(), key=lambda one: one[1], reverse=True)
         if size >= least
     ]
-    behind = tail(fp32.graph)
+    behind = postprocessing_nodes(fp32.graph)
     there = {node.op_type for node in model.graph.node if node.name in behind} - {*MOVING}
     if END in whys and there:
         share = sum(spent[name] for name in spent if _plain(name) in there) / took

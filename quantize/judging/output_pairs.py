@@ -13,7 +13,7 @@ from export.definition.tensor import Array, Feed
 from export.graph.graph_file import is_large, save_graph
 from export.inference.session import Session, open_session
 from quantize.accuracy.fidelity import Pair
-from quantize.graph.postprocessing import tail
+from quantize.graph.postprocessing import postprocessing_nodes
 from quantize.graph.sorted_values import sorted_values
 from quantize.quantizing.quantizer import named_graph
 
@@ -23,8 +23,8 @@ JOINS: Final = {"Concat": None, "ArgMax": 1, "ArgMin": 1, "TopK": 1, "NonMaxSupp
 ANSWERS_BYTES: Final = 256 << 20
 
 
-class Parts(NamedTuple):
-    """What to look at.
+class PairedOutputs(NamedTuple):
+    """Which pairs of tensors to compare, FP32's and INT8's.
 
     `outputs` are the graph's own. `names` are tensors of FP32's graph and of INT8's, by how they are called;
     `unordered` are those of both whose rows have no fixed places, `whole` those whose first axis is no batch.
@@ -36,9 +36,9 @@ class Parts(NamedTuple):
     whole: frozenset[str]
 
 
-def parts(fp32: onnx.ModelProto, int8: onnx.ModelProto) -> Parts:
+def paired_outputs(fp32: onnx.ModelProto, int8: onnx.ModelProto) -> PairedOutputs:
     """Of two forms of one graph, FP32's with the names that INT8 was made with."""
-    behind, others = tail(fp32.graph), {node.name: node for node in int8.graph.node}
+    behind, others = postprocessing_nodes(fp32.graph), {node.name: node for node in int8.graph.node}
     constants = {one.name for one in fp32.graph.initializer} | {one.name for one in fp32.graph.input}
     # Of a large graph, which shape inference does not take, the outputs alone.
     shaped = fp32 if is_large(fp32) else onnx.shape_inference.infer_shapes(fp32)
@@ -55,7 +55,7 @@ def parts(fp32: onnx.ModelProto, int8: onnx.ModelProto) -> Parts:
                 found[f"{mine} (of {node.op_type} {node.name})"] = (mine, its)
     named = {**{one.name: one.name for one in fp32.graph.output}, **{called: of[0] for called, of in found.items()}}
     moved = sorted_values(fp32.graph)
-    return Parts(
+    return PairedOutputs(
         tuple(one.name for one in fp32.graph.output),
         found,
         frozenset(called for called, name in named.items() if name in moved),
@@ -68,14 +68,14 @@ def _is_whole(tensor: onnx.TypeProto.Tensor) -> bool:
 
 
 @contextmanager
-def both(fp32: Path, int8: Path) -> Iterator[tuple[Callable[[Iterable[Feed]], Iterator[Pair]], Parts]]:
+def output_pairs(fp32: Path, int8: Path) -> Iterator[tuple[Callable[[Iterable[Feed]], Iterator[Pair]], PairedOutputs]]:
     """Run two forms of a model, whose files these are, on the same feeds.
 
     Yields:
         What gives the answers of both to each feed, outputs and parts by name, until they take too much memory.
     """
     models = named_graph(fp32), onnx.load(int8)
-    of = parts(*models)
+    of = paired_outputs(*models)
     with tempfile.TemporaryDirectory(prefix="fairlane-parts-") as scratch:
         sessions = []
         for side, (path, model) in enumerate(zip((fp32, int8), models, strict=True)):
@@ -95,7 +95,7 @@ def _give(model: onnx.ModelProto, names: Iterable[str]) -> None:
     model.graph.output.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in wanted)
 
 
-def _answers(fp32: Session, int8: Session, of: Parts, feeds: Iterable[Feed]) -> Iterator[Pair]:
+def _answers(fp32: Session, int8: Session, of: PairedOutputs, feeds: Iterable[Feed]) -> Iterator[Pair]:
     held = 0
     for feed in feeds:
         answers = fp32.predict(feed), int8.predict(feed)
@@ -106,6 +106,6 @@ def _answers(fp32: Session, int8: Session, of: Parts, feeds: Iterable[Feed]) -> 
             return
 
 
-def _named(answers: Mapping[str, Array], of: Parts, side: int) -> dict[str, Array]:
+def _named(answers: Mapping[str, Array], of: PairedOutputs, side: int) -> dict[str, Array]:
     outputs = {name: answers[name] for name in of.outputs}
     return {**outputs, **{called: answers[names[side]] for called, names in of.names.items()}}

@@ -20,10 +20,10 @@ from export.repository.version_content import FP32_FILE, MODEL_FILE, unreplaced
 from quantize.accuracy.accuracy_gate import BATCH_LIMIT, judge
 from quantize.accuracy.fidelity import Fidelity, compare
 from quantize.graph.layers import quantized
-from quantize.judging.excluded_layers import spared
+from quantize.judging.excluded_layers import excluded_layers
 from quantize.judging.fp32_remainder import remainders
 from quantize.judging.latency import SMALLER, gainless, medians_ms, slower
-from quantize.judging.output_pairs import both
+from quantize.judging.output_pairs import output_pairs
 from quantize.judging.score import check_alike, intervals, losses, scores, told_apart
 from quantize.quantizing.quantizer import check_quantized, named_graph, prepared_graph, quantize_graph
 from quantize.recipe import Recipe, WeightOnly
@@ -110,7 +110,7 @@ def _quantized(
         return whys, fidelity
     step("looking for what ruins an output")
     graph = prepared_graph(recipe, fp32)
-    blamed = spared(graph, quantized(recipe, graph.graph), task.calibration(built))
+    blamed = excluded_layers(graph, quantized(recipe, graph.graph), task.calibration(built))
     if not blamed.nodes:
         return whys, fidelity
     step("calibrating and quantizing without it")
@@ -192,13 +192,14 @@ def judged(name: str, task: Task, recipe: Recipe, built: Path, int8: Path, fp32:
 
 def compared(task: Task, built: Path, int8: Path) -> Fidelity:
     """Every output of an INT8 graph, held to FP32's."""
-    with both(built / FP32_FILE, int8) as (answers, parts):
+    with output_pairs(built / FP32_FILE, int8) as (answers, parts):
         return compare(answers(task.feeds(built)), task.error_most, parts.unordered, parts.whole)
 
 
 def _batch_cosines(task: Task, sessions: tuple[Session, Session], built: Path) -> list[dict[str, float]]:
     return [
-        {BATCH_COSINE: batch_cosine_min(partial(task.compared, session), task.companies(built))} for session in sessions
+        {BATCH_COSINE: batch_cosine_min(partial(task.compared, session), task.batch_compositions(built))}
+        for session in sessions
     ]
 
 

@@ -6,7 +6,7 @@ from typing import Final
 
 import numpy as np
 
-from export.batch_proof.batch_composition import Company
+from export.batch_proof.batch_composition import BatchComposition
 from export.definition.tensor import Array, Feed, FloatArray
 from export.sources.digits_data import Digits, load_split, read_samples
 from quantize.accuracy.accuracy_gate import Limit, MayFall
@@ -66,7 +66,7 @@ class DigitsTask:
         """The logits."""
         return [model.run(feed)]
 
-    def companies(self, built: Path) -> Iterable[Company]:
+    def batch_compositions(self, built: Path) -> Iterable[BatchComposition]:
         """Held-out images in one batch."""
         image = read_samples(built).image[:COMPANY_ROWS]
         yield [{"image": image[row : row + 1]} for row in range(len(image))], {"image": image}

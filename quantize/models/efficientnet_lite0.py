@@ -13,7 +13,7 @@ from typing import Final
 
 import numpy as np
 
-from export.batch_proof.batch_composition import Company
+from export.batch_proof.batch_composition import BatchComposition
 from export.definition.tensor import Array, Feed, FloatArray
 from export.inference.cosine import cosine
 from export.sources.pictures import crops, picture
@@ -113,7 +113,7 @@ class EfficientNetTask:
         """The logits."""
         return [model.run(feed)]
 
-    def companies(self, built: Path) -> Iterable[Company]:
+    def batch_compositions(self, built: Path) -> Iterable[BatchComposition]:
         """Crops of several pictures in one batch."""
         del built
         every = _images(PICTURES["choose"], CROPS["choose"])

@@ -13,7 +13,7 @@ from typing import Final
 
 import numpy as np
 
-from export.batch_proof.batch_composition import Company
+from export.batch_proof.batch_composition import BatchComposition
 from export.definition.tensor import Array, Feed, FloatArray
 from export.inference.cosine import cosine
 from export.sources.tokenizer import Encoder
@@ -28,7 +28,7 @@ from quantize.tasks.task import Outcomes, Peer, Runner, Split, Task
 COMPANY_ROWS: Final = 16
 TEXTS_COMPARED: Final = 128
 LATENCY_SHAPES: Final = ((1, 32), (32, 32), (1, 128), (32, 128))
-# Company that stretches every range: shouting, digits, another script, no text at all, and 250 tokens of one word.
+# Neighbours that stretch every range: shouting, digits, another script, no text at all, and 250 tokens of one word.
 LOUD: Final = ("BUY NOW!!! $$$", "0 1 2 3 4 5 6 7 8 9", "Wo ist mein Paket?", "ШУМ", "", "x" * 80, "parcel " * 250)
 
 # Seen: .999. Recipes that lost retrieval as well were at .958 and below.
@@ -96,7 +96,7 @@ class MiniLMTask:
         """The embedding."""
         return [model.run(feed)]
 
-    def companies(self, built: Path) -> Iterable[Company]:
+    def batch_compositions(self, built: Path) -> Iterable[BatchComposition]:
         """Sentences, sixteen to a batch and so padded, and each among texts that stretch every range."""
         encoder, every = Encoder.open(built), texts("choose")
         batches = [every[start : start + COMPANY_ROWS] for start in range(0, len(every), COMPANY_ROWS)]

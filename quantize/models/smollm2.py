@@ -17,7 +17,7 @@ from typing import Final
 
 import numpy as np
 
-from export.batch_proof.batch_composition import Company
+from export.batch_proof.batch_composition import BatchComposition
 from export.definition.gate import KL, LOG_LIKELIHOOD
 from export.definition.tensor import Array, Feed, FloatArray
 from export.inference.session import open_session
@@ -94,7 +94,7 @@ class SmolLM2Task:
         """The logits: caches are padded in company."""
         return [model.run(feed)]
 
-    def companies(self, built: Path) -> Iterable[Company]:
+    def batch_compositions(self, built: Path) -> Iterable[BatchComposition]:
         """One token behind texts of different lengths, with caches of FP32's."""
         rows = [_cached(built, tuple(passages("choose")[row][:length])) for row, length in enumerate(LENGTHS)]
         yield rows, _together(rows)

@@ -28,7 +28,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from export.graph.onnx_graph import GraphError
 from quantize.graph.layers import weight_place
-from quantize.graph.node_inputs import reads
+from quantize.graph.node_inputs import node_inputs
 from quantize.graph.node_replacement import CONTRIB, replace_nodes
 from quantize.quantizing.activation_ranges import U8_STEPS, Seen
 
@@ -94,7 +94,7 @@ class _Rewriter:
         self._producers = {output: node.op_type for node in graph.node for output in node.output}
         self._users: dict[str, list[onnx.NodeProto]] = {}
         for node in graph.node:
-            for name in reads(node):
+            for name in node_inputs(node):
                 self._users.setdefault(name, []).append(node)
         self._given = {output.name for output in graph.output}
         self._quantized: set[str] = set()

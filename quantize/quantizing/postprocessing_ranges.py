@@ -15,7 +15,7 @@ import onnx
 
 from export.definition.tensor import Feed
 from quantize.accuracy.output_slices import Slices
-from quantize.graph.node_inputs import reads
+from quantize.graph.node_inputs import node_inputs
 from quantize.graph.postprocessing import last_layers
 from quantize.quantizing.activation_ranges import U8_STEPS, values_of
 
@@ -27,18 +27,18 @@ STEPS_LEAST: Final = 6
 STILL: Final = 1e-6
 
 
-def coarse_layers(model: onnx.ModelProto, feeds: Iterable[Feed], spared: Collection[str]) -> dict[str, str]:
+def coarse_layers(model: onnx.ModelProto, feeds: Iterable[Feed], excluded: Collection[str]) -> dict[str, str]:
     """Last convolutions, in some channel of whose output one step for all is too coarse; and how coarse, in words.
 
     Args:
         model: an FP32 graph, as it is quantized.
         feeds: calibration inputs.
-        spared: nodes that are not quantized; behind them is an end, too.
+        excluded: nodes that are not quantized; behind them is an end, too.
     """
     floats = {one.name for one in model.graph.initializer if one.data_type == onnx.TensorProto.FLOAT}
     last = {
         name: node
-        for name, node in last_layers(model.graph, spared).items()
+        for name, node in last_layers(model.graph, excluded).items()
         if node.op_type in CONVOLUTIONS and node.input[1] in floats
     }
     sums: dict[str, Slices] = {}
@@ -99,6 +99,6 @@ def _give(graph: onnx.GraphProto, producer: onnx.NodeProto, computed: str, back:
 def _drop_unread(graph: onnx.GraphProto, given: Collection[str]) -> None:
     """Take out what turns numbers into steps and back for nobody."""
     for operator in ("DequantizeLinear", "QuantizeLinear"):
-        read = {name for node in graph.node for name in reads(node)} | {*given}
+        read = {name for node in graph.node for name in node_inputs(node)} | {*given}
         for node in [one for one in graph.node if one.op_type == operator and one.output[0] not in read]:
             graph.node.remove(node)

@@ -23,7 +23,7 @@ from quantize.graph.decoder_fusion import fuse
 from quantize.graph.gemm import products_of_gemm
 from quantize.graph.layers import layers, quantized, weight_place
 from quantize.graph.node_replacement import replace_nodes
-from quantize.graph.postprocessing import tail
+from quantize.graph.postprocessing import postprocessing_nodes
 from quantize.graph.transposed_weights import fold_transposed
 from quantize.quantizing.activation_ranges import observe
 from quantize.quantizing.activation_smoothing import smooth
@@ -262,7 +262,7 @@ def _static(
             _blame(prepared, calibration)
             raise CalibrationError(f"{endless} in the graph: expected ranges with an end, got ones without")
         taken.update(chosen)
-        ends.update(left | tail(graph.graph))
+        ends.update(left | postprocessing_nodes(graph.graph))
 
     taken: set[str] = set()
     ends: set[str] = set()

@@ -127,7 +127,7 @@ def _trials(
             scores={
                 **scores(outcomes),
                 **figures,
-                BATCH_COSINE: batch_cosine_min(partial(task.compared, runner), task.companies(built)),
+                BATCH_COSINE: batch_cosine_min(partial(task.compared, runner), task.batch_compositions(built)),
             },
             intervals=intervals(outcomes),
         )

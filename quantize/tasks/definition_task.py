@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
-from export.batch_proof.batch_composition import Company, companies, take
+from export.batch_proof.batch_composition import BatchComposition, batch_compositions, take
 from export.definition import Definition
 from export.definition.gate import COSINE
 from export.definition.tensor import Array, Feed, FloatArray, Tensor, beyond
@@ -220,14 +220,14 @@ class DefinedTask:
         assert isinstance(model, Session), "a definition has no peers"
         return self._definition.evaluated(model.predict)
 
-    def companies(self, built: Path) -> Iterable[Company]:
+    def batch_compositions(self, built: Path) -> Iterable[BatchComposition]:
         """Each row alone and all together: of samples and the first calibration input, and of those of a row alone.
 
         Raises:
             DefinitionError: no two rows of one shape are among them, so that nothing could be said.
         """
         del built
-        return companies(self._definition)
+        return batch_compositions(self._definition)
 
     def compared(self, model: Runner, feed: Feed) -> Sequence[Array]:
         """All outputs."""

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, Protocol
 
-from export.batch_proof.batch_composition import Company
+from export.batch_proof.batch_composition import BatchComposition
 from export.definition.tensor import Array, Feed, FloatArray, Outcome
 from export.errors import ExportError
 from quantize.accuracy.accuracy_gate import Limit
@@ -75,7 +75,7 @@ class Task(Protocol):
     def figures(self, model: Runner) -> Figures:
         """Further scores: one figure each, and so without an interval, or what samples came to. Mostly none."""
 
-    def companies(self, built: Path) -> Iterable[Company]:
+    def batch_compositions(self, built: Path) -> Iterable[BatchComposition]:
         """Rows that must get the same answer alone and together, of varied lengths."""
 
     def feeds(self, built: Path) -> Iterator[Feed]:

@@ -6,7 +6,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from export.batch_proof.batch_composition import Company
+from export.batch_proof.batch_composition import BatchComposition
 from export.card import ModelCard, Parity, Source
 from export.checksum import sha256_of
 from export.definition import Feed
@@ -47,7 +47,7 @@ class TinyTask:
         del model
         return {}
 
-    def companies(self, built: Path) -> Iterable[Company]:
+    def batch_compositions(self, built: Path) -> Iterable[BatchComposition]:
         del built
         together = rows(8, 11)
         yield [{"x": together[row : row + 1]} for row in range(8)], {"x": together}

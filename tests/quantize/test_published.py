@@ -66,7 +66,7 @@ texts = st.lists(words, max_size=60).map(" ".join)
 
 @settings(max_examples=40, deadline=None)
 @given(mine=texts, before=st.lists(texts, max_size=5), after=st.lists(texts, max_size=5))
-def test_minilm_gives_a_text_the_same_embedding_in_any_company(
+def test_minilm_gives_a_text_the_same_embedding_in_any_batch(
     minilm: Session, encoder: Encoder, mine: str, before: list[str], after: list[str]
 ) -> None:
     company = [*before, mine, *after]
@@ -119,7 +119,7 @@ def test_digits_reads_held_out_images_as_well_as_fp32() -> None:
     assert before - after <= ACCURACY_FALL
 
 
-def test_digits_reads_an_image_the_same_in_any_company() -> None:
+def test_digits_reads_an_image_the_same_in_any_batch() -> None:
     folder = REPOSITORY.version_folder("digits")
     session, image = open_session(folder / "model.onnx"), read_samples(folder).image
     alone = np.concatenate([session.run({"image": image[row : row + 1]}) for row in range(64)])

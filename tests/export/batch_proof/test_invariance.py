@@ -86,7 +86,7 @@ def test_single_number_that_is_zero_in_company_alone_is_another_answer() -> None
 
 
 @pytest.mark.parametrize(("longer", "same"), [(1.04, True), (1.06, False)])
-def test_rows_may_be_a_little_longer_in_company(longer: float, same: bool) -> None:
+def test_rows_may_be_a_little_longer_in_a_batch(longer: float, same: bool) -> None:
     score = batch_cosine_min(model(lambda x: x * (longer if len(x) > 1 else 1)), company(BATCH))
     assert (score >= BATCH_LEAST) is same
 

@@ -11,7 +11,7 @@ from onnx import TensorProto, helper
 from export.card import ModelCard, Parity, Source, read_card
 from export.configuration.model_config import parse_config
 from export.models_cli import models
-from export.repository.previous_files import Beside
+from export.repository.previous_files import PreviousFiles
 from export.repository.repository import KEPT_VERSIONS, Repository
 
 NAME: Final = "digits"
@@ -58,7 +58,7 @@ class Place:
 
     def withdraw(self) -> str:
         """As for a version that a server refused."""
-        self.repository.withdraw(NAME, KEPT_VERSIONS, self.repository.beside(NAME))
+        self.repository.withdraw(NAME, KEPT_VERSIONS, self.repository.previous_files(NAME))
         return ""
 
     def withdraw_configured(self) -> str:
@@ -74,9 +74,9 @@ class Place:
         self.repository.put_back(NAME, self._before())
         return ""
 
-    def _before(self) -> Beside:
+    def _before(self) -> PreviousFiles:
         names = ("config.pbtxt", "y_labels.txt")
-        return Beside({name: (self.folder / NAME / name).read_bytes() for name in names})
+        return PreviousFiles({name: (self.folder / NAME / name).read_bytes() for name in names})
 
     def tune(self) -> str:
         """As `fairlane tune` writes what it found."""

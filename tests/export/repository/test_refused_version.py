@@ -103,17 +103,17 @@ def test_refused_configuration_goes_with_the_export(
     labelled = {"serving": Serving(max_batch_size=8, labels={"y": ("red", "green", "blue")})}
     definition[0] = replace(definition[0], **labelled)
     assert run("digits").exit_code == 0
-    before = repository.beside("digits")
+    before = repository.previous_files("digits")
     refuse(True)
     # The same graph for another target: the configuration and the card alone are new.
     result = run("digits", "--target", "cuda", "--overwrite-config", *SERVER)
     assert "the configuration is the one before again; what was computed stays in" in result.stderr
-    assert repository.beside("digits") == before
+    assert repository.previous_files("digits") == before
     labelled = {"serving": Serving(max_batch_size=8, labels={"y": ("a", "b", "c")})}
     definition[0] = replace(definition[0], module=lambda: Shifted().eval(), **labelled)
     result = run("digits", "--overwrite-config", *SERVER)
     assert "it is withdrawn" in result.stderr
-    assert repository.beside("digits") == before
+    assert repository.previous_files("digits") == before
 
 
 def test_older_version_that_a_server_refuses_gives_the_labels_back(
@@ -125,14 +125,14 @@ def test_older_version_that_a_server_refuses_gives_the_labels_back(
     ):
         definition[0] = replace(definition[0], module=module, serving=Serving(max_batch_size=8, labels={"y": labels}))
         assert run("digits", "--overwrite-config").exit_code == 0
-    before, place = repository.beside("digits"), ["--model-repository", str(repository.folder)]
+    before, place = repository.previous_files("digits"), ["--model-repository", str(repository.folder)]
     refuse(True)
     assert CliRunner().invoke(models, ["rollback", "digits", *place, *SERVER]).exit_code == 1
-    assert repository.beside("digits") == before
+    assert repository.previous_files("digits") == before
     refuse(False)
     assert CliRunner().invoke(models, ["rollback", "digits", *place, *SERVER]).exit_code == 0
-    assert repository.beside("digits").files["y_labels.txt"] == b"red\ngreen\nblue\n"
-    assert repository.beside("digits").files["3/y_labels.txt"] == b"red\ngreen\nblue\n"
+    assert repository.previous_files("digits").files["y_labels.txt"] == b"red\ngreen\nblue\n"
+    assert repository.previous_files("digits").files["3/y_labels.txt"] == b"red\ngreen\nblue\n"
 
 
 def test_note_is_about_one_card(tmp_path: Path) -> None:

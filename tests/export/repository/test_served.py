@@ -58,7 +58,7 @@ def publish(repository: Repository, folders: list[Path]) -> Callable[[int], int]
 
 def bring(repository: Repository, address: str, version: int, *, new: bool = True) -> None:
     """As by a command that changes nothing but the version."""
-    bring_into_service(repository, address, "digits", version, new=new, before=repository.beside("digits"))
+    bring_into_service(repository, address, "digits", version, new=new, before=repository.previous_files("digits"))
 
 
 def factor_of(client: Any) -> float:

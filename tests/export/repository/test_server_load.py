@@ -9,7 +9,7 @@ import grpc
 import pytest
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from export.repository.previous_files import Beside
+from export.repository.previous_files import PreviousFiles
 from export.repository.repository import Repository
 from export.repository.server_load import ServerError, WithdrawnError, bring_into_service
 from tests.export.repository.stand_in import NAME, Place, build, graph_of
@@ -45,7 +45,7 @@ class NewestServer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: igno
 
 def bring(place: Place, address: str, version: int, *, new: bool = True) -> None:
     """As by a command that changes nothing but the version."""
-    before = place.repository.beside(NAME)
+    before = place.repository.previous_files(NAME)
     bring_into_service(place.repository, address, NAME, version, new=new, before=before)
 
 
@@ -89,7 +89,7 @@ def test_version_that_is_refused_is_withdrawn(place: Place, publish: Publish, ad
 def test_first_version_that_is_refused_takes_its_model_along(place: Place, address: str, others: list[str]) -> None:
     for other in others:
         place.publish("old", graph="old", name=other)
-    before = place.repository.beside(NAME)
+    before = place.repository.previous_files(NAME)
     place.publish("old", graph="bad")
     with pytest.raises(WithdrawnError, match="version 1 is invalid; it is withdrawn"):
         bring_into_service(place.repository, address, NAME, 1, new=True, before=before)
@@ -100,10 +100,10 @@ def test_first_version_that_is_refused_takes_its_model_along(place: Place, addre
 def test_first_version_beside_a_configuration_of_ones_own_leaves_that(place: Place, address: str) -> None:
     place.publish("old", graph="bad")
     configuration = {
-        name: text for name, text in place.repository.beside(NAME).configuration.items() if "label" not in name
+        name: text for name, text in place.repository.previous_files(NAME).configuration.items() if "label" not in name
     }
     with pytest.raises(WithdrawnError, match="it is withdrawn"):
-        bring_into_service(place.repository, address, NAME, 1, new=True, before=Beside(configuration))
+        bring_into_service(place.repository, address, NAME, 1, new=True, before=PreviousFiles(configuration))
     model = place.repository.folder / NAME
     assert sorted(path.name for path in model.iterdir()) == ["config.pbtxt", "y_labels.txt"]
 
@@ -113,7 +113,7 @@ def test_configuration_goes_with_the_version_that_it_came_with(
     place: Place, server: NewestServer, address: str, graph: str
 ) -> None:
     place.publish("old", graph="old")
-    before, served = place.repository.beside(NAME), place.served()
+    before, served = place.repository.previous_files(NAME), place.served()
     # Of the same graph the configuration alone is new.
     build(place.folder / NAME, "new", graph, NAME)
     place.publish_built(NAME, configure=True)
@@ -123,14 +123,14 @@ def test_configuration_goes_with_the_version_that_it_came_with(
     said = "it is withdrawn" if len(there) > 1 else "the configuration is the one before again"
     with pytest.raises(WithdrawnError, match=said):
         bring_into_service(place.repository, address, NAME, there[-1], new=len(there) > 1, before=before)
-    assert (place.served(), place.repository.beside(NAME), place.residue()) == (served, before, [])
+    assert (place.served(), place.repository.previous_files(NAME), place.residue()) == (served, before, [])
 
 
 def test_configuration_that_nobody_can_read_is_not_put_back(place: Place, address: str) -> None:
     place.publish("old", graph="old")
     config = place.repository.folder / NAME / "config.pbtxt"
     config.write_text("name:")
-    before = place.repository.beside(NAME)
+    before = place.repository.previous_files(NAME)
     build(place.folder / NAME, "new", "bad", NAME)
     place.publish_built(NAME, configure=True)
     with pytest.raises(WithdrawnError, match="it is withdrawn"):
@@ -178,7 +178,7 @@ def test_good_version_is_loaded_where_the_bad_one_that_was_tried_for_it_has_been
     publish("old")
     good, bad = publish("good"), publish("bad")
     # Between the refusal and a look at it.
-    server.meanwhile = lambda: place.repository.withdraw(NAME, bad, place.repository.beside(NAME))
+    server.meanwhile = lambda: place.repository.withdraw(NAME, bad, place.repository.previous_files(NAME))
     bring(place, address, good)
     assert server.ready == str(good)
     assert place.repository.versions(NAME) == (1, good)

@@ -17,7 +17,7 @@ from export.cli import export
 from export.graph.onnx_graph import IR_VERSION, OPSET
 from export.repository.repository import Repository
 from quantize.cli import quantize as command
-from quantize.judging.excluded_layers import Spared
+from quantize.judging.excluded_layers import ExcludedLayers
 
 FILE = """
 from pathlib import Path
@@ -375,7 +375,7 @@ def test_layer_that_reads_unlike_magnitudes_stays_fp32_and_is_told(quantized: Ru
 
 
 def test_ruined_output_is_refused_by_name_without_any_gate(quantized: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(quantize.judging.verdict, "spared", lambda *_: Spared(frozenset(), {}))
+    monkeypatch.setattr(quantize.judging.verdict, "excluded_layers", lambda *_: ExcludedLayers(frozenset(), {}))
     result, verdict = quantized(joined_in_the_middle())
     assert result.exit_code == 1
     assert not verdict.passed
@@ -390,7 +390,7 @@ def test_class_of_a_pixel_is_refused_by_name_where_it_is_another_one(
     _, verdict = quantized(made)
     # The head is to blame, and spared.
     assert verdict.passed
-    monkeypatch.setattr(quantize.judging.verdict, "spared", lambda *_: Spared(frozenset(), {}))
+    monkeypatch.setattr(quantize.judging.verdict, "excluded_layers", lambda *_: ExcludedLayers(frozenset(), {}))
     result, verdict = quantized(made)
     assert not verdict.passed
     assert "  out[:, :, :, :]: INT8 has another index for the largest of axis 1: choosing by it" in result.stderr

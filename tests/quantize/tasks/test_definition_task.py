@@ -196,16 +196,16 @@ def test_both_bounds_of_a_gate_count(tmp_path: Path) -> None:
 
 
 def test_rows_of_every_feed_with_several_are_compared_alone_and_together(build: Path) -> None:
-    companies = list(DefinedTask(definition(), built_folder(build, "digits")).companies(build))
-    for alone, together in companies:
+    found = list(DefinedTask(definition(), built_folder(build, "digits")).batch_compositions(build))
+    for alone, together in found:
         assert np.array_equal(np.concatenate([feed["x"] for feed in alone]), together["x"])
     # Of samples and calibration, which are the same here; and the row that comes alone in each.
-    assert [len(alone) for alone, _ in companies] == [6, 6, 2]
+    assert [len(alone) for alone, _ in found] == [6, 6, 2]
 
 
 def test_rows_that_all_come_alone_are_company_for_each_other(build: Path) -> None:
     said = definition(samples=lambda: [{"x": rows(1, 1)}], calibration=lambda: [{"x": rows(1, n)} for n in range(99)])
-    ((alone, together),) = DefinedTask(said, built_folder(build, "digits")).companies(build)
+    ((alone, together),) = DefinedTask(said, built_folder(build, "digits")).batch_compositions(build)
     assert (len(alone), together["x"].shape) == (16, (16, FEATURES))
 
 
@@ -216,7 +216,7 @@ def test_rows_without_any_company_are_an_error_that_says_what_is_missing(build: 
         calibration=lambda: [{"x": rows(1, 1)[:, :7]}],
     )
     with pytest.raises(DefinitionError, match="digits: samples: expected two rows or more of one shape"):
-        list(DefinedTask(said, built_folder(build, "digits")).companies(build))
+        list(DefinedTask(said, built_folder(build, "digits")).batch_compositions(build))
 
 
 def test_single_number_is_judged_by_what_it_varies_by_and_not_by_a_cosine(tmp_path: Path) -> None:
@@ -232,7 +232,7 @@ def test_single_number_is_judged_by_what_it_varies_by_and_not_by_a_cosine(tmp_pa
     assert task.error_most == 0.5
 
 
-def test_all_outputs_are_compared_alone_and_in_company(tmp_path: Path) -> None:
+def test_all_outputs_are_compared_alone_and_in_a_batch(tmp_path: Path) -> None:
     model = tiny_graph()
     model.graph.output.append(onnx.helper.make_tensor_value_info("h", TensorProto.FLOAT, ["batch", 4]))
     onnx.save(model, tmp_path / "two.onnx")
