@@ -13,7 +13,7 @@ FUZZ_S ?= 600
 # Material for MkDocs tells with every build of what comes after it (docs/decisions/0067).
 export NO_MKDOCS_2_WARNING := 1
 
-.PHONY: help setup test soak fuzz lint format serve export quantize bench bench-smoke bench-micro core-coverage mutation models
+.PHONY: help setup check hooks test soak fuzz lint format serve export quantize bench bench-smoke bench-micro core-coverage mutation models
 .PHONY: quantize-search quantize-report release screenshot triton-container docs clean
 
 help: ## this list
@@ -47,6 +47,16 @@ lint: setup ## format, lint, strict types, import contracts
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+check: $(STAMP) ## for a change, before a commit: format, lint, types, import contracts, and the quick tests of what changed
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m tests.changed
+
+hooks: $(STAMP) ## format, lint and types before each commit (.pre-commit-config.yaml)
+	$(BIN)/pre-commit install
 
 soak: setup ## mixed traffic, cancellations and kills for SOAK_S seconds: nothing lost, memory flat
 	FAIRLANE_SOAK_S=$(SOAK_S) $(BIN)/python -m pytest tests/e2e/test_soak.py -s --timeout 0

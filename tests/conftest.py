@@ -6,6 +6,8 @@
     start_triton    start(repository, **options) -> RunningTriton: servers that end with the test
     triton_factory  the same for a session
 
+Each test gets the mark of what it costs here, by its folder (tests/costs.py); no test is marked by hand.
+
 Servers run on an event loop in a thread of their own, so plain and async tests of any loop can use them.
 """
 
@@ -18,15 +20,29 @@ from typing import Any
 
 import pytest
 
+from tests.costs import MARKS, cost_of
 from tests.real_triton import ModelRepository, TritonFactory
 
 # Only ever waited for where a test is about to fail; a machine under load takes many times as long as a quiet one.
 PATIENCE_S = 90.0
 
+TESTS = Path(__file__).parent
 
-def pytest_configure() -> None:
-    """Started in the background of a script, SIGINT is ignored, and would be by every process that a test starts."""
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Name the marks, and take SIGINT back.
+
+    Started in the background of a script, SIGINT is ignored, and would be by every process that a test starts.
+    """
+    for mark, meaning in MARKS.items():
+        config.addinivalue_line("markers", f"{mark}: {meaning}")
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Mark the test with what it costs."""
+    folder = item.path.relative_to(TESTS).parts[0]
+    item.add_marker(cost_of(folder, getattr(item, "fixturenames", ())))
 
 
 @pytest.fixture
