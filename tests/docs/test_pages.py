@@ -31,10 +31,9 @@ WITHOUT_MODELS = {"your-own-model"}
 
 
 @pytest.fixture(scope="module")
-def running_triton() -> Iterator[str]:
+def running_triton(triton_factory: TritonFactory) -> str:
     """The address of a Triton with the published models, for pages that are about one."""
-    with contextlib.closing(TritonFactory()) as factory:
-        yield factory(ROOT / "model_repository").address.grpc
+    return triton_factory(ROOT / "model_repository").address.grpc
 
 
 @pytest.fixture
