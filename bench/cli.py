@@ -5,7 +5,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import click
 from rich.console import Console
@@ -16,19 +16,18 @@ from bench.load.generator_process import GeneratorError
 from bench.reporting.comparison import CompareError, compare_files, comparison_table
 from bench.reporting.report import write_report
 from bench.reporting.table import result_tables, validity_lines, verdict_line
-from bench.scenarios.result import Result, write_json
+from bench.scenarios.result import Result
 from bench.scenarios.runner import CalibrationError, Settings, expected_s, run_scenario
-from bench.scenarios.scenario import Kind, Scenario, ScenarioError, built_in, load_scenario
-from bench.targets.target import TargetError, nginx_path
+from bench.scenarios.scenario import Scenario, ScenarioError, built_in, load_scenario
+from bench.targets.kind import Kind
+from bench.targets.nginx import nginx_path
+from bench.targets.target import TargetError
+from bench.terminal.console import wide_console
+from bench.terminal.exit_code import FAILED, INVALID
+from bench.terminal.json_file import write_json
+from bench.terminal.options import REPOSITORY
 from bench.terminal.progress import RunProgress
-from bench.tuning.objective import REPOSITORY
 from scheduler.triton.launcher import TritonStartError
-
-# The table's width; a narrower terminal wraps lines, which reads better than cut numbers.
-MIN_WIDTH: Final = 110
-
-FAILED: Final = 1  # with --check: a verdict is FAIL
-INVALID: Final = 3  # the load was not the one asked for, so the figures mean nothing
 
 
 class ScenarioGroup(click.Group):
@@ -61,6 +60,8 @@ def bench() -> None:
 
 
 bench.add_command(backend)
+
+
 bench.add_command(kinds)
 
 
@@ -149,9 +150,3 @@ def _print(result: Result, facts: dict[str, Any] | None, out: Path) -> None:
     for line in (*validity_lines(result), *(verdict_line(verdict) for verdict in result.verdicts)):
         console.print(line, soft_wrap=True)
     console.print(f"report: {out / result.name}.html", soft_wrap=True)
-
-
-def wide_console() -> Console:
-    """A console on which a table's numbers are not cut."""
-    console = Console()
-    return Console(width=max(MIN_WIDTH, console.width))

@@ -12,11 +12,12 @@ from typing import Any, Final
 import click
 from rich.console import Console
 
-from bench.cli import INVALID
 from bench.load.generator_process import GeneratorError
 from bench.targets.model_repository import copy_model
+from bench.terminal.exit_code import INVALID
+from bench.terminal.options import Finite
 from bench.terminal.progress import RunProgress
-from bench.tuning.objective import Finite, Objective, objective_options
+from bench.tuning.objective import Objective, objective_options
 from bench.tuning.setting import Setting, candidates
 from bench.tuning.successive_halving import Search, Tuned
 from bench.tuning.trial_server import FULL_S, TrialError, TrialServer

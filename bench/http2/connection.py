@@ -19,19 +19,34 @@ from typing import Final, NamedTuple
 import grpc
 import hpack
 
-PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE = 0, 1, 3, 4, 6, 7, 8
-END_STREAM, ACK, END_HEADERS, PADDED_OR_PRIORITY = 1, 1, 4, 8 | 32
-HEADER_TABLE_SIZE, MAX_STREAMS, INITIAL_WINDOW = 1, 3, 4
-REFUSED_STREAM, CANCEL = 7, 8
-FRAME_HEADER: Final = struct.Struct(">BHBBI")
-FRAME_BYTES: Final = 16384  # what every peer takes
-DEFAULT_WINDOW: Final = 65535
+from bench.http2.frame import (
+    ACK,
+    CANCEL,
+    DATA,
+    DEFAULT_WINDOW,
+    END_HEADERS,
+    END_STREAM,
+    FRAME_HEADER,
+    GOAWAY,
+    HEADER_TABLE_SIZE,
+    HEADERS,
+    INITIAL_WINDOW,
+    MAX_STREAMS,
+    PADDED_OR_PRIORITY,
+    PING,
+    PREFACE,
+    REFUSED_STREAM,
+    RST_STREAM,
+    SETTINGS,
+    WINDOW_UPDATE,
+    data_frames,
+    frame,
+)
+
 # What the server may send before it is told that we have read: nothing here is slow to read.
 OUR_WINDOW: Final = 1 << 30
 # A stream number is 31 bits; long before, a run is over.
 LAST_STREAM: Final = (1 << 31) - 1
-
 CODES: Final = {code.value[0]: code for code in grpc.StatusCode}
 
 
@@ -147,7 +162,7 @@ class Wire(asyncio.Protocol):
                 headers += self._encoder.encode([("grpc-timeout", f"{max(1, round(timeout_s * 1e3))}m")])
                 timer = self._loop.call_later(timeout_s, self._expire, stream)
             self._calls[stream] = _Call(framed, ended, timer, timeout_s)
-            frames += frame(HEADERS, END_HEADERS, stream, headers), _data(stream, framed)
+            frames += frame(HEADERS, END_HEADERS, stream, headers), data_frames(stream, framed)
         if frames:
             self._transport.write(b"".join(frames))
 
@@ -266,21 +281,6 @@ class Wire(asyncio.Protocol):
 
     def _lost(self) -> End:
         return End(grpc.StatusCode.UNAVAILABLE, self._why_gone, {})
-
-
-def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
-    """One HTTP/2 frame."""
-    length = len(payload)
-    return FRAME_HEADER.pack(length >> 16, length & 0xFFFF, kind, flags, stream) + payload
-
-
-def _data(stream: int, framed: bytes) -> bytes:
-    """The message as DATA frames, the last of which ends our side."""
-    starts = range(0, len(framed), FRAME_BYTES)
-    return b"".join(
-        frame(DATA, END_STREAM if start == starts[-1] else 0, stream, framed[start : start + FRAME_BYTES])
-        for start in starts
-    )
 
 
 def _text(raw: bytes | str) -> str:

@@ -15,8 +15,8 @@ import grpc.aio
 from tritonclient.grpc import service_pb2
 
 from bench.http2.connection import End, Wire
+from bench.http2.service import SERVICE
 from bench.kinds.kind import Kind
-from bench.load.sender import SERVICE
 
 CONNECTIONS: Final = 4
 TIMEOUT_S: Final = 30.0

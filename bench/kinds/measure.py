@@ -14,7 +14,10 @@ import yaml
 
 from bench.kinds.kind import Kind, make_repository
 from bench.kinds.load import Callers, Outcome
-from bench.targets.target import TargetError, fairlane, network, triton
+from bench.targets.fairlane import fairlane
+from bench.targets.network import network
+from bench.targets.target import TargetError
+from bench.targets.triton import triton
 from bench.terminal.progress import RunProgress
 
 CALLERS: Final = 32

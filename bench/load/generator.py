@@ -14,9 +14,9 @@ import time
 from typing import Final
 
 from bench.load.arrivals import offsets_s
-from bench.load.open_loop import closed_loop, open_loop
+from bench.load.job import Job
+from bench.load.loops import closed_loop, open_loop
 from bench.load.sender import Sender
-from bench.load.stream import Job
 from bench.processes.cpu_priority import give_way
 
 NICE: Final = 5

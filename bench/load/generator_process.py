@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Final, Self
 
-from bench.load.stream import Job
+from bench.load.job import Job
 from bench.processes.parent_death import tied
 from bench.recording.recording import Recording
 

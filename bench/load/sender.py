@@ -11,13 +11,13 @@ import grpc.aio
 from tritonclient.grpc import service_pb2
 
 from bench.http2.connection import End, Wire
+from bench.http2.service import SERVICE
+from bench.load.job import Job
 from bench.load.payload import infer_request
 from bench.load.request_mix import Request
-from bench.load.stream import Job
 from bench.recording.outcome import Outcome, has_pushback, outcome_of
 from bench.recording.recording import Recorder
 
-SERVICE: Final = "/inference.GRPCInferenceService"
 CONNECT_TIMEOUT_S: Final = 20.0
 
 

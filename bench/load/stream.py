@@ -1,6 +1,5 @@
 """One stream of requests, and the job a generator process is given."""
 
-from pathlib import Path
 from typing import Annotated, Final, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
@@ -11,14 +10,11 @@ from bench.load.request_mix import Mix
 # A safety bound, not a part of the load: 50,000 calls outstanding are about 1 GiB of client memory. An arrival
 # beyond it is not sent, is counted as UNSENT with a censored latency, and makes the run invalid.
 MAX_OUTSTANDING: Final = 50_000
-
 # Longer than any answer of a server that keeps up, short enough not to wait for a queue that never drains.
 GRACE_S: Final = 2.0
-
 # Latency counts from the due time, so a late generator makes the server look worse, never better. Beyond a fifth of the
 # mean gap of a stream of 20/s (50 ms) its arrivals are no longer the process asked for.
 LATENESS_P99_BOUND_MS: Final = 10.0
-
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]*$")]
 
 
@@ -79,29 +75,3 @@ class Stream(Shape):
     def metadata(self) -> tuple[tuple[str, str], ...]:
         """Request metadata that names the class and the tenant."""
         return (("x-priority", self.traffic_class), ("x-tenant-id", self.tenant))
-
-
-class Job(BaseModel):
-    """What one generator process is told.
-
-    Attributes:
-        target: HOST:PORT.
-        rate_per_s: of an open loop, with multiples of the capacity resolved; 0 for a closed loop.
-        triton_priority: Triton's own level (1 = most important), sent where set.
-        out: file for its recording.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    target: str
-    name: str
-    stream: Stream
-    rate_per_s: float
-    duration_s: float
-    seed: int
-    triton_priority: int | None
-    out: Path
-
-    def to_json(self) -> str:
-        """The job as one line of JSON."""
-        return self.model_dump_json(by_alias=True)

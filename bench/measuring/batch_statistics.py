@@ -7,7 +7,7 @@ from typing import Any
 import grpc.aio
 from tritonclient.grpc import service_pb2
 
-from bench.load.sender import SERVICE
+from bench.http2.service import SERVICE
 from bench.targets.target import TargetError
 
 TIMEOUT_S = 10.0

@@ -14,7 +14,7 @@ from matplotlib.ticker import LogFormatter
 
 from bench.measuring.pool import StreamPool
 from bench.scenarios.result import Result
-from bench.scenarios.scenario import Kind
+from bench.targets.kind import Kind
 
 # Okabe and Ito's palette: told apart by colour-blind readers.
 COLOURS: Final = {

@@ -8,10 +8,9 @@ from rich.text import Text
 
 from bench.scenarios.result import Result
 from bench.scenarios.verdict import Verdict
+from bench.terminal.number import NOTHING, number
 
-NOTHING: Final = "-"
 MAX_COLUMNS: Final = 6  # as many as fit a terminal
-
 # (label, metric) of each stream of a phase, and of the phase; rows without a single number are left out.
 STREAM_ROWS: Final = (
     ("requests", "requests"),
@@ -138,12 +137,3 @@ def _tells(result: Result, cell: str, metric: str, stream: str | None, value: fl
 
 def _range(low: float, high: float) -> str:
     return NOTHING if math.isnan(low) else f"{number(low)}..{number(high)}"
-
-
-def number(value: float) -> str:
-    """Three significant digits, more where the number is larger than that."""
-    if not math.isfinite(value):
-        return NOTHING
-    if abs(value) >= 100 or value == round(value):
-        return f"{value:,.0f}"
-    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"

@@ -1,26 +1,19 @@
 """What a scenario found, as one record that the table, the verdicts, the report and the JSON read."""
 
-import json
 import math
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Final
 
 from bench.load.stream import Stream
 from bench.measuring.estimate import Measured, measure
 from bench.measuring.machine import Machine
 from bench.measuring.pool import PhasePool
+from bench.measuring.validity import LATENESS_SHARE_BOUND, SENT_SHARE_BOUND
 from bench.scenarios.scenario import Scenario
 from bench.scenarios.verdict import Verdict, judge
 
 FORMAT: Final = 2  # of the JSON; changes when a reader has to
-
-# A late generator changes nothing about latencies that are 20 times its lateness.
-LATENESS_SHARE_BOUND: Final = 0.05
-
-# A generator that could not send this share of its due requests in time did not offer the rate it was asked for.
-SENT_SHARE_BOUND: Final = 0.95
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -134,11 +127,6 @@ class Result:
                     first = next(each.first_error for each in stream.rounds if each.first_error)
                     found[f"{cell}.{name}"] = {"codes": counts, "first": first}
         return found
-
-
-def write_json(facts: dict[str, Any], path: Path) -> None:
-    """Write facts as indented JSON."""
-    path.write_text(json.dumps(facts, indent=2, allow_nan=False) + "\n")
 
 
 def _without_nan(value: Any) -> Any:

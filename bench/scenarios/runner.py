@@ -17,9 +17,11 @@ import grpc.aio
 import yaml
 from tritonclient.grpc import service_pb2
 
+from bench.http2.service import SERVICE
 from bench.load.generator_process import run_jobs
-from bench.load.sender import SERVICE
-from bench.load.stream import Job, Shape, Stream
+from bench.load.job import Job
+from bench.load.loops import SATURATING_OUTSTANDING
+from bench.load.stream import Shape, Stream
 from bench.measuring.batch_statistics import Batches, batches_of
 from bench.measuring.machine import Machine
 from bench.measuring.metric import STREAM_METRICS
@@ -28,16 +30,20 @@ from bench.measuring.pool import PhasePool, StreamPool
 from bench.measuring.process_watch import ProcessUsage, ProcessWatch
 from bench.recording.recording import Recording
 from bench.scenarios.result import Result
-from bench.scenarios.scenario import Kind, Scenario
+from bench.scenarios.scenario import Scenario
+from bench.targets.fairlane import fairlane
+from bench.targets.kind import Kind
 from bench.targets.model_repository import add_priority_levels, copy_model
-from bench.targets.target import Target, fairlane, nginx, proxy, triton
+from bench.targets.nginx import nginx
+from bench.targets.proxy import proxy
+from bench.targets.target import Target
+from bench.targets.triton import triton
 from bench.terminal.progress import RunProgress
 
 PHASE_S: Final = 2.0  # what generators take to start, connect and wait for late answers, for the countdown only
 START_S: Final = 3.0  # what a fresh server takes, for the countdown only
 SETTLE_S: Final = 0.5  # between two loads on one server: the last batches of the first end
 CALIBRATION_S: Final = 6.0  # answers come a batch at a time: 32 of 1,500 are the error
-OUTSTANDING: Final = 64  # enough to keep every instance busy with full batches
 CALIBRATION: Final = "calibration"
 # Rounds have arrivals of their own; targets of one round have the same.
 SEED_STEP: Final = 1000
@@ -201,7 +207,13 @@ class Runner:
 
     def _saturating(self, server: Target, stream: Stream, duration_s: float, name: str) -> Job:
         """A closed loop of a stream's requests: warms a server, and measures its capacity."""
-        load = {"outstanding": OUTSTANDING, "rate_per_s": None, "of_capacity": None, "deadline_ms": None, "mix": None}
+        load = {
+            "outstanding": SATURATING_OUTSTANDING,
+            "rate_per_s": None,
+            "of_capacity": None,
+            "deadline_ms": None,
+            "mix": None,
+        }
         return Job(
             target=server.grpc,
             name=name,

@@ -1,6 +1,5 @@
 """Scenario files: what load, on which targets, in which order, and what is claimed of the outcome."""
 
-from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -9,27 +8,15 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from bench.load.stream import Name, Stream
 from bench.measuring.metric import PHASE_METRICS, STREAM_METRICS
+from bench.measuring.validity import OTHERS_CORES_BOUND
+from bench.targets.kind import Kind
 from scheduler.config import Config
 
 BUILT_IN: Final = Path(__file__).parent
 
 
-# What a quiet machine's own services take, with room; beyond it the figures are of a machine of another size.
-OTHERS_CORES_BOUND: Final = 0.2
-
-
 class ScenarioError(ValueError):
     """A scenario that cannot be run; the message names the file and the path of every error."""
-
-
-class Kind(StrEnum):
-    """Where load may be sent."""
-
-    TRITON = "triton"
-    PRIORITIES = "triton-priorities"
-    PROXY = "proxy"
-    NGINX = "nginx"
-    FAIRLANE = "fairlane"
 
 
 class _Strict(BaseModel):

@@ -1,43 +1,8 @@
 """The knee: the highest rate at which a latency objective holds, by bisection with open-loop load."""
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from typing import Final
 
-# Of a service that refuses instead of queueing, latency alone would say nothing.
-OK_SHARE_BOUND: Final = 0.999
-
-
-@dataclass(frozen=True, kw_only=True)
-class Trial:
-    """One rate as measured.
-
-    Attributes:
-        rate_per_s: asked for.
-        offered_per_s: what the arrivals came to.
-        p99_ms: of what was served; unanswered requests are in it with their age.
-        ok_share: part of the requests that was answered.
-        late_ms: the generator's own p99 lateness.
-        others_cores: cores that processes of others kept busy meanwhile; NaN where that was not looked at.
-        fault: why the figures mean nothing; empty where they mean what they say.
-    """
-
-    rate_per_s: float
-    offered_per_s: float
-    p99_ms: float
-    ok_share: float
-    late_ms: float
-    others_cores: float
-    fault: str
-
-    @property
-    def valid(self) -> bool:
-        """Whether the load was the one asked for, and the machine was ours."""
-        return not self.fault
-
-    def holds(self, p99_ms: float) -> bool:
-        """Whether the objective was kept and (nearly) all were answered; NaN keeps nothing."""
-        return self.p99_ms <= p99_ms and self.ok_share >= OK_SHARE_BOUND
+from bench.tuning.trial import Trial
 
 
 async def find_knee(

@@ -1,7 +1,6 @@
 """What `fairlane capacity` and `fairlane tune` are asked alike: a model, its requests, and the p99 that is to hold."""
 
 import functools
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -10,25 +9,8 @@ from typing import Any, Final
 import click
 
 from bench.load.stream import Stream
-from export.repository.repository import DEFAULT_REPOSITORY
+from bench.terminal.options import REPOSITORY, Finite
 
-
-class Finite(click.FloatRange):
-    """A range of numbers without NaN, which compares false with every bound, and without infinity."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """See click."""
-        number: float = super().convert(value, param, ctx)
-        return number if math.isfinite(number) else self.fail(f"{value} is not a finite number.", param, ctx)
-
-
-# As of `fairlane export` and `serve`: where one is, not where this is installed.
-REPOSITORY: Final = click.option(
-    "--model-repository",
-    type=click.Path(path_type=Path, exists=True, file_okay=False),
-    default=DEFAULT_REPOSITORY,
-    show_default=True,
-)
 OPTIONS: Final = (
     click.argument("model"),
     click.option("--p99-ms", type=Finite(min=0, min_open=True), required=True, help="The objective."),

@@ -15,8 +15,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from bench.tuning.knee import Trial, find_knee, knee
+from bench.tuning.knee import find_knee, knee
 from bench.tuning.setting import Setting
+from bench.tuning.trial import Trial
 
 Measure = Callable[[Setting, float, float], Awaitable[Trial]]  # setting, rate per second, seconds
 

@@ -9,22 +9,22 @@ import grpc.aio
 from google.protobuf import json_format
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
+from bench.http2.service import SERVICE
 from bench.load.input_range import fitting
+from bench.load.loops import SATURATING_OUTSTANDING
 from bench.load.payload import infer_request
-from bench.load.sender import SERVICE
 from bench.load.stream import Stream
 from bench.measuring.metric import STREAM_METRICS
-from bench.scenarios.runner import OUTSTANDING
-from bench.tuning.knee import Trial
 from bench.tuning.setting import Setting
-from bench.tuning.trial_run import offer, trial_of
+from bench.tuning.single_stream import offer
+from bench.tuning.trial import Trial, trial_of
 from scheduler.cpus import TritonCpus
 from scheduler.triton.launcher import EmbeddedTriton
 
 LOAD_TIMEOUT_S: Final = 120.0
 POLL_S: Final = 0.05
 ANY_SIZE: Final = ("grpc.max_receive_message_length", -1)
-WARMUP_WAVES: Final = 2  # of OUTSTANDING requests at once: each instance has run a full batch
+WARMUP_WAVES: Final = 2  # of SATURATING_OUTSTANDING requests at once: each instance has run a full batch
 FULL_S: Final = 2.0  # of closed loop
 
 
@@ -118,7 +118,7 @@ class TrialServer:
         assert self._channel is not None
         infer: Any = self._channel.unary_unary(f"{SERVICE}/ModelInfer")
         for _ in range(WARMUP_WAVES):
-            await asyncio.gather(*(infer(body, timeout=LOAD_TIMEOUT_S) for _ in range(OUTSTANDING)))
+            await asyncio.gather(*(infer(body, timeout=LOAD_TIMEOUT_S) for _ in range(SATURATING_OUTSTANDING)))
 
     async def _is_gone(self, stub: Any) -> bool:
         index = await stub.RepositoryIndex(service_pb2.RepositoryIndexRequest(), timeout=LOAD_TIMEOUT_S)

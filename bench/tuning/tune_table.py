@@ -6,7 +6,7 @@ from typing import Final
 from rich.console import Console
 from rich.table import Table
 
-from bench.reporting.table import number
+from bench.terminal.number import number
 from bench.tuning.successive_halving import Finalist, Tuned
 
 SETTING: Final = ("instances", "threads", "batch")

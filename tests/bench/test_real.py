@@ -16,8 +16,8 @@ from click.testing import CliRunner
 from bench.cli import bench
 from bench.load.stream import Stream
 from bench.measuring.batch_statistics import batches_of
-from bench.targets.target import triton
-from bench.tuning.trial_run import offer
+from bench.targets.triton import triton
+from bench.tuning.single_stream import offer
 from tests.real_triton import ModelRepository
 
 SERVES = ["-m", "scheduler", "serve"]

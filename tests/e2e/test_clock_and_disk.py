@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from bench.targets.target import free_addresses
+from bench.targets.server_process import free_addresses
 from scheduler.triton.fake import FakeModel, FakeTriton
 
 ROOT = Path(__file__).parents[2]

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from bench.attack.__main__ import ATTACKS, measure
+from bench.attack.measure import ATTACKS, measure
 
 
 @pytest.mark.parametrize("kind", ATTACKS)

@@ -7,7 +7,7 @@ from typing import Any
 import grpc
 import hpack
 
-from bench.http2.connection import (
+from bench.http2.frame import (
     ACK,
     DATA,
     END_HEADERS,

@@ -13,7 +13,7 @@ import hpack
 import pytest
 from tritonclient.grpc import service_pb2_grpc
 
-from bench.http2.connection import ACK, DATA, END_HEADERS, END_STREAM, HEADERS, PING, PREFACE, SETTINGS, frame
+from bench.http2.frame import ACK, DATA, END_HEADERS, END_STREAM, HEADERS, PING, PREFACE, SETTINGS, frame
 from scheduler.edge import server
 from tests.serving import resident_bytes, serve_before_a_fake
 

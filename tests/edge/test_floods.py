@@ -14,7 +14,7 @@ import grpc
 import pytest
 from tritonclient.grpc import service_pb2_grpc
 
-from bench.attack.attacker import Attack, SlowReaders, prepared
+from bench.attack.attacks import Attack, SlowReaders, prepared
 from tests.serving import resident_bytes, serve_before_a_fake
 
 MIB = 1024 * 1024

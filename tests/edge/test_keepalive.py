@@ -13,7 +13,7 @@ import pytest
 import tritonclient.grpc.aio as aio_client
 from tritonclient.grpc import KeepAliveOptions, service_pb2, service_pb2_grpc
 
-from bench.http2.connection import ACK, PING, PREFACE
+from bench.http2.frame import ACK, PING, PREFACE
 from scheduler.edge import server
 
 ALLOWED_MS = 100

@@ -13,10 +13,11 @@ from click.testing import CliRunner
 from rich.console import Console
 from rich.table import Table
 
-from bench.backend.cli import Plan, backend, cpu_table, make_feed, wall_table
+from bench.backend.cli import backend, cpu_table, wall_table
+from bench.backend.comparison import Comparison, Round, Shape, Side
 from bench.backend.identity import add_identity
+from bench.backend.measure import Plan, make_feed
 from bench.backend.onnxruntime_loop import Bare, BareError
-from bench.backend.sides import Comparison, Round, Shape, Side
 from export.configuration.model_config import parse_config
 from scheduler.triton.launcher import EmbeddedTriton
 from tests.real_triton import ModelRepository

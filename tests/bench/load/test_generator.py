@@ -13,7 +13,8 @@ from tritonclient.grpc import service_pb2
 
 from bench.load.arrivals import offsets_s
 from bench.load.generator_process import GeneratorError, run_jobs
-from bench.load.stream import Job, Stream
+from bench.load.job import Job
+from bench.load.stream import Stream
 from bench.recording.recording import Recording
 
 FIELDS = {"tenant": "screen", "model": "minilm", "rate_per_s": 60.0}

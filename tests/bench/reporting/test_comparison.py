@@ -8,7 +8,8 @@ from click.testing import CliRunner
 from bench.cli import bench
 from bench.recording.recording import Recording
 from bench.reporting.comparison import CompareError, compare_files
-from bench.scenarios.result import Result, write_json
+from bench.scenarios.result import Result
+from bench.terminal.json_file import write_json
 
 MakeResult = Callable[..., Result]
 Make = Callable[..., Recording]

@@ -16,8 +16,10 @@ from bench.recording.outcome import Outcome
 from bench.recording.recording import Recording
 from bench.reporting.plot import figures, over_time, readable_ms
 from bench.reporting.report import write_report
-from bench.reporting.table import number, result_tables, validity_lines, verdict_line
-from bench.scenarios.result import Result, write_json
+from bench.reporting.table import result_tables, validity_lines, verdict_line
+from bench.scenarios.result import Result
+from bench.terminal.json_file import write_json
+from bench.terminal.number import number
 
 MakeResult = Callable[..., Result]
 Make = Callable[..., Recording]

@@ -13,8 +13,9 @@ import pytest
 import yaml
 from click.testing import CliRunner, Result
 
-from bench.cli import INVALID, bench
+from bench.cli import bench
 from bench.targets.target import Target
+from bench.terminal.exit_code import INVALID
 
 
 def read(path: Path) -> str:

@@ -4,7 +4,8 @@ from typing import Any
 import pytest
 
 from bench.measuring.metric import PHASE_METRICS, STREAM_METRICS
-from bench.scenarios.scenario import BUILT_IN, Kind, ScenarioError, built_in, load_scenario, parse
+from bench.scenarios.scenario import BUILT_IN, ScenarioError, built_in, load_scenario, parse
+from bench.targets.kind import Kind
 
 FILE = Path("my.yaml")
 

@@ -16,10 +16,14 @@ import psutil
 import pytest
 
 from bench.load.generator_process import run_jobs
-from bench.load.stream import Job, Stream
+from bench.load.job import Job
+from bench.load.stream import Stream
 from bench.measuring.batch_statistics import batches_of
 from bench.processes.parent_death import tied
-from bench.targets.target import Target, TargetError, fairlane, nginx, nginx_path, proxy
+from bench.targets.fairlane import fairlane
+from bench.targets.nginx import nginx, nginx_path
+from bench.targets.proxy import proxy
+from bench.targets.target import Target, TargetError
 
 needs_nginx = pytest.mark.skipif(
     nginx_path() is None, reason="no nginx on this machine: it is in Debian's package nginx (make test fetches it)"
@@ -39,7 +43,8 @@ def behind(monkeypatch: pytest.MonkeyPatch, kserve: Any) -> Callable[[Any], list
                 servers.append(server)
                 yield Target(grpc=server.address)
 
-        monkeypatch.setattr("bench.targets.target.triton", triton)
+        for hop in ("proxy", "nginx"):
+            monkeypatch.setattr(f"bench.targets.{hop}.triton", triton)
         return servers
 
     return put

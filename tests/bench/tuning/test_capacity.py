@@ -14,8 +14,8 @@ from bench.measuring.pool import StreamPool
 from bench.recording.recording import Recording
 from bench.reporting.plot import duration_axis
 from bench.targets.target import Target
-from bench.tuning.knee import Trial, find_knee, knee
-from bench.tuning.trial_run import trial_of
+from bench.tuning.knee import find_knee, knee
+from bench.tuning.trial import Trial, trial_of
 
 
 def trial(rate_per_s: float, p99_ms: float, ok_share: float = 1.0) -> Trial:
@@ -92,9 +92,9 @@ def test_the_command_prints_and_draws_the_knee(
         async with kserve(one_at_a_time(0.01)).running() as server:
             yield Target(grpc=server.address)
 
-    monkeypatch.setattr("bench.capacity.triton", triton)
-    monkeypatch.setattr("bench.capacity.WARMUP_S", 0.3)
-    monkeypatch.setattr("bench.capacity.TOLERANCE", 0.5)
+    monkeypatch.setattr("bench.tuning.capacity_search.triton", triton)
+    monkeypatch.setattr("bench.tuning.capacity_search.WARMUP_S", 0.3)
+    monkeypatch.setattr("bench.tuning.capacity_search.TOLERANCE", 0.5)
     folder = tmp_path / "models" / "minilm" / "1"
     folder.mkdir(parents=True)
     (folder / "model.onnx").write_bytes(b"onnx")

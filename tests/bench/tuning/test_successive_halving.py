@@ -4,9 +4,9 @@ import math
 from collections import Counter
 from collections.abc import Callable
 
-from bench.tuning.knee import Trial
 from bench.tuning.setting import Setting, candidates
 from bench.tuning.successive_halving import FINALISTS, Finalist, Search, Tuned
+from bench.tuning.trial import Trial
 
 DEFAULT = Setting(1, 1, 32)
 

@@ -3,12 +3,14 @@
 import asyncio
 from collections.abc import Iterator, Sequence
 from itertools import groupby
-from typing import Protocol
+from typing import Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bench.recording.recording import Recorder
+
+SATURATING_OUTSTANDING: Final = 64  # enough to keep every instance busy with full batches
 
 
 class Offered(Protocol):

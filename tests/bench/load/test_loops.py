@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from bench.load.open_loop import closed_loop, open_loop
+from bench.load.loops import closed_loop, open_loop
 from bench.recording.recording import Recorder
 
 
