@@ -61,7 +61,7 @@ def request_of(seconds: float) -> Any:
     return request
 
 
-class Leavers:
+class CancellingClients:
     """Callers that leave about when their answers come.
 
     Args:
@@ -135,15 +135,15 @@ async def _try(callers: int, calls: int, work_s: float, most_s: float, *, fairla
             app = App(Config.model_validate(settings))
             address = (await app.start()).grpc
             stack.push_async_callback(app.stop)
-        leavers = Leavers(address, work_s, most_s)
-        stack.push_async_callback(leavers.close)
+        clients = CancellingClients(address, work_s, most_s)
+        stack.push_async_callback(clients.close)
         began = asyncio.get_running_loop().time()
-        await leavers.send(callers, calls, server)
+        await clients.send(callers, calls, server)
         took_s = asyncio.get_running_loop().time() - began
         await asyncio.wait({server}, timeout=2.0)  # a call that was cancelled may still be at work
-        sent = leavers.ended.total()
-        alive = not server.done() and await leavers.answers()
-        ended = ", ".join(f"{count} {how}" for how, count in sorted(leavers.ended.items()))
+        sent = clients.ended.total()
+        alive = not server.done() and await clients.answers()
+        ended = ", ".join(f"{count} {how}" for how, count in sorted(clients.ended.items()))
         click.echo(f"{sent} calls in {took_s:.1f} s, {60 * sent / took_s:,.0f} a minute: {ended}")
         click.echo("tritonserver is alive and answers" if alive else f"tritonserver ended: {await triton.wait()}")
         return alive

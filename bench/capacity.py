@@ -18,7 +18,7 @@ from bench.terminal.exit_code import INVALID
 from bench.terminal.json_file import write_json
 from bench.terminal.progress import RunProgress
 from bench.tuning.capacity_report import capacity_facts, print_capacity, write_plot
-from bench.tuning.capacity_search import Search
+from bench.tuning.capacity_search import CapacitySearch
 from bench.tuning.knee import knee
 from bench.tuning.objective import Objective, objective_options
 from scheduler.triton.launcher import TritonStartError
@@ -41,7 +41,7 @@ def capacity(objective: Objective, *, target: str, seconds: float, out: Path) ->
     try:
         with tempfile.TemporaryDirectory(prefix="fairlane-capacity-") as scratch:
             copy_model(objective.model_repository, model, Path(scratch) / "models")
-            search = Search(objective.stream("capacity"), target, Path(scratch), seconds, objective.seed)
+            search = CapacitySearch(objective.stream("capacity"), target, Path(scratch), seconds, objective.seed)
             with RunProgress(Console(stderr=True), f"{model} on {target}", 6 * seconds) as progress:
                 trials = asyncio.run(search.run(p99_ms, progress))
     except (FileNotFoundError, GeneratorError, TargetError, TritonStartError) as error:

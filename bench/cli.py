@@ -19,7 +19,7 @@ from bench.reporting.table import result_tables, validity_lines, verdict_line
 from bench.scenarios.result import Result
 from bench.scenarios.runner import CalibrationError, Settings, expected_s, run_scenario
 from bench.scenarios.scenario import Scenario, ScenarioError, built_in, load_scenario
-from bench.targets.kind import Kind
+from bench.targets.kind import TargetKind
 from bench.targets.nginx import nginx_path
 from bench.targets.target import TargetError
 from bench.terminal.console import wide_console
@@ -119,9 +119,9 @@ def compare(before: Path, after: Path, *, as_json: bool) -> None:
 
 def _changed(scenario: Scenario, rounds: int | None, scale: float) -> Scenario:
     """The scenario with the flags applied, and without nginx where there is none."""
-    if Kind.NGINX in scenario.targets and nginx_path() is None:
+    if TargetKind.NGINX in scenario.targets and nginx_path() is None:
         Console(stderr=True).print("nginx is not installed: run without it")
-        scenario = scenario.without(Kind.NGINX)
+        scenario = scenario.without(TargetKind.NGINX)
         if not scenario.phases:
             raise click.ClickException("the scenario has no other target")
     phases = {

@@ -19,8 +19,8 @@ from bench.terminal.options import Finite
 from bench.terminal.progress import RunProgress
 from bench.tuning.objective import Objective, objective_options
 from bench.tuning.setting import Setting, candidates
-from bench.tuning.successive_halving import Search, Tuned
-from bench.tuning.trial_server import FULL_S, TrialError, TrialServer
+from bench.tuning.successive_halving import SettingSearch, Tuned
+from bench.tuning.trial_server import CLOSED_LOOP_S, TrialError, TrialServer
 from bench.tuning.tune_table import explanation, print_tables
 from export.configuration.model_config import CONFIG_FILE, ConfigError, message_text, parse_config, read_config
 from export.errors import ExportError
@@ -84,9 +84,11 @@ async def _search(
             return await server.trial(setting, rate_per_s, length_s)
 
     async with server:
-        async with progress.step("what a closed loop gets", FULL_S):
-            full_per_s = await server.full_per_s(settings[0])
-        search = Search(measure, p99_ms=p99_ms, full_per_s=full_per_s, seconds=seconds, rounds=rounds)
+        async with progress.step("what a closed loop gets", CLOSED_LOOP_S):
+            closed_loop_per_s = await server.closed_loop_per_s(settings[0])
+        search = SettingSearch(
+            measure, p99_ms=p99_ms, closed_loop_per_s=closed_loop_per_s, seconds=seconds, rounds=rounds
+        )
         return await search.run(settings)
 
 

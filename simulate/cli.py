@@ -10,7 +10,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from simulate.reporting.refusals import measure
+from simulate.reporting.false_refusals import measure_false_refusals
 from simulate.reporting.summary import summarise
 from simulate.reporting.table import scenario_list, summary_table
 from simulate.scenario import Scenario
@@ -60,7 +60,7 @@ def simulate(*, name: str | None, as_list: bool, seed: int, plot: Path | None, a
         f"{scenario.warm_s:.0f} s are not in the table; {spent_s:.1f} s of CPU."
     )
     if scenario.sampled_tenant:
-        console.print(f"Tenant {scenario.sampled_tenant}: {measure(scenario, world.records, seed)}.")
+        console.print(f"Tenant {scenario.sampled_tenant}: {measure_false_refusals(scenario, world.records, seed)}.")
 
 
 def _play(scenario: Scenario, seed: int) -> World:
@@ -81,7 +81,7 @@ def _facts(world: World, scenario: Scenario, seed: int) -> dict[str, object]:
         "warm_s": scenario.warm_s,
         "tickets": len(world.records),
         "ended": dict(world.core.snapshot().ended),
-        "refusals": asdict(measure(scenario, world.records, seed)) if scenario.sampled_tenant else None,
+        "refusals": asdict(measure_false_refusals(scenario, world.records, seed)) if scenario.sampled_tenant else None,
         "tenants": [summary.facts() for summary in summarise(world, scenario)],
     }
 

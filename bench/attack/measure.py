@@ -17,10 +17,10 @@ import numpy as np
 import psutil
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from bench.http2.connection import End, Wire
+from bench.http2.connection import CallStatus, Http2Connection
 from bench.load.payload import infer_request
 from bench.load.stream import Stream
-from bench.processes.parent_death import tied
+from bench.processes.parent_death import killed_with_parent
 
 MODEL: Final = "digits"
 # Name -> times a second.
@@ -38,7 +38,7 @@ WARMUP_S: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class Visit:
+class TenantResult:
     """The tenant's side of some seconds: latencies from the due time, and what was not answered, by code."""
 
     latencies_ms: list[float]
@@ -77,37 +77,39 @@ def _median_ratio(those: list[float], these: list[float]) -> float:
     return statistics.median(one / other for one, other in zip(those, these, strict=True))
 
 
-async def visit(address: str, body: bytes, per_s: float, seconds: float) -> Visit:
+async def run_tenant(address: str, body: bytes, per_s: float, seconds: float) -> TenantResult:
     """The tenant asks `per_s` times a second for `seconds`."""
     loop = asyncio.get_running_loop()
     metadata = (("x-tenant-id", "victim"), ("x-priority", "interactive"))
-    wire = await Wire.connect(address, "/inference.GRPCInferenceService/ModelInfer", metadata, timeout_s=TIMEOUT_S)
-    told = Visit([], {})
+    connection = await Http2Connection.connect(
+        address, "/inference.GRPCInferenceService/ModelInfer", metadata, timeout_s=TIMEOUT_S
+    )
+    told = TenantResult([], {})
 
     def fire(due: float) -> None:
-        def ended(end: End) -> None:
+        def ended(end: CallStatus) -> None:
             if end.code is grpc.StatusCode.OK:
                 told.latencies_ms.append((loop.time() - due) * 1e3)
             else:
                 told.lost[end.code.name] = told.lost.get(end.code.name, 0) + 1
 
-        wire.call(body, [ended])
+        connection.call(body, [ended])
 
     began = loop.time()
     for number in range(int(per_s * seconds)):
         due = began + number / per_s
         await asyncio.sleep(max(0.0, due - loop.time()))
         fire(due)
-    while wire.outstanding:  # noqa: ASYNC110 - each ends by TIMEOUT_S
+    while connection.outstanding:  # noqa: ASYNC110 - each ends by TIMEOUT_S
         await asyncio.sleep(0.01)
-    wire.close()
+    connection.close()
     return told
 
 
 @asynccontextmanager
 async def decoy() -> AsyncIterator[str]:
     """Somebody else who can be attacked: the address, HOST:PORT."""
-    command = tied(sys.executable, "-m", "bench.attack.decoy")
+    command = killed_with_parent(sys.executable, "-m", "bench.attack.decoy")
     process = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE)
     try:
         assert process.stdout is not None
@@ -117,16 +119,20 @@ async def decoy() -> AsyncIterator[str]:
         await process.wait()
 
 
-async def attacked(kind: str, where: str, address: str, body: bytes, per_s: float, seconds: float) -> tuple[Visit, int]:
+async def run_tenant_under_attack(
+    kind: str, where: str, address: str, body: bytes, per_s: float, seconds: float
+) -> tuple[TenantResult, int]:
     """A visit to `address` while `where` is attacked, and how often the attackers did what they do."""
-    command = tied(sys.executable, "-m", "bench.attack.attacker", kind, where, str(ATTACKS[kind]), str(seconds))
+    command = killed_with_parent(
+        sys.executable, "-m", "bench.attack.attacker", kind, where, str(ATTACKS[kind]), str(seconds)
+    )
     attacker = await asyncio.create_subprocess_exec(*command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     try:
         assert attacker.stdin is not None
         assert attacker.stdout is not None
         attacker.stdin.write(body)
         attacker.stdin.close()
-        told = await visit(address, body, per_s, seconds)
+        told = await run_tenant(address, body, per_s, seconds)
         return told, int(json.loads(await attacker.stdout.readline())["done"])
     finally:
         if attacker.returncode is None:
@@ -148,15 +154,15 @@ async def measure(
         model: what is asked for; its metadata says how.
         pid: the scheduler's process, where its memory is to be looked at.
     """
-    body = await body_of(address, model)
-    await visit(address, body, per_s, min(WARMUP_S, seconds))
+    body = await request_body(address, model)
+    await run_tenant(address, body, per_s, min(WARMUP_S, seconds))
     alone, elsewhere, under, done = [], [], [], 0
     before = _resident_bytes(pid)
     for _ in range(rounds):
-        alone.append(await visit(address, body, per_s, seconds))
+        alone.append(await run_tenant(address, body, per_s, seconds))
         async with decoy() as other:
-            elsewhere.append((await attacked(kind, other, address, body, per_s, seconds))[0])
-        told, times = await attacked(kind, address, address, body, per_s, seconds)
+            elsewhere.append((await run_tenant_under_attack(kind, other, address, body, per_s, seconds))[0])
+        told, times = await run_tenant_under_attack(kind, address, address, body, per_s, seconds)
         under.append(told)
         done += times
     after = _resident_bytes(pid)
@@ -175,7 +181,7 @@ async def measure(
     )
 
 
-async def body_of(address: str, model: str) -> bytes:
+async def request_body(address: str, model: str) -> bytes:
     """A request to the model, one row of random values."""
     async with grpc.aio.insecure_channel(address) as channel:
         stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)

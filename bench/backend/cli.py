@@ -26,7 +26,7 @@ from rich.table import Table
 
 from bench.backend.comparison import Comparison
 from bench.backend.measure import Plan, compare
-from bench.backend.onnxruntime_loop import BareError
+from bench.backend.onnxruntime_loop import BareLoopError
 from bench.measuring.validity import OTHERS_CORES_BOUND
 from bench.terminal.options import REPOSITORY
 from bench.terminal.progress import RunProgress
@@ -74,7 +74,7 @@ def backend(
         keep_to(allowed if plan.cpus is None else plan.cpus.scheduler)
         with RunProgress(Console(stderr=True), model, total_s) as progress:
             found = asyncio.run(compare(plan, progress))
-    except (BareError, FileNotFoundError, TritonStartError) as error:
+    except (BareLoopError, FileNotFoundError, TritonStartError) as error:
         raise click.ClickException(str(error)) from error
     except grpc.aio.AioRpcError as error:
         raise click.ClickException(f"{model}: Triton refused: {error.details()}") from error

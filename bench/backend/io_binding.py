@@ -38,7 +38,7 @@ def make_session() -> Any:
     return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
-def ways(session: Any, rows: int) -> dict[str, Callable[[], Any]]:
+def call_variants(session: Any, rows: int) -> dict[str, Callable[[], Any]]:
     """The ways to run one batch, by name; all return OUT."""
     tokens = np.zeros((rows, TOKENS), np.int64)
     kept, out = session.io_binding(), np.empty((rows, WIDTH), np.float32)
@@ -77,7 +77,7 @@ def main() -> None:
     """Print the table."""
     session = make_session()
     table = Table("way", "1 row, us", "32 rows, us")
-    found = [{name: call_us(call) for name, call in ways(session, rows).items()} for rows in (1, 32)]
+    found = [{name: call_us(call) for name, call in call_variants(session, rows).items()} for rows in (1, 32)]
     for name in found[0]:
         table.add_row(name, *(f"{each[name]:.1f}" for each in found))
     Console().print(table)

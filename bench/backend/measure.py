@@ -17,9 +17,9 @@ from tritonclient.grpc import model_config_pb2, service_pb2_grpc
 
 from bench.backend.comparison import Comparison, Round, Shape
 from bench.backend.identity import add_identity
-from bench.backend.onnxruntime_loop import Bare
-from bench.backend.sides import DTYPES, Served, Sides
-from bench.measuring.other_processes import Bystanders
+from bench.backend.onnxruntime_loop import BareLoop
+from bench.backend.sides import DTYPES, ServedModel, Sides
+from bench.measuring.other_processes import OtherProcesses
 from bench.targets.model_repository import check_built, copy_model
 from bench.terminal.progress import RunProgress
 from scheduler.cpus import Division
@@ -96,7 +96,7 @@ def make_feed(config: Any, rows: int, length: int) -> dict[str, Any]:
     return feed
 
 
-def prepare(plan: Plan, scratch: Path, length: int) -> tuple[Any, Bare, str]:
+def prepare(plan: Plan, scratch: Path, length: int) -> tuple[Any, BareLoop, str]:
     """Copy the model to a repository of its own, with its identity model.
 
     Returns:
@@ -107,14 +107,14 @@ def prepare(plan: Plan, scratch: Path, length: int) -> tuple[Any, Bare, str]:
     threads = int(config.parameters["intra_op_thread_count"].string_value or 1)
     served = max((scratch / plan.model).glob("[0-9]*"), key=lambda path: int(path.name))
     cpus = os.sched_getaffinity(0) if plan.cpus is None else plan.cpus.triton.models
-    return config, Bare(served / "model.onnx", threads, cpus), add_identity(scratch, config, length)
+    return config, BareLoop(served / "model.onnx", threads, cpus), add_identity(scratch, config, length)
 
 
 async def compare(plan: Plan, progress: RunProgress) -> list[Comparison]:
     """Measure every side at each length and batch size, in turn, each round on processes of its own.
 
     Raises:
-        BareError: the loop cannot run the model.
+        BareLoopError: the loop cannot run the model.
     """
     measured: dict[Shape, list[Measured]] = {shape: [] for shape in plan.shapes()}
     for number, length in itertools.product(range(plan.rounds), plan.lengths()):
@@ -139,13 +139,15 @@ async def measure_round(plan: Plan, length: int) -> dict[Shape, Measured]:
             async with bare, grpc.aio.insecure_channel(address.grpc, options=[ANY_SIZE]) as channel:
                 stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
                 server = psutil.Process(triton.pid)
-                sides = Sides(bare, Served(stub, server, identity), Served(stub, server, plan.model), Path(scratch))
+                sides = Sides(
+                    bare, ServedModel(stub, server, identity), ServedModel(stub, server, plan.model), Path(scratch)
+                )
                 found = {}
                 for rows in plan.batches:
                     feed = make_feed(config, rows, length)
                     await asyncio.to_thread(sides.save, feed)
                     await sides.measure(feed, plan.seconds / 4)
-                    others = Bystanders()
+                    others = OtherProcesses()
                     one = await sides.measure(feed, plan.seconds)
                     found[Shape(rows, length)] = Measured(one, others.cores())
                 return found

@@ -18,14 +18,14 @@ from typing import Any, Self
 
 import numpy as np
 
-from bench.processes.parent_death import tied
+from bench.processes.parent_death import killed_with_parent
 
 
-class BareError(RuntimeError):
+class BareLoopError(RuntimeError):
     """The loop's process failed; the message holds the end of what it wrote to stderr."""
 
 
-class Bare:
+class BareLoop:
     """The process and its loop. An async context: it is gone when the context is left.
 
     Args:
@@ -36,7 +36,9 @@ class Bare:
 
     def __init__(self, model: Path, threads: int, cpus: Set[int]) -> None:
         numbers = ",".join(map(str, sorted(cpus)))
-        self._command = tied(sys.executable, "-m", "bench.backend.onnxruntime_loop", str(model), str(threads), numbers)
+        self._command = killed_with_parent(
+            sys.executable, "-m", "bench.backend.onnxruntime_loop", str(model), str(threads), numbers
+        )
         self._process: asyncio.subprocess.Process | None = None
 
     async def __aenter__(self) -> Self:
@@ -56,7 +58,7 @@ class Bare:
         """Run the loop for about this long on the arrays of an .npz; `runs`, `wall_s` and `cpu_s` of it.
 
         Raises:
-            BareError: the process failed.
+            BareLoopError: the process failed.
         """
         process = self._process
         assert process is not None
@@ -66,7 +68,7 @@ class Bare:
         line = await process.stdout.readline()
         if not line:
             _, stderr = await process.communicate()
-            raise BareError(f"the bare loop failed:\n{stderr.decode(errors='replace')[-2000:]}")
+            raise BareLoopError(f"the bare loop failed:\n{stderr.decode(errors='replace')[-2000:]}")
         measured: dict[str, float] = json.loads(line)
         return measured
 

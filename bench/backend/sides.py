@@ -12,16 +12,16 @@ import psutil
 from tritonclient.grpc import service_pb2
 
 from bench.backend.comparison import Round, Side
-from bench.backend.onnxruntime_loop import Bare
+from bench.backend.onnxruntime_loop import BareLoop
 
 OUTSTANDING: Final = 2
-LEAD: Final = 6  # answers until the embedded backend has seen the load
+WARMUP_ANSWERS: Final = 6  # answers until the embedded backend has seen the load
 TURNS: Final = 4
 DTYPES: Final = {"INT64": np.int64, "INT32": np.int32, "FP32": np.float32}
 Feed = Mapping[str, Any]  # input name -> array whose first axis is the batch
 
 
-class Served:
+class ServedModel:
     """The model in Triton.
 
     Args:
@@ -36,7 +36,7 @@ class Served:
         self._name = name
 
     async def run(self, feed: Feed, seconds: float) -> Side:
-        """Infer for about this long, with OUTSTANDING requests at a time; the first LEAD do not count."""
+        """Infer for about this long, with OUTSTANDING requests at a time; the first WARMUP_ANSWERS do not count."""
         request = self._request(feed)
         answered, cpu_s, started = 0, 0.0, math.inf
 
@@ -45,12 +45,12 @@ class Served:
             while time.perf_counter() - started < seconds:
                 await self._stub.ModelInfer(request)
                 answered += 1
-                if answered == LEAD:
+                if answered == WARMUP_ANSWERS:
                     cpu_s, started = self._cpu_s(), time.perf_counter()
 
         await asyncio.gather(*(send() for _ in range(OUTSTANDING)))
         wall_s = time.perf_counter() - started
-        return Side(rows=(answered - LEAD) * rows_of(feed), wall_s=wall_s, cpu_s=self._cpu_s() - cpu_s)
+        return Side(rows=(answered - WARMUP_ANSWERS) * rows_of(feed), wall_s=wall_s, cpu_s=self._cpu_s() - cpu_s)
 
     def _request(self, feed: Feed) -> Any:
         request = service_pb2.ModelInferRequest(model_name=self._name)
@@ -75,7 +75,7 @@ class Sides:
         scratch: a folder for the loop's batches.
     """
 
-    def __init__(self, bare: Bare, identity: Served, triton: Served, scratch: Path) -> None:
+    def __init__(self, bare: BareLoop, identity: ServedModel, triton: ServedModel, scratch: Path) -> None:
         self._bare = bare
         self._identity = identity
         self._triton = triton

@@ -51,7 +51,7 @@ CODES: Final = {code.value[0]: code for code in grpc.StatusCode}
 
 
 @dataclass(frozen=True, slots=True)
-class End:
+class CallStatus:
     """How a call ended: its status, the message with it, and its trailers."""
 
     code: grpc.StatusCode
@@ -59,17 +59,17 @@ class End:
     trailers: dict[str, str]
 
 
-Ended = Callable[[End], None]
+EndCallback = Callable[[CallStatus], None]
 
 
 class _Call(NamedTuple):
     framed: bytes
-    ended: Ended
+    ended: EndCallback
     timer: asyncio.TimerHandle | None
     timeout_s: float | None
 
 
-class Wire(asyncio.Protocol):
+class Http2Connection(asyncio.Protocol):
     """A connection. Make it with `connect`."""
 
     def __init__(self, headers: Iterable[tuple[str, str]], timeout_s: float | None) -> None:
@@ -87,19 +87,19 @@ class Wire(asyncio.Protocol):
         self._buffer = b""
         self._calls: dict[int, _Call] = {}
         self._next_stream = 1
-        self._waiting: deque[tuple[bytes, Ended, float | None]] = deque()
+        self._waiting: deque[tuple[bytes, EndCallback, float | None]] = deque()
         self._most_streams = LAST_STREAM
         self._stream_window = DEFAULT_WINDOW
         self._window = DEFAULT_WINDOW
         self._unread = 0
         self._why_gone = ""
         # The block of the usual end, and what it says: it is the same every time.
-        self._usual: tuple[bytes, End] = (b"", End(grpc.StatusCode.OK, "", {}))
+        self._usual: tuple[bytes, CallStatus] = (b"", CallStatus(grpc.StatusCode.OK, "", {}))
 
     @classmethod
     async def connect(
         cls, target: str, path: str, metadata: Iterable[tuple[str, str]], *, timeout_s: float | None = None
-    ) -> "Wire":
+    ) -> "Http2Connection":
         """Connect, and wait until both sides have agreed on their settings.
 
         Args:
@@ -123,7 +123,7 @@ class Wire(asyncio.Protocol):
         """Calls that have not ended."""
         return len(self._calls) + len(self._waiting)
 
-    def call(self, message: bytes, ended: Iterable[Ended], *, timeout_s: float | None = None) -> None:
+    def call(self, message: bytes, ended: Iterable[EndCallback], *, timeout_s: float | None = None) -> None:
         """Send the request once for each of `ended`, in one write as far as the server takes them.
 
         Each is called once, when its request is answered, refused, too late, or lost. None: the connection's deadline.
@@ -168,7 +168,7 @@ class Wire(asyncio.Protocol):
 
     def _expire(self, stream: int) -> None:
         self._transport.write(frame(RST_STREAM, 0, stream, CANCEL.to_bytes(4, "big")))
-        self._end(stream, End(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded", {}))
+        self._end(stream, CallStatus(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded", {}))
 
     # ---- receiving
 
@@ -212,12 +212,12 @@ class Wire(asyncio.Protocol):
         elif kind == DATA:
             self._read(len(payload))
             if flags & END_STREAM:  # no gRPC server ends a call without a status
-                self._end(stream, End(grpc.StatusCode.INTERNAL, "the answer has no status", {}))
+                self._end(stream, CallStatus(grpc.StatusCode.INTERNAL, "the answer has no status", {}))
         elif kind == RST_STREAM and int.from_bytes(payload, "big") == REFUSED_STREAM:
             self._again(stream)
         elif kind == RST_STREAM:
             details = f"stream reset by the server with error {int.from_bytes(payload, 'big')}"
-            self._end(stream, End(grpc.StatusCode.UNAVAILABLE, details, {}))
+            self._end(stream, CallStatus(grpc.StatusCode.UNAVAILABLE, details, {}))
         elif kind == SETTINGS:
             self._settings(flags, payload)
         elif kind == PING and not flags & ACK:
@@ -259,17 +259,17 @@ class Wire(asyncio.Protocol):
             self._transport.write(frame(WINDOW_UPDATE, 0, 0, self._unread.to_bytes(4, "big")))
             self._unread = 0
 
-    def _told(self, block: bytes) -> End:
+    def _told(self, block: bytes) -> CallStatus:
         if block == self._usual[0]:
             return self._usual[1]
         trailers = {_text(key): _text(value) for key, value in self._decoder.decode(block, raw=True)}
         code = CODES.get(int(trailers.get("grpc-status", "2")), grpc.StatusCode.UNKNOWN)
-        end = End(code, trailers.get("grpc-message", ""), trailers)
+        end = CallStatus(code, trailers.get("grpc-message", ""), trailers)
         if code is grpc.StatusCode.OK:
             self._usual = (block, end)
         return end
 
-    def _end(self, stream: int, end: End) -> None:
+    def _end(self, stream: int, end: CallStatus) -> None:
         call = self._calls.pop(stream, None)
         if call is None:  # ended here before, by its deadline
             return
@@ -279,8 +279,8 @@ class Wire(asyncio.Protocol):
         if self._waiting:
             self._send_waiting()
 
-    def _lost(self) -> End:
-        return End(grpc.StatusCode.UNAVAILABLE, self._why_gone, {})
+    def _lost(self) -> CallStatus:
+        return CallStatus(grpc.StatusCode.UNAVAILABLE, self._why_gone, {})
 
 
 def _text(raw: bytes | str) -> str:

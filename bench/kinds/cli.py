@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.kinds.kind import KINDS
-from bench.kinds.measure import ASKED_P99, ASKED_RATE, CALLERS, Found, Plan, measure
+from bench.kinds.measure import ASKED_P99, ASKED_RATE, CALLERS, KindResult, Plan, measure
 from bench.targets.target import TargetError
 from bench.terminal.progress import RunProgress
 
@@ -48,7 +48,7 @@ def kinds(only: tuple[str, ...], seconds: float, rounds: int, as_json: bool, che
         sys.exit(FAILED)
 
 
-def _print(found: Sequence[Found]) -> None:
+def _print(found: Sequence[KindResult]) -> None:
     console = Console(width=130)
     table = Table(title=f"answers a second, {CALLERS} outstanding, and a person's p99 beside a flood of the same kind")
     for column in (

@@ -14,7 +14,7 @@ import grpc
 import grpc.aio
 from tritonclient.grpc import service_pb2
 
-from bench.http2.connection import End, Wire
+from bench.http2.connection import CallStatus, Http2Connection
 from bench.http2.service import SERVICE
 from bench.kinds.kind import Kind
 
@@ -25,7 +25,7 @@ PAUSE_S: Final = 0.05
 
 
 @dataclass
-class Outcome:
+class LoadResult:
     """What came of some seconds of load.
 
     Attributes:
@@ -58,7 +58,7 @@ class Callers:
     def __init__(self, kind: Kind, traffic_class: str | None, base: int = 0) -> None:
         self._kind, self._class, self._base = kind, traffic_class, base
         self._numbers: Counter[int] = Counter()
-        self._wires: list[Wire] = []
+        self._connections: list[Http2Connection] = []
         self._stack = AsyncExitStack()
         self._stream: Any = None
 
@@ -71,25 +71,27 @@ class Callers:
             )
             return self
         for place in range(max(CONNECTIONS, self._kind.tenants)):
-            wire = await Wire.connect(address, f"{SERVICE}/ModelInfer", self._metadata(place), timeout_s=TIMEOUT_S)
-            self._stack.callback(wire.close)
-            self._wires.append(wire)
+            connection = await Http2Connection.connect(
+                address, f"{SERVICE}/ModelInfer", self._metadata(place), timeout_s=TIMEOUT_S
+            )
+            self._stack.callback(connection.close)
+            self._connections.append(connection)
         return self
 
     async def close(self) -> None:
         """Close the connections."""
         await self._stack.aclose()
 
-    async def closed_loop(self, callers: int, seconds: float) -> Outcome:
+    async def closed_loop(self, callers: int, seconds: float) -> LoadResult:
         """So many callers, each with one request outstanding."""
-        outcome = Outcome(seconds=seconds)
+        outcome = LoadResult(seconds=seconds)
         until = time.monotonic() + seconds
         await asyncio.gather(*(self._loop(caller, until, outcome) for caller in range(callers)))
         return outcome
 
-    async def paced(self, per_s: float, seconds: float, seed: int) -> Outcome:
+    async def paced(self, per_s: float, seconds: float, seed: int) -> LoadResult:
         """Requests at random moments (Poisson), whatever is outstanding; latencies count from the moment due."""
-        chance, outcome, begin = Random(seed), Outcome(seconds=seconds), time.monotonic()  # noqa: S311
+        chance, outcome, begin = Random(seed), LoadResult(seconds=seconds), time.monotonic()  # noqa: S311
         due, people = begin, 0
         calls: list[asyncio.Future[None]] = []
         idle: list[int] = []
@@ -110,9 +112,9 @@ class Callers:
         priority = () if self._class is None else (("x-priority", self._class),)
         return (*priority, ("x-tenant-id", f"tenant-{caller % self._kind.tenants}"))
 
-    async def _loop(self, caller: int, until: float, outcome: Outcome) -> None:
+    async def _loop(self, caller: int, until: float, outcome: LoadResult) -> None:
         while (now := time.monotonic()) < until:
-            counted = Outcome()
+            counted = LoadResult()
             await self._once(caller, now, counted)
             if time.monotonic() < until:
                 outcome.answers += counted.answers
@@ -121,7 +123,7 @@ class Callers:
             if counted.errors:
                 await asyncio.sleep(PAUSE_S)
 
-    async def _once(self, caller: int, since: float, outcome: Outcome) -> None:
+    async def _once(self, caller: int, since: float, outcome: LoadResult) -> None:
         caller += self._base
         body = self._kind.request(caller, self._numbers[caller])
         self._numbers[caller] += 1
@@ -133,8 +135,8 @@ class Callers:
         outcome.latencies_ms.append((time.monotonic() - since) * 1e3)
 
     async def _unary(self, caller: int, body: bytes) -> str:
-        done: asyncio.Future[End] = asyncio.get_running_loop().create_future()
-        self._wires[caller % len(self._wires)].call(body, [_tell(done)])
+        done: asyncio.Future[CallStatus] = asyncio.get_running_loop().create_future()
+        self._connections[caller % len(self._connections)].call(body, [_tell(done)])
         end = await done
         return "" if end.code is grpc.StatusCode.OK else f"{end.code.name}: {end.details[:80]}"
 
@@ -155,8 +157,8 @@ def _append(idle: list[int], caller: int, _: object) -> None:
     idle.append(caller)
 
 
-def _tell(done: "asyncio.Future[End]") -> Callable[[End], None]:
-    def tell(end: End) -> None:
+def _tell(done: "asyncio.Future[CallStatus]") -> Callable[[CallStatus], None]:
+    def tell(end: CallStatus) -> None:
         if not done.done():
             done.set_result(end)
 

@@ -13,7 +13,7 @@ import numpy as np
 import yaml
 
 from bench.kinds.kind import Kind, make_repository
-from bench.kinds.load import Callers, Outcome
+from bench.kinds.load import Callers, LoadResult
 from bench.targets.fairlane import fairlane
 from bench.targets.network import network
 from bench.targets.target import TargetError
@@ -44,7 +44,7 @@ EMBEDDED: Final = re.compile(r"embedded Triton on ([0-9.:]+)")
 
 
 @dataclass
-class Found:
+class KindResult:
     """What was measured of one kind.
 
     Attributes:
@@ -115,7 +115,7 @@ class Plan:
         return len(self.kinds) * self.rounds * (7 * self.seconds + 3 * self.warmup_s + 2 * SETTLE_S + START_S)
 
 
-async def measure(plan: Plan, scratch: Path, progress: RunProgress) -> list[Found]:
+async def measure(plan: Plan, scratch: Path, progress: RunProgress) -> list[KindResult]:
     """Measure the kinds, one after the other, on a fresh server each.
 
     Raises:
@@ -126,7 +126,7 @@ async def measure(plan: Plan, scratch: Path, progress: RunProgress) -> list[Foun
     config.write_text(yaml.safe_dump(CONFIG))
     found = []
     for kind in plan.kinds:
-        one = Found(kind)
+        one = KindResult(kind)
         for number in range(plan.rounds):
             async with _servers(kind, repository, config, log) as (ours, triton_address):
                 title = f"{kind.name}, round {number + 1} of {plan.rounds}"
@@ -161,7 +161,7 @@ def _embedded(log: Path) -> str:
     return found[1]
 
 
-async def _round(one: Found, plan: Plan, ours: str, triton: str, number: int) -> None:
+async def _round(one: KindResult, plan: Plan, ours: str, triton: str, number: int) -> None:
     base = 0
     for address, traffic_class, rates in (
         (triton, None, one.direct),
@@ -178,7 +178,7 @@ async def _round(one: Found, plan: Plan, ours: str, triton: str, number: int) ->
     await _person(one, plan, ours, number)
 
 
-async def _person(one: Found, plan: Plan, ours: str, number: int) -> None:
+async def _person(one: KindResult, plan: Plan, ours: str, number: int) -> None:
     """A person's latency alone, and beside a background flood of the same kind."""
     person = await Callers(one.kind, "interactive", PERSON).connect(ours)
     await asyncio.sleep(SETTLE_S)
@@ -196,6 +196,6 @@ async def _person(one: Found, plan: Plan, ours: str, number: int) -> None:
         await callers.close()
 
 
-def _note(one: Found, outcome: Outcome) -> None:
+def _note(one: KindResult, outcome: LoadResult) -> None:
     for error, count in outcome.errors.items():
         one.errors[error] = one.errors.get(error, 0) + count

@@ -17,7 +17,7 @@ from bench.load.arrivals import offsets_s
 from bench.load.job import Job
 from bench.load.loops import closed_loop, open_loop
 from bench.load.sender import Sender
-from bench.processes.cpu_priority import give_way
+from bench.processes.cpu_priority import lower_cpu_priority
 
 NICE: Final = 5
 
@@ -27,7 +27,7 @@ async def run_stream(sender: Sender, job: Job, *, start_s: float) -> None:
     sender.begin(start_s)
     await asyncio.sleep(max(0.0, -sender.now_s()))
     cpu_s = time.process_time()
-    await _offer(sender, job)
+    await _run_loop(sender, job)
     await asyncio.sleep(max(0.0, job.duration_s - sender.now_s()))
     await sender.drained(job.stream.grace_s)
     cpu_s = time.process_time() - cpu_s
@@ -35,7 +35,7 @@ async def run_stream(sender: Sender, job: Job, *, start_s: float) -> None:
     sender.close()
 
 
-async def _offer(sender: Sender, job: Job) -> None:
+async def _run_loop(sender: Sender, job: Job) -> None:
     stream = job.stream
     if stream.outstanding is None:
         due_s = offsets_s(
@@ -64,7 +64,7 @@ def main() -> None:
     job = Job.model_validate_json(sys.stdin.readline())
     if job.stream.lateness_p99_bound_ms is None:
         # Whose moments do not matter gives way to what is measured: it would not share its machine elsewhere.
-        give_way(NICE)
+        lower_cpu_priority(NICE)
     # A full collection with tens of thousands of calls alive stops the loop for 100 ms and more.
     gc.freeze()
     gc.disable()

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from bench.load.job import Job
-from bench.processes.parent_death import tied
+from bench.processes.parent_death import killed_with_parent
 from bench.recording.recording import Recording
 
 # Between the start line and the first arrival: the processes read their line and sleep until then.
@@ -29,7 +29,7 @@ class GeneratorProcess:
 
     async def __aenter__(self) -> Self:
         pipe = asyncio.subprocess.PIPE
-        command = tied(sys.executable, "-m", "bench.load.generator")
+        command = killed_with_parent(sys.executable, "-m", "bench.load.generator")
         self._process = await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe, stderr=pipe)
         return self
 

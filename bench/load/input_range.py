@@ -16,7 +16,7 @@ BELOW: Final = (None, 2, 1)
 REFUSALS: Final = (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.INTERNAL)
 
 
-async def fitting(address: str, stream: Stream, *, seed: int) -> Stream:
+async def with_accepted_range(address: str, stream: Stream, *, seed: int) -> Stream:
     """The stream with integers that its model takes; as it is, where it takes those.
 
     Args:

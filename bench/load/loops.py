@@ -13,7 +13,7 @@ from bench.recording.recording import Recorder
 SATURATING_OUTSTANDING: Final = 64  # enough to keep every instance busy with full batches
 
 
-class Offered(Protocol):
+class LoopSender(Protocol):
     """What a loop needs of a sender. Times are seconds from the start of the run."""
 
     recorder: Recorder
@@ -28,7 +28,7 @@ class Offered(Protocol):
         """Send a booked request and wait for its end."""
 
 
-async def open_loop(sender: Offered, offsets_s: NDArray[np.float64], tick_s: float = 0.0) -> None:
+async def open_loop(sender: LoopSender, offsets_s: NDArray[np.float64], tick_s: float = 0.0) -> None:
     """Fire one request at every offset. Where the loop is behind it sends at once and never skips an arrival.
 
     Args:
@@ -52,11 +52,11 @@ def _departures(offsets_s: NDArray[np.float64], tick_s: float) -> Iterator[tuple
         yield (tick + 1) * tick_s, list(due_s)
 
 
-async def closed_loop(sender: Offered, outstanding: int, duration_s: float) -> None:
+async def closed_loop(sender: LoopSender, outstanding: int, duration_s: float) -> None:
     """Keep `outstanding` requests with the server until `duration_s`: what it answers then is its capacity."""
     await asyncio.gather(*(_one_place(sender, duration_s) for _ in range(outstanding)))
 
 
-async def _one_place(sender: Offered, duration_s: float) -> None:
+async def _one_place(sender: LoopSender, duration_s: float) -> None:
     while sender.now_s() < duration_s:
         await sender.request(sender.recorder.arrive(sender.now_s()))

@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 import grpc.aio
 from tritonclient.grpc import service_pb2
 
-from bench.http2.connection import End, Wire
+from bench.http2.connection import CallStatus, Http2Connection
 from bench.http2.service import SERVICE
 from bench.load.job import Job
 from bench.load.payload import infer_request
@@ -35,9 +35,9 @@ class Sender:
         recorder: what was measured so far.
     """
 
-    def __init__(self, wire: Wire, job: Job, requests: Sequence[Prepared]) -> None:
+    def __init__(self, connection: Http2Connection, job: Job, requests: Sequence[Prepared]) -> None:
         self.recorder = Recorder(job.duration_s, job.stream.deadline_ms)
-        self._wire = wire
+        self._connection = connection
         self._most = job.stream.max_outstanding
         self._requests = requests
         self._start_s = 0.0
@@ -54,7 +54,9 @@ class Sender:
         stream = job.stream
         requests = _prepared(job, await _inputs(job))
         timeout_s = None if stream.deadline_ms is None else stream.deadline_ms / 1e3
-        connecting = Wire.connect(job.target, f"{SERVICE}/ModelInfer", stream.metadata(), timeout_s=timeout_s)
+        connecting = Http2Connection.connect(
+            job.target, f"{SERVICE}/ModelInfer", stream.metadata(), timeout_s=timeout_s
+        )
         return cls(await asyncio.wait_for(connecting, CONNECT_TIMEOUT_S), job, requests)
 
     def begin(self, start_s: float) -> None:
@@ -71,7 +73,7 @@ class Sender:
         Beyond the bound on outstanding ones they are booked only.
         """
         numbers = [self.recorder.arrive(due) for due in due_s]
-        self._send(numbers[: max(0, self._most - self._wire.outstanding)])
+        self._send(numbers[: max(0, self._most - self._connection.outstanding)])
 
     async def request(self, number: int) -> None:
         """Send one booked request and wait for its end."""
@@ -82,28 +84,28 @@ class Sender:
     async def drained(self, timeout_s: float) -> None:
         """Wait until nothing is outstanding, or that long."""
         self._drained.clear()
-        if self._wire.outstanding:
+        if self._connection.outstanding:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._drained.wait(), timeout_s)
 
     def close(self) -> None:
         """Give up on what is outstanding: it stays unanswered."""
-        self._wire.close()
+        self._connection.close()
 
     def _send(self, numbers: Sequence[int], done: asyncio.Future[None] | None = None) -> None:
         now_s = self.now_s()
         if len(self._requests) == 1:
             for number in numbers:
                 self.recorder.send(number, now_s)
-            self._wire.call(self._requests[0].body, [partial(self._ended, number, done) for number in numbers])
+            self._connection.call(self._requests[0].body, [partial(self._ended, number, done) for number in numbers])
             return
         for number in numbers:
             body, deadline_ms = self._requests[number % len(self._requests)]
             self.recorder.send(number, now_s, deadline_ms)
             timeout_s = None if deadline_ms is None else deadline_ms / 1e3
-            self._wire.call(body, [partial(self._ended, number, done)], timeout_s=timeout_s)
+            self._connection.call(body, [partial(self._ended, number, done)], timeout_s=timeout_s)
 
-    def _ended(self, number: int, done: asyncio.Future[None] | None, end: End) -> None:
+    def _ended(self, number: int, done: asyncio.Future[None] | None, end: CallStatus) -> None:
         outcome = outcome_of(end)
         if outcome is Outcome.OK:
             self.recorder.finish(number, self.now_s(), outcome)
@@ -112,7 +114,7 @@ class Sender:
             self.recorder.failed(end.code.name, end.details)
         if done is not None and not done.done():
             done.set_result(None)
-        if not self._wire.outstanding:
+        if not self._connection.outstanding:
             self._drained.set()
 
 

@@ -14,19 +14,21 @@ TIMEOUT_S = 10.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Batches:
+class BatchStatistics:
     """Rows inferred and runs of the model, and runs by their rows; since its server started, or between two moments."""
 
     rows: int
     runs: int
     sizes: Counter[int] = field(default_factory=Counter)
 
-    def since(self, before: "Batches") -> "Batches":
+    def since(self, before: "BatchStatistics") -> "BatchStatistics":
         """What came between."""
-        return Batches(rows=self.rows - before.rows, runs=self.runs - before.runs, sizes=self.sizes - before.sizes)
+        return BatchStatistics(
+            rows=self.rows - before.rows, runs=self.runs - before.runs, sizes=self.sizes - before.sizes
+        )
 
 
-async def batches_of(address: str, models: list[str]) -> dict[str, Batches]:
+async def fetch_batch_statistics(address: str, models: list[str]) -> dict[str, BatchStatistics]:
     """The batches of each model so far, at a server on HOST:PORT.
 
     Raises:
@@ -50,5 +52,5 @@ async def batches_of(address: str, models: list[str]) -> dict[str, Batches]:
             sizes: Counter[int] = Counter()
             for each in (batch for version in answer.model_stats for batch in version.batch_stats):
                 sizes[each.batch_size] += each.compute_infer.count
-            found[model] = Batches(rows=rows, runs=runs, sizes=sizes)
+            found[model] = BatchStatistics(rows=rows, runs=runs, sizes=sizes)
     return found

@@ -23,7 +23,7 @@ INTERVAL: Final = (2.5, 97.5)
 
 
 @dataclass(frozen=True, eq=False)
-class Measured:
+class Estimate:
     """A number and its spread; `rounds` has shape [rounds], `replicates` shape [REPLICATES]."""
 
     value: float
@@ -44,10 +44,10 @@ class Measured:
         """Median of the rounds; NaN where a round has no value."""
         return float(np.median(self.rounds))
 
-    def combine(self, other: "Measured", operation: Callable[[Any, Any], Any]) -> "Measured":
+    def combine(self, other: "Estimate", operation: Callable[[Any, Any], Any]) -> "Estimate":
         """A ratio or difference with something measured in the same rounds, round by round and draw by draw."""
         with np.errstate(divide="ignore", invalid="ignore"):
-            return Measured(
+            return Estimate(
                 float(operation(np.float64(self.value), np.float64(other.value))),
                 operation(self.rounds, other.rounds),
                 operation(self.replicates, other.replicates),
@@ -59,7 +59,7 @@ class Measured:
         return {"value": self.value, "low": low, "high": high, "rounds": self.rounds.tolist()}
 
 
-def measure(pools: dict[str, PhasePool], *, seed: int) -> dict[str, Measured]:
+def estimate_metrics(pools: dict[str, PhasePool], *, seed: int) -> dict[str, Estimate]:
     """Every metric of every phase, by reference.
 
     Args:
@@ -74,7 +74,7 @@ def measure(pools: dict[str, PhasePool], *, seed: int) -> dict[str, Measured]:
         each_round = [values_of(pool.one_round(number)) for number in range(rounds)]
         replicates = [values_of(pool.replicate(draw, random)) for draw in draws]
         for metric, value in values_of(pool.pooled()).items():
-            measured[f"{name}.{metric}"] = Measured(
+            measured[f"{name}.{metric}"] = Estimate(
                 value,
                 np.array([values[metric] for values in each_round]),
                 np.array([values[metric] for values in replicates]),

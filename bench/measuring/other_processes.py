@@ -7,18 +7,18 @@ from contextlib import suppress
 import psutil
 
 
-class Bystanders:
+class OtherProcesses:
     """Counts from its making on: CPU time of the machine, less that of this process and all below it."""
 
     def __init__(self) -> None:
         self._begin_s = time.monotonic()
         self._machine_s = machine_cpu_s()
         self._own_s = own_cpu_s()
-        self._below_s = below_cpu_s()
+        self._below_s = descendants_cpu_s()
 
     def cores(self) -> float:
         """Cores that others kept busy on average; what the hypervisor took away counts too."""
-        below_s = below_cpu_s()
+        below_s = descendants_cpu_s()
         # Processes that began since count in full; those that ended are in this process's account of its children.
         ours_s = own_cpu_s() - self._own_s + sum(cpu_s - self._below_s.get(pid, 0.0) for pid, cpu_s in below_s.items())
         others_s = machine_cpu_s() - self._machine_s - ours_s
@@ -37,7 +37,7 @@ def own_cpu_s() -> float:
     return times.user + times.system + times.children_user + times.children_system
 
 
-def below_cpu_s() -> dict[int, float]:
+def descendants_cpu_s() -> dict[int, float]:
     """CPU seconds of every living process below this one, with what their own ended children took, by process id."""
     found = {}
     for process in psutil.Process().children(recursive=True):

@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.measuring.batch_statistics import Batches
+from bench.measuring.batch_statistics import BatchStatistics
 from bench.measuring.process_watch import ProcessUsage
 from bench.recording.histogram import Columns, Distribution
 from bench.recording.recording import DONE_COUNTS, DUE_COUNTS, Recording
@@ -50,7 +50,7 @@ class Totals:
 class StreamPool:
     """One stream of one phase over all rounds; a row is one bin of one round."""
 
-    def __init__(self, rounds: list[Recording], capacity_per_s: float, batches: Sequence[Batches] = ()) -> None:
+    def __init__(self, rounds: list[Recording], capacity_per_s: float, batches: Sequence[BatchStatistics] = ()) -> None:
         self.rounds = rounds
         self.capacity_per_s = capacity_per_s
         self._batches = batches

@@ -63,7 +63,7 @@ class Loaded:
             ticket.deadline = self.now + self._soonest_s[priority_class] * (1 + number * 7919 % 1000 / 500)
         self.core.submit(ticket, now=self.now)
 
-    def turn(self) -> int:
+    def advance(self) -> int:
         """What happens in one turn of the driver: a batch ends, others leave, as many tickets come as ended."""
         ended = 0
         if self._in_flight:
@@ -101,7 +101,7 @@ def measure(queued: int, tenants: int, *, deadlines: bool, tickets: int, repeats
     """
     loaded = Loaded(queued, tenants, deadlines=deadlines)
     for _ in range(50):  # the latency line is learned, batches have their size
-        loaded.turn()
+        loaded.advance()
     costs_us = sorted(_repeat(loaded, tickets) for _ in range(repeats))
     return Point(queued, tenants, deadlines, median(costs_us), costs_us[0], costs_us[-1])
 
@@ -111,5 +111,5 @@ def _repeat(loaded: Loaded, tickets: int) -> float:
     passed = 0
     began_ns = time.process_time_ns()
     while passed < tickets:
-        passed += loaded.turn()
+        passed += loaded.advance()
     return (time.process_time_ns() - began_ns) / 1000 / passed

@@ -21,12 +21,12 @@ def profile(queued: int, tenants: int, *, tickets: int, most: int) -> list[Spent
     """The dearest functions, dearest first."""
     loaded = Loaded(queued, tenants)
     for _ in range(50):
-        loaded.turn()
+        loaded.advance()
     profiler = cProfile.Profile()
     passed = 0
     profiler.enable()
     while passed < tickets:
-        passed += loaded.turn()
+        passed += loaded.advance()
     profiler.disable()
     stats = pstats.Stats(profiler).stats  # type: ignore[attr-defined] # typeshed leaves it out
     all_s = sum(own_s for _, _, own_s, _, _ in stats.values())

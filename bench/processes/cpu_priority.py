@@ -17,7 +17,7 @@ RETRY_S: Final = 0.1
 ATTEMPTS: Final = 50
 
 
-def give_way(niceness: int) -> None:
+def lower_cpu_priority(niceness: int) -> None:
     """Put this process into a session of its own, and give that the niceness of `nice`.
 
     Where this process leads a group, as one that a shell started does, it stays in its session, which is not to be

@@ -17,7 +17,7 @@ if __name__ == "__main__":
 from scheduler.triton.supervise import die_with
 
 
-def tied(*command: str) -> tuple[str, ...]:
+def killed_with_parent(*command: str) -> tuple[str, ...]:
     """The command that runs `command` tied to this process. Start it from the main thread: the tie is to the thread."""
     return (sys.executable, "-I", "-S", __file__, str(os.getpid()), *command)
 

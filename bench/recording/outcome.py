@@ -5,7 +5,7 @@ from typing import Final
 
 import grpc
 
-from bench.http2.connection import End
+from bench.http2.connection import CallStatus
 
 PUSHBACK_KEY: Final = "grpc-retry-pushback-ms"
 REASON_KEY: Final = "fairlane-reason"
@@ -28,7 +28,7 @@ class Outcome(StrEnum):
 TURNED_AWAY: Final = (Outcome.REFUSED, Outcome.INFEASIBLE)
 
 
-def outcome_of(end: End) -> Outcome:
+def outcome_of(end: CallStatus) -> Outcome:
     """The outcome that the end of a call stands for."""
     if end.code is grpc.StatusCode.OK:
         return Outcome.OK
@@ -39,6 +39,6 @@ def outcome_of(end: End) -> Outcome:
     return Outcome.ERROR
 
 
-def has_pushback(end: End) -> bool:
+def has_pushback(end: CallStatus) -> bool:
     """Whether the trailers tell the client after how many milliseconds (0 or more) to come again."""
     return end.trailers.get(PUSHBACK_KEY, "").isdecimal()

@@ -14,15 +14,15 @@ from matplotlib.ticker import LogFormatter
 
 from bench.measuring.pool import StreamPool
 from bench.scenarios.result import Result
-from bench.targets.kind import Kind
+from bench.targets.kind import TargetKind
 
 # Okabe and Ito's palette: told apart by colour-blind readers.
 COLOURS: Final = {
-    Kind.TRITON: "#D55E00",
-    Kind.PRIORITIES: "#E69F00",
-    Kind.PROXY: "#009E73",
-    Kind.NGINX: "#CC79A7",
-    Kind.FAIRLANE: "#0072B2",
+    TargetKind.TRITON: "#D55E00",
+    TargetKind.PRIORITIES: "#E69F00",
+    TargetKind.PROXY: "#009E73",
+    TargetKind.NGINX: "#CC79A7",
+    TargetKind.FAIRLANE: "#0072B2",
 }
 LINES: Final = ("--", "-", ":", "-.")
 SHARES: Final = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
@@ -30,7 +30,7 @@ SHARES: Final = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00
 # A smaller part of a bar has no room for its number.
 LEAST_TOLD_SHARE: Final = 0.05
 
-Cell = tuple[Kind, str, StreamPool]
+Cell = tuple[TargetKind, str, StreamPool]
 
 
 def write_png(result: Result, path: Path) -> None:
@@ -104,7 +104,7 @@ def _goodput_figure(result: Result) -> Figure:
     (axes,) = figure.axes
     most = 1.0
     for cell, pool in result.pools.items():
-        target = Kind(cell.partition(".")[0])
+        target = TargetKind(cell.partition(".")[0])
         offered = np.sum([stream.count_by_bin("arrived") for stream in pool.streams.values()], axis=0)
         good = np.sum([stream.count_by_bin("done_in_time") for stream in pool.streams.values()], axis=0)
         place = list(result.scenario.phases).index(cell.partition(".")[2])
@@ -148,7 +148,7 @@ def _batch_figure(result: Result) -> Figure:
                 continue
             rows = sorted(sizes)
             share = np.cumsum([sizes[size] for size in rows]) / sizes.total()
-            style: dict[str, Any] = {"color": COLOURS[Kind(target)], "linestyle": _line(result, phase)}
+            style: dict[str, Any] = {"color": COLOURS[TargetKind(target)], "linestyle": _line(result, phase)}
             mean = sum(size * count for size, count in sizes.items()) / sizes.total()
             label = f"{target}, {phase}: mean {mean:.1f}"
             axes.step([0, *rows], [0, *share], where="post", linewidth=2, label=label, **style)
@@ -169,7 +169,7 @@ def _cells(result: Result, streams: Sequence[str]) -> Iterator[Cell]:
         rounds = [one for name in streams if name in pool.streams for one in pool.streams[name].rounds]
         if rounds:
             target, _, phase = cell.partition(".")
-            yield Kind(target), phase, StreamPool(rounds, math.nan)
+            yield TargetKind(target), phase, StreamPool(rounds, math.nan)
 
 
 def _line(result: Result, phase: str) -> str:

@@ -8,7 +8,7 @@ from rich.text import Text
 
 from bench.scenarios.result import Result
 from bench.scenarios.verdict import Verdict
-from bench.terminal.number import NOTHING, number
+from bench.terminal.number import NOTHING, format_number
 
 MAX_COLUMNS: Final = 6  # as many as fit a terminal
 # (label, metric) of each stream of a phase, and of the phase; rows without a single number are left out.
@@ -119,9 +119,9 @@ def _row(result: Result, cells: list[str], metric: str, stream: str | None, labe
         elif label.endswith("interval"):
             row.append(_range(*measured.interval))
         elif label.endswith("each round"):
-            row.append(" ".join(number(each) for each in measured.rounds))
+            row.append(" ".join(format_number(each) for each in measured.rounds))
         else:
-            row.append(number(measured.value))
+            row.append(format_number(measured.value))
     return row
 
 
@@ -136,4 +136,4 @@ def _tells(result: Result, cell: str, metric: str, stream: str | None, value: fl
 
 
 def _range(low: float, high: float) -> str:
-    return NOTHING if math.isnan(low) else f"{number(low)}..{number(high)}"
+    return NOTHING if math.isnan(low) else f"{format_number(low)}..{format_number(high)}"

@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import Any, Final
 
 from bench.load.stream import Stream
-from bench.measuring.estimate import Measured, measure
+from bench.measuring.estimate import Estimate, estimate_metrics
 from bench.measuring.machine import Machine
 from bench.measuring.pool import PhasePool
 from bench.measuring.validity import LATENESS_SHARE_BOUND, SENT_SHARE_BOUND
@@ -38,9 +38,9 @@ class Result:
     others_cores: dict[str, list[float]]
 
     @cached_property
-    def measured(self) -> dict[str, Measured]:
+    def measured(self) -> dict[str, Estimate]:
         """Every metric by its reference."""
-        return measure(self.pools, seed=self.seed)
+        return estimate_metrics(self.pools, seed=self.seed)
 
     @cached_property
     def verdicts(self) -> list[Verdict]:

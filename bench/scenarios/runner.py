@@ -22,17 +22,17 @@ from bench.load.generator_process import run_jobs
 from bench.load.job import Job
 from bench.load.loops import SATURATING_OUTSTANDING
 from bench.load.stream import Shape, Stream
-from bench.measuring.batch_statistics import Batches, batches_of
+from bench.measuring.batch_statistics import BatchStatistics, fetch_batch_statistics
 from bench.measuring.machine import Machine
 from bench.measuring.metric import STREAM_METRICS
-from bench.measuring.other_processes import Bystanders
+from bench.measuring.other_processes import OtherProcesses
 from bench.measuring.pool import PhasePool, StreamPool
 from bench.measuring.process_watch import ProcessUsage, ProcessWatch
 from bench.recording.recording import Recording
 from bench.scenarios.result import Result
 from bench.scenarios.scenario import Scenario
 from bench.targets.fairlane import fairlane
-from bench.targets.kind import Kind
+from bench.targets.kind import TargetKind
 from bench.targets.model_repository import add_priority_levels, copy_model
 from bench.targets.nginx import nginx
 from bench.targets.proxy import proxy
@@ -72,9 +72,9 @@ class Settings:
 class Measurements:
     """What came back so far: by target and phase, one entry a round; `others` by TARGET.PHASE, in cores."""
 
-    recordings: dict[tuple[Kind, str], list[dict[str, Recording]]] = field(default_factory=dict)
-    hops: dict[tuple[Kind, str], list[ProcessUsage | None]] = field(default_factory=dict)
-    batches: dict[tuple[Kind, str], list[dict[str, Batches]]] = field(default_factory=dict)
+    recordings: dict[tuple[TargetKind, str], list[dict[str, Recording]]] = field(default_factory=dict)
+    hops: dict[tuple[TargetKind, str], list[ProcessUsage | None]] = field(default_factory=dict)
+    batches: dict[tuple[TargetKind, str], list[dict[str, BatchStatistics]]] = field(default_factory=dict)
     others: dict[str, list[float]] = field(default_factory=dict)
 
 
@@ -119,7 +119,7 @@ class Runner:
             others_cores=self._measurements.others,
         )
 
-    def _order(self, number: int) -> list[Kind]:
+    def _order(self, number: int) -> list[TargetKind]:
         """Rotated from round to round: no target is always first, or always after the same one's heat."""
         targets = self._scenario.targets
         return [*targets[number % len(targets) :], *targets[: number % len(targets)]]
@@ -140,7 +140,7 @@ class Runner:
                     raise CalibrationError(f"Triton failed in a closed loop: {recording.first_error or 'no answer'}")
                 self._capacity_per_s[shape] = ok_per_s
 
-    async def _visit(self, target: Kind, number: int) -> None:
+    async def _visit(self, target: TargetKind, number: int) -> None:
         """All phases of one target in one round, on as few servers as their backlogs allow."""
         async with AsyncExitStack() as stack:
             server: Target | None = None
@@ -150,19 +150,19 @@ class Runner:
                     server = await stack.enter_async_context(self._fresh(target, number, phase))
                 await self._run_phase(server, target, phase, number)
 
-    async def _run_phase(self, server: Target, target: Kind, phase: str, number: int) -> None:
+    async def _run_phase(self, server: Target, target: TargetKind, phase: str, number: int) -> None:
         seconds = self._scenario.phases[phase].seconds
         out = self._settings.out / f"round-{number + 1}" / target / phase
         jobs = [self._job(server, name, target, phase, number, out) for name in self._scenario.phases[phase].streams]
         title = f"round {number + 1} of {self._scenario.rounds}: {target}, {phase}"
-        before = await batches_of(server.grpc, self._scenario.models)
-        others = Bystanders()
+        before = await fetch_batch_statistics(server.grpc, self._scenario.models)
+        others = OtherProcesses()
         async with self._progress.step(title, seconds + PHASE_S), AsyncExitStack() as stack:
             watch = None
             if server.hop_pid is not None:
                 watch = await stack.enter_async_context(ProcessWatch(server.hop_pid))
             recordings = await run_jobs(jobs)
-        after = await batches_of(server.grpc, self._scenario.models)
+        after = await fetch_batch_statistics(server.grpc, self._scenario.models)
         batches = {model: after[model].since(before[model]) for model in after}
         self._measurements.batches.setdefault((target, phase), []).append(batches)
         self._measurements.others.setdefault(f"{target}.{phase}", []).append(others.cores())
@@ -171,7 +171,7 @@ class Runner:
         await asyncio.sleep(SETTLE_S)
 
     @asynccontextmanager
-    async def _fresh(self, target: Kind, number: int, phase: str) -> AsyncIterator[Target]:
+    async def _fresh(self, target: TargetKind, number: int, phase: str) -> AsyncIterator[Target]:
         """A server started for this visit and warmed: every batch size has been run once, and the queue is empty."""
         log = self._settings.out / f"round-{number + 1}" / f"{target}-{phase}.log"
         log.parent.mkdir(parents=True, exist_ok=True)
@@ -184,14 +184,16 @@ class Runner:
                     await asyncio.sleep(SETTLE_S)
             yield server
 
-    def _server(self, target: Kind, log: Path) -> AbstractAsyncContextManager[Target]:
-        if target is Kind.FAIRLANE:
+    def _server(self, target: TargetKind, log: Path) -> AbstractAsyncContextManager[Target]:
+        if target is TargetKind.FAIRLANE:
             return fairlane(self._plain, self._config, log=log)
-        if target is Kind.PRIORITIES:
+        if target is TargetKind.PRIORITIES:
             return triton(self._priorities, log=log)
-        return {Kind.TRITON: triton, Kind.PROXY: proxy, Kind.NGINX: nginx}[target](self._plain, log=log)
+        return {TargetKind.TRITON: triton, TargetKind.PROXY: proxy, TargetKind.NGINX: nginx}[target](
+            self._plain, log=log
+        )
 
-    def _job(self, server: Target, name: str, target: Kind, phase: str, number: int, out: Path) -> Job:
+    def _job(self, server: Target, name: str, target: TargetKind, phase: str, number: int, out: Path) -> Job:
         stream = self._scenario.streams[name]
         classes = self._scenario.classes
         return Job(
@@ -201,7 +203,7 @@ class Runner:
             rate_per_s=stream.rate_per_s or (stream.of_capacity or 0.0) * self._capacity_per_s.get(stream.shape, 0.0),
             duration_s=self._scenario.phases[phase].seconds,
             seed=self._settings.seed + SEED_STEP * number,
-            triton_priority=classes.index(stream.traffic_class) + 1 if target is Kind.PRIORITIES else None,
+            triton_priority=classes.index(stream.traffic_class) + 1 if target is TargetKind.PRIORITIES else None,
             out=out / f"{name}.json",
         )
 
@@ -236,7 +238,7 @@ class Runner:
                 pools[f"{target}.{phase}"] = PhasePool(streams, self._measurements.hops[target, phase])
         return pools
 
-    def _pool(self, target: Kind, phase: str, name: str) -> StreamPool:
+    def _pool(self, target: TargetKind, phase: str, name: str) -> StreamPool:
         stream, key = self._scenario.streams[name], (target, phase)
         recordings = [each[name] for each in self._measurements.recordings[key]]
         batches = [each[stream.model] for each in self._measurements.batches[key]]

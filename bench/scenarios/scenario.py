@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from bench.load.stream import Name, Stream
 from bench.measuring.metric import PHASE_METRICS, STREAM_METRICS
 from bench.measuring.validity import OTHERS_CORES_BOUND
-from bench.targets.kind import Kind
+from bench.targets.kind import TargetKind
 from scheduler.config import Config
 
 BUILT_IN: Final = Path(__file__).parent
@@ -28,7 +28,9 @@ class Phase(_Strict):
 
     streams: list[Name] = Field(min_length=1, description="Names of streams.")
     seconds: float = Field(gt=0, description="Length; latencies of a second make one row of the statistics.")
-    targets: list[Kind] | None = Field(default=None, description="Only on these; all of the scenario's where not set.")
+    targets: list[TargetKind] | None = Field(
+        default=None, description="Only on these; all of the scenario's where not set."
+    )
     fresh: bool = Field(default=False, description="Restart the server before: the phase before leaves a backlog.")
 
 
@@ -65,7 +67,7 @@ class Scenario(_Strict):
     others_cores_bound: float | None = Field(
         default=OTHERS_CORES_BOUND, ge=0, description="The run is invalid where other processes took more; none: ever."
     )
-    targets: list[Kind] = Field(min_length=1, description="In the order of the table.")
+    targets: list[TargetKind] = Field(min_length=1, description="In the order of the table.")
     streams: dict[Name, Stream] = Field(min_length=1, description="By name.")
     phases: dict[Name, Phase] = Field(min_length=1, description="By name, in order.")
     fairlane: dict[str, Any] = Field(default={}, description="Fairlane's configuration, as in fairlane.yaml.")
@@ -92,11 +94,11 @@ class Scenario(_Strict):
         if metric not in (*known, *PHASE_METRICS):
             raise ValueError(f"{where}: {reference!r} names no metric of that phase")
 
-    def targets_of(self, phase: str) -> list[Kind]:
+    def targets_of(self, phase: str) -> list[TargetKind]:
         """Where a phase runs."""
         return self.phases[phase].targets or self.targets
 
-    def phases_on(self, target: Kind) -> list[str]:
+    def phases_on(self, target: TargetKind) -> list[str]:
         """The phases of one target, in order."""
         return [name for name in self.phases if target in self.targets_of(name)]
 
@@ -110,7 +112,7 @@ class Scenario(_Strict):
         """Fairlane's classes, the most important first; on Triton they become priority levels."""
         return [entry.name for entry in Config.model_validate(self.fairlane).classes]
 
-    def without(self, target: Kind) -> "Scenario":
+    def without(self, target: TargetKind) -> "Scenario":
         """The scenario without a target that cannot run here, and without the verdicts that need it."""
         kept = {name: [each for each in self.targets_of(name) if each != target] for name in self.phases}
         phases = {

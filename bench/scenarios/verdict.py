@@ -5,7 +5,7 @@ import operator
 from dataclasses import dataclass
 from typing import Any
 
-from bench.measuring.estimate import Measured
+from bench.measuring.estimate import Estimate
 from bench.scenarios.scenario import Claim
 
 
@@ -27,7 +27,7 @@ class Verdict:
     found: str
     passed: bool
     clear: bool
-    quantity: Measured
+    quantity: Estimate
 
     def facts(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -35,12 +35,12 @@ class Verdict:
         return {**words, **self.quantity.facts()}
 
 
-def judge(claims: dict[str, Claim], measured: dict[str, Measured]) -> list[Verdict]:
+def judge(claims: dict[str, Claim], measured: dict[str, Estimate]) -> list[Verdict]:
     """A verdict for each claim, in order."""
     return [_judge(name, claim, measured) for name, claim in claims.items()]
 
 
-def quantity(claim: Claim, measured: dict[str, Measured]) -> Measured:
+def quantity(claim: Claim, measured: dict[str, Estimate]) -> Estimate:
     """What the claim is about: the metric, or its ratio to or difference from another."""
     value = measured[claim.value]
     if claim.over is not None:
@@ -50,7 +50,7 @@ def quantity(claim: Claim, measured: dict[str, Measured]) -> Measured:
     return value
 
 
-def _judge(name: str, claim: Claim, measured: dict[str, Measured]) -> Verdict:
+def _judge(name: str, claim: Claim, measured: dict[str, Estimate]) -> Verdict:
     found = quantity(claim, measured)
     passed = _holds(claim, found.value)
     return Verdict(
@@ -69,7 +69,7 @@ def _holds(claim: Claim, value: float) -> bool:
     return value <= claim.at_most if claim.at_most is not None else value >= (claim.at_least or 0.0)
 
 
-def _found(claim: Claim, found: Measured, measured: dict[str, Measured]) -> str:
+def _found(claim: Claim, found: Estimate, measured: dict[str, Estimate]) -> str:
     terms = [_number(measured[reference].value) for reference in claim.references]
     sign = " / " if claim.over is not None else " - "
     left = f"{sign.join(terms)} = " if len(terms) > 1 else ""

@@ -3,7 +3,7 @@
 from enum import StrEnum
 
 
-class Kind(StrEnum):
+class TargetKind(StrEnum):
     """Where load may be sent."""
 
     TRITON = "triton"

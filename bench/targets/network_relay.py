@@ -1,7 +1,7 @@
 """A network between two programs on one host: every byte comes half a round trip later, in order, at any rate.
 
-`python -m bench.targets.network_relay HOST:PORT SECONDS` relays TCP connections to that server, with that round trip, and
-prints `ready HOST:PORT` with its own address.
+`python -m bench.targets.network_relay HOST:PORT SECONDS` relays TCP connections to that server, with that round trip,
+and prints `ready HOST:PORT` with its own address.
 """
 
 import asyncio

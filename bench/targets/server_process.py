@@ -12,7 +12,7 @@ from typing import Final, TypeVar
 
 import psutil
 
-from bench.processes.parent_death import tied
+from bench.processes.parent_death import killed_with_parent
 from bench.targets.target import TargetError
 
 READY_TIMEOUT_S: Final = 60.0
@@ -32,7 +32,7 @@ async def server_process(command: tuple[str, ...], log: Path) -> AsyncIterator[a
     """
     with log.open("wb") as output:
         process = await asyncio.create_subprocess_exec(
-            *tied(*command), stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+            *killed_with_parent(*command), stdout=output, stderr=subprocess.STDOUT, start_new_session=True
         )
     try:
         yield process

@@ -6,7 +6,7 @@ from typing import Final
 NOTHING: Final = "-"
 
 
-def number(value: float) -> str:
+def format_number(value: float) -> str:
     """Three significant digits, more where the number is larger than that."""
     if not math.isfinite(value):
         return NOTHING

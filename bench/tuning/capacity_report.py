@@ -9,7 +9,7 @@ from rich.table import Table
 
 from bench.reporting.plot import duration_axis
 from bench.terminal.console import wide_console
-from bench.terminal.number import number
+from bench.terminal.number import format_number
 from bench.tuning.knee import knee
 from bench.tuning.trial import Trial
 
@@ -37,11 +37,11 @@ def print_capacity(trials: list[Trial], p99_ms: float, best: Trial | None) -> No
     for trial in sorted(trials, key=lambda each: each.rate_per_s):
         verdict = "holds" if trial.holds(p99_ms) else "too much"
         table.add_row(
-            number(trial.rate_per_s),
-            number(trial.p99_ms),
+            format_number(trial.rate_per_s),
+            format_number(trial.p99_ms),
             f"{trial.ok_share:.1%}",
-            number(trial.late_ms),
-            number(trial.others_cores),
+            format_number(trial.late_ms),
+            format_number(trial.others_cores),
             verdict if trial.valid else f"{verdict}, INVALID: {trial.fault}",
         )
     console = wide_console()

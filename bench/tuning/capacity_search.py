@@ -8,17 +8,17 @@ from typing import Final
 
 import grpc.aio
 
-from bench.load.input_range import fitting
+from bench.load.input_range import with_accepted_range
 from bench.load.stream import Stream
 from bench.measuring.metric import STREAM_METRICS
-from bench.measuring.other_processes import Bystanders
+from bench.measuring.other_processes import OtherProcesses
 from bench.measuring.pool import Totals
 from bench.targets.fairlane import fairlane
 from bench.targets.target import Target, TargetError
 from bench.targets.triton import triton
 from bench.terminal.progress import RunProgress
 from bench.tuning.knee import find_knee
-from bench.tuning.single_stream import offer
+from bench.tuning.single_stream import run_single_stream
 from bench.tuning.trial import Trial, trial_of
 
 WARMUP_S: Final = 3.0
@@ -27,7 +27,7 @@ HEADROOM: Final = 1.1
 TOLERANCE: Final = 0.05
 
 
-class Search:
+class CapacitySearch:
     """One search: a server that is up to the trial, and what a trial needs."""
 
     def __init__(self, stream: Stream, kind: str, scratch: Path, seconds: float, seed: int) -> None:
@@ -43,13 +43,13 @@ class Search:
         async def measure(rate_per_s: float) -> Trial:
             async with progress.step(f"{rate_per_s:.0f}/s", self._seconds), self._server() as target:
                 await self._load(target, rate_per_s=None, seconds=WARMUP_S)
-                others = Bystanders()
+                others = OtherProcesses()
                 totals = await self._load(target, rate_per_s=rate_per_s, seconds=self._seconds)
                 return trial_of(rate_per_s, totals, others_cores=others.cores())
 
         async with progress.step("what a closed loop gets", WARMUP_S), self._server() as target:
             try:
-                self._stream = await fitting(target.grpc, self._stream, seed=self._seed)
+                self._stream = await with_accepted_range(target.grpc, self._stream, seed=self._seed)
             except grpc.aio.AioRpcError as error:
                 raise TargetError(f"{self._stream.model}: {error.details()}") from error
             await self._load(target, rate_per_s=None, seconds=WARMUP_S)
@@ -68,4 +68,6 @@ class Search:
 
     async def _load(self, target: Target, *, rate_per_s: float | None, seconds: float) -> Totals:
         out = self._scratch / "capacity.json"
-        return await offer(target.grpc, self._stream, rate_per_s=rate_per_s, seconds=seconds, seed=self._seed, out=out)
+        return await run_single_stream(
+            target.grpc, self._stream, rate_per_s=rate_per_s, seconds=seconds, seed=self._seed, out=out
+        )

@@ -9,7 +9,7 @@ from bench.load.stream import Stream
 from bench.measuring.pool import StreamPool, Totals
 
 
-async def offer(
+async def run_single_stream(
     address: str, stream: Stream, *, rate_per_s: float | None, seconds: float, seed: int, out: Path
 ) -> Totals:
     """Open loop at a rate; closed loop where there is none.

@@ -72,21 +72,23 @@ class Tuned:
     valid: bool
 
 
-class Search:
+class SettingSearch:
     """One search.
 
     Args:
         measure: runs a setting at a rate for so many seconds.
         p99_ms: the objective.
-        full_per_s: what the default answers of a closed loop.
+        closed_loop_per_s: what the default answers of a closed loop.
         seconds: of a run in the final. The first round's are a quarter of it.
         rounds: of the final.
     """
 
-    def __init__(self, measure: Measure, *, p99_ms: float, full_per_s: float, seconds: float, rounds: int) -> None:
+    def __init__(
+        self, measure: Measure, *, p99_ms: float, closed_loop_per_s: float, seconds: float, rounds: int
+    ) -> None:
         self._measure_once = measure
         self._p99_ms = p99_ms
-        self._full_per_s = full_per_s
+        self._closed_loop_per_s = closed_loop_per_s
         self._seconds = seconds
         self._rounds = rounds
         self._valid = True
@@ -111,7 +113,7 @@ class Search:
         rungs: list[Rung] = []
         left, number = list(settings), 0
         while len(left) > FINALISTS:
-            rate_per_s = RUNG_RATES[min(number, len(RUNG_RATES) - 1)] * self._full_per_s
+            rate_per_s = RUNG_RATES[min(number, len(RUNG_RATES) - 1)] * self._closed_loop_per_s
             seconds = min(self._seconds, self._seconds / 4 * 2**number)
             trials = {setting: await self._measure(setting, rate_per_s, seconds) for setting in left}
             ranked = sorted(left, key=lambda setting: self._rank(trials[setting]))
@@ -129,7 +131,7 @@ class Search:
             for each in finalists:
                 each.capacity_per_s.append(await self._capacity(each.setting))
         # A default that never keeps the objective has no capacity to take 70 % of.
-        capacity_per_s = statistics.median(finalists[0].capacity_per_s) or self._full_per_s
+        capacity_per_s = statistics.median(finalists[0].capacity_per_s) or self._closed_loop_per_s
         for _ in range(self._rounds):
             for each in finalists:
                 trial = await self._measure(each.setting, TYPICAL * capacity_per_s, self._seconds)
@@ -140,7 +142,7 @@ class Search:
         async def measure(rate_per_s: float) -> Trial:
             return await self._measure(setting, rate_per_s, self._seconds)
 
-        high_per_s = HEADROOM * self._full_per_s
+        high_per_s = HEADROOM * self._closed_loop_per_s
         trials = await find_knee(measure, p99_ms=self._p99_ms, high_per_s=high_per_s, tolerance=TOLERANCE)
         best = knee(trials, self._p99_ms)
         return 0.0 if best is None else best.rate_per_s

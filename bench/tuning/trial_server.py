@@ -10,13 +10,13 @@ from google.protobuf import json_format
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from bench.http2.service import SERVICE
-from bench.load.input_range import fitting
+from bench.load.input_range import with_accepted_range
 from bench.load.loops import SATURATING_OUTSTANDING
 from bench.load.payload import infer_request
 from bench.load.stream import Stream
 from bench.measuring.metric import STREAM_METRICS
 from bench.tuning.setting import Setting
-from bench.tuning.single_stream import offer
+from bench.tuning.single_stream import run_single_stream
 from bench.tuning.trial import Trial, trial_of
 from scheduler.cpus import TritonCpus
 from scheduler.triton.launcher import EmbeddedTriton
@@ -25,7 +25,7 @@ LOAD_TIMEOUT_S: Final = 120.0
 POLL_S: Final = 0.05
 ANY_SIZE: Final = ("grpc.max_receive_message_length", -1)
 WARMUP_WAVES: Final = 2  # of SATURATING_OUTSTANDING requests at once: each instance has run a full batch
-FULL_S: Final = 2.0  # of closed loop
+CLOSED_LOOP_S: Final = 2.0  # of closed loop
 
 
 class TrialError(RuntimeError):
@@ -65,14 +65,14 @@ class TrialServer:
             await self._channel.close()
         await self._triton.stop(grace_s=0.0)
 
-    async def full_per_s(self, setting: Setting) -> float:
+    async def closed_loop_per_s(self, setting: Setting) -> float:
         """Requests per second that a setting answers of a closed loop.
 
         Raises:
             TrialError: it does not load, or does not answer.
         """
         await self._serve(setting)
-        return STREAM_METRICS["ok_per_s"](await self._offer(None, FULL_S))
+        return STREAM_METRICS["ok_per_s"](await self._run_stream(None, CLOSED_LOOP_S))
 
     async def trial(self, setting: Setting, rate_per_s: float, seconds: float) -> Trial:
         """One open-loop run of a setting, on a model freshly loaded: nobody pays for the backlog of the run before.
@@ -81,11 +81,13 @@ class TrialServer:
             TrialError: it does not load, or does not answer.
         """
         await self._serve(setting)
-        return trial_of(rate_per_s, await self._offer(rate_per_s, seconds))
+        return trial_of(rate_per_s, await self._run_stream(rate_per_s, seconds))
 
-    async def _offer(self, rate_per_s: float | None, seconds: float) -> Any:
+    async def _run_stream(self, rate_per_s: float | None, seconds: float) -> Any:
         out, seed = self._recording, self._seed
-        return await offer(self._address, self._stream, rate_per_s=rate_per_s, seconds=seconds, seed=seed, out=out)
+        return await run_single_stream(
+            self._address, self._stream, rate_per_s=rate_per_s, seconds=seconds, seed=seed, out=out
+        )
 
     async def _serve(self, setting: Setting) -> None:
         """Load the model with a setting, once what was served before is gone, and warm it up."""
@@ -94,7 +96,7 @@ class TrialServer:
             await self._unload(stub)
             await self._load(stub, setting)
             if not self._fits:
-                self._stream, self._fits = await fitting(self._address, self._stream, seed=self._seed), True
+                self._stream, self._fits = await with_accepted_range(self._address, self._stream, seed=self._seed), True
             about = service_pb2.ModelMetadataRequest(name=self._stream.model)
             metadata = await stub.ModelMetadata(about, timeout=LOAD_TIMEOUT_S)
             await self._warm_up(infer_request(self._stream, metadata, seed=self._seed))

@@ -6,7 +6,7 @@ from typing import Final
 from rich.console import Console
 from rich.table import Table
 
-from bench.terminal.number import number
+from bench.terminal.number import format_number
 from bench.tuning.successive_halving import Finalist, Tuned
 
 SETTING: Final = ("instances", "threads", "batch")
@@ -43,8 +43,8 @@ def _rungs(tuned: Tuned, p99_ms: float) -> Table:
         table.add_row(
             str(rung.number + 1),
             *_cells(rung.setting),
-            number(trial.rate_per_s),
-            number(trial.p99_ms),
+            format_number(trial.rate_per_s),
+            format_number(trial.p99_ms),
             f"{trial.ok_share:.1%}",
             "holds" if trial.holds(p99_ms) else "too much",
             "goes on" if rung.kept else "",
@@ -68,7 +68,7 @@ def _cells(setting: object) -> tuple[str, ...]:
 
 
 def _spread(values: list[float]) -> str:
-    return f"{number(statistics.median(values))} ({number(min(values))} to {number(max(values))})"
+    return f"{format_number(statistics.median(values))} ({format_number(min(values))} to {format_number(max(values))})"
 
 
 def _capacity(finalist: Finalist) -> str:

@@ -6,13 +6,13 @@ from simulate.scenario import Scenario, class_settings, core_settings
 from simulate.world.backend import BackendPlan, Service
 from simulate.world.clients import Poisson
 from simulate.world.load import Load
-from simulate.world.outage import Outage, Trouble
+from simulate.world.outage import Fault, Outage
 
 SERVICE: Final = Service(0.005, 0.001)
 FACTOR: Final = 10.0
 # 0.8 of what one backend and a tenth of the other can do.
 PER_S: Final = 0.8 * (1 + 1 / FACTOR) * SERVICE.rows_per_s()
-SLOW: Final = Outage(Trouble.SLOW, start_s=10.0, length_s=20.0, factor=FACTOR)
+SLOW: Final = Outage(Fault.SLOW, start_s=10.0, length_s=20.0, factor=FACTOR)
 
 SCENARIO: Final = Scenario(
     name="slow-backend",

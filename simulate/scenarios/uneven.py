@@ -1,7 +1,8 @@
 """Models whose batches differ in ways that their rows do not tell: calm first, then three times what can be served.
 
 While it is calm, deadlines lie around what a request takes: some cannot be met whatever is done, and what is refused
-that could have been is a false refusal (refusals.py). Then two classes and two tenants ask for more than there is.
+that could have been is a false refusal (reporting/false_refusals.py). Then two classes and two tenants ask for more
+than there is.
 """
 
 from typing import Final
@@ -9,8 +10,8 @@ from typing import Final
 from simulate.scenario import Scenario, class_settings, core_settings
 from simulate.world.backend import BackendPlan, Service
 from simulate.world.clients import Poisson
-from simulate.world.course import Bimodal, Cold, Course, Drifting, HeavyTailed
 from simulate.world.load import Load
+from simulate.world.variation import Bimodal, Cold, Drifting, HeavyTailed, Variation
 
 A_S: Final = 0.005
 B_S: Final = 0.001
@@ -26,8 +27,8 @@ STORM_S: Final = 12.0
 STORM_PATIENCE_S: Final = 0.25
 
 
-def _scenario(name: str, text: str, course: Course) -> Scenario:
-    service = Service(A_S, B_S, jitter=JITTER, course=course)
+def _scenario(name: str, text: str, variation: Variation) -> Scenario:
+    service = Service(A_S, B_S, jitter=JITTER, variation=variation)
     calm = Load(tenant="calm", patience_s=CALM_PATIENCE_S, patience_spread_s=CALM_SPREAD_S)
     storm = [
         Poisson(
@@ -43,7 +44,7 @@ def _scenario(name: str, text: str, course: Course) -> Scenario:
         text=f"{text}: calm for {CALM_S:.0f} s with deadlines of 3 to 30 ms, then {STORM_LOAD:.0f} times the capacity.",
         settings=core_settings((class_settings("interactive", 16), class_settings("background", 1))),
         backends=(BackendPlan("gpu0", {"m": service}),),
-        clients=(Poisson(load=calm, per_s=CALM_LOAD / (course.mean * (A_S + B_S)), stop_s=CALM_S - 1.0), *storm),
+        clients=(Poisson(load=calm, per_s=CALM_LOAD / (variation.mean * (A_S + B_S)), stop_s=CALM_S - 1.0), *storm),
         seconds=CALM_S + STORM_S,
         sampled_tenant="calm",
     )

@@ -16,8 +16,8 @@ from scheduler.core.events import Dispatch
 from scheduler.core.outcome import Verdict
 from scheduler.core.patience import Statement
 from simulate.world.clock import Clock
-from simulate.world.course import Course
-from simulate.world.outage import Outage, Trouble
+from simulate.world.outage import Fault, Outage
+from simulate.world.variation import Variation
 
 # How soon a refused connection is seen.
 REFUSED_S: Final = 0.001
@@ -35,8 +35,8 @@ class Service:
         instances: batches that run at a time.
         max_batch_size: rows of one batch, at most.
         jitter: sigma of the log-normal factor on each batch's work; its mean is 1.
-        course: what else makes batches of the same rows differ; None: nothing.
-        ways: batches that run at a time in truth, where the scheduler is told of `instances`; None: as many.
+        variation: what else makes batches of the same rows differ; None: nothing.
+        concurrency: batches that run at a time in truth, where the scheduler is told of `instances`; None: as many.
     """
 
     a_s: float
@@ -44,20 +44,20 @@ class Service:
     instances: int = 1
     max_batch_size: int = 8
     jitter: float = 0.0
-    course: Course | None = None
-    ways: int | None = None
+    variation: Variation | None = None
+    concurrency: int | None = None
 
     def work_s(self, rows: int, number: int, chance: Random, *, now: float) -> float:
         """Seconds of work of the batch of this number (from 0), which starts now."""
         work_s = self.a_s + self.b_s * rows
         if self.jitter:
             work_s *= chance.lognormvariate(-self.jitter * self.jitter / 2, self.jitter)
-        return work_s if self.course is None else self.course.work_s(work_s, number, chance, now=now)
+        return work_s if self.variation is None else self.variation.work_s(work_s, number, chance, now=now)
 
     def rows_per_s(self, rows: int | None = None) -> float:
         """Throughput in the long run with batches of so many rows; None: of max_batch_size."""
         rows = self.max_batch_size if rows is None else rows
-        mean = 1.0 if self.course is None else self.course.mean
+        mean = 1.0 if self.variation is None else self.variation.mean
         return self.instances * rows / (mean * (self.a_s + self.b_s * rows))
 
 
@@ -95,7 +95,7 @@ class Job:
         work_s: seconds of work in all, drawn when it starts.
         left_s: seconds of work left at `since`.
         timing: counts changes of its end; what was arranged for an earlier end is void.
-        beside: other batches that the backend runs with it as one.
+        merged: other batches that the backend runs with it as one.
     """
 
     batch: Dispatch
@@ -105,7 +105,7 @@ class Job:
     left_s: float = 0.0
     since: float = 0.0
     timing: int = 0
-    beside: list["Job"] = field(default_factory=list)
+    merged: list["Job"] = field(default_factory=list)
 
 
 @dataclass(slots=True, eq=False)
@@ -184,7 +184,7 @@ class Backend:
 
     def _run_next(self, slots: _Slots) -> None:
         service = slots.service
-        if not slots.waiting or slots.running == (service.ways or service.instances):
+        if not slots.waiting or slots.running == (service.concurrency or service.instances):
             return
         job = slots.waiting.popleft()
         rows = job.rows + self._join(job, slots)
@@ -194,7 +194,7 @@ class Backend:
         job.since = self._clock.now
         self.batch_rows[job.model].append(rows)
         self._running[job] = None
-        for each in (job, *job.beside):
+        for each in (job, *job.merged):
             each.work_s = job.left_s * each.rows / rows
             self._started(each)
         self._arrange_end(job)
@@ -208,7 +208,7 @@ class Backend:
             fits = job.rows + rows + other.rows <= slots.service.max_batch_size
             if fits and other.batch.tickets[0].join_key == key:
                 slots.waiting.remove(other)
-                job.beside.append(other)
+                job.merged.append(other)
                 rows += other.rows
         return rows
 
@@ -219,7 +219,7 @@ class Backend:
         slots.running -= 1
         del self._running[job]
         self._done[job.model] += 1
-        for each in (job, *job.beside):
+        for each in (job, *job.merged):
             if self.plan.round_trip_s:
                 self._clock.at(self._clock.now + self.plan.round_trip_s / 2, self._ended, each, Verdict.SUCCEEDED)
             else:
@@ -251,7 +251,7 @@ class Backend:
     # ---- outages
 
     def _begin(self, outage: Outage) -> None:
-        if outage.trouble is Trouble.DOWN:
+        if outage.fault is Fault.DOWN:
             self.up = False
             self._lose_all()
             return
@@ -259,7 +259,7 @@ class Backend:
         self._share()
 
     def _end(self, outage: Outage) -> None:
-        if outage.trouble is Trouble.DOWN:
+        if outage.fault is Fault.DOWN:
             self.up = True
             return
         self._speed = 1.0
@@ -270,7 +270,7 @@ class Backend:
         self._running.clear()
         for job in list(lost):
             job.timing += 1
-            lost += job.beside
+            lost += job.merged
         for slots in self._slots.values():
             lost += slots.waiting
             slots.waiting.clear()

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 
-class Trouble(Enum):
+class Fault(Enum):
     """How a backend misbehaves."""
 
     DOWN = "down"  # every batch it holds is lost at once, and every new one
@@ -14,9 +14,9 @@ class Trouble(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Outage:
-    """A trouble from `start_s` for `length_s` seconds. `factor` belongs to SLOW."""
+    """A fault from `start_s` for `length_s` seconds. `factor` belongs to SLOW."""
 
-    trouble: Trouble
+    fault: Fault
     start_s: float
     length_s: float
     factor: float = 1.0
@@ -24,9 +24,9 @@ class Outage:
     @property
     def speed(self) -> float:
         """Of service meanwhile, relative to the usual."""
-        return 1 / self.factor if self.trouble is Trouble.SLOW else 0.0
+        return 1 / self.factor if self.fault is Fault.SLOW else 0.0
 
 
 def flapping(start_s: float, *, down_s: float, up_s: float, times: int) -> tuple[Outage, ...]:
     """Down for `down_s`, up for `up_s`, and so on."""
-    return tuple(Outage(Trouble.DOWN, start_s + number * (down_s + up_s), down_s) for number in range(times))
+    return tuple(Outage(Fault.DOWN, start_s + number * (down_s + up_s), down_s) for number in range(times))

@@ -14,7 +14,7 @@ import grpc.aio
 import pytest
 from tritonclient.grpc import service_pb2
 
-from bench.measuring.batch_statistics import Batches
+from bench.measuring.batch_statistics import BatchStatistics
 from bench.measuring.machine import Machine
 from bench.measuring.pool import PhasePool, StreamPool
 from bench.measuring.process_watch import ProcessUsage
@@ -186,7 +186,7 @@ def made_result(made_recording: Callable[..., Recording]) -> Callable[..., Resul
             streams = {}
             for name in scenario.phases[cell.split(".")[1]].streams:
                 recordings = [made_recording([latency_ms] * 100) for _ in range(2)]
-                batches = [Batches(rows=10, runs=4, sizes=Counter({1: 2, 4: 2}))] * 2
+                batches = [BatchStatistics(rows=10, runs=4, sizes=Counter({1: 2, 4: 2}))] * 2
                 streams[name] = StreamPool((change or {}).get(f"{cell}.{name}", recordings), 100.0, batches)
             pools[cell] = PhasePool(streams, [usage if cell.startswith("fairlane") else None] * 2)
         return Result(

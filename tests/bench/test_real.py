@@ -15,9 +15,9 @@ from click.testing import CliRunner
 
 from bench.cli import bench
 from bench.load.stream import Stream
-from bench.measuring.batch_statistics import batches_of
+from bench.measuring.batch_statistics import fetch_batch_statistics
 from bench.targets.triton import triton
-from bench.tuning.single_stream import offer
+from bench.tuning.single_stream import run_single_stream
 from tests.real_triton import ModelRepository
 
 SERVES = ["-m", "scheduler", "serve"]
@@ -48,8 +48,8 @@ async def test_sizes_of_batches_are_those_of_all_rows_and_runs(models: ModelRepo
     about = {"class": "interactive", "tenant": "t", "model": "digits", "rows": 2, "rate_per_s": 1}
     stream, out = Stream.model_validate(about), tmp_path / "offered.json"
     async with triton(models.path, log=tmp_path / "triton.log") as target:
-        await offer(target.grpc, stream, rate_per_s=None, seconds=0.3, seed=1, out=out)
-        found = (await batches_of(target.grpc, ["digits"]))["digits"]
+        await run_single_stream(target.grpc, stream, rate_per_s=None, seconds=0.3, seed=1, out=out)
+        found = (await fetch_batch_statistics(target.grpc, ["digits"]))["digits"]
     assert found.runs == found.sizes.total() > 0
     assert found.rows == sum(size * runs for size, runs in found.sizes.items())
     assert min(found.sizes) >= 2

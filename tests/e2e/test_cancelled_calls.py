@@ -2,7 +2,7 @@
 
 import asyncio
 
-from bench.cancellations import Leavers, add_model
+from bench.cancellations import CancellingClients, add_model
 from scheduler.app import App
 from scheduler.config import Config
 from tests.real_triton import ModelRepository, TritonFactory
@@ -22,15 +22,15 @@ async def test_tritonserver_outlives_thousands_of_deadlines_and_cancellations(
         "backends": [{"name": "real", "grpc": server.address.grpc}],
     }
     app = App(Config.model_validate(settings))
-    leavers = Leavers((await app.start()).grpc, work_s=0.001, most_s=0.01)
+    clients = CancellingClients((await app.start()).grpc, work_s=0.001, most_s=0.01)
     try:
-        await leavers.send(16, CALLS, asyncio.get_running_loop().create_future())
-        assert await leavers.answers()
+        await clients.send(16, CALLS, asyncio.get_running_loop().create_future())
+        assert await clients.answers()
     finally:
-        await leavers.close()
+        await clients.close()
         stopped = await app.stop()
     assert stopped
-    assert leavers.ended.total() >= CALLS
-    assert leavers.ended["CANCELLED"] + leavers.ended["DEADLINE_EXCEEDED"] > CALLS // 8
-    assert set(leavers.ended) <= {"OK", "CANCELLED", "DEADLINE_EXCEEDED"}
+    assert clients.ended.total() >= CALLS
+    assert clients.ended["CANCELLED"] + clients.ended["DEADLINE_EXCEEDED"] > CALLS // 8
+    assert set(clients.ended) <= {"OK", "CANCELLED", "DEADLINE_EXCEEDED"}
     assert server.triton.pid == pid

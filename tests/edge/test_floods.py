@@ -14,7 +14,7 @@ import grpc
 import pytest
 from tritonclient.grpc import service_pb2_grpc
 
-from bench.attack.attacks import Attack, SlowReaders, prepared
+from bench.attack.attacks import Attack, SlowReaders, make_attack
 from tests.serving import resident_bytes, serve_before_a_fake
 
 MIB = 1024 * 1024
@@ -68,7 +68,7 @@ async def until_steady(pid: int, ask: Callable[[], Any]) -> None:
 async def test_flood_that_passes_leaves_no_more_than_its_bound(
     tmp_path: Path, request_of: Callable[..., Any], rows_of: Callable[..., Any], kind: str
 ) -> None:
-    once = prepared(kind, request_of([[1]]).SerializeToString())
+    once = make_attack(kind, request_of([[1]]).SerializeToString())
     times, bound_bytes = PASSING[kind]
     async with serve_before_a_fake(tmp_path) as (pid, address), tenant_of(address, request_of, rows_of) as ask:
         await flood(once, address, times)

@@ -8,7 +8,7 @@ import aiohttp
 import grpc
 import pytest
 
-from bench.http2.connection import End, Wire
+from bench.http2.connection import CallStatus, Http2Connection
 from scheduler.triton.fake import FakeModel, FakeTriton
 from tests.serving import serve_process
 
@@ -46,8 +46,8 @@ async def test_what_is_no_message_ends_its_stream_when_what_came_before_is_answe
 async def no_text_in_headers(address: str, message: bytes, count: int) -> None:
     """So many calls with a header that is no UTF-8, over a connection that does not mind."""
     metadata: Any = [(b"x-tenant-id", b"\xff\xfe" * 100)]
-    wire = await Wire.connect(address, f"{SERVICE}/ModelInfer", metadata, timeout_s=30)
-    ended: asyncio.Queue[End] = asyncio.Queue()
+    wire = await Http2Connection.connect(address, f"{SERVICE}/ModelInfer", metadata, timeout_s=30)
+    ended: asyncio.Queue[CallStatus] = asyncio.Queue()
     wire.call(message, [ended.put_nowait] * count)
     for _ in range(count):
         assert (await ended.get()).code in {grpc.StatusCode.OK, grpc.StatusCode.INVALID_ARGUMENT}

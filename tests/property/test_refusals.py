@@ -8,11 +8,11 @@ from scheduler.core.outcome import Outcome
 from simulate.scenario import class_settings, core_settings
 from simulate.world.backend import BackendPlan, Service
 from simulate.world.clients import Bursty, Poisson
-from simulate.world.course import Bimodal, Cold, Drifting, HeavyTailed
 from simulate.world.load import Load
+from simulate.world.variation import Bimodal, Cold, Drifting, HeavyTailed
 from simulate.world.world import World
 
-COURSES = st.one_of(
+VARIATIONS = st.one_of(
     st.none(),
     st.builds(Bimodal, part=st.floats(0.05, 0.95), times=st.floats(2, 100)),
     st.builds(Cold, runs=st.integers(1, 3), cold_s=st.floats(0.1, 6.0)),
@@ -25,7 +25,7 @@ SERVICES = st.builds(
     b_s=st.floats(0.001, 0.02),
     instances=st.integers(1, 3),
     max_batch_size=st.sampled_from([1, 8]),
-    course=COURSES,
+    variation=VARIATIONS,
 )
 REFUSED = Outcome.DEADLINE_INFEASIBLE
 

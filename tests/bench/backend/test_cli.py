@@ -17,7 +17,7 @@ from bench.backend.cli import backend, cpu_table, wall_table
 from bench.backend.comparison import Comparison, Round, Shape, Side
 from bench.backend.identity import add_identity
 from bench.backend.measure import Plan, make_feed
-from bench.backend.onnxruntime_loop import Bare, BareError
+from bench.backend.onnxruntime_loop import BareLoop, BareLoopError
 from export.configuration.model_config import parse_config
 from scheduler.triton.launcher import EmbeddedTriton
 from tests.real_triton import ModelRepository
@@ -141,8 +141,8 @@ def test_tables_show_both_ratios_and_whose_the_time_is() -> None:
 
 async def test_loop_that_cannot_run_says_why(tmp_path: Path) -> None:
     (tmp_path / "model.onnx").write_bytes(b"no graph")
-    async with Bare(tmp_path / "model.onnx", 1, os.sched_getaffinity(0)) as bare:
-        with pytest.raises(BareError, match=r"model\.onnx"):
+    async with BareLoop(tmp_path / "model.onnx", 1, os.sched_getaffinity(0)) as bare:
+        with pytest.raises(BareLoopError, match=r"model\.onnx"):
             await bare.run(tmp_path / "feed.npz", 0.1)
 
 

@@ -9,7 +9,7 @@ import grpc
 import grpc.aio
 import pytest
 
-from bench.http2.connection import End, Wire
+from bench.http2.connection import CallStatus, Http2Connection
 
 Handler = Callable[[bytes, Any], Awaitable[bytes]]
 METADATA = (("x-priority", "background"), ("x-tenant-id", "batch"))
@@ -29,8 +29,8 @@ async def serving(handler: Handler, *options: tuple[str, Any]) -> Any:
         await server.stop(0)
 
 
-def send(wire: Wire, message: bytes = b"x") -> asyncio.Future[End]:
-    future: asyncio.Future[End] = asyncio.get_running_loop().create_future()
+def send(wire: Http2Connection, message: bytes = b"x") -> asyncio.Future[CallStatus]:
+    future: asyncio.Future[CallStatus] = asyncio.get_running_loop().create_future()
     wire.call(message, [future.set_result])
     return future
 
@@ -39,8 +39,8 @@ def send(wire: Wire, message: bytes = b"x") -> asyncio.Future[End]:
 def connect() -> Any:
     wires = []
 
-    async def make(target: str, **options: Any) -> Wire:
-        wires.append(await Wire.connect(target, PATH, METADATA, **options))
+    async def make(target: str, **options: Any) -> Http2Connection:
+        wires.append(await Http2Connection.connect(target, PATH, METADATA, **options))
         return wires[-1]
 
     yield make
@@ -155,4 +155,4 @@ async def test_lost_connection_ends_every_call_as_unavailable(connect: Any) -> N
 
 async def test_nobody_there_is_an_os_error() -> None:
     with pytest.raises(OSError, match=r"refused|Connect call failed"):
-        await Wire.connect("127.0.0.1:1", PATH, METADATA)
+        await Http2Connection.connect("127.0.0.1:1", PATH, METADATA)

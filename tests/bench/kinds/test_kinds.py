@@ -8,8 +8,8 @@ from rich.console import Console
 from tritonclient.grpc import model_config_pb2, service_pb2
 
 from bench.kinds.kind import KINDS, make_repository
-from bench.kinds.load import Outcome
-from bench.kinds.measure import Found, Plan, measure
+from bench.kinds.load import LoadResult
+from bench.kinds.measure import KindResult, Plan, measure
 from bench.terminal.progress import RunProgress
 
 BY_NAME = {kind.name: kind for kind in KINDS}
@@ -33,8 +33,8 @@ def test_callers_of_parameters_ragged_lengths_and_sequences_differ() -> None:
     assert [step.parameters["sequence_start"].bool_param for step in steps] == [True, False]
 
 
-def found(background: float, flooded_ms: float, **errors: int) -> Found:
-    one = Found(BY_NAME["plain"], direct=[100.0, 200.0], background=[background, 2 * background])
+def found(background: float, flooded_ms: float, **errors: int) -> KindResult:
+    one = KindResult(BY_NAME["plain"], direct=[100.0, 200.0], background=[background, 2 * background])
     one.interactive = [100.0, 200.0]
     one.alone_ms, one.flooded_ms, one.errors = [10.0] * 100, [flooded_ms] * 100, errors
     return one
@@ -49,14 +49,14 @@ def found(background: float, flooded_ms: float, **errors: int) -> Found:
         (found(90.0, 30.0, UNAVAILABLE=1), False),
     ],
 )
-def test_what_is_asked_of_a_kind(one: Found, passed: bool) -> None:
+def test_what_is_asked_of_a_kind(one: KindResult, passed: bool) -> None:
     assert one.passed is passed
     assert one.facts()["background_to_direct"] == pytest.approx(one.background[0] / 100)
 
 
 def test_a_rate_is_of_the_answers_in_time() -> None:
-    assert Outcome(answers=50, seconds=2.0).per_s == 25.0
-    assert Outcome().per_s == 0.0
+    assert LoadResult(answers=50, seconds=2.0).per_s == 25.0
+    assert LoadResult().per_s == 0.0
 
 
 async def test_a_kind_is_measured_directly_and_through_the_scheduler(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from bench.micro.profile import profile
 
 def test_as_many_come_as_end_so_the_queue_keeps_its_length():
     loaded = Loaded(100, 10)
-    passed = sum(loaded.turn() for _ in range(200))
+    passed = sum(loaded.advance() for _ in range(200))
     snapshot = loaded.core.snapshot()
     assert passed > 200
     assert snapshot.queued + snapshot.in_flight == 100

@@ -11,8 +11,8 @@ from bench.processes import cpu_priority
 
 AFTERWARDS = """
 import os
-from bench.processes.cpu_priority import AUTOGROUP, give_way
-give_way(7)
+from bench.processes.cpu_priority import AUTOGROUP, lower_cpu_priority
+lower_cpu_priority(7)
 print(os.nice(0), os.getsid(0) == os.getpid(), *(AUTOGROUP.read_text().split()[-1:] if AUTOGROUP.exists() else [7]))
 """
 

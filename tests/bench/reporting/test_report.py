@@ -19,7 +19,7 @@ from bench.reporting.report import write_report
 from bench.reporting.table import result_tables, validity_lines, verdict_line
 from bench.scenarios.result import Result
 from bench.terminal.json_file import write_json
-from bench.terminal.number import number
+from bench.terminal.number import format_number
 
 MakeResult = Callable[..., Result]
 Make = Callable[..., Recording]
@@ -144,5 +144,11 @@ def test_latency_over_time_is_by_the_second_of_the_due_time(made_recording: Make
 
 
 def test_numbers_for_readers() -> None:
-    assert [number(each) for each in (0.1234, 12.34, 1234.5, 3.0, float("nan"))] == ["0.12", "12.3", "1,234", "3", "-"]
+    assert [format_number(each) for each in (0.1234, 12.34, 1234.5, 3.0, float("nan"))] == [
+        "0.12",
+        "12.3",
+        "1,234",
+        "3",
+        "-",
+    ]
     assert [readable_ms(each) for each in (4600, 21, 8.06, float("nan"))] == ["4.6 s", "21 ms", "8.1 ms", "none"]

@@ -5,7 +5,7 @@ import pytest
 
 from bench.measuring.metric import PHASE_METRICS, STREAM_METRICS
 from bench.scenarios.scenario import BUILT_IN, ScenarioError, built_in, load_scenario, parse
-from bench.targets.kind import Kind
+from bench.targets.kind import TargetKind
 
 FILE = Path("my.yaml")
 
@@ -69,19 +69,19 @@ def test_a_file_that_is_no_mapping_or_no_yaml_is_named(tmp_path: Path) -> None:
 
 def test_a_target_that_cannot_run_leaves_with_its_phases_and_verdicts(definition: dict[str, Any]) -> None:
     definition["phases"]["flood"]["targets"] = ["triton", "fairlane"]
-    scenario = parse(definition, FILE).without(Kind.TRITON)
-    assert scenario.targets == [Kind.FAIRLANE]
-    assert scenario.phases_on(Kind.TRITON) == []
+    scenario = parse(definition, FILE).without(TargetKind.TRITON)
+    assert scenario.targets == [TargetKind.FAIRLANE]
+    assert scenario.phases_on(TargetKind.TRITON) == []
     assert set(scenario.verdicts) == {"p99", "answered", "memory"}
 
 
 def test_a_phase_of_a_target_alone_that_cannot_run_is_left_out(definition: dict[str, Any]) -> None:
     definition["phases"]["flood"]["targets"] = ["triton"]
     definition["verdicts"] = {}
-    assert list(parse(definition, FILE).without(Kind.TRITON).phases) == ["alone"]
+    assert list(parse(definition, FILE).without(TargetKind.TRITON).phases) == ["alone"]
 
 
 def test_the_documentation_names_every_scenario_target_and_metric() -> None:
     text = (BUILT_IN.parents[1] / "docs" / "reference" / "bench.md").read_text()
-    for name in (*built_in(), *Kind, *STREAM_METRICS, *PHASE_METRICS):
+    for name in (*built_in(), *TargetKind, *STREAM_METRICS, *PHASE_METRICS):
         assert f"`{name}`" in text, name

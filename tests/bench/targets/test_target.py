@@ -18,8 +18,8 @@ import pytest
 from bench.load.generator_process import run_jobs
 from bench.load.job import Job
 from bench.load.stream import Stream
-from bench.measuring.batch_statistics import batches_of
-from bench.processes.parent_death import tied
+from bench.measuring.batch_statistics import fetch_batch_statistics
+from bench.processes.parent_death import killed_with_parent
 from bench.targets.fairlane import fairlane
 from bench.targets.nginx import nginx, nginx_path
 from bench.targets.proxy import proxy
@@ -122,7 +122,7 @@ async def test_nginx_has_more_requests_at_triton_than_a_default_nginx_has_connec
 
 async def test_a_server_that_tells_no_statistics_is_named() -> None:
     with pytest.raises(TargetError, match=r"127\.0\.0\.1:1 does not tell its statistics of digits: UNAVAILABLE"):
-        await batches_of("127.0.0.1:1", ["digits"])
+        await fetch_batch_statistics("127.0.0.1:1", ["digits"])
 
 
 async def test_a_tied_process_ends_with_the_one_that_started_it(
@@ -130,8 +130,9 @@ async def test_a_tied_process_ends_with_the_one_that_started_it(
 ) -> None:
     # A parent that starts a tied child, says its id, and is killed with SIGKILL.
     script = (
-        "import subprocess, sys, time; from bench.processes.parent_death import tied;"
-        "child = subprocess.Popen(tied(sys.executable, '-c', 'import time; print(1, flush=True); time.sleep(600)'),"
+        "import subprocess, sys, time; from bench.processes.parent_death import killed_with_parent;"
+        "command = (sys.executable, '-c', 'import time; print(1, flush=True); time.sleep(600)');"
+        "child = subprocess.Popen(killed_with_parent(*command),"
         " stdout=subprocess.PIPE); child.stdout.readline(); print(child.pid, flush=True); time.sleep(600)"
     )
     parent = await asyncio.create_subprocess_exec(sys.executable, "-c", script, stdout=asyncio.subprocess.PIPE)
@@ -144,4 +145,4 @@ async def test_a_tied_process_ends_with_the_one_that_started_it(
 
 
 def test_a_tie_is_to_this_process() -> None:
-    assert str(os.getpid()) in tied("x")
+    assert str(os.getpid()) in killed_with_parent("x")

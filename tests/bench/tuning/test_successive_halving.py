@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Callable
 
 from bench.tuning.setting import Setting, candidates
-from bench.tuning.successive_halving import FINALISTS, Finalist, Search, Tuned
+from bench.tuning.successive_halving import FINALISTS, Finalist, SettingSearch, Tuned
 from bench.tuning.trial import Trial
 
 DEFAULT = Setting(1, 1, 32)
@@ -35,7 +35,9 @@ class FakeServers:
 
 
 async def tuned(servers: FakeServers, settings: list[Setting], p99_ms: float = 100.0) -> Tuned:
-    return await Search(servers.measure, p99_ms=p99_ms, full_per_s=100.0, seconds=4.0, rounds=3).run(settings)
+    return await SettingSearch(servers.measure, p99_ms=p99_ms, closed_loop_per_s=100.0, seconds=4.0, rounds=3).run(
+        settings
+    )
 
 
 def speed(setting: Setting) -> float:

@@ -22,7 +22,7 @@ def test_a_real_server_is_measured_with_several_settings_and_a_dry_run_writes_no
 ) -> None:
     monkeypatch.setattr("bench.tuning.successive_halving.TOLERANCE", 0.9)
     monkeypatch.setattr("bench.tuning.setting.BATCH_PARTS", (1, 2))
-    monkeypatch.setattr("bench.tuning.trial_server.FULL_S", 0.2)
+    monkeypatch.setattr("bench.tuning.trial_server.CLOSED_LOOP_S", 0.2)
     folder = models.add_identity("digits", "FP32", dims=[4], extra="dynamic_batching { }")
     before = (folder / "config.pbtxt").read_text()
     done = CliRunner().invoke(tune, ["digits", *QUICK, "--model-repository", str(models.path), "--dry-run", "--json"])
@@ -42,7 +42,7 @@ def test_model_with_a_small_table_and_a_configuration_without_a_name_is_measured
 ) -> None:
     monkeypatch.setattr("bench.tuning.successive_halving.TOLERANCE", 0.9)
     monkeypatch.setattr("bench.tuning.setting.BATCH_PARTS", (1, 2))
-    monkeypatch.setattr("bench.tuning.trial_server.FULL_S", 0.2)
+    monkeypatch.setattr("bench.tuning.trial_server.CLOSED_LOOP_S", 0.2)
     config = models.add_embedding("embedding") / "config.pbtxt"
     lines = [line for line in config.read_text().splitlines() if not line.startswith("name:")]
     config.write_text("\n".join(lines).replace("dynamic_batching {", "dynamic_batching { preferred_batch_size: [8] "))

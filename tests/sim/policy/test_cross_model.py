@@ -7,7 +7,7 @@ from simulate.scenario import class_settings, core_settings
 from simulate.world.backend import BackendPlan, Service
 from simulate.world.clients import ClosedLoop, Periodic, Poisson
 from simulate.world.load import Load
-from simulate.world.outage import Outage, Trouble
+from simulate.world.outage import Fault, Outage
 from simulate.world.world import World
 
 # Of it 38 ms are left for a batch: 16 rows of minilm.
@@ -91,7 +91,7 @@ def test_the_limit_opens_when_the_interactive_model_has_gone():
 
 
 def test_one_stall_does_not_close_the_limit_for_good():
-    sim = world(cores=8.0, outages=(Outage(Trouble.SLOW, 20.0, 0.5, 100.0),))
+    sim = world(cores=8.0, outages=(Outage(Fault.SLOW, 20.0, 0.5, 100.0),))
     sim.add(Periodic(load=Load(model="digits"), per_s=50), FLOOD)
     sim.run(20.0)
     before = sim.core.snapshot().backends[0].concurrency.limit
@@ -101,7 +101,7 @@ def test_one_stall_does_not_close_the_limit_for_good():
 
 def test_on_one_core_the_limit_is_at_its_floor_again_after_stalls():
     """The interactive model never runs alone there: what it would take alone is learned anew."""
-    stalls = tuple(Outage(Trouble.SLOW, 10.0 + 3 * number, 0.5, 100.0) for number in range(10))
+    stalls = tuple(Outage(Fault.SLOW, 10.0 + 3 * number, 0.5, 100.0) for number in range(10))
     calm, stalled = flooded(), world(outages=stalls)
     stalled.add(Periodic(load=Load(model="digits"), per_s=50), FLOOD)
     stalled.run(60.0)

@@ -63,7 +63,7 @@ def test_beside_such_a_flood_a_person_waits_for_one_run_and_costs_it_little(keys
 @pytest.mark.parametrize("ways", [4, 16])
 def test_a_model_that_answers_many_at_a_time_is_given_as_many(ways):
     latency_s = 0.4
-    sim = world(Service(latency_s, 0.0, max_batch_size=0, ways=ways))
+    sim = world(Service(latency_s, 0.0, max_batch_size=0, concurrency=ways))
     sim.add(flood(merge_key=None))
     sim.run(120.0)
     answers = sim.rows(60.0, 120.0)

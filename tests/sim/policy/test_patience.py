@@ -7,7 +7,7 @@ from simulate.scenario import class_settings, core_settings
 from simulate.world.backend import PROBE_S, BackendPlan, Service
 from simulate.world.clients import Poisson
 from simulate.world.load import Load
-from simulate.world.outage import Outage, Trouble
+from simulate.world.outage import Fault, Outage
 from simulate.world.record import Record
 from simulate.world.world import World
 
@@ -68,7 +68,7 @@ def test_those_behind_a_long_request_wait_for_what_is_left_of_it_and_for_those_b
 
 @pytest.mark.parametrize("length_s", [2.0, 4.0, 15.0, 29.0])
 def test_a_server_that_stands_still_delays_everybody_by_as_long_and_loses_nobody(length_s):
-    world = world_of(Outage(Trouble.HUNG, 1.07, length_s))
+    world = world_of(Outage(Fault.HUNG, 1.07, length_s))
     send(world, 0.95, 40)
     world.run(100.0)
     last_s = max(record.ended_at for record in ended(world))
@@ -80,7 +80,7 @@ def test_a_server_that_stands_still_delays_everybody_by_as_long_and_loses_nobody
 
 @pytest.mark.parametrize("length_s", [0.3, 4.0, 20.0])
 def test_a_server_that_goes_and_comes_back_costs_nobody_an_answer(length_s):
-    world = world_of(Outage(Trouble.DOWN, 1.07, length_s))
+    world = world_of(Outage(Fault.DOWN, 1.07, length_s))
     send(world, 0.95, 40)
     send(world, 2.0, 5)
     world.run(100.0)
@@ -90,7 +90,7 @@ def test_a_server_that_goes_and_comes_back_costs_nobody_an_answer(length_s):
 
 
 def test_an_outage_that_is_too_long_ends_what_waits_and_what_was_overdue():
-    world = world_of(Outage(Trouble.HUNG, 1.07, 100.0))
+    world = world_of(Outage(Fault.HUNG, 1.07, 100.0))
     send(world, 0.95, 10)
     world.run(90.0)
     outcomes = [record.outcome for record in world.records]
@@ -98,7 +98,7 @@ def test_an_outage_that_is_too_long_ends_what_waits_and_what_was_overdue():
 
 
 def test_another_backend_takes_over_and_what_the_silent_one_holds_is_answered_when_it_goes_on():
-    world = world_of(Outage(Trouble.HUNG, 1.0, 20.0), backends=2)
+    world = world_of(Outage(Fault.HUNG, 1.0, 20.0), backends=2)
     send(world, 0.95, 4)
     send(world, 3.0, 20)
     world.run(100.0)
@@ -109,7 +109,7 @@ def test_another_backend_takes_over_and_what_the_silent_one_holds_is_answered_wh
 
 
 def test_nobody_is_refused_by_chance_while_a_server_flaps():
-    world = world_of(*(Outage(Trouble.DOWN, at, 2.0) for at in (5.0, 12.0, 19.0)), rows=8)
+    world = world_of(*(Outage(Fault.DOWN, at, 2.0) for at in (5.0, 12.0, 19.0)), rows=8)
     world.add(Poisson(load=Load("interactive", "t"), per_s=5.0))
     world.run(30.0)
     assert world.settle(60.0)

@@ -10,7 +10,7 @@ from simulate.world.backend import PROBE_S, BackendPlan, Service
 from simulate.world.clients import Bursty, ClosedLoop, Diurnal, Periodic, Poisson, Storm
 from simulate.world.clock import Clock
 from simulate.world.load import Load
-from simulate.world.outage import Outage, Trouble, flapping
+from simulate.world.outage import Fault, Outage, flapping
 from simulate.world.world import World
 
 ONE_CLASS = (class_settings("interactive"),)
@@ -108,7 +108,7 @@ def test_models_that_share_cores_slow_each_other():
 
 
 def test_a_slow_backend_takes_its_factor_and_a_hung_one_goes_on_later():
-    outages = (Outage(Trouble.SLOW, 0.5, 2.0, factor=4.0), Outage(Trouble.HUNG, 10.5, 3.0))
+    outages = (Outage(Fault.SLOW, 0.5, 2.0, factor=4.0), Outage(Fault.HUNG, 10.5, 3.0))
     sim = world(BackendPlan("gpu0", {"m": Service(1.0, 0.0)}, outages=outages))
     sim.add(Storm(load=LONE, count=1), Storm(load=LONE, count=1, start_s=10.0))
     sim.run(20.0)
@@ -116,7 +116,7 @@ def test_a_slow_backend_takes_its_factor_and_a_hung_one_goes_on_later():
 
 
 def test_a_backend_that_goes_down_loses_what_it_holds_and_is_told_of_at_the_next_probe():
-    outage = Outage(Trouble.DOWN, PROBE_S + 0.5, 2.0)
+    outage = Outage(Fault.DOWN, PROBE_S + 0.5, 2.0)
     sim = world(BackendPlan("gpu0", {"m": Service(0.4, 0.0)}, outages=(outage,)))
     sim.add(Storm(load=LONE, count=1, start_s=outage.start_s - 0.1))
     sim.run(2 * PROBE_S + 0.1)

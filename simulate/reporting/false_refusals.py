@@ -48,7 +48,7 @@ def in_time(record: Record) -> bool:
     return record.completed and ended_at is not None and (deadline is None or ended_at <= deadline)
 
 
-def measure(scenario: Scenario, records: Iterable[Record], seed: int) -> Refusals:
+def measure_false_refusals(scenario: Scenario, records: Iterable[Record], seed: int) -> Refusals:
     """Look at the tenant that the scenario says.
 
     Args:

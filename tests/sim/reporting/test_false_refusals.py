@@ -7,13 +7,13 @@ import pytest
 from scheduler.core import arrivals
 from scheduler.core.departure import Departure
 from scheduler.core.outcome import Outcome
-from simulate.reporting.refusals import Refusals, in_time, measure
+from simulate.reporting.false_refusals import Refusals, in_time, measure_false_refusals
 from simulate.scenario import Scenario, class_settings, core_settings
 from simulate.scenarios import SCENARIOS, uneven
 from simulate.world.backend import BackendPlan, Service
 from simulate.world.clients import Periodic
-from simulate.world.course import Bimodal, Cold
 from simulate.world.load import Load
+from simulate.world.variation import Bimodal, Cold
 from simulate.world.world import World
 
 FALSE_REFUSALS = 0.01
@@ -43,7 +43,7 @@ def goodput(scenario: Scenario, world: World) -> float:
 @pytest.mark.parametrize("scenario", uneven.SCENARIOS, ids=lambda scenario: scenario.name)
 class TestUneven:
     def test_while_it_is_calm_at_most_one_in_a_hundred_is_refused_falsely(self, scenario):
-        found = measure(scenario, played(scenario.name, 1).records, 1)
+        found = measure_false_refusals(scenario, played(scenario.name, 1).records, 1)
         print(found)
         assert found.sampled > 0
         assert found.false_share <= FALSE_REFUSALS
@@ -61,11 +61,11 @@ class TestUneven:
         assert served > 1.5 * goodput(scenario, world)
 
 
-def alone(course: Bimodal | Cold, patience_s: float, *, every_s: float, count: int) -> World:
+def alone(variation: Bimodal | Cold, patience_s: float, *, every_s: float, count: int) -> World:
     """One request after the other, each on an idle instance; the first five have no deadline."""
     world = World(
         core_settings((class_settings("interactive"),)),
-        [BackendPlan("gpu0", {"m": Service(0.0, 0.005, course=course)})],
+        [BackendPlan("gpu0", {"m": Service(0.0, 0.005, variation=variation)})],
     )
     world.add(Periodic(load=Load(), per_s=1 / every_s, stop_s=5 * every_s))
     world.add(

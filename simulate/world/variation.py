@@ -9,7 +9,7 @@ from math import pi, sin
 from random import Random
 
 
-class Course(ABC):
+class Variation(ABC):
     """What becomes of the work of a batch. `mean` is that of the factor in the long run."""
 
     @property
@@ -23,7 +23,7 @@ class Course(ABC):
 
 
 @dataclass(frozen=True, slots=True)
-class Bimodal(Course):
+class Bimodal(Variation):
     """This part of the batches takes `times` as long: contents of one shape that are dear, or not in a cache."""
 
     part: float
@@ -41,7 +41,7 @@ class Bimodal(Course):
 
 
 @dataclass(frozen=True, slots=True)
-class Cold(Course):
+class Cold(Variation):
     """The first `runs` batches take `cold_s`: they compile, or load what is not there yet."""
 
     runs: int
@@ -59,7 +59,7 @@ class Cold(Course):
 
 
 @dataclass(frozen=True, slots=True)
-class Drifting(Course):
+class Drifting(Variation):
     """Between usual and `times` as long, as a sine over `period_s`: what else the machine does."""
 
     times: float
@@ -77,7 +77,7 @@ class Drifting(Course):
 
 
 @dataclass(frozen=True, slots=True)
-class HeavyTailed(Course):
+class HeavyTailed(Variation):
     """A Pareto factor of this `shape` (above 1) with mean 1: most take a third of the mean, a few many times it."""
 
     shape: float
