@@ -22,6 +22,7 @@ from bench.http2.frame import (
     SETTINGS,
     frame,
 )
+from bench.http2.service import SERVICE
 
 CONTINUATION: Final = 9
 # Eight frames as large as every peer takes: many times what `limits.metadata_bytes` lets through.
@@ -159,7 +160,7 @@ class SlowReaders:
 
 def call_headers(address: str, method: str) -> list[tuple[str, str]]:
     """The header of a call."""
-    path = f"/inference.GRPCInferenceService/{method}"
+    path = f"{SERVICE}/{method}"
     about = [(":method", "POST"), (":scheme", "http"), (":path", path), (":authority", address)]
     return [*about, ("content-type", "application/grpc"), ("te", "trailers"), ("x-tenant-id", "attacker")]
 

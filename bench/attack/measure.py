@@ -18,6 +18,7 @@ import psutil
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from bench.http2.connection import CallStatus, Http2Connection
+from bench.http2.service import SERVICE
 from bench.load.payload import infer_request
 from bench.load.stream import Stream
 from bench.processes.parent_death import killed_with_parent
@@ -81,9 +82,7 @@ async def run_tenant(address: str, body: bytes, per_s: float, seconds: float) ->
     """The tenant asks `per_s` times a second for `seconds`."""
     loop = asyncio.get_running_loop()
     metadata = (("x-tenant-id", "victim"), ("x-priority", "interactive"))
-    connection = await Http2Connection.connect(
-        address, "/inference.GRPCInferenceService/ModelInfer", metadata, timeout_s=TIMEOUT_S
-    )
+    connection = await Http2Connection.connect(address, f"{SERVICE}/ModelInfer", metadata, timeout_s=TIMEOUT_S)
     told = TenantResult([], {})
 
     def fire(due: float) -> None:

@@ -6,26 +6,24 @@ For each line on stdin, {"feed": path of an .npz, "seconds": number}, it runs th
 a line, {"runs": number, "wall_s": seconds, "cpu_s": seconds}. It ends with its stdin.
 """
 
-import asyncio
 import json
 import os
 import sys
 import time
 from collections.abc import Set
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
-from bench.processes.parent_death import killed_with_parent
+from bench.processes.piped_process import PipedProcess
 
 
 class BareLoopError(RuntimeError):
     """The loop's process failed; the message holds the end of what it wrote to stderr."""
 
 
-class BareLoop:
+class BareLoop(PipedProcess):
     """The process and its loop. An async context: it is gone when the context is left.
 
     Args:
@@ -36,23 +34,7 @@ class BareLoop:
 
     def __init__(self, model: Path, threads: int, cpus: Set[int]) -> None:
         numbers = ",".join(map(str, sorted(cpus)))
-        self._command = killed_with_parent(
-            sys.executable, "-m", "bench.backend.onnxruntime_loop", str(model), str(threads), numbers
-        )
-        self._process: asyncio.subprocess.Process | None = None
-
-    async def __aenter__(self) -> Self:
-        pipe = asyncio.subprocess.PIPE
-        self._process = await asyncio.create_subprocess_exec(*self._command, stdin=pipe, stdout=pipe, stderr=pipe)
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        assert self._process is not None
-        if self._process.returncode is None:
-            self._process.kill()
-        await self._process.communicate()  # reads the pipes to their end, so that their transports close
+        super().__init__("bench.backend.onnxruntime_loop", str(model), str(threads), numbers)
 
     async def run(self, feed: Path, seconds: float) -> dict[str, float]:
         """Run the loop for about this long on the arrays of an .npz; `runs`, `wall_s` and `cpu_s` of it.
@@ -60,15 +42,10 @@ class BareLoop:
         Raises:
             BareLoopError: the process failed.
         """
-        process = self._process
-        assert process is not None
-        assert process.stdin is not None
-        assert process.stdout is not None
-        process.stdin.write(json.dumps({"feed": str(feed), "seconds": seconds}).encode() + b"\n")
-        line = await process.stdout.readline()
+        self.tell(json.dumps({"feed": str(feed), "seconds": seconds}))
+        line = await self.answer()
         if not line:
-            _, stderr = await process.communicate()
-            raise BareLoopError(f"the bare loop failed:\n{stderr.decode(errors='replace')[-2000:]}")
+            raise BareLoopError(f"the bare loop failed:\n{await self.stderr_tail()}")
         measured: dict[str, float] = json.loads(line)
         return measured
 

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any, Final, NamedTuple
 
 import grpc.aio
-from tritonclient.grpc import service_pb2
+from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from bench.http2.connection import CallStatus, Http2Connection
 from bench.http2.service import SERVICE
@@ -135,10 +135,6 @@ def _prepared(job: Job, inputs: Any) -> list[Prepared]:
 async def _inputs(job: Job) -> Any:
     async with grpc.aio.insecure_channel(job.target) as channel:
         await asyncio.wait_for(channel.channel_ready(), CONNECT_TIMEOUT_S)
-        ask: Any = channel.unary_unary(
-            f"{SERVICE}/ModelMetadata",
-            request_serializer=service_pb2.ModelMetadataRequest.SerializeToString,
-            response_deserializer=service_pb2.ModelMetadataResponse.FromString,
-        )
+        stub: Any = service_pb2_grpc.GRPCInferenceServiceStub(channel)
         request = service_pb2.ModelMetadataRequest(name=job.stream.model)
-        return await ask(request, metadata=job.stream.metadata(), timeout=CONNECT_TIMEOUT_S)
+        return await stub.ModelMetadata(request, metadata=job.stream.metadata(), timeout=CONNECT_TIMEOUT_S)

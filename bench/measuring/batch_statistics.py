@@ -5,9 +5,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import grpc.aio
-from tritonclient.grpc import service_pb2
+from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from bench.http2.service import SERVICE
 from bench.targets.target import TargetError
 
 TIMEOUT_S = 10.0
@@ -35,15 +34,12 @@ async def fetch_batch_statistics(address: str, models: list[str]) -> dict[str, B
         TargetError: the server does not answer.
     """
     async with grpc.aio.insecure_channel(address) as channel:
-        ask: Any = channel.unary_unary(
-            f"{SERVICE}/ModelStatistics",
-            request_serializer=service_pb2.ModelStatisticsRequest.SerializeToString,
-            response_deserializer=service_pb2.ModelStatisticsResponse.FromString,
-        )
+        stub: Any = service_pb2_grpc.GRPCInferenceServiceStub(channel)
         found = {}
         for model in models:
             try:
-                answer = await ask(service_pb2.ModelStatisticsRequest(name=model), timeout=TIMEOUT_S)
+                request = service_pb2.ModelStatisticsRequest(name=model)
+                answer = await stub.ModelStatistics(request, timeout=TIMEOUT_S)
             except grpc.aio.AioRpcError as error:
                 why = f"{error.code().name}: {error.details()}"
                 raise TargetError(f"{address} does not tell its statistics of {model}: {why}") from None

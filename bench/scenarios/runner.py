@@ -15,9 +15,8 @@ from typing import Any, Final
 
 import grpc.aio
 import yaml
-from tritonclient.grpc import service_pb2
+from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from bench.http2.service import SERVICE
 from bench.load.generator_process import run_jobs
 from bench.load.job import Job
 from bench.load.loops import SATURATING_OUTSTANDING
@@ -271,9 +270,5 @@ async def run_scenario(name: str, scenario: Scenario, settings: Settings, progre
 
 async def _server_version(target: Target) -> str:
     async with grpc.aio.insecure_channel(target.grpc) as channel:
-        ask: Any = channel.unary_unary(
-            f"{SERVICE}/ServerMetadata",
-            request_serializer=service_pb2.ServerMetadataRequest.SerializeToString,
-            response_deserializer=service_pb2.ServerMetadataResponse.FromString,
-        )
-        return str((await ask(service_pb2.ServerMetadataRequest(), timeout=10)).version)
+        stub: Any = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+        return str((await stub.ServerMetadata(service_pb2.ServerMetadataRequest(), timeout=10)).version)

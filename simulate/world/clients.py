@@ -5,27 +5,34 @@ run repeats exactly and one more client does not change what the others send.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from math import inf, pi, sin
 from random import Random
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 
+from simulate.world.clock import Clock
 from simulate.world.load import Load
 from simulate.world.record import Record
-
-if TYPE_CHECKING:
-    from simulate.world.world import World
 
 # A closed loop that is refused without being told when to come again.
 RETRY_S: Final = 1.0
 
 
+class Intake(Protocol):
+    """Where clients submit tickets; a World is one."""
+
+    clock: Clock
+
+    def submit(self, load: Load, chance: Random, on_end: Callable[[Record], None] | None = None) -> None:
+        """One ticket of this kind arrives now; `on_end` is called once, when it has ended."""
+
+
 class Client(ABC):
-    """Something that submits tickets to a world."""
+    """Something that submits tickets."""
 
     @abstractmethod
-    def start(self, world: "World", chance: Random) -> None:
+    def start(self, intake: Intake, chance: Random) -> None:
         """Arrange the first arrivals."""
 
 
@@ -41,18 +48,18 @@ class OpenLoop(Client):
     def times(self, chance: Random) -> Iterator[float]:
         """Arrival times in seconds, ascending."""
 
-    def start(self, world: "World", chance: Random) -> None:
+    def start(self, intake: Intake, chance: Random) -> None:
         """Arrange the first arrival; each arranges the next."""
         times = self.times(chance)
 
         def arrive() -> None:
-            world.submit(self.load, chance)
+            intake.submit(self.load, chance)
             arrange()
 
         def arrange() -> None:
             when = next(times, inf)
             if when < self.stop_s:
-                world.clock.at(when, arrive)
+                intake.clock.at(when, arrive)
 
         arrange()
 
@@ -149,19 +156,19 @@ class ClosedLoop(Client):
     start_s: float = 0.0
     think_s: float = 0.0
 
-    def start(self, world: "World", chance: Random) -> None:
+    def start(self, intake: Intake, chance: Random) -> None:
         """Arrange every caller's first ticket."""
 
         def send() -> None:
-            world.submit(self.load, chance, ended)
+            intake.submit(self.load, chance, ended)
 
         def ended(record: Record) -> None:
             if not record.completed:
-                world.clock.at(world.clock.now + (record.pushback_s or RETRY_S), send)
+                intake.clock.at(intake.clock.now + (record.pushback_s or RETRY_S), send)
             elif self.think_s:
-                world.clock.at(world.clock.now + self.think_s, send)
+                intake.clock.at(intake.clock.now + self.think_s, send)
             else:
                 send()
 
         for _ in range(self.outstanding):
-            world.clock.at(self.start_s, send)
+            intake.clock.at(self.start_s, send)
