@@ -1,11 +1,8 @@
 """The servers under test as processes, without Triton where that is possible."""
 
 import asyncio
-import os
 import resource
-import signal
-import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -18,8 +15,6 @@ import pytest
 from bench.load.generator_process import run_jobs
 from bench.load.job import Job
 from bench.load.stream import Stream
-from bench.measuring.batch_statistics import fetch_batch_statistics
-from bench.processes.parent_death import killed_with_parent
 from bench.targets.fairlane import fairlane
 from bench.targets.nginx import nginx, nginx_path
 from bench.targets.proxy import proxy
@@ -118,31 +113,3 @@ async def test_nginx_has_more_requests_at_triton_than_a_default_nginx_has_connec
         recording = (await run_jobs([flood.model_copy(update={"stream": stream, "duration_s": 3.0})]))["one"]
     assert recording.errors == {}
     assert recording.counts["ok"].sum() >= at_once
-
-
-async def test_a_server_that_tells_no_statistics_is_named() -> None:
-    with pytest.raises(TargetError, match=r"127\.0\.0\.1:1 does not tell its statistics of digits: UNAVAILABLE"):
-        await fetch_batch_statistics("127.0.0.1:1", ["digits"])
-
-
-async def test_a_tied_process_ends_with_the_one_that_started_it(
-    tmp_path: Path, eventually: Callable[..., Awaitable[None]]
-) -> None:
-    # A parent that starts a tied child, says its id, and is killed with SIGKILL.
-    script = (
-        "import subprocess, sys, time; from bench.processes.parent_death import killed_with_parent;"
-        "command = (sys.executable, '-c', 'import time; print(1, flush=True); time.sleep(600)');"
-        "child = subprocess.Popen(killed_with_parent(*command),"
-        " stdout=subprocess.PIPE); child.stdout.readline(); print(child.pid, flush=True); time.sleep(600)"
-    )
-    parent = await asyncio.create_subprocess_exec(sys.executable, "-c", script, stdout=asyncio.subprocess.PIPE)
-    assert parent.stdout is not None
-    child = psutil.Process(int(await parent.stdout.readline()))
-    assert child.is_running()
-    parent.send_signal(signal.SIGKILL)
-    await parent.communicate()
-    await eventually(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE)
-
-
-def test_a_tie_is_to_this_process() -> None:
-    assert str(os.getpid()) in killed_with_parent("x")
