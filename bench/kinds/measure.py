@@ -12,8 +12,8 @@ from typing import Final
 import numpy as np
 import yaml
 
+from bench.kinds.callers import Callers, LoadResult
 from bench.kinds.kind import Kind, make_repository
-from bench.kinds.load import Callers, LoadResult
 from bench.targets.fairlane import fairlane
 from bench.targets.network import network
 from bench.targets.target import TargetError
@@ -23,7 +23,7 @@ from bench.terminal.progress import RunProgress
 CALLERS: Final = 32
 PERSON_PER_S: Final = 10.0
 # The person's sequences are not the flood's.
-PERSON: Final = 1_000
+PERSON_CALLER: Final = 1_000
 # What a model of slow answers can do is found out within it.
 WARMUP_S: Final = 8.0
 # Before a short look there is a short warm-up.
@@ -180,13 +180,13 @@ async def _round(one: KindResult, plan: Plan, ours: str, triton: str, number: in
 
 async def _person(one: KindResult, plan: Plan, ours: str, number: int) -> None:
     """A person's latency alone, and beside a background flood of the same kind."""
-    person = await Callers(one.kind, "interactive", PERSON).connect(ours)
+    person = await Callers(one.kind, "interactive", PERSON_CALLER).connect(ours)
     await asyncio.sleep(SETTLE_S)
     alone = await person.paced(PERSON_PER_S, 2 * plan.seconds, seed=number)
     flood = await Callers(one.kind, "background", 5 * CALLERS).connect(ours)
     flooding = asyncio.ensure_future(flood.closed_loop(CALLERS, 2 * plan.seconds + SETTLE_S))
     await asyncio.sleep(SETTLE_S)
-    again = await Callers(one.kind, "interactive", 2 * PERSON).connect(ours)
+    again = await Callers(one.kind, "interactive", 2 * PERSON_CALLER).connect(ours)
     flooded = await again.paced(PERSON_PER_S, 2 * plan.seconds, seed=number)
     for outcome in (alone, flooded, await flooding):
         _note(one, outcome)

@@ -7,8 +7,8 @@ from google.protobuf import text_format
 from rich.console import Console
 from tritonclient.grpc import model_config_pb2, service_pb2
 
+from bench.kinds.callers import LoadResult
 from bench.kinds.kind import KINDS, make_repository
-from bench.kinds.load import LoadResult
 from bench.kinds.measure import KindResult, Plan, measure
 from bench.terminal.progress import RunProgress
 

@@ -1,4 +1,4 @@
-"""Load of one kind: callers in a closed loop, and a person's requests at random moments."""
+"""Callers of one kind of request: in a closed loop, and at random moments as a person is."""
 
 import asyncio
 import time
