@@ -175,7 +175,12 @@ async def test_tenant_capped_at_two_never_has_more_at_the_real_triton(
     triton_address: str, cap: int, most: int | None
 ) -> None:
     relay = CountingRelay(triton_address)
-    app, address = await start(await relay.start(), tenants={"capped": {"max_in_flight": cap}})
+    # The merge check asks a row again as Fairlane's own request: it counts against no tenant, so it stays out here.
+    app, address = await start(
+        await relay.start(),
+        tenants={"capped": {"max_in_flight": cap}},
+        models={"arithmetic": {"check_merging": False}},
+    )
 
     async def send(client: Any, value: float, tenant: str) -> None:
         result = await client.infer(
@@ -190,4 +195,7 @@ async def test_tenant_capped_at_two_never_has_more_at_the_real_triton(
     await app.stop()
     await relay.stop()
     # Without the cap the same traffic has more there at a time, so the count can tell the difference.
-    assert relay.most_marked == most if most is not None else relay.most_marked > 2
+    if most is None:
+        assert relay.most_marked > 2
+    else:
+        assert relay.most_marked == most
