@@ -228,10 +228,10 @@ class Backend:
         """Batches of the model that the backend holds."""
         return len(self._in_flight.get(model, ()))
 
-    def rows_in_flight(self, model: str) -> int:
-        """Rows of the model's batches that the backend holds."""
+    def rows_in_flight(self, model: str, merge_key: str | None) -> int:
+        """Rows that the backend holds of the model's executions of this merge key alone."""
         executions = self._in_flight.get(model)
-        return executions.rows if executions else 0
+        return executions.rows_of(merge_key) if executions else 0
 
     def spare(self, model: str) -> int:
         """Idle instances of the model; less than zero: batches that lie behind others."""

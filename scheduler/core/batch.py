@@ -96,7 +96,7 @@ class _Filling:
         if self.rows_of.get(flow, 0) + ticket.rows <= self.rows_of[self.guest]:
             return False
         if self.crowd_rows is None:
-            free_rows = self.estimator.rows_for_free(ticket.merge_key, self.rows, FREE)
+            free_rows = self.estimator.rows_for_free(ticket.latency_key, self.rows, FREE)
             self.crowd_rows = max(free_rows, self.line.rows_for_rate(HALF, self.limit_rows))
         return self.rows + ticket.rows > self.crowd_rows
 
@@ -173,7 +173,7 @@ def _least_tag(lane: Lane, queue: ClassQueue, opened_by: ClassQueue, merge_key: 
 def _fill(queue: ClassQueue, merge_key: str, batch: _Filling, departure: Departure | None, least: float) -> None:
     """Add this class's tickets of the key while they fit, and until its tag is a full batch ahead of `least`."""
     found, full_s = queue.first_of(merge_key), batch.full_s
-    limit_rows, start, row_tag = _limit_rows(queue, merge_key, batch), queue.start, batch.row_s / queue.weight
+    limit_rows, start, row_tag = _limit_rows(queue, batch), queue.start, batch.row_s / queue.weight
     most_start = least + full_s / queue.weight
     others_have_turns = queue is batch.opened_by or (least < inf and batch.opened_by.weight < inf)
     aside: Flow | None = None
@@ -223,11 +223,11 @@ def _charge(lane: Lane, batch: _Filling, first_rows: int, riders: list[tuple[Cla
             queue.charge_more(flow, ticket.rows * more_s)
 
 
-def _limit_rows(queue: ClassQueue, merge_key: str, batch: _Filling) -> int:
+def _limit_rows(queue: ClassQueue, batch: _Filling) -> int:
     """Rows that the batch may have with tickets of this class in it."""
-    limit_rows, estimator = batch.limit_rows, batch.estimator
+    limit_rows, estimator, key = batch.limit_rows, batch.estimator, batch.taken[0][2].latency_key
     if queue is not batch.opened_by:
-        limit_rows = min(limit_rows, most_rows(queue, batch.capacity, estimator, merge_key))
+        limit_rows = min(limit_rows, most_rows(queue, batch.capacity, estimator, key))
     if queue.rank > batch.opened_by.rank and batch.top.settings.wait_s is not None:
-        limit_rows = min(limit_rows, estimator.rows_for_free(merge_key, batch.rows, FREE))
+        limit_rows = min(limit_rows, estimator.rows_for_free(key, batch.rows, FREE))
     return limit_rows

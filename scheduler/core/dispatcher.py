@@ -141,7 +141,7 @@ class Dispatcher:
         start_at = now if idle else max(now, backend.next_free_at(model))
 
         def waiting(ticket: Ticket) -> int:
-            beside = sum(queue.waiting_of(key) for queue in lane.classes)
+            beside = sum(queue.waiting_of(ticket.merge_key) for queue in lane.classes)
             queue = lane.classes[self._ranks[ticket.priority_class]]
             return max(ticket.rows, min(most_rows(queue, capacity, estimator, key), beside))
 
@@ -198,14 +198,14 @@ class Dispatcher:
             return self._await_returns(lane, turn, backend, estimator, returns.until, returns.expected(), now)
         waits_s = [each for each in (queue.present_wait_s, own_s) if each is not None]
         if self._may_grow(lane, turn, backend, estimator):
-            waits_s.append(estimator.line(turn.ticket.merge_key).predict(1))
+            waits_s.append(estimator.line(turn.ticket.latency_key).predict(1))
         if not waits_s:
             return False
         free_at = backend.next_free_at(lane.model)
         leave_at = free_at - lead_s(min(waits_s))
         if leave_at <= now:
-            window_s = WINDOW_PART * estimator.line(turn.ticket.merge_key).predict(1)
-            expected = queue.returns.part * backend.rows_in_flight(lane.model)
+            window_s = WINDOW_PART * estimator.line(turn.ticket.latency_key).predict(1)
+            expected = queue.returns.part * backend.rows_in_flight(lane.model, turn.ticket.merge_key)
             return self._await_returns(lane, turn, backend, estimator, free_at + window_s, expected, now)
         self._lanes.held[lane.name] = leave_at
         return True
@@ -219,8 +219,8 @@ class Dispatcher:
             return False
         if key != queue.returns.merge_key or flow.tenant.name not in queue.returns.tenants:
             return False
-        line = estimator.line(key)
-        most = most_rows(queue, backend.state.models[lane.model], estimator, key)
+        line = estimator.line(turn.ticket.latency_key)
+        most = most_rows(queue, backend.state.models[lane.model], estimator, turn.ticket.latency_key)
         rows = min(most, sum([each.waiting_of(key) for each in lane.classes]))
         more = min(most, rows + expected)
         waited_s = until - max(now, backend.next_free_at(lane.model))
@@ -235,10 +235,9 @@ class Dispatcher:
     @staticmethod
     def _may_grow(lane: Lane, turn: Turn, backend: Backend, estimator: Estimator) -> bool:
         """Whether others may come to ride in the next batch while all instances are busy for long enough."""
-        key = turn.ticket.merge_key
-        if key is None or turn.flow is None or estimator.line(key).samples < KNOWN_SAMPLES:
-            return False
-        if estimator.line(key).predict(1) < LEAST_HELD_S:
+        key, latency_key = turn.ticket.merge_key, turn.ticket.latency_key
+        line = estimator.line(latency_key)
+        if key is None or turn.flow is None or line.samples < KNOWN_SAMPLES or line.predict(1) < LEAST_HELD_S:
             return False
         waiting = sum([queue.waiting_of(key) for queue in lane.classes])
-        return waiting < most_rows(turn.queue, backend.state.models[lane.model], estimator, key)
+        return waiting < most_rows(turn.queue, backend.state.models[lane.model], estimator, latency_key)

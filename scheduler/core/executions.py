@@ -105,6 +105,10 @@ class Executions:
         """Executions that are not over."""
         return len(self._open)
 
+    def rows_of(self, merge_key: str | None) -> int:
+        """Rows of the executions that hold no other merge key."""
+        return sum([each.rows for each in self._open if each.merge_keys == {merge_key}])
+
     @property
     def work_s(self) -> float:
         """Estimated seconds of service in flight."""

@@ -109,7 +109,7 @@ class Lane:
         merge_key = tickets[0].merge_key
         if merge_key is None:
             return
-        window_s = WINDOW_PART * self.estimator.line(merge_key).predict(1)
+        window_s = WINDOW_PART * self.estimator.line(tickets[0].latency_key).predict(1)
         if window_s < LEAST_WINDOW_S:
             return
         for name in {each.priority_class for each in tickets}:

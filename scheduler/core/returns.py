@@ -69,7 +69,12 @@ class Returns:
             self._came_soon += rows
 
     def answered(self, rows: int, merge_key: str, tenants: Collection[str], window_s: float, *, now: float) -> None:
-        """So many rows were answered, after which arrivals are counted for `window_s` seconds."""
+        """So many rows were answered, after which arrivals are counted for `window_s` seconds.
+
+        Nothing is known of callers with several merge keys: the one that comes back need not be of the next batch's key.
+        """
+        if merge_key != self.merge_key:
+            self._samples = 0
         passed_s = now - self._answered_at
         if passed_s > 0 and passed_s < inf:
             self._all = DECAY * self._all + self._came

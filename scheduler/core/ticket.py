@@ -81,6 +81,8 @@ class Ticket:
         policy: of its model's configuration; None: it has none.
         join_key: Triton itself runs requests with the same key as one (executions.py); None: it does not.
         cost: what the operator says that its time depends on, such as the elements of an input; None: he says nothing.
+        latency_key: what tells how long it takes, beside its model and its rows: tickets of one key have inputs of one
+            shape. Where nothing is said it is the merge key, or else the join key.
         state: where the ticket is; owned by the scheduler.
         start_tag: its tenant's place in its class's virtual time (share.py) when it was taken; virtual seconds.
         queued_tag: where that virtual time stood when it was queued.
@@ -107,6 +109,7 @@ class Ticket:
     policy: QueuePolicy | None = None
     join_key: str | None = None
     cost: int | None = None
+    latency_key: str | None = None
     state: TicketState = field(default=NEW, init=False)
     start_tag: float = field(default=0.0, init=False)
     queued_tag: float = field(default=0.0, init=False)
@@ -122,11 +125,8 @@ class Ticket:
 
     def __post_init__(self) -> None:
         self.lane = self.model
-
-    @property
-    def latency_key(self) -> str | None:
-        """What tells how long it takes, beside its model and its rows: tickets of one key have inputs of one shape."""
-        return self.join_key if self.merge_key is None else self.merge_key
+        if self.latency_key is None:
+            self.latency_key = self.join_key if self.merge_key is None else self.merge_key
 
     @property
     def waiting(self) -> bool:

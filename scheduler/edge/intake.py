@@ -99,6 +99,7 @@ class Intake:
             merge_key=_with_headers(self._merge_key(shape, spec, caller), headers),
             # What may not be merged here is not handed to Triton's batcher together either.
             join_key=shape.join_key if self._config.merges(spec.name) and not self._checks.stopped(spec.name) else None,
+            latency_key=shape.latency_key,
             deadline=None if caller.timeout_s is None else arrived + caller.timeout_s,
             step=step,
             cost=self._costs.of(request, spec),

@@ -26,12 +26,14 @@ class Shape(NamedTuple):
         rows: the batch dimension, or 1 for a model that has none.
         merge_key: requests with the same key may ride together; None: it rides alone.
         join_key: requests with the same key are run as one by Triton itself (joining.py); None: it does not do so.
+        latency_key: requests with the same key take as long, as far as their shapes tell; None: nothing tells.
         padding: how it may be padded to ride with longer ones; None: it may not.
     """
 
     rows: int
     merge_key: str | None
     join_key: str | None
+    latency_key: str | None
     padding: Padding | None = None
 
 
@@ -93,10 +95,11 @@ def _checked(request: Any, spec: ModelSpec, padding: Padding | None) -> Shape:
     rows, complete = check(request, spec)
     joined = join_key(request, spec)
     if not complete:
-        return Shape(rows, None, joined)
+        return Shape(rows, None, joined, joined)
     key = shape_key(request, spec, padding)
     pads = key is not None and padding is not None and padding.length_of(request) is not None
-    return Shape(rows, key, joined, padding if pads else None)
+    # What Triton runs as one takes the time of one run. Padded lengths run as long as their bucket says.
+    return Shape(rows, key, joined, key if pads or joined is None else joined, padding if pads else None)
 
 
 def _with_parameters(shape: Shape, request: Any) -> Shape:

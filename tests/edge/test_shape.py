@@ -1,5 +1,6 @@
 """What is remembered of a shape never changes what is found of a request."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -38,7 +39,23 @@ def test_a_remembered_shape_is_what_a_check_finds() -> None:
         message = request(rows, id=str(rows))
         message.parameters["priority"].int64_param = rows
         found = shapes.of(message, SPEC, message.ByteSize())
-        assert found == (check(message, SPEC).rows, merge_key(message, SPEC), None, None)
+        key = merge_key(message, SPEC)
+        assert found == (check(message, SPEC).rows, key, None, key, None)
+
+
+def test_requests_that_triton_runs_as_one_take_the_time_of_one_run_whatever_their_parameters() -> None:
+    shapes, spec = Shapes(), replace(SPEC, joins=True)
+    one, other = request(), request()
+    other.parameters["threshold"].int64_param = 3
+    found = [shapes.of(message, spec, message.ByteSize()) for message in (one, other)]
+    assert found[0].merge_key != found[1].merge_key
+    assert found[0].latency_key == found[1].latency_key == found[0].join_key
+
+
+def test_parameters_do_not_change_what_a_shape_takes_where_nothing_joins() -> None:
+    shapes, other = Shapes(), request()
+    other.parameters["threshold"].int64_param = 3
+    assert shapes.of(other, SPEC, other.ByteSize()).latency_key == merge_key(request(), SPEC)
 
 
 def test_an_equal_request_is_not_checked_again(monkeypatch: pytest.MonkeyPatch) -> None:

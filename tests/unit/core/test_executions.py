@@ -146,3 +146,10 @@ def test_what_has_begun_is_told_once_for_an_execution(executions):
     assert (executions.begun, executions.lesser(0), executions.lesser(1)) == (0, 1, 0)
     assert [executions.begin(number) for number in (1, 2, 3)] == [True, False, True]
     assert (executions.begun, executions.lesser(0)) == (2, 0)
+
+
+def test_rows_of_a_merge_key_are_those_of_executions_that_hold_no_other(executions):
+    for number, keys in enumerate([{"k"}, {"l"}, {"k", "l"}, {"k"}, {None}]):
+        _, execution = send(executions, number, 0.0, rows=number + 1)
+        execution.merge_keys |= keys
+    assert (executions.rows_of("k"), executions.rows_of("l"), executions.rows_of(None)) == (5, 2, 5)

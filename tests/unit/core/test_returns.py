@@ -91,6 +91,14 @@ def test_callers_that_stay_away_are_forgotten_within_a_dozen_answers():
     assert returns.part == 0.0
 
 
+def test_of_callers_with_several_merge_keys_nothing_is_expected():
+    returns = Returns()
+    for number in range(50):
+        returns.answered(16, "kl"[number % 2], {"a"}, WINDOW_S, now=number * SERVICE_S)
+        returns.arrived(16, now=number * SERVICE_S + 0.002)
+    assert returns.part == 0.0
+
+
 def test_it_tells_whose_rows_were_answered():
     returns = Returns()
     returns.answered(2, "k", {"a", "b"}, WINDOW_S, now=1.0)

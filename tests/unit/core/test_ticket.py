@@ -26,3 +26,7 @@ def test_latency_is_told_by_the_merge_key_and_else_by_the_join_key():
     assert make_ticket(merge_key="m", join_key="j").latency_key == "m"
     assert make_ticket(join_key="j").latency_key == "j"
     assert make_ticket().latency_key is None
+
+
+def test_what_is_said_of_its_latency_is_kept():
+    assert make_ticket(merge_key="m", join_key="j", latency_key="l").latency_key == "l"
