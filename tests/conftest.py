@@ -46,6 +46,12 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 
 
 @pytest.fixture
+def wire() -> str:
+    """What carries gRPC, as `listen.wire` names it; tests that run over several have a fixture of their own."""
+    return "auto"
+
+
+@pytest.fixture
 def eventually() -> Callable[..., Any]:
     """`await eventually(condition)`: poll until it holds; fails after PATIENCE_S, never passes on elapsed time."""
 

@@ -67,6 +67,11 @@ class Listen(Section):
         default=DEFAULT_HTTP, description="HOST:PORT of the live page, /metrics, /healthz, /readyz and /debug."
     )
     tls: ServerTls | None = Field(default=None, description="TLS of the gRPC service; none: plain text.")
+    wire: Literal["auto", "native", "grpcio"] = Field(
+        default="auto",
+        description="What carries gRPC: `native`, on nghttp2, takes less CPU and must have been built by `make setup`; "
+        "`grpcio`; `auto`: grpcio.",
+    )
 
 
 class BackendConfig(Section):

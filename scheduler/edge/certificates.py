@@ -4,7 +4,7 @@ import logging
 import ssl
 import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, NamedTuple
 
 import grpc
 
@@ -15,10 +15,19 @@ log = logging.getLogger(__name__)
 
 # What tells that a file is another one: inode, size, time of change.
 Signature = tuple[tuple[int, int, int], ...]
+# gRPC is HTTP/2; TLS's own negotiation says so.
+PROTOCOLS: Final = ("h2",)
+
+
+class Read(NamedTuple):
+    """What was read: for asyncio, and for gRPC."""
+
+    context: ssl.SSLContext
+    configuration: Any
 
 
 class Certificates:
-    """Certificates for gRPC, which asks for them at every handshake, in a thread of its own.
+    """Certificates for a gRPC server, which asks for them at every handshake; grpcio does so in a thread of its own.
 
     Args:
         tls: the files.
@@ -33,32 +42,44 @@ class Certificates:
         self._told = ""
         try:
             self._signature = self._look()
-            self._first = self._read()
+            self._last = self._read()
         except (OSError, ssl.SSLError) as error:
             raise StartError(f"listen.tls: {tls.certificate}, {tls.key}: {error}") from None
 
     def credentials(self) -> Any:
         """The server's credentials."""
         return grpc.dynamic_ssl_server_credentials(
-            self._first, self._fetch, require_client_authentication=self._tls.client_ca is not None
+            self._last.configuration, self._fetch, require_client_authentication=self._tls.client_ca is not None
         )
 
+    def context(self) -> ssl.SSLContext:
+        """One for asyncio's servers: a connection has the certificates of the time when it is made."""
+        renewed = _Renewed(ssl.PROTOCOL_TLS_SERVER)
+        renewed.certificates = self
+        return renewed
+
+    def current(self) -> ssl.SSLContext:
+        """With the certificates as they are now."""
+        self._fetch()
+        return self._last.context
+
     def _fetch(self) -> Any:
-        """The certificates if they are others than before, None to go on with those."""
+        """The certificates for gRPC if they are others than before, None to go on with those."""
         with self._lock:
             try:
                 signature = self._look()
                 if signature == self._signature:
                     return None
-                configuration = self._read()
+                read = self._read()
             except (OSError, ssl.SSLError) as error:
                 # Half-written files, or a key that comes a moment after its certificate: the old ones stay.
                 self._tell(str(error))
                 return None
             self._signature = signature
+            self._last = read
             self._told = ""
         log.info("listen.tls: certificate read again from %s", self._tls.certificate)
-        return configuration
+        return read.configuration
 
     def _tell(self, why: str) -> None:
         """Once, not at every handshake."""
@@ -74,12 +95,24 @@ class Certificates:
         stats = [path.stat() for path in self._files()]
         return tuple((each.st_ino, each.st_size, each.st_mtime_ns) for each in stats)
 
-    def _read(self) -> Any:
+    def _read(self) -> Read:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.set_alpn_protocols(PROTOCOLS)
         context.load_cert_chain(self._tls.certificate, self._tls.key)
         client_ca = None
         if self._tls.client_ca is not None:
             context.load_verify_locations(self._tls.client_ca)
+            context.verify_mode = ssl.CERT_REQUIRED
             client_ca = self._tls.client_ca.read_bytes()
         pair = (self._tls.key.read_bytes(), self._tls.certificate.read_bytes())
-        return grpc.ssl_server_certificate_configuration([pair], client_ca)
+        return Read(context, grpc.ssl_server_certificate_configuration([pair], client_ca))
+
+
+class _Renewed(ssl.SSLContext):
+    """Stands for the context of the moment."""
+
+    certificates: Certificates
+
+    def wrap_bio(self, *args: Any, **options: Any) -> ssl.SSLObject:
+        """Begin a connection; asyncio does it here."""
+        return self.certificates.current().wrap_bio(*args, **options)

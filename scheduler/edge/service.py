@@ -13,6 +13,7 @@ from scheduler.edge import status
 from scheduler.edge.access import NAME_LENGTH, Access
 from scheduler.edge.audit import Audit
 from scheduler.edge.classify import Caller, Classifier
+from scheduler.edge.context import Context
 from scheduler.edge.intake import Intake
 from scheduler.edge.merge_check import MergeChecks
 from scheduler.edge.relay import Relay
@@ -23,8 +24,6 @@ from scheduler.telemetry.hooks import NULL, Header, Telemetry
 from scheduler.triton.catalog import Catalog
 from scheduler.triton.pool import BackendFailure, Call, Pool
 from scheduler.triton.queue_policy import NO_POLICIES, QueuePolicies
-
-Context = grpc.aio.ServicerContext[Any, Any]
 
 # Answered by one ready backend; what they tell is the same on all.
 RELAYED: Final = ("ServerMetadata", "ModelReady", "ModelMetadata", "ModelConfig")

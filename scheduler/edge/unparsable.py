@@ -6,7 +6,6 @@ Anybody who can connect can send as many as he likes, before it is known who he 
 from collections.abc import AsyncIterator, Callable
 from typing import Any, Final
 
-import grpc
 from google.protobuf.message import DecodeError
 
 from scheduler.edge import status
@@ -23,7 +22,7 @@ class ParsingServer:
         server: where the methods are served.
     """
 
-    def __init__(self, server: grpc.aio.Server) -> None:
+    def __init__(self, server: Any) -> None:
         self._server = server
 
     def add_generic_rpc_handlers(self, handlers: Any) -> None:
@@ -32,7 +31,7 @@ class ParsingServer:
     def add_registered_method_handlers(self, service: str, handlers: dict[str, Any]) -> None:
         """Serve the methods, by name."""
         parsing = {name: _parsing(f"{service}/{name}", handler) for name, handler in handlers.items()}
-        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, parsing),))
+        self._server.add_registered_method_handlers(service, parsing)
 
 
 def _parsing(method: str, handler: Any) -> Any:

@@ -34,7 +34,7 @@ class Server:
         """Serve the methods, by name."""
         self._handlers |= {f"/{service}/{name}": handler for name, handler in handlers.items()}
 
-    async def listen(self, host: str, port: int, tls: ssl.SSLContext | None = None) -> int:
+    async def bind(self, host: str, port: int, tls: ssl.SSLContext | None = None) -> int:
         """Listen on each address of the host, and return the port (the chosen one where `port` is 0).
 
         Raises:

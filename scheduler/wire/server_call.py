@@ -22,6 +22,11 @@ STATUSES: Final[dict[grpc.StatusCode, RawField]] = {
 }
 
 
+def as_it_is(message: Any) -> Any:
+    """For methods without a parser or serializer: messages are bytes."""
+    return message
+
+
 class ServerCall:
     """A call; handlers know it as their context.
 
@@ -57,7 +62,7 @@ class ServerCall:
         self._metadata = metadata
         self._coding = coding
         self.handler = handler
-        self._serialize = handler.response_serializer
+        self._serialize = handler.response_serializer or as_it_is
         self._trailers: list[RawField] = []
         self._headers_sent = False
         self._inbox: deque[bytes] = deque()

@@ -11,13 +11,15 @@ from scheduler.wire import _h2
 from scheduler.wire.coding import IDENTITY, known
 from scheduler.wire.fields import Field, RawField, metadata_of, percent_encoded, seconds_of
 from scheduler.wire.outlet import Outlet
-from scheduler.wire.server_call import RESPONSE, STATUSES, Requests, ServerCall
+from scheduler.wire.server_call import RESPONSE, STATUSES, Requests, ServerCall, as_it_is
 from scheduler.wire.sizes import CONNECTION_WINDOW, STREAM_WINDOW, ServerSizes
 from scheduler.wire.upkeep import Upkeep
 
 log = logging.getLogger(__name__)
 
 DRAIN_PING: Final = b"drained?"
+# A client that has not answered it by then does not.
+DRAIN_ANSWER_S: Final = 5.0
 NO_ERROR: Final = 0
 ENHANCE_YOUR_CALM: Final = 11
 GRPC: Final = "application/grpc"
@@ -62,6 +64,9 @@ class ServerConnection(Outlet):
         self._upkeep = Upkeep(self, self._sizes, lambda: bool(self._calls), self.drain)
         self._made(self)
         super().connection_made(transport)
+        tls = transport.get_extra_info("ssl_object")
+        if tls is not None and tls.selected_alpn_protocol() != "h2":
+            self.cut()
 
     def drain(self, why: str) -> None:
         """Tell the client to make no more calls here; those under way go on, and then the connection is closed."""
@@ -69,6 +74,7 @@ class ServerConnection(Outlet):
         self.connection.announce_goaway()
         # What it sends before it hears of that is answered: the last call is known when it has answered this.
         self.connection.ping(DRAIN_PING)
+        self.loop.call_later(DRAIN_ANSWER_S, self._drained)
         self.soon()
 
     def end_calls(self) -> None:
@@ -125,9 +131,14 @@ class ServerConnection(Outlet):
                 self.connection.terminate(ENHANCE_YOUR_CALM)
         elif kind == _h2.PONG:
             if event[2] == DRAIN_PING:
-                self.connection.goaway(NO_ERROR, self._why)
+                self._drained()
         elif kind == _h2.SETTINGS:
             self._upkeep.greeted()
+
+    def _drained(self) -> None:
+        """No call that is not here yet is taken any more."""
+        self.connection.goaway(NO_ERROR, self._why)
+        self.soon()
 
     def _begin(self, stream_id: int, fields: list[Field] | None) -> None:
         """A call begins, or is refused."""
@@ -167,16 +178,17 @@ class ServerConnection(Outlet):
 async def _answer(call: ServerCall) -> None:
     """Have the handler answer, and end the call whatever it does."""
     handler = call.handler
+    parse = handler.request_deserializer or as_it_is
     try:
         if handler.request_streaming:
-            request: Any = Requests(call, handler.request_deserializer)
+            request: Any = Requests(call, parse)
             behaviour = handler.stream_stream if handler.response_streaming else handler.stream_unary
         else:
             payload = call.take()
             if payload is None:
                 call.end(grpc.StatusCode.INTERNAL, "expected one message")
                 return
-            request = handler.request_deserializer(payload)
+            request = parse(payload)
             behaviour = handler.unary_stream if handler.response_streaming else handler.unary_unary
         if not handler.response_streaming:
             call.finish(await behaviour(request, call))

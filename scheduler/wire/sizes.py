@@ -5,7 +5,7 @@ from typing import Final
 
 # Of one call, in bytes: what a peer may send before its handler has taken the message before. HTTP/2's own default is
 # 64 KiB; the larger, the fewer round trips a message of megabytes takes.
-STREAM_WINDOW: Final = 256 * 1024
+STREAM_WINDOW: Final = 1024 * 1024
 # Of all calls of a connection. It is given back as bytes come, so this is what may be on its way at a time.
 CONNECTION_WINDOW: Final = 4 * 1024 * 1024
 # A writer waits while more than this of its call's messages has not left.

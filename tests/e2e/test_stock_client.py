@@ -15,6 +15,7 @@ from tritonclient.utils import InferenceServerException
 from scheduler.app import App
 from scheduler.config import Config
 from tests.real_triton import ModelRepository, TritonFactory
+from tests.wires import WIRES
 
 
 @pytest.fixture(scope="module")
@@ -27,9 +28,9 @@ def triton_address(triton_factory: TritonFactory, new_repository: Callable[[], M
     return address
 
 
-async def start(triton: str, **settings: Any) -> tuple[App, str]:
+async def start(triton: str, wire: str = "auto", **settings: Any) -> tuple[App, str]:
     config = {
-        "listen": {"grpc": "127.0.0.1:0", "http": "127.0.0.1:0"},
+        "listen": {"grpc": "127.0.0.1:0", "http": "127.0.0.1:0", "wire": wire},
         "backends": [{"name": "real", "grpc": triton}],
         "limits": {"drain_s": 5},
     }
@@ -37,9 +38,9 @@ async def start(triton: str, **settings: Any) -> tuple[App, str]:
     return app, (await app.start()).grpc
 
 
-@pytest.fixture
-async def address(triton_address: str) -> AsyncIterator[str]:
-    app, grpc_address = await start(triton_address)
+@pytest.fixture(params=WIRES)
+async def address(triton_address: str, request: pytest.FixtureRequest) -> AsyncIterator[str]:
+    app, grpc_address = await start(triton_address, request.param)
     yield grpc_address
     await app.stop()
 

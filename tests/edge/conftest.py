@@ -13,6 +13,7 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 from scheduler.app import Addresses, App
 from scheduler.config import Config
 from scheduler.triton.fake import FakeModel, FakeTriton
+from tests.wires import WIRES
 
 
 def _refuse_sevens(tensors: dict[str, Any]) -> dict[str, Any]:
@@ -47,8 +48,14 @@ class Served:
 ServeFactory = Callable[..., Any]
 
 
+@pytest.fixture(params=WIRES)
+def wire(request: pytest.FixtureRequest) -> str:
+    """What carries gRPC: each test runs over both."""
+    return str(request.param)
+
+
 @pytest.fixture
-async def serve() -> AsyncIterator[ServeFactory]:
+async def serve(wire: str) -> AsyncIterator[ServeFactory]:
     """`await serve(**config)`: a service with these settings in front of a new fake Triton."""
     async with AsyncExitStack() as stack:
 
@@ -64,6 +71,7 @@ async def serve() -> AsyncIterator[ServeFactory]:
                 }
                 | settings
             )
+            config = config.model_copy(update={"listen": config.listen.model_copy(update={"wire": wire})})
             app = App(config)
             addresses = await app.start()
             stack.push_async_callback(app.stop)

@@ -14,7 +14,7 @@ import pytest
 from tritonclient.grpc import service_pb2_grpc
 
 from bench.http2.frame import ACK, DATA, END_HEADERS, END_STREAM, HEADERS, PING, PREFACE, SETTINGS, frame
-from scheduler.edge import server
+from scheduler.edge import patience
 from tests.serving import resident_bytes, serve_before_a_fake
 
 MANY = 10_000
@@ -99,7 +99,7 @@ async def test_ten_thousand_idle_connections_are_held_while_a_tenant_is_served(
 @pytest.fixture
 def short_silence(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """Limits under which a silent peer is gone within a second."""
-    monkeypatch.setattr(server, "PING_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(patience, "PING_TIMEOUT_S", 0.5)
     return {"keepalive_s": 0.3, "drain_s": 1}
 
 
@@ -137,7 +137,7 @@ async def test_peer_that_stopped_in_the_middle_of_a_message_is_closed(
 async def test_peer_that_says_nothing_is_closed_before_the_handshake(
     serve: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server, "HANDSHAKE_S", 0.3)
+    monkeypatch.setattr(patience, "HANDSHAKE_S", 0.3)
     served = await serve()
     host, _, port = served.addresses.grpc.rpartition(":")
     peer = socket.socket()

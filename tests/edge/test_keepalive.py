@@ -14,7 +14,7 @@ import tritonclient.grpc.aio as aio_client
 from tritonclient.grpc import KeepAliveOptions, service_pb2, service_pb2_grpc
 
 from bench.http2.frame import ACK, PING, PREFACE
-from scheduler.edge import server
+from scheduler.edge import patience
 
 ALLOWED_MS = 100
 EVERY_MS = 3 * ALLOWED_MS
@@ -23,7 +23,7 @@ PINGS = 4
 
 @pytest.fixture
 def short_pings(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "CLIENT_PING_S", ALLOWED_MS / 1000)
+    monkeypatch.setattr(patience, "CLIENT_PING_S", ALLOWED_MS / 1000)
 
 
 class Tap:

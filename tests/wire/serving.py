@@ -130,7 +130,7 @@ async def grpcio_serving(handlers: Handlers) -> AsyncIterator[str]:
 async def native_serving(handlers: Handlers, sizes: ServerSizes = SIZES) -> AsyncIterator[str]:
     server = Server(sizes)
     server.add_registered_method_handlers("s", handlers.table())
-    port = await server.listen("127.0.0.1", 0)
+    port = await server.bind("127.0.0.1", 0)
     try:
         yield f"127.0.0.1:{port}"
     finally:
