@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.table import Table
 from tritonclient.grpc import service_pb2
 
-from bench.http2.connection import End, Wire
+from bench.http2.connection import CallStatus, Http2Connection
 from scheduler.config import Limits
 from scheduler.edge.grpcio_server import GrpcioServer
 from scheduler.triton.fake import FakeModel, FakeTriton
@@ -56,14 +56,14 @@ def cpu_s(pid: int) -> float:
 async def answered(load: Load, connections: int, outstanding: int, seconds: float) -> int:
     """Ask for so long with so many calls always outstanding; the number of answers."""
     loop = asyncio.get_running_loop()
-    wires = [await Wire.connect(load.address, load.path, ()) for _ in range(connections)]
+    wires = [await Http2Connection.connect(load.address, load.path, ()) for _ in range(connections)]
     until = loop.time() + seconds
     count = 0
     left = connections * outstanding
     over: asyncio.Future[None] = loop.create_future()
 
-    def next_of(wire: Wire) -> Any:
-        def ended(end: End) -> None:
+    def next_of(wire: Http2Connection) -> Any:
+        def ended(end: CallStatus) -> None:
             nonlocal count, left
             if end.code is not grpc.StatusCode.OK:
                 if not over.done():
