@@ -71,7 +71,7 @@ class Returns:
     def answered(self, rows: int, merge_key: str, tenants: Collection[str], window_s: float, *, now: float) -> None:
         """So many rows were answered, after which arrivals are counted for `window_s` seconds.
 
-        Nothing is known of callers with several merge keys: the one that comes back need not be of the next batch's key.
+        Nothing is known of callers with several merge keys: who comes back need not have the next batch's key.
         """
         if merge_key != self.merge_key:
             self._samples = 0
