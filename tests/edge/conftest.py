@@ -55,9 +55,14 @@ def wire(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-async def serve(wire: str) -> AsyncIterator[ServeFactory]:
+async def serve(wire: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[ServeFactory]:
     """`await serve(**config)`: a service with these settings in front of a new fake Triton."""
     async with AsyncExitStack() as stack:
+
+        async def stop(app: App) -> None:
+            # The test is over and its channel closed: no client is left to wait for. A test's own stop does wait.
+            monkeypatch.setattr("scheduler.app.QUIET_S", 0.0)
+            await app.stop()
 
         async def start(**settings: Any) -> Served:
             triton = FakeTriton(MODELS)
@@ -74,7 +79,7 @@ async def serve(wire: str) -> AsyncIterator[ServeFactory]:
             config = config.model_copy(update={"listen": config.listen.model_copy(update={"wire": wire})})
             app = App(config)
             addresses = await app.start()
-            stack.push_async_callback(app.stop)
+            stack.push_async_callback(stop, app)
             stack.callback(triton.release)
             channel = await stack.enter_async_context(grpc.aio.insecure_channel(addresses.grpc))
             return Served(app, addresses, triton, service_pb2_grpc.GRPCInferenceServiceStub(channel))

@@ -158,6 +158,9 @@ async def test_garbage_for_a_probe_makes_a_model_unavailable_until_it_makes_sens
     behind: Behind, request_of: Any, rows_of: Any, garbage: str
 ) -> None:
     method, garble = NO_SENSE[garbage]
+    # Requests wait for a backend that is missed until the outage is over.
+    limits = behind.app._config.limits.model_copy(update={"outage_s": 0.1})
+    behind.app.reload(lambda: behind.app._config.model_copy(update={"limits": limits}))
     behind.garbled[method] = garble
     while (code := await behind.code(request_of([[1]]))) is None:  # noqa: ASYNC110 - until the next probe
         await asyncio.sleep(0.05)

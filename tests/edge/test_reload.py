@@ -123,6 +123,8 @@ async def test_reload_adds_a_backend_and_lets_one_go_while_it_works(
         assert (leaving.ready, sum(leaving.in_flight.values())) == (False, 2)
         served.triton.release()
         assert [rows_of(answer) for answer in await asyncio.gather(*calls)] == [[n, n] for n in range(6)]
+        # The new one does not serve all that the old one did: what is missed is waited for until the outage is over.
+        served.app.reload(changed(served, limits=served.app._config.limits.model_dump() | {"outage_s": 0.1}))
         await eventually(lambda: [each.name for each in served.app.snapshot().backends] == ["new"])
     finally:
         await other.stop()
