@@ -67,8 +67,8 @@ def expect_kept(kept: Path, built: Path) -> None:
         raise NothingKeptError(f"{kept}: nothing is kept there: quantize it without --kept")
     if not read_card(kept).is_of_export(read_card(built)):
         raise NothingKeptError(
-            f"{kept}: expected what was computed of the export in {built}, got what was computed of an earlier one: "
-            "quantize it without --kept"
+            f"{kept}: expected a result of the export in {built}, got one of an earlier export: quantize it without "
+            "--kept"
         )
 
 

@@ -42,8 +42,8 @@ def batch_compositions(definition: Definition) -> Iterator[BatchComposition]:
             )
     if not found:
         raise DefinitionError(
-            f"{definition.name}: samples: expected two rows or more of one shape, there or in the first "
-            f"{ROWS} of calibration, to compare alone and in company; got each with one row of its own"
+            f"{definition.name}: samples: expected two rows or more of one shape, to compare alone and in a batch; got "
+            f"one row of each shape, in samples and in the first {ROWS} inputs of calibration. Add a sample of two rows"
         )
 
 

@@ -42,9 +42,9 @@ def check_invariant(definition: Definition, session: Session) -> None:
     # Written so that a NaN, which compares false with everything, is refused.
     if not got >= BATCH_LEAST:
         raise InvarianceError(
-            f"{definition.name}: serving.batch_invariant: expected each row's answer to be the same alone and in "
-            f"company (a cosine of {BATCH_LEAST} or more), got {got:.4f}: leave it out, so that requests of different "
-            "tenants are not merged"
+            f"{definition.name}: serving.batch_invariant: expected each row's answer to be the same alone and in a "
+            f"batch (a cosine of {BATCH_LEAST} or more), got {got:.4f}. Leave batch_invariant out: then requests of "
+            "different tenants are not merged"
         )
 
 

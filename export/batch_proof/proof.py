@@ -108,8 +108,8 @@ def _words(model: onnx.ModelProto) -> list[str]:
 
 def _unproved(why: str) -> str:
     return (
-        f"{WHOLE}: that its first axis is a batch cannot be proved: {why}; where it is one, a definition with this "
-        f"file as its `onnx_file`, {BATCH!r} as first axis and samples of its own says so (`fairlane export new NAME`)"
+        f"{WHOLE}: that its first axis is a batch cannot be proved: {why}. Is it a batch? Then write a definition "
+        f"(`fairlane export new NAME`) with this file as `onnx_file`, {BATCH!r} as the first axis, and your own samples"
     )
 
 

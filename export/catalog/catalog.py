@@ -82,8 +82,8 @@ def load_definition(name: str) -> Definition:
         return define_onnx(path)
     if path.suffix in WEIGHTS:
         raise DefinitionFileError(
-            f"{path}: expected a Python file with a DEFINITION or an ONNX file, got a file of PyTorch's, which does "
-            "not say what goes in: write a definition (`fairlane export new NAME`) whose module() returns "
+            f"{path}: expected a Python file with a DEFINITION or an ONNX file, got a file of PyTorch's. It does not "
+            "say what goes in. Write a definition (`fairlane export new NAME`) whose module() returns "
             f"torch.jit.load({str(path)!r}).eval(), or loads these weights"
         )
     return _definition_of(_run_file(path), str(path))
@@ -99,7 +99,7 @@ def check_name(definition: Definition, typed: str) -> None:
     known = (*MODEL_NAMES, *OPTIONAL_NAMES)
     if definition.name in known and Path(typed).resolve() != own.resolve():
         raise DefinitionFileError(
-            f"{typed}: name: expected another than those of the catalog, {', '.join(known)}; got {definition.name!r}"
+            f"{typed}: name: expected one that is not in the catalog ({', '.join(known)}), got {definition.name!r}"
         )
 
 

@@ -52,9 +52,9 @@ def sizes_told(typed: str) -> Iterator[None]:
             raise
         sizes = ", ".join(map(str, SIZES))
         raise type(error)(
-            f"{error}; an ONNX file alone is tried with zeros, and {sizes} for each axis that varies: where it takes "
-            "others, a definition with this file as its `onnx_file`, and `samples` of its own, says so "
-            "(`fairlane export new NAME`)"
+            f"{error}. An ONNX file alone is tried with zeros, and {sizes} for each axis that varies. Does it need "
+            "other inputs? Then write a definition (`fairlane export new NAME`) with this file as `onnx_file` and "
+            "`samples` of your own"
         ) from error
 
 

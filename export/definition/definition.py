@@ -93,8 +93,8 @@ class Definition:
         scalars = [tensor.name for tensor in (*self.inputs, *self.outputs) if not tensor.dims]
         if scalars:
             raise DefinitionError(
-                f"{scalars}: dims: expected at least one axis, got none; Triton serves no scalars: declare (1,), and "
-                "have the module take and give that; of an onnx_file it is made so"
+                f"{scalars}: dims: expected at least one axis, got none. Triton serves no scalars: declare (1,), and "
+                "have the module take and give that shape. An onnx_file is changed to it by itself"
             )
         words = [tensor.name for tensor in (*self.inputs, *self.outputs) if tensor.datatype == "STRING"]
         if words and self.module is not None:
@@ -116,14 +116,14 @@ class Definition:
         inner = [tensor.name for tensor in tensors if BATCH in tensor.dims[1:]]
         if inner:
             raise DefinitionError(
-                f"dims: expected {BATCH!r} as a first axis alone, got it behind the first of {inner}: name that axis "
-                "otherwise, and where it must be as long as the first one, the first one, too: then it is no batch"
+                f"dims: expected {BATCH!r} as a first axis alone, got it behind the first of {inner}. Give that axis "
+                "another name, such as 'n'. Must it be as long as the first axis? Name both 'n': then it is no batch"
             )
         others = [tensor.name for tensor in tensors if tensor.dims[0] != BATCH]
         if others and len(others) < len(tensors):
             raise DefinitionError(
                 f"dims: expected {BATCH!r} as the first axis of every input and output or of none, got another for "
-                f"{others}; for a model that takes one request at a time, name the axis otherwise"
+                f"{others}. Does the model take one request at a time? Name the axis otherwise, such as 'n'"
             )
 
     def _check_labels(self) -> None:

@@ -49,7 +49,7 @@ def lower(model: onnx.ModelProto, feeds: Callable[[Predict], Iterable[Feed]]) ->
         _expect_same(model, converted, feeds)
     except LoweringError as error:
         return model, (
-            f"the embedded Triton serves it, {CONTAINER} does not: {newer}, and it cannot be converted down: {error}"
+            f"the embedded Triton serves it, {CONTAINER} does not: {newer}. It cannot be converted down: {error}"
         )
     return converted, (
         f"converted down to opset {opset_of(converted)} and IR version {converted.ir_version}, with the same answers: "

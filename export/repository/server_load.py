@@ -70,7 +70,7 @@ def load_on_server(address: str, name: str, version: int) -> None:
     if version not in ready:
         raise ServerError(
             f"{address}: {name}: expected version {version} to be served, got {ready}: has another one come meanwhile, "
-            "or is it another repository?"
+            "or does this server read another repository?"
         )
 
 

@@ -106,7 +106,7 @@ class Versions:
         if policy.WhichOneof("policy_choice") not in (None, "latest"):
             raise VersionError(
                 f"{config}: version_policy: expected latest, got {policy.WhichOneof('policy_choice')}: "
-                "what is served is written there by hand"
+                "somebody has written there what is served. Change it there"
             )
 
 

@@ -123,7 +123,7 @@ def check_quantized(name: str, recipe: Recipe, fp32: Path, int8: Path) -> None:
         for of in ({node.name for node in graph.node}, names)
     )
     raise GraphError(
-        f"{name}: {recipe.summary}: expected weights to quantize, got none: of the graph's operators, {have}, the "
+        f"{name}: {recipe.summary}: expected weights to quantize, got none. The graph has {have}. The "
         f"recipe takes {taken or 'none'}"
     )
 

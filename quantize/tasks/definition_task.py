@@ -64,8 +64,8 @@ class DefinedTask:
         self._blind = self._directed is None
         if self._blind and self._gates_on_cosine and not (self._has_numbers and not definition.gates):
             raise DefinitionError(
-                f"{definition.name}: gates: expected one on a score of `evaluate`, got none: of single numbers, labels "
-                f"and words, as {', '.join(repr(one.name) for one in definition.outputs)}, a cosine says nothing"
+                f"{definition.name}: gates: expected one on a score of `evaluate`, got none. A cosine says nothing of "
+                f"single numbers, labels and words, such as {', '.join(repr(one.name) for one in definition.outputs)}"
             )
 
     @property
@@ -203,8 +203,8 @@ class DefinedTask:
         elif alike:
             raise DefinitionError(
                 f"{self._definition.name}: gates: expected one on a score of `evaluate`, or samples with more unlike "
-                f"answers; got only a cosine of {max(bounds):g}, and {self._compared.name!r} is so alike for all "
-                f"{len(fp32)} rows of the samples that their mean, for an answer to each, has {reached:.4f}"
+                f"answers; got only a cosine of {max(bounds):g}. {self._compared.name!r} is so alike for all "
+                f"{len(fp32)} rows of the samples that their mean, as the answer to each, has {reached:.4f}"
             )
 
     @property

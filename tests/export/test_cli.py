@@ -172,7 +172,7 @@ def test_name_of_the_catalog_is_no_name_for_a_file_of_ones_own(tmp_path: Path) -
     file = tmp_path / "mymodel.py"
     file.write_text(file.read_text().replace('name="mymodel"', 'name="minilm"'))
     done = in_folder(tmp_path, "./mymodel.py")
-    told = "Error: ./mymodel.py: name: expected another than those of the catalog, minilm, digits, "
+    told = "Error: ./mymodel.py: name: expected one that is not in the catalog (minilm, digits, "
     assert (done.returncode, done.stderr[: len(told)]) == (1, told)
     assert not (tmp_path / "model_repository").exists()
 

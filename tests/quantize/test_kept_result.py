@@ -229,7 +229,7 @@ def test_what_was_computed_of_an_earlier_export_is_not_published(
     read_card(built).model_copy(update=change).write(built)
     result = run("--kept")
     assert result.exit_code == 1
-    assert f"expected what was computed of the export in {built}, got what was computed of an earlier" in result.stderr
+    assert f"expected a result of the export in {built}, got one of an earlier export" in result.stderr
     assert repository.versions("digits") == (1,)
 
 

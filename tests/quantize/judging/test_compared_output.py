@@ -135,7 +135,7 @@ def test_first_output_with_a_direction_is_compared(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("datatype", ["INT64", "BOOL"])
 def test_labels_need_a_gate_of_their_own(tmp_path: Path, datatype: str) -> None:
-    with pytest.raises(DefinitionError, match=r"expected one on a score of `evaluate`, got none: of .* labels"):
+    with pytest.raises(DefinitionError, match=r"expected one on a score of `evaluate`, got none. .* labels"):
         DefinedTask(definition(gates=(), outputs=(Tensor("y", datatype, ("batch", 4)),)), tmp_path)
 
 

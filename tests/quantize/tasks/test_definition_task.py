@@ -222,7 +222,8 @@ def test_rows_without_any_company_are_an_error_that_says_what_is_missing(build: 
 def test_single_number_is_judged_by_what_it_varies_by_and_not_by_a_cosine(tmp_path: Path) -> None:
     said = {"outputs": (Tensor("y", "FP32", ("batch", 1)),)}
     with pytest.raises(
-        DefinitionError, match=r"digits: gates: expected one on a score of `evaluate`, got none: of single numbers.*'y'"
+        DefinitionError,
+        match=r"digits: gates: expected one on a score of `evaluate`, got none. A cosine .* of single numbers.*'y'",
     ):
         DefinedTask(definition(gates=(Gate("cosine", at_least=0.99),), **said), tmp_path)
     alone = DefinedTask(definition(gates=(), **said), tmp_path)
