@@ -1,4 +1,4 @@
-"""Checksums: is a file byte for byte the one that was reviewed."""
+"""Checksums: whether a file is, byte for byte, the one that was reviewed."""
 
 import hashlib
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A failure of a command, told in one line: what of it is the user's, and not a fault of this project."""
+"""A failure of a command in one line. A fault of a file or the machine has no traceback; a bug of Fairlane has one."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""The one error every failure of this package derives from, so that a command can report it plainly."""
+"""ExportError: every error of this package derives from it. A command shows such an error in one line."""
 
 import reprlib
 from collections.abc import Iterator

@@ -1,8 +1,8 @@
-"""What quantizing computed in minutes, kept on disk until it is published.
+"""A quantized graph that took minutes, kept on disk until it is published.
 
-It lies in the build folder as `quantize/NAME/kept`, the graph and its card. Published, and loaded where a server was
-told to, it is deleted; what is computed next takes its place. So there is one of a model at most, and what stands in
-the way of publishing costs no computing.
+The graph and its card lie in the build folder, as `quantize/NAME/kept`. They are deleted once they are published, and
+loaded where a server was named. The next result takes their place, so a model has one at most. Nothing is computed
+again because publishing failed.
 """
 
 from collections.abc import Iterator

@@ -1,4 +1,7 @@
-"""A recipe: how a graph is quantized, as data. `quantize.quantizing.quantizer` carries it out."""
+"""A recipe says, as data, how a graph is quantized. `quantize.quantizing.quantizer` carries it out.
+
+Example: `Static(exclude=("node_conv_1",))`. In a definition: `recipe={"method": "static", "exclude": ["node_conv_1"]}`.
+"""
 
 from typing import Annotated, Final, Literal
 

@@ -1,4 +1,4 @@
-"""The recipe of one call of `fairlane quantize`: found by a search, or cut to a size; with progress and a table."""
+"""The choice of a recipe in a call of `fairlane quantize`: by a search or within a size, with progress and a table."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager

@@ -1,4 +1,8 @@
-"""Batch compositions: rows of a definition's samples alone and together. Does the answer to one change another's?"""
+"""Batch compositions: the same rows of a definition's samples, alone and in one batch.
+
+Example: a sample of three rows gives three feeds of one row each, and one feed of all three. A row whose answer
+differs between the two depends on its neighbours.
+"""
 
 from collections.abc import Iterator, Sequence
 from itertools import chain, islice

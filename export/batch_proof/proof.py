@@ -1,4 +1,7 @@
-"""Whether a model's first axis is a batch: proved before a server may put rows of several requests there."""
+"""Whether a model's first axis is a batch. It is proved before a server may put rows of several requests there.
+
+Example: an axis of 1 to 16 points of one cloud varies, but is no batch. Such a model gets `max_batch_size: 0`.
+"""
 
 from collections.abc import Sequence
 from dataclasses import replace

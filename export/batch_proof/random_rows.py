@@ -1,6 +1,7 @@
-"""Rows of random values, of ranges that a model takes: for a graph that comes without samples.
+"""Rows of random values, for a graph that comes without samples.
 
-Which sizes and integers it takes, nothing says: a table has an end, and a mask is 0 or 1. They are found by trying.
+The graph does not say which sizes and integers it takes. Example: a word table ends at 30,522, a mask is 0 or 1.
+So sizes and ranges are found by trying.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""Rows of a definition's samples, to find out whether one's answer changes another's."""
+"""Rows of a definition's samples, for the trials of `independence`."""
 
 from collections.abc import Sequence
 from typing import Final

@@ -1,6 +1,6 @@
-"""The catalog: which models there are, and how to get at their definitions.
+"""The catalog: which models there are, and how their definitions are loaded.
 
-Names are known without importing a definition, because definitions import torch and
+The catalog knows names without importing a definition. A definition mostly imports torch, and
 `fairlane export --missing` must be instant where nothing is missing.
 """
 

@@ -1,4 +1,4 @@
-"""The starting point that `fairlane export new NAME` writes: a whole model definition that works as it is."""
+"""The file that `fairlane export new NAME` writes: a whole model definition, which works as it is."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""config.pbtxt: made from a definition, and proved by reading it back through Triton's own ModelConfig message."""
+"""config.pbtxt: made from a definition, then read back through Triton's own ModelConfig message as a proof."""
 
 import os
 from collections.abc import Iterator, Mapping

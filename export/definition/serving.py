@@ -1,4 +1,4 @@
-"""How Triton serves a model: what of it is the operator's to choose."""
+"""How Triton serves a model: the settings that the author of a definition chooses, such as `max_batch_size`."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import field

@@ -1,4 +1,4 @@
-"""The tensors of a model: what goes in and what comes out, and whether an array is such a one."""
+"""The tensors of a model, inputs and outputs, and whether an array fits one."""
 
 from collections.abc import Mapping
 from typing import Any, Final

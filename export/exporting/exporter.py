@@ -1,4 +1,4 @@
-"""The exporter: one definition in, one trusted folder `build/models/NAME/` out."""
+"""The exporter: a definition in, a checked folder `build/models/NAME/` out."""
 
 import contextlib
 import inspect

@@ -1,4 +1,7 @@
-"""A graph of a format that is newer than Triton's container loads, converted down where that changes no answer."""
+"""Conversion to an older opset and IR version, for graphs that are too new for Triton's container.
+
+A graph is converted only where its answers stay the same.
+"""
 
 import tempfile
 from collections.abc import Callable, Iterable

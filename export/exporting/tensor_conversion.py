@@ -1,4 +1,8 @@
-"""What a graph has at its ends and Triton has not, made into tensors that it has: lists of maps, and single numbers."""
+"""Inputs and outputs that Triton does not serve, made into tensors that it does.
+
+Example: scikit-learn's ZipMap gives a list of maps, and becomes a matrix of one column for each class. A number
+without an axis becomes a tensor of shape [1].
+"""
 
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple

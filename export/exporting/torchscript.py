@@ -1,7 +1,6 @@
 """The graph of a module that is TorchScript already: traced, scripted, or read from a file of either.
 
-PyTorch's own exporter takes Python alone, and so has no way into it; the one before that, which reads TorchScript, is
-still there.
+PyTorch's exporter takes Python modules alone. The older one, which PyTorch still has, reads TorchScript.
 """
 
 import contextlib

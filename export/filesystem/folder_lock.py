@@ -1,4 +1,4 @@
-"""The lock of a folder: who changes its entries does so alone. The kernel lets go when a process ends, however."""
+"""The lock of a folder: one process at a time changes its entries. The kernel frees it when that process ends."""
 
 import fcntl
 import os

@@ -1,4 +1,4 @@
-"""NVIDIA's container of the pinned Triton: what its ONNX Runtime does not load, and the embedded Triton's does.
+"""What the ONNX Runtime in NVIDIA's container of the pinned Triton does not load, and the embedded Triton's does.
 
 Its limits were found by loading graphs in onnxruntime 1.19.2. Of the operators of ONNX Runtime's own, those are listed
 that 1.31.1 has and 1.19.2 has not. Of those that are written here, one is younger: in 1.19.2 the constructor of

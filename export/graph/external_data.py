@@ -1,6 +1,6 @@
-"""Weights beside a graph: a file of their own, as no message of protobuf is larger than 2 GB.
+"""External data: the weights of a large graph in a file of their own. No message of protobuf is larger than 2 GB.
 
-It has one name wherever it lies, so that a graph that is copied with it, or renamed beside it, still finds it.
+The file has one name wherever it lies. So a graph that is copied with it, or renamed beside it, still finds it.
 """
 
 from pathlib import Path

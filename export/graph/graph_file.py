@@ -1,4 +1,4 @@
-"""Graphs on disk: one file, or two where that would be larger than the 2 GB of a protobuf message."""
+"""Graphs on disk: one file, or two where one would be larger than the 2 GB of a protobuf message."""
 
 import tempfile
 from collections.abc import Iterator

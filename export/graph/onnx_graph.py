@@ -1,4 +1,4 @@
-"""A graph on its way to disk: checked, and free of notes."""
+"""ONNX graphs: read, checked by onnx.checker, and written without the notes that exporters leave in them."""
 
 import re
 from collections.abc import Collection, Iterator, Mapping

@@ -1,4 +1,7 @@
-"""Cosines: how close two answers are, row by row. Of numbers that hide all others, how close those are themselves."""
+"""Cosines: how close two answers are, row by row.
+
+Numbers so large that they hide all others, such as logits masked with -1e9, are compared by themselves.
+"""
 
 from typing import Final
 

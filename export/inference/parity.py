@@ -1,4 +1,4 @@
-"""Parity: does the ONNX graph compute what the PyTorch model computes, at every shape it will be served with."""
+"""Parity: whether the ONNX graph computes what the PyTorch model computes, at every shape that is served."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path

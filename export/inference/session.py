@@ -1,4 +1,4 @@
-"""A session: one ONNX file loaded in ONNX Runtime, typed, on the device that was asked for."""
+"""A session: an ONNX file loaded in ONNX Runtime, on the device that was asked for."""
 
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version

@@ -1,4 +1,4 @@
-"""The build folder: where exports lie, whole, before and after they are published."""
+"""The build folder, `build/`: exports lie in it, whole, before and after they are published."""
 
 import contextlib
 from pathlib import Path

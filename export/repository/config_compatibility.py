@@ -1,4 +1,4 @@
-"""Whether a graph fits the configuration that stays: what Triton would find out when it loads them, found before."""
+"""Whether a new graph fits the config.pbtxt that stays. A misfit is found here, before Triton refuses to load it."""
 
 import contextlib
 from collections.abc import Sequence

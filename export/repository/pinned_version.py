@@ -1,4 +1,4 @@
-"""What is served, pinned while a version comes that has another configuration and other labels.
+"""The served version, pinned by its number while a version with another configuration and other labels is published.
 
 A folder and several files cannot change in one step, and a version beside the configuration of another may not load.
 So everything but one rename is done where nobody looks:

@@ -1,4 +1,4 @@
-"""Files beside a model's graphs, as they were before a change: put back where no server loads what came."""
+"""Files beside a model's graphs, as they were before a change. They are put back where no server loads what came."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

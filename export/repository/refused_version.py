@@ -1,6 +1,6 @@
-"""What a server could not load: noted beside what was published, so that it is not published again unasked.
+"""A note beside an export that a server could not load. It is not published again unasked.
 
-The note is about one card, so that it says nothing of what is computed later.
+The note names one card. So it says nothing of a later export.
 """
 
 from pathlib import Path

@@ -1,7 +1,7 @@
-"""A running Triton, told to load what has just been published.
+"""A running Triton loads the version that has just been published.
 
-Triton loads the new version beside the old one, hands new requests to it, and lets go of the old one when its last
-request has been answered. Where the new one does not load, the old one stays.
+Triton loads the new version beside the old one and hands new requests to it. It unloads the old one after its last
+answer. Where the new version does not load, the old one stays.
 """
 
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""What was computed for minutes and could not be published: where it stays, and which command publishes it."""
+"""A result that took minutes and could not be published: where it stays, and which command publishes it."""
 
 import shlex
 from collections.abc import Iterator

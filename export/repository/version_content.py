@@ -1,4 +1,4 @@
-"""What a version is made of, read from the folder of one export and of no other."""
+"""The files of a version, all from one export. An export that is replaced while it is read is an error."""
 
 import filecmp
 import os

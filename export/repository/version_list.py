@@ -1,4 +1,4 @@
-"""The versions in a model repository: which there are, which one is served, which can be gone back to. Reads only."""
+"""The versions in a model repository: which there are, which is served, which a rollback can use. Only reads."""
 
 import filecmp
 from pathlib import Path

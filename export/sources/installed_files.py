@@ -1,4 +1,4 @@
-"""Files of installed packages that carry weights, found without running any of the package's code."""
+"""Files of installed packages that carry weights. They are found without running any code of the package."""
 
 import importlib.util
 from pathlib import Path

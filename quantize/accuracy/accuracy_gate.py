@@ -1,4 +1,4 @@
-"""The accuracy gate: limits on what quantization may cost, and refusals that say by how much it cost more."""
+"""The accuracy gate: limits on what quantization may cost. A refusal says by how much a limit was missed."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

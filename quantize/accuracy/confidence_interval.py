@@ -1,4 +1,4 @@
-"""Confidence intervals of scores: how far a mean over so many samples could be off by chance."""
+"""Confidence intervals of scores: how far a mean over this number of samples may be off by chance."""
 
 from typing import Final
 

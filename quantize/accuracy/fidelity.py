@@ -1,7 +1,7 @@
-"""Fidelity: every output of INT8 held to FP32's, slice by slice, whatever the definition asks for besides.
+"""Fidelity: every output of INT8 is compared with FP32's, slice by slice, whatever gates the definition has.
 
-The slices are the indices of every axis that has few: a channel, a class, a place in a row of boxes and scores. So are
-the parts that the end of a graph joins, or chooses from: what a Concat, an ArgMax, a TopK or a NonMaxSuppression reads.
+A slice is one index of an axis with few indices: a channel, a class, a place in a row of boxes and scores. What a
+Concat, an ArgMax, a TopK or a NonMaxSuppression at the end of a graph reads is compared in the same way.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Text that nobody wrote to judge a model with: the docstrings of Python's standard library.
+"""Docstrings of Python's standard library: text to judge a model with that nobody wrote for that purpose.
 
 The first paragraph of a docstring sums up the rest, so finding the rest by it is a retrieval task with a known
 answer, on text unlike the calibration sentences, in the hundreds. Figures differ a little between releases of Python.

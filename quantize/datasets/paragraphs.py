@@ -1,4 +1,4 @@
-"""Prose to be predicted by a language model: paragraphs of Python's language reference, as `pydoc` carries it.
+"""Paragraphs of Python's language reference, as `pydoc` carries it: prose that a language model predicts.
 
 Nobody wrote them to judge a model with, and nothing is calibrated on them. Figures differ a little between releases
 of Python.

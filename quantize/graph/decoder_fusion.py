@@ -1,4 +1,4 @@
-"""Fusion: a decoder's layers as a few of ONNX Runtime's own kernels, in place of some sixty nodes each.
+"""Decoder fusion: a few of ONNX Runtime's own kernels replace some sixty nodes in each layer of a decoder.
 
 One token through a small decoder is little arithmetic: most of its nodes take longer to be called than to compute.
 Three patterns are rewritten, as `export.sources.llama` exports them, with what they share between layers computed once:

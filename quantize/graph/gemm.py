@@ -1,7 +1,7 @@
-"""Gemm with constant weights as MatMul and Add, the form that ONNX Runtime quantizes dynamically.
+"""Gemm with constant weights becomes MatMul and Add, the form that ONNX Runtime quantizes dynamically.
 
-Its quantizer would rewrite them itself, and transposes their weights in place: a table with the same weights, or
-another layer, then reads them the wrong way round.
+ONNX Runtime's quantizer would do so itself, but transposes the weights in place. A table or another layer with the
+same weights would then read them the wrong way round.
 """
 
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""Layers: the nodes of a graph that have constant weights, and which of them a recipe quantizes."""
+"""Layers: the nodes of a graph with constant weights. A recipe quantizes some of them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

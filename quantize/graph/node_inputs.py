@@ -1,4 +1,4 @@
-"""What a node reads: its inputs, and what the bodies of If, Loop and Scan take from around them."""
+"""The inputs of a node: its own, and what the bodies of If, Loop and Scan take from the graph around them."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""New nodes in place of a graph's own, and the domain of ONNX Runtime's kernels that some of them are of."""
+"""Replacement of a graph's nodes by new ones, and the name of the domain of ONNX Runtime's own kernels."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any, Final

@@ -1,4 +1,7 @@
-"""Postprocessing: what lies behind the last layers of a graph with weights, and so has nothing to gain from INT8."""
+"""Postprocessing: the nodes behind the last layers with weights. They gain nothing from INT8.
+
+Example: a detector's last convolutions are layers; the Sigmoid, Mul and Concat behind them are postprocessing.
+"""
 
 from collections.abc import Collection, Mapping
 from typing import Final

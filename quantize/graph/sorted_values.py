@@ -1,4 +1,4 @@
-"""Values of a graph that have no fixed places: what is sorted or found, and all that is computed from it."""
+"""Values of a graph without fixed places: what TopK, NonZero and the like give, and what is computed from it."""
 
 from typing import Final
 

@@ -1,4 +1,4 @@
-"""Constants that a graph transposes when it runs: weights that several layers share, as PyTorch exports them."""
+"""Transposed weights: constants that a graph transposes in each run. PyTorch exports shared weights in this way."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,6 @@
-"""Layers that read magnitudes too unlike for one range: found where INT8 was refused, and excluded in a second try.
+"""Excluded layers: they read numbers of such different sizes that one range for all loses the small ones.
+
+They are looked for where INT8 was refused. A second try leaves them in FP32.
 
 A product y = x W of an x on a grid of step d has noise of d / sqrt(12) |W_o| in output o. Where that is much of what
 y_o varies by, what it depends on was lost in the step: columns of a table that reach 1e5 beside some that reach 1, or a

@@ -1,4 +1,7 @@
-"""What of an INT8 graph is FP32 all the same: weights that its recipe does not take, with their bytes and time."""
+"""The FP32 remainder of an INT8 graph: weights that the recipe does not take, with their bytes and time.
+
+Example, as `fairlane quantize digits` prints it: `1.2 of 94.1 kB stay FP32: Conv`.
+"""
 
 import json
 import tempfile

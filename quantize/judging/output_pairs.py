@@ -1,4 +1,4 @@
-"""Both forms of a model on the same feeds: all outputs, and the parts that the end of the graph makes them of."""
+"""Output pairs: FP32's and INT8's answers to the same feeds, outputs and the tensors that the end of a graph joins."""
 
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping

@@ -1,4 +1,4 @@
-"""The verdict on one model: quantize it, measure it, and judge whether INT8 or FP32 is to be served."""
+"""The verdict on one model: quantize it, measure it, and decide whether INT8 or FP32 is served."""
 
 import tempfile
 from collections.abc import Callable, Mapping, Sequence

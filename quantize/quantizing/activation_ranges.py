@@ -1,4 +1,4 @@
-"""What calibration sees: the range of each activation, and how far each of its channels reaches."""
+"""Activation ranges, as calibration sees them: of each activation, and the reach of each of its channels."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass

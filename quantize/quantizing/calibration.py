@@ -1,4 +1,4 @@
-"""Calibration: real inputs from which INT8 takes the ranges of activations, and whether they give any."""
+"""Calibration: real inputs that give the ranges of activations. Inputs with NaN or with an outlier are refused."""
 
 from collections.abc import Callable, Iterable, Sequence
 from statistics import median_low

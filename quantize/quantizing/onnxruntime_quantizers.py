@@ -1,4 +1,4 @@
-"""ONNX Runtime's quantizers: run through files, quietly, and failing as this project does."""
+"""ONNX Runtime's quantizers: run through files, without their output, and with errors of this project."""
 
 import contextlib
 import io

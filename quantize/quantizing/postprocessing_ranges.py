@@ -1,10 +1,9 @@
-"""The ends of a statically quantized graph: no range is shared by what lies behind the last layers with weights.
+"""Postprocessing of a statically quantized graph: no range is shared by what lies behind the last layers with weights.
 
-One range for a tensor is one step for all of its channels: of boxes that reach 640 and scores that reach 1, joined, a
-step is 2.5 and every score 0. Behind the last layers there is nothing to gain from INT8, so that all of it stays FP32
-(`quantize.graph.postprocessing`). The sums of a last product leave it in FP32, too, as ONNX Runtime's kernels for
-Gemm and MatMul do not need a range for them. The kernel for convolutions does: one whose
-channels need steps of their own stays FP32.
+One range for a tensor is one step for all of its channels. Example: boxes reach 640, scores reach 1, and both are
+joined. Then a step is 2.5, and every score is 0. Nothing behind the last layers gains from INT8, so all of it stays
+FP32 (`quantize.graph.postprocessing`). The sums of a last Gemm or MatMul stay FP32, too: ONNX Runtime's kernels need no
+range for them. The kernel for convolutions needs one, so a convolution whose channels need their own steps stays FP32.
 """
 
 from collections.abc import Collection, Iterable

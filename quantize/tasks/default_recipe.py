@@ -1,4 +1,4 @@
-"""The recipe of a model that names none, by what its graph is made of; and the form of a recipe for TensorRT."""
+"""The default recipe, by the operators of a graph, for a model that names none; and a recipe's form for TensorRT."""
 
 from collections.abc import Sequence
 from typing import Final

@@ -1,4 +1,4 @@
-"""The task of a model: how it is quantized, and what it must still be able to do afterwards."""
+"""The task of a model: how it is quantized, and what it must still do well enough afterwards."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Where the task of a model is found: in its file of `quantize.models`, or made of its definition."""
+"""Loading of a model's task: from its file in `quantize.models`, or made from its definition."""
 
 import importlib
 import importlib.util
