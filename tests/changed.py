@@ -9,8 +9,15 @@ These test files run:
 - a changed test file, where its cost is no more than a model's (tests/costs.py);
 - a unit or simulation test that imports a changed module: itself, or by a helper or `conftest.py` of its folder;
 - a unit or simulation test whose text has the name of a changed file that is no module, such as `metrics.md`;
-- the namesake of a changed module: `export/graph/x.py` has `tests/export/graph/test_x.py`.
-- where that finds none, the unit tests of the folder that is named as the module or its folder, such as tests/client.
+- the namesake of a changed module: `export/graph/x.py` has `tests/export/graph/test_x.py`, `scheduler/edge/x.py` has
+  `tests/edge/test_x.py`.
+
+Where that finds none, the first of these that finds any, at any cost but a real Triton's:
+
+- the tests that import the module, of its own part: of `export` those in tests/export;
+- the unit tests of the folder that is named as the module or its folder, such as tests/client;
+- the tests of the module's own folder: of `scheduler/edge` those in tests/edge, of `scheduler/config` test_config.py;
+  those that attack it from a load generator's processes or connections (they import `bench`) are left to `make test`.
 
 Imports count one step deep. `make test` runs everything.
 """
@@ -25,11 +32,12 @@ from typing import Final
 
 import pytest
 
-from tests.costs import FOLDERS
+from tests.costs import FOLDERS, MARKS
 
 ROOT: Final = Path(__file__).parents[1]
 BY_IMPORT: Final = frozenset({"unit", "sim"})
-BY_NAME: Final = BY_IMPORT | {"model", "property"}
+BY_NAME: Final = BY_IMPORT | {"model", "property", "service"}
+AT_LAST: Final = frozenset(MARKS) - {"e2e"}
 
 
 def main(arguments: list[str]) -> int:
@@ -41,7 +49,7 @@ def main(arguments: list[str]) -> int:
     if "--list" in arguments:
         sys.stdout.writelines(f"{path}\n" for path in tests)
         return 0
-    return int(pytest.main(["-q", "-m", "not e2e and not slow", *tests]))
+    return int(pytest.main(["-q", "-m", "not e2e", *tests]))
 
 
 def changed_files(root: Path, main_branch: str = "main") -> list[str]:
@@ -56,14 +64,33 @@ def quick_tests(changed: Iterable[str], root: Path) -> list[str]:
     tests = _Tests(root)
     found: set[Path] = set()
     for path in map(Path, changed):
-        own = {each for each in tests.of_cost(BY_NAME) if each in {path, _namesake(path)}}
+        own = {each for each in tests.of_cost(BY_NAME) if each in {path, *_namesakes(path)}}
         if path.suffix == ".py":
             module = module_of(path)
             own |= {each for each in tests.of_cost(BY_IMPORT) if module in tests.imports(each)}
         else:
             own |= {each for each in tests.of_cost(BY_IMPORT) if path.name in tests.text(each)}
-        found |= own or {each for each in tests.of_cost(BY_IMPORT) if each.parts[1] in _rooms(path)}
+        found |= own or _at_last(path, tests)
     return sorted(map(str, found))
+
+
+def _at_last(path: Path, tests: "_Tests") -> set[Path]:
+    """What to run for a path of which no quick test is."""
+    if path.parts[0] == "tests" or path.stem == "__init__":
+        return set()
+    candidates = tests.of_cost(AT_LAST)
+    part = {path.parts[0], *_rooms(path)}
+    if path.suffix == ".py":
+        namesakes = {each for each in candidates if each in _namesakes(path)}
+        module = module_of(path)
+        importing = {each for each in candidates if each.parts[1] in part and module in tests.imports(each)}
+        if namesakes or importing:
+            return namesakes or importing
+    named = {each for each in tests.of_cost(BY_IMPORT) if each.parts[1] in _rooms(path)}
+    if named or path.suffix != ".py" or len(path.parts) < 3:
+        return named
+    lying_there = {each for each in candidates if each.parent in _folders(path) or each in _namesakes(path.parent)}
+    return {each for each in lying_there if path.parts[0] == "bench" or not tests.loads(each)}
 
 
 def module_of(path: Path) -> str:
@@ -86,6 +113,10 @@ class _Tests:
     def of_cost(self, costs: Collection[str]) -> list[Path]:
         """Test files of these costs, relative to the root; a folder that has none yet is slow."""
         return [path for path in self._files if FOLDERS.get(path.parts[1], "slow") in costs]
+
+    def loads(self, test: Path) -> bool:
+        """Whether a test itself uses the load generator."""
+        return any(module.split(".")[0] == "bench" for module in self._direct(self._root / test))
 
     def _text(self, path: Path) -> str:
         return (self._root / path).read_text()
@@ -116,10 +147,19 @@ class _Tests:
         return frozenset(found)
 
 
-def _namesake(path: Path) -> Path:
+def _folders(path: Path) -> set[Path]:
+    """Where tests of the path's folder lie: of `scheduler/triton` tests/unit/triton, of `scheduler/edge` tests/edge."""
+    first, *rest = path.parent.parts
+    if first != "scheduler":
+        return {Path("tests", first, *rest)}
+    return {Path("tests", "unit", *rest), Path("tests", *rest)}
+
+
+def _namesakes(path: Path) -> set[Path]:
     """`scheduler/core/heap.py` has tests/unit/core/test_heap.py, `export/graph/opset.py` tests/export/graph/..."""
-    first, *rest = path.parts
-    return Path("tests", "unit" if first == "scheduler" else first, *rest[:-1], f"test_{path.name}")
+    if len(path.parts) == 1:
+        return set()
+    return {folder / f"test_{path.stem}.py" for folder in _folders(path)}
 
 
 def _rooms(path: Path) -> set[str]:

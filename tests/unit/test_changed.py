@@ -24,6 +24,12 @@ def tree(tmp_path: Path) -> Path:
         "tests/client/test_call.py": "from fairlane.call import Call",
         "tests/export/graph/test_opset.py": "from export.errors import Wrong",
         "tests/e2e/test_serve.py": "from scheduler.core import heap",
+        "tests/edge/test_infer.py": "from scheduler.app import App",
+        "tests/edge/test_classify.py": "from scheduler.edge.classify import classify",
+        "tests/edge/test_attack.py": "from bench.attack.measure import measure",
+        "tests/unit/test_config.py": "from scheduler.config import Config",
+        "tests/bench/load/test_payload.py": "from bench.load.payload import payload",
+        "tests/bench/test_real.py": "import bench.capacity",
     }
     for path, text in texts.items():
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
@@ -44,8 +50,15 @@ def tree(tmp_path: Path) -> Path:
         ("tests/export/graph/test_opset.py", ["tests/export/graph/test_opset.py"]),
         ("client/fairlane/retry.py", ["tests/client/test_call.py"]),
         ("scheduler/telemetry/logs.py", ["tests/telemetry/test_metrics.py"]),
-        # What a graph's test merely imports, what every test imports, and what needs a real Triton, is `make test`'s.
-        ("export/errors.py", []),
+        ("scheduler/edge/classify.py", ["tests/edge/test_classify.py"]),
+        # No quick test is of these: what imports them in their own part, or lies in their folder.
+        ("export/errors.py", ["tests/export/graph/test_opset.py"]),
+        ("bench/load/payload.py", ["tests/bench/load/test_payload.py"]),
+        ("bench/load/sender.py", ["tests/bench/load/test_payload.py"]),
+        ("bench/capacity.py", ["tests/bench/test_real.py"]),
+        ("scheduler/edge/intake.py", ["tests/edge/test_classify.py", "tests/edge/test_infer.py"]),
+        ("scheduler/config/limits.py", ["tests/unit/test_config.py"]),
+        # What every test imports, and what needs a real Triton, is `make test`'s.
         ("scheduler/app.py", []),
         ("tests/e2e/test_serve.py", []),
     ],
