@@ -17,15 +17,25 @@ class Labels:
 class FairlaneError(Exception):
     """Root of all errors of this package.
 
+        try:
+            result = client.infer("digits", {"image": image}, timeout_s=1.0)
+        except fairlane.Overloaded as error:
+            print(error.reason, error.retry_after_s)  # QUEUE_FULL 1.2
+        except fairlane.FairlaneError as error:
+            print(error)
+
     Attributes:
-        message: what was wrong, in the server's words where the server said it.
-        code: name of the gRPC status, for example "RESOURCE_EXHAUSTED".
-        reason: why the scheduler said no, from its closed list ("QUEUE_FULL", "DEADLINE_EXPIRED", ...);
-            None where the scheduler gave no reason, as when the backend itself failed.
-        retry_after_s: seconds after which the server asks to come again; only ever set on `Overloaded` and
-            `Unavailable`, and None there where the server named no time or asked not to come again.
-        attempts: how often the call was sent; 0 where it never left this process.
-        model, request_id, tenant, priority: of the call that ended; None where unknown.
+        message: What was wrong. It has the server's words if the server said it.
+        code: Name of the gRPC status, for example "RESOURCE_EXHAUSTED".
+        reason: Why the scheduler refused, from its closed list ("QUEUE_FULL", "DEADLINE_EXPIRED", ...). None if
+            the scheduler gave no reason, for example because the backend failed.
+        retry_after_s: Seconds after which the server asks to come again. Only `Overloaded` and `Unavailable` have it.
+            None if the server named no time, or asked not to come again.
+        attempts: How often the call was sent. 0 if it never left this process.
+        model: Model of the call. None if unknown.
+        request_id: Id of the call. None if unknown.
+        tenant: Tenant of the call. None if unknown.
+        priority: Class of the call. None if unknown.
     """
 
     code = "UNKNOWN"
@@ -69,29 +79,35 @@ class FairlaneError(Exception):
 
 
 class Overloaded(FairlaneError):
-    """There was no room: a queue was full, a rate was exceeded, or a more important request took the place."""
+    """The server had no room: a queue was full, a rate was exceeded, or a more important request took the place.
+
+    Send it again after `retry_after_s` seconds.
+    """
 
     code = "RESOURCE_EXHAUSTED"
 
 
 class DeadlineExceeded(FairlaneError):
-    """The answer did not come, or could not have come, within `timeout_s`."""
+    """The answer did not come within `timeout_s` seconds, or could not have come."""
 
     code = "DEADLINE_EXCEEDED"
 
 
 class InvalidRequest(FairlaneError):
-    """The request can not be served as it is: dtype, shape, input name, size, unknown class."""
+    """The request cannot be served as it is: a wrong dtype, shape, input name or size, or an unknown class.
+
+    The message names the input, what was expected and what came. Sending it again does not help.
+    """
 
     code = "INVALID_ARGUMENT"
 
 
 class MessageTooLarge(InvalidRequest):
-    """The request or its answer is larger than a message may be; the message says which, and what to do.
+    """The request or its answer is larger than a message may be. `message` says which, and what to do.
 
     Attributes:
-        size_bytes: of the message; None where the server did not say.
-        limit_bytes: what it may have; None where the server did not say.
+        size_bytes: Size of the message in bytes. None if the server did not say.
+        limit_bytes: The limit in bytes. None if the server did not say.
     """
 
     size_bytes: int | None = None
@@ -99,16 +115,16 @@ class MessageTooLarge(InvalidRequest):
 
 
 class ModelNotFound(FairlaneError):
-    """No such model, or no such version of it."""
+    """The server has no such model, or no such version of it."""
 
     code = "NOT_FOUND"
 
 
 class Unavailable(FairlaneError):
-    """Nothing answers, or the server has no backend ready or is draining.
+    """Nothing answers, the server has no ready backend, or it is shutting down.
 
     Attributes:
-        never_sent: True where no connection could be made, so no server can have seen the request.
+        never_sent: True if no connection could be made. Then no server has seen the request.
     """
 
     code = "UNAVAILABLE"
@@ -116,25 +132,25 @@ class Unavailable(FairlaneError):
 
 
 class Unauthenticated(FairlaneError):
-    """No API key, or one the server does not know."""
+    """The call had no API key, or one that the server does not know."""
 
     code = "UNAUTHENTICATED"
 
 
 class PermissionDenied(FairlaneError):
-    """The key is good, but this tenant may not use this model or class."""
+    """The key is known, but this tenant may not use this model or class."""
 
     code = "PERMISSION_DENIED"
 
 
 class Cancelled(FairlaneError):
-    """The call was cancelled: by the server, or because the client was closed under it."""
+    """The call was cancelled by the server, or the client was closed during it."""
 
     code = "CANCELLED"
 
 
 class BackendError(FairlaneError):
-    """The model failed on this request, or answered what can not be read."""
+    """The model failed on this request, or its answer cannot be read."""
 
     code = "INTERNAL"
 

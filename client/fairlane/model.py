@@ -8,7 +8,13 @@ from tritonclient.grpc import service_pb2 as pb
 
 @dataclass(frozen=True, slots=True)
 class TensorSpec:
-    """One input or output: its name, KServe datatype ("FP32") and shape, where -1 is any size."""
+    """One input or output of a model.
+
+    Attributes:
+        name: Its name.
+        datatype: Its KServe datatype, for example "FP32".
+        shape: Its size along each axis. -1 is any size.
+    """
 
     name: str
     datatype: str
@@ -17,7 +23,15 @@ class TensorSpec:
 
 @dataclass(frozen=True, slots=True)
 class ModelMetadata:
-    """A model as the server describes it."""
+    """A model as the server describes it.
+
+    Attributes:
+        name: Its name.
+        versions: The versions that are served.
+        platform: What runs it, in Triton's words, for example "onnxruntime_onnx".
+        inputs: Its inputs.
+        outputs: Its outputs.
+    """
 
     name: str
     versions: tuple[str, ...]

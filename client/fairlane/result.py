@@ -9,15 +9,17 @@ import numpy.typing as npt
 
 @dataclass(frozen=True, slots=True, eq=False)
 class InferResult:
-    """The answer to one inference request; `result["logits"]` is an array.
+    """The answer to one inference request.
+
+        logits = client.infer("digits", {"image": image})["logits"]  # float32 [batch, 10]
 
     Attributes:
-        model: name of the model that answered.
-        version: its version, as the server says it.
-        request_id: the id the server echoed; None where neither side named one.
-        outputs: every output by name, read-only arrays of the output's shape. BYTES are object arrays of `bytes`, BF16
-            is `ml_dtypes.bfloat16`, everything else has the dtype of its name.
-        attempts: how often the request was sent, 1 where nothing had to be retried.
+        model: Name of the model that answered.
+        version: Its version, as the server says it.
+        request_id: The id that the server echoed. None if neither side named one.
+        outputs: Every output by name, as a read-only array of the output's shape. BYTES are object arrays of `bytes`.
+            BF16 is `ml_dtypes.bfloat16`. All others have the dtype of their name.
+        attempts: How often the request was sent. 1 if nothing was retried.
     """
 
     model: str

@@ -31,13 +31,15 @@ PUSHBACK_JITTER: Final = 0.1
 class RetryPolicy:
     """How a client retries.
 
+        client = fairlane.Client(retry=fairlane.RetryPolicy(max_attempts=1))  # never
+
     Attributes:
-        max_attempts: how often one call is sent at most; 1 turns retries off.
-        initial_backoff_s: seconds before the first retry where the server named no time.
-        max_backoff_s: the most that backoff grows to, in seconds.
-        budget_tokens: size of the budget all calls of a client share. A refused or unanswered attempt takes one
-            token; a retry needs more than half of them to be left.
-        budget_ratio: tokens that a success puts back.
+        max_attempts: How often one call is sent at most. 1 turns retries off.
+        initial_backoff_s: Seconds before the first retry, if the server named no time.
+        max_backoff_s: Seconds that the backoff grows to at most.
+        budget_tokens: Size of the budget that all calls of a client share. A refused or unanswered attempt takes one
+            token. A retry needs more than half of the tokens.
+        budget_ratio: Tokens that a success puts back.
 
     Raises:
         ValueError: if a number is out of its range.
