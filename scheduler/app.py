@@ -28,6 +28,7 @@ from scheduler.triton.keeper import Keeper
 from scheduler.triton.launcher import READY_TIMEOUT_S, EmbeddedTriton, TritonStartError
 from scheduler.triton.membership import Membership, check
 from scheduler.triton.pool import Call, Pool
+from scheduler.wires import chosen
 
 log = logging.getLogger(__name__)
 
@@ -59,13 +60,14 @@ class App:
         self._triton_cpus = triton_cpus
         recorder = recorder_of(config)
         telemetry = NULL if recorder is None else recorder
-        self._pool = pool = Pool(telemetry)
+        wires = chosen(config.listen.wire)
+        self._pool = pool = Pool(telemetry, wires.connect)
         self._driver: Driver[Call, Any] = Driver(Scheduler(config.core_settings()), pool, telemetry)
         self._catalog = Catalog(pool, self._backend_changed, self._driver.offers)
         self._membership = Membership(pool, self._catalog, self._backend_removed, config.limits.backends_per_name)
         self._audit = Audit(config.audit_log)
         self._service = InferenceService(config, self._driver, self._catalog, pool, self._audit, telemetry)
-        self._server = EdgeServer(config, self._service)
+        self._server = EdgeServer(config, self._service, wires.server(config.limits))
         self._listening = False
         self._observatory = (
             None

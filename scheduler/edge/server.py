@@ -1,7 +1,6 @@
 """The gRPC server: Triton's service, gRPC health and reflection, TLS, and bounds on what a peer can make it hold."""
 
 import asyncio
-import logging
 from collections.abc import Mapping
 from typing import Any, Final, Protocol
 
@@ -11,13 +10,9 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from scheduler.config import Config
 from scheduler.edge.certificates import Certificates
-from scheduler.edge.grpcio_server import GrpcioServer
 from scheduler.edge.service import InferenceService
 from scheduler.edge.unparsable import ParsingServer
 from scheduler.errors import StartError
-from scheduler.wire import availability
-
-log = logging.getLogger(__name__)
 
 # Answers that are ready leave within this time when the server stops.
 LAST_ANSWERS_S: Final = 1.0
@@ -51,15 +46,13 @@ class EdgeServer:
     Args:
         config: where to listen, TLS and limits.
         service: what is served.
-
-    Raises:
-        StartError: the wire that is asked for cannot be used here.
+        wire: what carries the calls.
     """
 
-    def __init__(self, config: Config, service: InferenceService) -> None:
+    def __init__(self, config: Config, service: InferenceService, wire: Wire) -> None:
         self._listen = config.listen
         self._service = service
-        self._server = _wire(config)
+        self._server = wire
         self._health = health.aio.HealthServicer()
         self._telling: asyncio.Task[None] | None = None
         service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(service, ParsingServer(self._server))
@@ -97,21 +90,3 @@ class EdgeServer:
             state = health_pb2.HealthCheckResponse.SERVING if told else health_pb2.HealthCheckResponse.NOT_SERVING
             for name in ("", INFERENCE):
                 await self._health.set(name, state)
-
-
-def _wire(config: Config) -> Wire:
-    """What is asked for.
-
-    Raises:
-        StartError: it cannot be used here.
-    """
-    if config.listen.wire != "native":
-        log.info("gRPC runs on grpcio")
-        return GrpcioServer(config.limits)
-    found = availability.look()
-    if not found.usable:
-        raise StartError(f"listen.wire: native: {found.told}")
-    from scheduler.edge.native_server import NativeServer  # noqa: PLC0415 - its extension may not be there
-
-    log.info("gRPC runs on %s", found.told)
-    return NativeServer(config.limits)

@@ -16,15 +16,16 @@ from scheduler.driver import BatchError
 from scheduler.telemetry.hooks import NULL, Telemetry
 from scheduler.triton.answer import parsed
 from scheduler.triton.answer_parameters import AnswerParameters, Parameters
+from scheduler.triton.channel import Channel, Connect
 from scheduler.triton.decoupled import BegunStream, ResponseStream, relay_responses
 from scheduler.triton.exclusive import DRAIN_S, Exclusives
+from scheduler.triton.grpcio_channel import grpcio_channel
 from scheduler.triton.inquiry import inquire
 from scheduler.triton.merge import SplitError, merge, split, unlike
 from scheduler.triton.pad import Padding
 from scheduler.triton.security import PLAIN, BackendSecurity
 from scheduler.triton.sequence_id import RestoringStream, SequenceIds, restore
 from scheduler.triton.uncancelled import UncancelledCalls, Unwanted, cancellable
-from scheduler.version import VERSION
 
 log = logging.getLogger(__name__)
 
@@ -41,8 +42,6 @@ OUTCOMES: Final = {
     "Exceeds maximum queue size": Outcome.QUEUE_FULL,
     "Request timeout expired": Outcome.QUEUE_TIMEOUT,
 }
-# Headers and trailers of a backend's answer, at most.
-METADATA_BYTES: Final = 1024 * 1024
 # A healthy server answers in a millisecond.
 LIVE_TIMEOUT_S: Final = 2.0
 # gRPC's words for a call that has not left, as there was nothing to connect to.
@@ -121,33 +120,22 @@ class MergeWatch(Protocol):
 class Pool:
     """One channel for each backend, by name.
 
+    Args:
+        telemetry: hears of what is sent.
+        connect: makes a channel.
+
     Attributes:
         watch: hears of merged batches; None: nobody does.
     """
 
-    def __init__(self, telemetry: Telemetry = NULL) -> None:
+    def __init__(self, telemetry: Telemetry = NULL, connect: Connect = grpcio_channel) -> None:
         self.watch: MergeWatch | None = None
         self._telemetry = telemetry
         self._sequence_ids = SequenceIds()
-        self._options = [
-            ("grpc.primary_user_agent", f"fairlane-server/{VERSION}"),
-            # The bound on messages is the edge's; a batch of admitted requests may be larger than one of them.
-            ("grpc.max_send_message_length", -1),
-            ("grpc.max_receive_message_length", -1),
-            # A model's error may be a long traceback; with gRPC's own 8 KiB it would be an error about its length.
-            ("grpc.max_metadata_size", METADATA_BYTES),
-            ("grpc.absolute_max_metadata_size", METADATA_BYTES),
-            # Retries are the core's decision.
-            ("grpc.enable_retries", 0),
-            # A backend that comes back is found within a second, not after the default backoff.
-            ("grpc.max_reconnect_backoff_ms", 1000),
-            ("grpc.initial_reconnect_backoff_ms", 100),
-            ("grpc.min_reconnect_backoff_ms", 100),
-            ("grpc.use_local_subchannel_pool", 1),
-        ]
+        self._connect = connect
         self._exclusives = Exclusives()
         self._answer_parameters = AnswerParameters()
-        self._channels: dict[str, grpc.aio.Channel] = {}
+        self._channels: dict[str, Channel] = {}
         self._stubs: dict[str, Any] = {}
         self._places: dict[str, tuple[str, BackendSecurity]] = {}
         # Backends whose server survives a cancelled call; before its version is known, none does.
@@ -155,7 +143,7 @@ class Pool:
         self._uncancelled = UncancelledCalls()
         # Inferences in flight by stub, the channels of stubs that are retired, and those that are being closed.
         self._in_flight: Counter[Any] = Counter()
-        self._retired: dict[Any, grpc.aio.Channel] = {}
+        self._retired: dict[Any, Channel] = {}
         self._closing: set[asyncio.Task[None]] = set()
 
     def set_version(self, name: str, version: str) -> None:
@@ -176,7 +164,7 @@ class Pool:
         Raises:
             OSError: a file for TLS cannot be read.
         """
-        channel = security.channel(address, self._options)
+        channel = self._connect(address, security)
         self.retire(name)
         self._channels[name] = channel
         self._stubs[name] = service_pb2_grpc.GRPCInferenceServiceStub(channel)
@@ -189,7 +177,7 @@ class Pool:
         """
         address, security = self._places[name]
         old_stub, old = self._stubs[name], self._channels[name]
-        new = security.channel(address, self._options)
+        new = self._connect(address, security)
         new_stub = service_pb2_grpc.GRPCInferenceServiceStub(new)
         if not await _answers(new_stub) or await _answers(old_stub) or not self.uses(name, old_stub):
             await new.close()

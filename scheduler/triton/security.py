@@ -1,13 +1,13 @@
 """How a backend is spoken to: in plain text or TLS, and with the secret of Triton's restricted protocols."""
 
-from collections.abc import Callable, Mapping, Sequence
+import ssl
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import grpc
 
-Option = tuple[str, Any]
 # Triton's `--grpc-restricted-protocol=...:KEY=VALUE` expects the header with this prefix before KEY.
 HEADER_PREFIX: Final = "triton-grpc-protocol-"
 
@@ -32,21 +32,10 @@ class BackendSecurity:
     server_name: str | None = None
     restricted_protocol: Mapping[str, str] = field(default_factory=dict, repr=False)
 
-    def channel(self, address: str, options: Sequence[Option]) -> grpc.aio.Channel:
-        """Open a channel.
-
-        Raises:
-            OSError: a file cannot be read.
-        """
-        secrets = tuple((HEADER_PREFIX + key.lower(), value) for key, value in self.restricted_protocol.items())
-        # Interceptors cost every call some time: only channels that need them have them.
-        interceptors = (_UnarySecret(secrets), _StreamSecret(secrets)) if secrets else ()
-        credentials = self.credentials()
-        if credentials is None:
-            return grpc.aio.insecure_channel(address, options=options, interceptors=interceptors)
-        if self.server_name is not None:
-            options = [*options, ("grpc.ssl_target_name_override", self.server_name)]
-        return grpc.aio.secure_channel(address, credentials, options=options, interceptors=interceptors)
+    @property
+    def headers(self) -> tuple[tuple[str, str], ...]:
+        """What each call has to tell of restricted protocols."""
+        return tuple((HEADER_PREFIX + key.lower(), value) for key, value in self.restricted_protocol.items())
 
     def credentials(self) -> grpc.ChannelCredentials | None:
         """What TLS needs, read anew; None: plain text.
@@ -58,44 +47,22 @@ class BackendSecurity:
             return None
         return grpc.ssl_channel_credentials(_read(self.ca), _read(self.key), _read(self.certificate))
 
+    def context(self) -> ssl.SSLContext | None:
+        """What TLS needs, for asyncio, read anew; None: plain text.
+
+        Raises:
+            OSError: a file cannot be read, or is none of its kind.
+        """
+        if not self.tls:
+            return None
+        context = ssl.create_default_context(cafile=self.ca)
+        context.set_alpn_protocols(["h2"])
+        if self.certificate is not None:
+            context.load_cert_chain(self.certificate, self.key)
+        return context
+
 
 PLAIN: Final = BackendSecurity()
-
-
-class _UnarySecret(grpc.aio.UnaryUnaryClientInterceptor):
-    """Adds the headers to calls with one response."""
-
-    def __init__(self, headers: tuple[tuple[str, str], ...]) -> None:
-        self._headers = headers
-
-    async def intercept_unary_unary(
-        self, continuation: Callable[..., Any], client_call_details: grpc.aio.ClientCallDetails, request: Any
-    ) -> Any:
-        """Go on with the headers added."""
-        return await continuation(_with(client_call_details, self._headers), request)
-
-
-class _StreamSecret(grpc.aio.StreamStreamClientInterceptor):
-    """Adds the headers to streams."""
-
-    def __init__(self, headers: tuple[tuple[str, str], ...]) -> None:
-        self._headers = headers
-
-    async def intercept_stream_stream(
-        self, continuation: Callable[..., Any], client_call_details: grpc.aio.ClientCallDetails, request_iterator: Any
-    ) -> Any:
-        """Go on with the headers added."""
-        return await continuation(_with(client_call_details, self._headers), request_iterator)
-
-
-def _with(details: grpc.aio.ClientCallDetails, headers: tuple[tuple[str, str], ...]) -> grpc.aio.ClientCallDetails:
-    return grpc.aio.ClientCallDetails(
-        details.method,
-        details.timeout,
-        grpc.aio.Metadata(*(details.metadata or ()), *headers),
-        details.credentials,
-        details.wait_for_ready,
-    )
 
 
 def _read(path: Path | None) -> bytes | None:

@@ -21,6 +21,8 @@ class ConnectionBroken(Exception): ...
 
 class Connection:
     client: Final[bool]
+    @property
+    def header_of(self) -> int: ...
     def __init__(
         self,
         *,

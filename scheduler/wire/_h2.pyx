@@ -103,6 +103,7 @@ cdef class Connection:
     cdef list seen
     cdef object error
     cdef readonly bint client
+    cdef readonly int32_t header_of     # the stream whose header block is being read; 0: none is
     cdef Py_ssize_t message_bytes, metadata_bytes
 
     def __cinit__(
@@ -279,6 +280,7 @@ cdef class Connection:
             stream = self.streams[frame.hd.stream_id] = _new_stream()
         stream.fields = []
         stream.fields_bytes = 0
+        self.header_of = frame.hd.stream_id
         return 0
 
     cdef int on_header(
@@ -350,6 +352,7 @@ cdef class Connection:
             if stream is None:
                 return 0
             if frame.hd.type == NGHTTP2_HEADERS:
+                self.header_of = 0
                 fields, stream.fields = stream.fields, None
                 # gRPC's clients send no trailers; what comes as such says nothing.
                 if self.client or not stream.begun:

@@ -314,13 +314,16 @@ async def test_of_a_name_without_end_no_more_is_told_than_its_beginning(serve: A
 
 @pytest.mark.parametrize("character", ["x", "\u4e2d"])
 async def test_long_error_of_a_model_arrives_as_far_as_a_client_can_read_it(
-    serve: Any, request_of: Any, character: str
+    serve: Any, request_of: Any, character: str, wire: str
 ) -> None:
     served = await serve()
     served.triton.failures = [(grpc.StatusCode.INTERNAL, "why: " + character * 20_000)]
     error = await refusal(served.infer(request_of([[1]])))
     assert error.code() is grpc.StatusCode.INTERNAL
-    assert str(error.details()).startswith("model identity: why: " + 100 * character)
+    # nghttp2 reads no header field of more than 64 KiB: only that it was too long is known.
+    unread = wire == "native" and len(character.encode()) > 1
+    told = "the answer's header fields cannot be read" if unread else "why: " + 100 * character
+    assert str(error.details()).startswith("model identity: " + told)
 
 
 async def test_model_that_says_cancelled_has_its_answer_passed_on_and_harms_nobody(

@@ -87,6 +87,13 @@ class Handlers:
             self.ended.append("cancelled")
             raise
 
+    async def pour(self, requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
+        async for each in self.flood(b"", context):
+            yield each
+
+    async def hear_late(self, requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
+        yield await self.deaf(requests, context)
+
     async def deaf(self, requests: AsyncIterator[bytes], context: Any) -> bytes:
         self.begun += 1
         await self.release.wait()
@@ -103,12 +110,14 @@ class Handlers:
             "Join": grpc.stream_unary_rpc_method_handler(self.join, bytes, bytes),
             "Converse": grpc.stream_stream_rpc_method_handler(self.converse, bytes, bytes),
             "Flood": grpc.unary_stream_rpc_method_handler(self.flood, bytes, bytes),
+            "Pour": grpc.stream_stream_rpc_method_handler(self.pour, bytes, bytes),
+            "HearLate": grpc.stream_stream_rpc_method_handler(self.hear_late, bytes, bytes),
             "Deaf": grpc.stream_unary_rpc_method_handler(self.deaf, bytes, bytes),
         }
 
 
 @contextlib.asynccontextmanager
-async def grpcio_serving(handlers: Handlers) -> AsyncIterator[str]:
+async def grpcio_serving(handlers: Handlers, port: int = 0) -> AsyncIterator[str]:
     server = grpc.aio.server(
         options=[
             ("grpc.max_receive_message_length", SIZES.message_bytes),
@@ -118,7 +127,7 @@ async def grpcio_serving(handlers: Handlers) -> AsyncIterator[str]:
         ]
     )
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("s", handlers.table()),))
-    port = server.add_insecure_port("127.0.0.1:0")
+    port = server.add_insecure_port(f"127.0.0.1:{port}")
     await server.start()
     try:
         yield f"127.0.0.1:{port}"
@@ -127,10 +136,10 @@ async def grpcio_serving(handlers: Handlers) -> AsyncIterator[str]:
 
 
 @contextlib.asynccontextmanager
-async def native_serving(handlers: Handlers, sizes: ServerSizes = SIZES) -> AsyncIterator[str]:
+async def native_serving(handlers: Handlers, sizes: ServerSizes = SIZES, port: int = 0) -> AsyncIterator[str]:
     server = Server(sizes)
     server.add_registered_method_handlers("s", handlers.table())
-    port = await server.bind("127.0.0.1", 0)
+    port = await server.bind("127.0.0.1", port)
     try:
         yield f"127.0.0.1:{port}"
     finally:
