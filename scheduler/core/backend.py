@@ -389,9 +389,10 @@ class Backend:
         capacity = self.state.models.get(model)
         return capacity is not None and not capacity.max_batch_size
 
-    def delivered(self, model: str, ended: Ended, *, wanted: bool, calm: bool, now: float) -> None:
-        """An execution of a model that is learned of has ended with its answer; see Parallelism.ended."""
-        self._parallelism(model).ended(ended.rows, wanted=wanted, calm=calm, now=now)
+    def delivered(self, batch: Batch, rows: int, *, wanted: bool, calm: bool, now: float) -> None:
+        """An execution of a model that is learned of has ended with this batch's answer; see Parallelism.ended."""
+        latency_s, learned = now - batch.dispatched_at, self._parallelism(batch.model)
+        learned.ended(rows, latency_s, batch.under_way, wanted=wanted, calm=calm, now=now)
 
     def begin(self, batch: Batch) -> bool:
         """A part of a batch's answer has come; whether that may have opened a place."""

@@ -318,7 +318,7 @@ class Fleet:
             if not slow:
                 backend.note_end(batch, ended, now=now)
                 if backend.learns(batch.model):
-                    backend.delivered(batch.model, ended, wanted=lane.waits, calm=lane.calm(now=now), now=now)
+                    backend.delivered(batch, ended.rows, wanted=lane.waits, calm=lane.calm(now=now), now=now)
             learned_s = backend.estimator(batch.model, lane.estimator).learn(batch.latency_key, *ended)
             lane.estimator.add(batch.latency_key, ended.rows, learned_s)
             cost = cost_of(batch.tickets) if ended.rows == batch.rows else None

@@ -2,11 +2,13 @@
 
 A configuration tells of instances. It does not tell of a model that answers many requests at a time from threads of its
 own, of one whose backend batches in flight, or of a network on the way: there the next request has to leave long before
-the last answer is here. By Little's law what is in flight is rate times latency; BBR (Cardwell et al., ACM Queue 2016)
-finds the least that keeps the rate by trying a little more and looking whether more is delivered. So does this:
+the last answer is here. BBR (Cardwell et al., ACM Queue 2016) finds the least that keeps the rate by trying a little
+more and looking whether more is delivered. So does this:
 
     a round     executions that have ended while somebody waited for a place: ROUND of them in ROUND_S, or as many as
                 are in flight in LONG_ROUND_S. Without anybody waiting it tells nothing, and begins anew
+    the rate    what is in flight by how long it takes, by Little's law. Answers that are counted in a time would not
+                do: they come in waves, and a round begins and ends within one
     one up      GROWTH times as many (FIRST_GROWTH, until that brought nothing once), at least one more. It is kept if
                 the rows per second grow by at least GAIN of that, and then the next is tried; else the number is the
                 one of before, and the next try is HOLD_S later, twice as long after each in vain, MOST_HOLD_S at most
@@ -19,6 +21,8 @@ lesser one waits, nothing more is tried: the person would wait for the try.
 
 from math import ceil, inf
 from typing import Final
+
+from scheduler.core.estimate import LEAST_S
 
 ROUND: Final = 8
 ROUND_S: Final = 0.5
@@ -54,6 +58,8 @@ class Parallelism:
         "_ended_at",
         "_growth",
         "_hold_s",
+        "_in_flight",
+        "_latency_s",
         "_rate",
         "_rows",
         "_settling",
@@ -71,16 +77,20 @@ class Parallelism:
         self._try_at = -inf
         self._hold_s = HOLD_S
         self._growth = FIRST_GROWTH
+        self._rows = self._in_flight = 0
+        self._latency_s = 0.0
         self._wanted = False
         self._calm = True
         self._burst_at = self._ended_at = -inf
         self._restart(settling=1, now=-inf)
 
-    def ended(self, rows: int, *, wanted: bool, calm: bool, now: float) -> None:
+    def ended(self, rows: int, latency_s: float, in_flight: int, *, wanted: bool, calm: bool, now: float) -> None:
         """An execution has ended with its answer.
 
         Args:
             rows: of it.
+            latency_s: seconds since it left.
+            in_flight: executions of the model that were out when it left, it included.
             wanted: whether somebody waits for its place.
             calm: whether nobody may come who would have to wait longer for a try.
             now: monotonic seconds.
@@ -97,9 +107,11 @@ class Parallelism:
         if self._settling:
             self._settling -= 1
             self._began = now
-        elif now - self._began > BURST_S:
+        else:
             self._count += 1
             self._rows += rows
+            self._latency_s += latency_s
+            self._in_flight = max(self._in_flight, in_flight)
 
     def _end_burst(self, now: float) -> None:
         """All answers of the moment before are here: what they tell is whole."""
@@ -108,7 +120,7 @@ class Parallelism:
         self._wanted = False
         elapsed_s = self._ended_at - self._began
         if (self._count >= ROUND and elapsed_s >= ROUND_S) or (self._count > self.ways and elapsed_s >= LONG_ROUND_S):
-            self._judge(self._rows / elapsed_s, now)
+            self._judge(self._in_flight * self._rows / max(self._latency_s, LEAST_S), now)
 
     def _judge(self, rate: float, now: float) -> None:
         """A round is over."""
@@ -150,4 +162,7 @@ class Parallelism:
     def _restart(self, *, settling: int, now: float) -> None:
         self._settling = settling
         self._began = now
-        self._count = self._rows = 0
+        self._count = 0
+        self._rows = 0
+        self._in_flight = 0
+        self._latency_s = 0.0

@@ -4,7 +4,6 @@ import pytest
 
 from scheduler.core.backend import Backend, Batch
 from scheduler.core.estimate import Estimator
-from scheduler.core.executions import Ended
 from scheduler.core.outcome import Verdict
 from scheduler.core.ticket import TicketState
 from tests.unit.core.build import backend_state, make_batch, make_ticket
@@ -413,6 +412,13 @@ def test_a_model_that_failed_to_load_is_not_missed():
     assert backend.missed == {"n": 2.0}
 
 
+def deliver(backend, now, out, slots=4, latency_s=0.1):
+    """An execution ends at a backend that has so many slots."""
+    batch = make_batch(1, dispatched_at=now - latency_s * max(1, out / slots))
+    batch.under_way = out
+    backend.delivered(batch, 1, wanted=True, calm=True, now=now)
+
+
 class TestParallelism:
     """How many executions are out at a time, where the configuration says one instance."""
 
@@ -420,7 +426,7 @@ class TestParallelism:
         backend, now = Backend(backend_state(max_batch_size=0)), 0.0
         while now < 20.0:
             now += 0.1 / min(4, backend._instances("m") + 1)
-            backend.delivered("m", Ended(1, 0.1), wanted=True, calm=True, now=now)
+            deliver(backend, now, backend._instances("m") + 1)
         assert 3 <= backend._instances("m") <= 6
         for number in range(backend._instances("m") + 1):
             assert backend.has_place("m")
@@ -435,11 +441,11 @@ class TestParallelism:
 
     def test_another_number_of_instances_makes_void_what_was_learned(self):
         backend = Backend(backend_state(max_batch_size=0))
-        backend.delivered("m", Ended(1, 0.1), wanted=True, calm=True, now=0.0)
+        deliver(backend, 0.0, 2)
         backend._parallel["m"].ways = 9
         assert backend._instances("m") == 9
         backend.change(backend_state(instances=2, max_batch_size=0), now=1.0)
-        backend.delivered("m", Ended(1, 0.1), wanted=True, calm=True, now=1.0)
+        deliver(backend, 1.0, 2)
         assert backend._instances("m") == 2
 
     @pytest.mark.parametrize("most", [1, 2, 5])

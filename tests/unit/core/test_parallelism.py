@@ -16,9 +16,10 @@ class Server:
     def serve(self, until: float, *, wanted: bool = True, calm: bool = True) -> None:
         """One answer after the other, at the rate at which so many slots give them."""
         while self.now < until:
-            in_flight = min(self.learned.ways + 1, self.slots)
-            self.now += self.latency_s / in_flight
-            self.learned.ended(1, wanted=wanted, calm=calm, now=self.now)
+            out = self.learned.ways + 1
+            self.now += self.latency_s / min(out, self.slots)
+            latency_s = self.latency_s * max(1, out / self.slots)
+            self.learned.ended(1, latency_s, out, wanted=wanted, calm=calm, now=self.now)
 
 
 @pytest.mark.parametrize("latency_s", [0.01, 0.1, 1.0])
@@ -64,12 +65,19 @@ def test_where_nobody_waits_nothing_is_learned():
     assert server.learned.ways == 1
 
 
-def test_answers_of_one_moment_are_one_burst():
-    learned = Parallelism(1)
-    for number in range(100):
-        for place in range(learned.ways + 1):  # all at once, and somebody waits for the first place alone
-            learned.ended(1, wanted=place == 0, calm=True, now=float(number))
-    assert learned.ways > 8
+@pytest.mark.parametrize("spread_s", [0.0, 0.004, 0.007, 0.02, 0.1])
+@pytest.mark.parametrize("latency_s", [0.1, 0.4, 1.0])
+def test_answers_that_come_in_waves_tell_as_much_as_those_that_do_not(spread_s, latency_s):
+    learned, began = Parallelism(1), 0.0
+    for _ in range(round(40 / latency_s)):
+        out = learned.ways + 1
+        for place in range(out):  # somebody waits for the first place alone
+            ended = began + latency_s + spread_s * place / out
+            learned.ended(1, latency_s, out, wanted=place == 0 or spread_s > 0, calm=True, now=ended)
+        began += latency_s
+        if learned.ways >= 64:
+            break
+    assert learned.ways >= 64
 
 
 def test_what_is_in_flight_is_bounded():
