@@ -36,12 +36,15 @@ def chosen(wire: str) -> Wires:
     Raises:
         StartError: it is asked for, and cannot be used here.
     """
-    if wire != "native":
+    if wire == "grpcio":
         log.info("gRPC runs on grpcio")
         return Wires(GrpcioServer, grpcio_channel)
     found = availability.look()
     if not found.usable:
-        raise StartError(f"listen.wire: native: {found.told}")
+        if wire == "native":
+            raise StartError(f"listen.wire: native: {found.told}")
+        log.warning("gRPC runs on grpcio, at several times the CPU: %s", found.told)
+        return Wires(GrpcioServer, grpcio_channel)
     # Their extension may not be there.
     from scheduler.edge.native_server import NativeServer  # noqa: PLC0415
     from scheduler.triton.native_channel import native_channel  # noqa: PLC0415

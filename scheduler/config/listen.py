@@ -69,8 +69,8 @@ class Listen(Section):
     tls: ServerTls | None = Field(default=None, description="TLS of the gRPC service; none: plain text.")
     wire: Literal["auto", "native", "grpcio"] = Field(
         default="auto",
-        description="What carries gRPC: `native`, on nghttp2, takes less CPU and must have been built by `make setup`; "
-        "`grpcio`; `auto`: grpcio.",
+        description="What carries gRPC, to callers and to backends. `native` is nghttp2: it takes the least CPU, and "
+        "`make setup` builds it. `grpcio` is grpcio. `auto` is native where it is built, and else grpcio.",
     )
 
 

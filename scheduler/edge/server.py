@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any, Final, Protocol
 
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from scheduler.config import Config
@@ -57,7 +57,11 @@ class EdgeServer:
         self._telling: asyncio.Task[None] | None = None
         service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(service, ParsingServer(self._server))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        reflection.enable_server_reflection((INFERENCE, HEALTH, reflection.SERVICE_NAME), self._server)
+        # Not by `enable_server_reflection`: it knows grpcio's own servers, and takes any other for one with threads.
+        names = (INFERENCE, HEALTH, reflection.SERVICE_NAME)
+        reflection_pb2_grpc.add_ServerReflectionServicer_to_server(
+            reflection.aio.ReflectionServicer(names), self._server
+        )
 
     async def start(self, host: str, port: int) -> int:
         """Listen, and return the port (the chosen one where `port` is 0).
