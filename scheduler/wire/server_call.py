@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, NoReturn
 
 import grpc
@@ -25,6 +25,22 @@ STATUSES: Final[dict[grpc.StatusCode, RawField]] = {
 def as_it_is(message: Any) -> Any:
     """For methods without a parser or serializer: messages are bytes."""
     return message
+
+
+class Unparsable(Exception):
+    """What came is none of the method's messages."""
+
+
+def parsed(parse: Callable[[bytes], Any], payload: bytes) -> Any:
+    """The message.
+
+    Raises:
+        Unparsable: it is none.
+    """
+    try:
+        return parse(payload)
+    except Exception as error:
+        raise Unparsable(f"the request cannot be parsed: {error}") from error
 
 
 class ServerCall:
@@ -270,4 +286,4 @@ class Requests:
         payload = await self._call.next_message()
         if payload is None:
             raise StopAsyncIteration
-        return self._parse(payload)
+        return parsed(self._parse, payload)

@@ -11,7 +11,7 @@ from scheduler.wire import _h2
 from scheduler.wire.coding import IDENTITY, known
 from scheduler.wire.fields import Field, RawField, metadata_of, percent_encoded, seconds_of
 from scheduler.wire.outlet import Outlet
-from scheduler.wire.server_call import RESPONSE, STATUSES, Requests, ServerCall, as_it_is
+from scheduler.wire.server_call import RESPONSE, STATUSES, Requests, ServerCall, Unparsable, as_it_is, parsed
 from scheduler.wire.sizes import CONNECTION_WINDOW, STREAM_WINDOW, ServerSizes
 from scheduler.wire.upkeep import Upkeep
 
@@ -188,7 +188,7 @@ async def _answer(call: ServerCall) -> None:
             if payload is None:
                 call.end(grpc.StatusCode.INTERNAL, "expected one message")
                 return
-            request = parse(payload)
+            request = parsed(parse, payload)
             behaviour = handler.unary_stream if handler.response_streaming else handler.unary_unary
         if not handler.response_streaming:
             call.finish(await behaviour(request, call))
@@ -202,6 +202,9 @@ async def _answer(call: ServerCall) -> None:
         call.end(grpc.StatusCode.OK, "")
     except grpc.aio.AbortError:
         call.end(grpc.StatusCode.UNKNOWN, "")
+    except Unparsable as error:
+        # Not logged: anybody can send as many as he likes.
+        call.end(grpc.StatusCode.INTERNAL, str(error))
     except asyncio.CancelledError:
         # By us the call has ended already.
         call.end(grpc.StatusCode.CANCELLED, "the handler was cancelled")

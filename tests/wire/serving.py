@@ -40,6 +40,9 @@ class Handlers:
         context.set_trailing_metadata((("x-size", str(len(request))), ("x-raw-bin", b"\0\xff" + request[:4])))
         return request
 
+    async def number(self, request: int, context: Any) -> bytes:
+        return b"%d" % (request + 1)
+
     async def told(self, request: bytes, context: Any) -> bytes:
         """What the context tells."""
         remaining = context.time_remaining()
@@ -102,6 +105,7 @@ class Handlers:
     def table(self) -> dict[str, Any]:
         return {
             "Echo": grpc.unary_unary_rpc_method_handler(self.echo, bytes, bytes),
+            "Number": grpc.unary_unary_rpc_method_handler(self.number, int, bytes),
             "Told": grpc.unary_unary_rpc_method_handler(self.told, bytes, bytes),
             "Wait": grpc.unary_unary_rpc_method_handler(self.wait, bytes, bytes),
             "Refuse": grpc.unary_unary_rpc_method_handler(self.refuse, bytes, bytes),

@@ -74,6 +74,13 @@ async def test_a_handler_that_fails_is_told_as_unknown(channel: grpc.aio.Channel
     assert "a fault of the handler" in words
 
 
+async def test_a_request_that_cannot_be_parsed(channel: grpc.aio.Channel, caplog: pytest.LogCaptureFixture) -> None:
+    code = (await code_of(channel.unary_unary("/s/Number")(b"no number")))[0]
+    assert code in {grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN}
+    assert await channel.unary_unary("/s/Number")(b"4") == b"5"
+    assert "a handler failed" not in caplog.text
+
+
 async def test_an_unknown_method(channel: grpc.aio.Channel) -> None:
     assert (await code_of(channel.unary_unary("/s/Nothing")(b"")))[0] is grpc.StatusCode.UNIMPLEMENTED
 
