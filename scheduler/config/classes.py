@@ -34,7 +34,8 @@ class ClassConfig(Section):
     )
     strict: bool = Field(
         default=False,
-        description="Always before every lesser class, which may then starve; only below other strict classes.",
+        description="Whether it always goes before every lesser class, which may then starve. Above it only "
+        "other strict classes are allowed.",
     )
 
     def core(self) -> ClassSettings:

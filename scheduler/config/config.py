@@ -49,7 +49,7 @@ class ModelConfigEntry(Section):
     """Per-model settings of the scheduler (Triton's own stand in config.pbtxt)."""
 
     merge: bool = Field(
-        default=True, description="Whether requests of different callers may ride in one batch, here or at Triton."
+        default=True, description="Whether requests of different callers may share a batch, here or at Triton."
     )
     batch_invariant: bool | None = Field(
         default=None,
@@ -111,14 +111,14 @@ class Config(Section):
         default_factory=default_classes, description="Priority classes, most important first."
     )
     default_class: str | None = Field(
-        default=None, description="Class of untagged requests; the most important one where not set."
+        default=None, description="Class of requests that name none. Not set: the most important one."
     )
     tenants: dict[str, TenantConfig] = Field(
         default_factory=dict, description="Settings by tenant; `default` is for all others."
     )
     limits: Limits = Field(default_factory=Limits, description="Bounds of the whole process.")
     telemetry: TelemetryConfig = Field(
-        default_factory=TelemetryConfig, description="What is told of the requests that pass."
+        default_factory=TelemetryConfig, description="Logs, metrics and traces of the requests."
     )
     models: dict[str, ModelConfigEntry] = Field(default_factory=dict, description="Per-model settings.")
     forward_headers: tuple[HeaderPattern, ...] = Field(

@@ -40,7 +40,7 @@ class Tracing(Section):
 
 
 class TelemetryConfig(Section):
-    """What is told of the requests that pass."""
+    """Logs, metrics and traces of the requests."""
 
     enabled: bool = Field(
         default=True, description="Whether anything is measured: /metrics, the live page, `fairlane explain`, traces."
