@@ -18,19 +18,38 @@ max_tenants tickets ahead of their turn in MEMORY_S. Tenants with settings never
 from collections import OrderedDict
 from collections.abc import Iterable
 from math import inf
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 
 from scheduler.core.rate import TokenBucket
 from scheduler.core.settings import Cap, CoreSettings, TenantSettings
-from scheduler.core.ticket import Ticket, holder_of
-
-if TYPE_CHECKING:
-    from scheduler.core.flow import Flow
+from scheduler.core.ticket import Ticket
 
 # Who shares a place is called this; a tenant that calls itself so is one of them.
 OTHERS: Final = "(others)"
 # A tenant that was idle for less is still known: a client that asks once in a minute stays itself.
 MEMORY_S: Final = 60.0
+
+
+class Tickets(Protocol):
+    """Tickets that wait, in their order."""
+
+    def head(self) -> Ticket | None:
+        """The first; None: none waits."""
+
+
+class Parked(Protocol):
+    """What waits for room under a cap: tickets of a tenant in one lane."""
+
+    @property
+    def tickets(self) -> Tickets:
+        """Those that wait."""
+
+    @property
+    def lane(self) -> str:
+        """The lane's name."""
+
+    def unpark(self) -> None:
+        """There is room again."""
 
 
 class Held:
@@ -88,7 +107,7 @@ class Tenant:
         self.name = name
         self.queued = 0
         self.queue_bytes = 0
-        self.parked: dict[Flow, None] = {}
+        self.parked: dict[Parked, None] = {}
         self.admitted = admitted
         self.reconfigure(settings, bucket, ())
 
@@ -147,7 +166,7 @@ class Tenant:
             of_model.tickets -= 1
             of_model.rows -= ticket.rows
 
-    def unblocked(self) -> list["Flow"]:
+    def unblocked(self) -> list["Parked"]:
         """Remove and return the parked flows whose next ticket may run now."""
         free = [flow for flow in self.parked if (head := flow.tickets.head()) is None or not self.blocks(head)]
         for flow in free:
@@ -235,3 +254,9 @@ class Tenants:
 
     def _bucket(self, name: str, settings: TenantSettings) -> TokenBucket | None:
         return None if settings.rate is None else self._buckets.setdefault(name, TokenBucket(settings.rate))
+
+
+def holder_of(ticket: Ticket) -> Tenant:
+    """Whom a queued ticket counts for."""
+    assert isinstance(ticket.holder, Tenant)
+    return ticket.holder

@@ -15,8 +15,8 @@ from collections.abc import Iterator
 from math import inf
 from typing import Final
 
-from scheduler.core.caps import Tenant
-from scheduler.core.feasibility import Backlog
+from scheduler.core.backlog import Backlog
+from scheduler.core.caps import Tenant, holder_of
 from scheduler.core.flow import TIE, Flow
 from scheduler.core.flow_heap import FlowHeap
 from scheduler.core.resting import RestingFlows
@@ -245,8 +245,7 @@ class ClassQueue(Account):
 
     def remove(self, ticket: Ticket) -> None:
         """Take out a waiting ticket that will not be served (cancelled, expired, evicted)."""
-        assert ticket.holder is not None
-        flow = self._flows[ticket.holder.name]
+        flow = self._flows[holder_of(ticket).name]
         self._leave(flow, ticket, ENDED)
         if flow.tickets and flow.absent_from:
             # Perhaps this one alone had too many rows for the room that is left under a cap.

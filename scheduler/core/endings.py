@@ -9,7 +9,7 @@ from collections import deque
 
 from scheduler.core.admission import Admission, Refusal
 from scheduler.core.backend import Batch
-from scheduler.core.caps import Tenant, Tenants
+from scheduler.core.caps import Tenant, Tenants, holder_of
 from scheduler.core.events import Abandon, Event, Evict, GiveUp, Inquire, Reject
 from scheduler.core.fleet import Fleet, may_try_again
 from scheduler.core.heap import DeadlineHeap
@@ -19,7 +19,7 @@ from scheduler.core.outcome import FINAL, Outcome, Verdict
 from scheduler.core.pushback import Pushback
 from scheduler.core.settings import CoreSettings
 from scheduler.core.steps import Steps, count_behind
-from scheduler.core.ticket import ENDED, IN_FLIGHT, RETRYING, Ticket, holder_of
+from scheduler.core.ticket import ENDED, IN_FLIGHT, RETRYING, Ticket
 
 
 class Endings:
@@ -182,7 +182,7 @@ class Endings:
         """Let the tenant's flows that were at a cap come back where there is room."""
         for flow in tenant.unblocked():
             flow.unpark()
-            self._lanes.runnable[flow.owner.lane] = None
+            self._lanes.runnable[flow.lane] = None
 
     def _retry(self, tickets: list[Ticket], lane: Lane, now: float) -> None:
         """Try each of these tickets alone; they keep their places in flight meanwhile."""

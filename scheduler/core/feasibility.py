@@ -33,28 +33,21 @@ The sum over tenants would be a walk over all of them. `Backlog` keeps them in c
 weight that double from one to the next, so the sum is right but for those in the ticket's own class.
 """
 
-from math import frexp, inf
-from typing import TYPE_CHECKING, Final, NamedTuple
+from math import inf
+from typing import Final, NamedTuple
 
+from scheduler.core.caps import Tenant
+from scheduler.core.class_queue import ClassQueue
 from scheduler.core.estimate import LatencyLine
 from scheduler.core.evidence import SEEN
+from scheduler.core.lane import Lane
 from scheduler.core.ticket import Ticket
-
-if TYPE_CHECKING:
-    from scheduler.core.caps import Tenant
-    from scheduler.core.class_queue import ClassQueue
-    from scheduler.core.lane import Lane
 
 # How many times as long as it looks the wait is taken to be. Under a steady overload what waits settles where the bound
 # lies: with one that is too low, most of what is let in is let in in vain, and told so late.
 DOUBT: Final = 1.5
 # Longer than most busy times below the capacity, short against those beyond it.
 CROWDED: Final = 20
-# Steps for 2**-16 to 2**31 rows a unit of weight; what lies beyond counts as the last one.
-STEPS: Final = 48
-LEAST_STEP: Final = -16
-# Of a tenant that has nothing waiting.
-NO_STEP: Final = -1
 
 
 class Outlook(NamedTuple):
@@ -75,41 +68,7 @@ class Outlook(NamedTuple):
     max_batch_size: int
 
 
-class Backlog:
-    """The rows that wait in one class of one model, by how much waits of a tenant per unit of its weight."""
-
-    __slots__ = ("_rows", "_weights", "rows")
-
-    def __init__(self) -> None:
-        self.rows = 0
-        self._rows = [0] * STEPS
-        self._weights = [0.0] * STEPS
-
-    def change(self, before: int, after: int, weight: float) -> None:
-        """A tenant of this weight has so many rows waiting in place of as many."""
-        self.rows += after - before
-        old = _step(before / weight) if before else NO_STEP
-        new = _step(after / weight) if after else NO_STEP
-        if old == new:
-            self._rows[old] += after - before
-            return
-        if before:
-            self._rows[old] -= before
-            self._weights[old] = self._weights[old] - weight if self._rows[old] else 0.0
-        if after:
-            self._rows[new] += after
-            self._weights[new] += weight
-
-    def served(self, level: float) -> float:
-        """Rows that go until every tenant has had `level` rows per unit of weight, or all it has."""
-        own = _step(level)
-        rows = sum(self._rows[:own]) + level * sum(self._weights[own + 1 :])
-        return rows + min(self._rows[own], level * self._weights[own])
-
-
-def feasible(
-    lane: "Lane", queue: "ClassQueue", tenant: "Tenant", ticket: Ticket, outlook: Outlook, *, now: float
-) -> bool:
+def feasible(lane: Lane, queue: ClassQueue, tenant: Tenant, ticket: Ticket, outlook: Outlook, *, now: float) -> bool:
     """Whether a ticket that arrives now may end in time, behind what waits before it. Asked where KNOWN were seen."""
     if ticket.deadline is None or ticket.tried or outlook.idle > sum([each.queued for each in lane.classes]):
         return True
@@ -129,14 +88,12 @@ def feasible(
     return own_s > 0 and behind_s <= left_s and evidence.try_one(ticket, now=now)
 
 
-def crowded(lane: "Lane", *, now: float) -> bool:
+def crowded(lane: Lane, *, now: float) -> bool:
     """Whether no ticket has found an instance idle for so long that more comes than can be served."""
     return now - lane.idle_at > CROWDED * lane.estimator.line(None).batch_s
 
 
-def _behind_s(
-    lane: "Lane", queue: "ClassQueue", tenant: "Tenant", ticket: Ticket, outlook: Outlook, left_s: float
-) -> float:
+def _behind_s(lane: Lane, queue: ClassQueue, tenant: Tenant, ticket: Ticket, outlook: Outlook, left_s: float) -> float:
     """Seconds that what goes before the ticket takes, or more where that is still within `left_s`."""
     line = lane.estimator.line(ticket.latency_key)
     instances, max_batch_size = outlook.instances, outlook.max_batch_size
@@ -164,15 +121,13 @@ def _wait_s(line: LatencyLine, before: float, before_s: float, shares: bool, bat
     return before_s * (before - beside) / before + line.predict(int(beside)) - line.predict(0)
 
 
-def _full(lane: "Lane", max_batch_size: int) -> tuple[int, float]:
+def _full(lane: Lane, max_batch_size: int) -> tuple[int, float]:
     """A full batch, for a class that has had none: its rows, and the seconds each of them costs."""
     line = lane.estimator.line(None)
     return max_batch_size, min(line.row_s, line.predict(max_batch_size) / max_batch_size)
 
 
-def _ahead(
-    lane: "Lane", queue: "ClassQueue", tenant: "Tenant", ticket: Ticket, max_batch_size: int
-) -> tuple[float, float]:
+def _ahead(lane: Lane, queue: ClassQueue, tenant: Tenant, ticket: Ticket, max_batch_size: int) -> tuple[float, float]:
     """Rows of the model that are served before the ticket is, and the seconds they take on one instance."""
     own = queue.rows_before(ticket, tenant) + ticket.rows
     mine = min(queue.rows_of(tenant), own)
@@ -185,13 +140,8 @@ def _ahead(
     return before, before_s
 
 
-def _rows_of(other: "ClassQueue", queue: "ClassQueue", of_class: float) -> float:
+def _rows_of(other: ClassQueue, queue: ClassQueue, of_class: float) -> float:
     """Rows that another class is served until this one has had so many; a strict class weighs infinitely."""
     if other.weight == inf:
         return other.backlog.rows if other.rank < queue.rank or queue.weight < inf else 0.0
     return min(other.backlog.rows, of_class * other.weight / queue.weight)
-
-
-def _step(level: float) -> int:
-    step = frexp(level)[1] - LEAST_STEP
-    return 0 if step < 0 else step if step < STEPS else STEPS - 1

@@ -9,19 +9,31 @@ learned of the cost in between decides. It decides for the second request here: 
 place TIE of a cost before its tag. What it is charged stays the same, so coming and going earns nothing.
 """
 
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 
 from scheduler.core.caps import Tenant
 from scheduler.core.order import TicketQueue
 from scheduler.core.share import Account
 from scheduler.core.ticket import Ticket
 
-if TYPE_CHECKING:
-    from scheduler.core.class_queue import ClassQueue
-    from scheduler.core.flow_heap import FlowHeap
-
 # More than estimates of one cost differ from batch to batch, and little beside the cost, one of which is SFQ's bound.
 TIE: Final = 0.1
+
+
+class Heap(Protocol):
+    """Flows by the place of one of their tickets."""
+
+    def add(self, flow: "Flow") -> None:
+        """Take it in."""
+
+
+class Owner(Protocol):
+    """Whose flow it is: a class's queue in one lane."""
+
+    lane: str
+
+    def join(self, flow: "Flow") -> None:
+        """Give it a place among the others, with no credit for the time that it was away."""
 
 
 class Flow(Account):
@@ -36,7 +48,7 @@ class Flow(Account):
 
     __slots__ = ("absent_from", "fresh", "owner", "place", "resting_tag", "serial", "tenant", "tickets")
 
-    def __init__(self, tenant: Tenant, owner: "ClassQueue", serial: int) -> None:
+    def __init__(self, tenant: Tenant, owner: Owner, serial: int) -> None:
         super().__init__(tenant.settings.weight)
         self.tenant = tenant
         self.owner = owner
@@ -44,8 +56,13 @@ class Flow(Account):
         self.fresh = False
         self.serial = serial
         self.tickets = TicketQueue()
-        self.absent_from: dict[FlowHeap, None] = {}
+        self.absent_from: dict[Heap, None] = {}
         self.resting_tag: float | None = None
+
+    @property
+    def lane(self) -> str:
+        """The name of the lane that it waits in."""
+        return self.owner.lane
 
     def blocks(self, ticket: Ticket) -> bool:
         """Whether a cap of the tenant keeps this ticket, or one that comes before it here, from running now."""
@@ -57,7 +74,7 @@ class Flow(Account):
         head = self.tickets.head()
         return head is not None and tenant.blocks(head)
 
-    def park(self, heap: "FlowHeap") -> None:
+    def park(self, heap: Heap) -> None:
         """Leave a heap until a cap of the tenant has room again."""
         self.absent_from[heap] = None
         self.tenant.parked[self] = None

@@ -37,8 +37,9 @@ from math import inf
 from typing import Final
 
 from scheduler.core.admission import Refusal
+from scheduler.core.caps import holder_of
 from scheduler.core.outcome import Outcome
-from scheduler.core.ticket import Step, Ticket, holder_of
+from scheduler.core.ticket import Step, Ticket
 
 # One that is under way is looked at again later than now, also where the backend forgets at once.
 LEAST_IDLE_S: Final = 0.001

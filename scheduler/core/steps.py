@@ -7,7 +7,7 @@ lane, and count for their tenant all the same. What is lost with a step is hande
 
 from scheduler.core.admission import Refusal
 from scheduler.core.backend import Backend, BackendState, ModelCapacity
-from scheduler.core.caps import Tenant
+from scheduler.core.caps import Tenant, holder_of
 from scheduler.core.fleet import Fleet
 from scheduler.core.lane import Lane, lane_name
 from scheduler.core.lanes import Lanes
@@ -15,7 +15,7 @@ from scheduler.core.outcome import Outcome
 from scheduler.core.placement import home
 from scheduler.core.sequence import Sequence, Sequences
 from scheduler.core.settings import CoreSettings
-from scheduler.core.ticket import QUEUED, Ticket, holder_of
+from scheduler.core.ticket import QUEUED, Ticket
 
 
 class Steps:

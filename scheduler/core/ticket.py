@@ -3,11 +3,9 @@
 from dataclasses import dataclass, field
 from enum import Enum
 from math import inf
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-if TYPE_CHECKING:
-    from scheduler.core.caps import Tenant
-    from scheduler.core.rate import Charge
+from scheduler.core.rate import Charge
 
 
 class TicketState(Enum):
@@ -91,7 +89,7 @@ class Ticket:
         delayed: whether it waited for longer than its policy lets it, and goes behind those that have not.
         tried: whether it is served whatever is expected of it, up to its deadline (evidence.py).
         due: its place in its tenant's order, monotonic seconds (order.py); set when it is queued.
-        holder: whom it counts for; set when it is queued.
+        holder: whom it counts for (caps.py tells of it); set when it is queued.
         lane: the queues that it stands in; its model's name but for a step, whose backend has queues of its own.
         sequence_number: what the backends know its sequence by; 0 where it is no step.
         charge: what it took of a rate in seconds of service; None: nothing.
@@ -118,10 +116,10 @@ class Ticket:
     delayed: bool = field(default=False, init=False)
     tried: bool = field(default=False, init=False)
     due: float = field(default=inf, init=False)
-    holder: "Tenant | None" = field(default=None, init=False, repr=False)
+    holder: object | None = field(default=None, init=False, repr=False)
     lane: str = field(default="", init=False)
     sequence_number: int = field(default=0, init=False)
-    charge: "Charge | None" = field(default=None, init=False, repr=False)
+    charge: Charge | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
         self.lane = self.model
@@ -132,9 +130,3 @@ class Ticket:
     def waiting(self) -> bool:
         """Whether the ticket holds a place in a queue."""
         return self.state is QUEUED or self.state is RETRYING
-
-
-def holder_of(ticket: Ticket) -> "Tenant":
-    """Whom a ticket that was queued counts for."""
-    assert ticket.holder is not None
-    return ticket.holder

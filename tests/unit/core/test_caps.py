@@ -2,7 +2,7 @@ from math import inf
 
 import pytest
 
-from scheduler.core.caps import MEMORY_S, OTHERS, Tenant, Tenants
+from scheduler.core.caps import MEMORY_S, OTHERS, Tenant, Tenants, holder_of
 from scheduler.core.class_queue import ClassQueue
 from scheduler.core.settings import Cap, CoreSettings
 from tests.unit.core.build import BACKGROUND, core_settings, make_ticket, tenant_settings
@@ -307,3 +307,9 @@ class TestChange:
         come_and_go(tenants, "a", 0.0)
         tenants.reconfigure(core_settings(default=tenant_settings(3), max_tenants=2), [])
         assert [tenants.find(name, now=1.0).name for name in "ba"] == [OTHERS, "a"]
+
+
+def test_a_queued_ticket_counts_for_its_holder():
+    ticket = make_ticket()
+    ticket.holder = owner = Tenant("acme", tenant_settings())
+    assert holder_of(ticket) is owner

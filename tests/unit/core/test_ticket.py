@@ -1,8 +1,7 @@
 import pytest
 
-from scheduler.core.caps import Tenant
-from scheduler.core.ticket import TicketState, holder_of
-from tests.unit.core.build import make_ticket, tenant_settings
+from scheduler.core.ticket import TicketState
+from tests.unit.core.build import make_ticket
 
 
 @pytest.mark.parametrize("state", TicketState)
@@ -14,12 +13,6 @@ def test_a_ticket_waits_while_it_is_queued_or_to_be_tried_again(state):
 
 def test_tickets_are_told_apart_by_identity():
     assert make_ticket(ticket_id=1) != make_ticket(ticket_id=1)
-
-
-def test_a_queued_ticket_counts_for_its_holder():
-    ticket = make_ticket()
-    ticket.holder = owner = Tenant("acme", tenant_settings())
-    assert holder_of(ticket) is owner
 
 
 def test_latency_is_told_by_the_merge_key_and_else_by_the_join_key():
