@@ -17,6 +17,7 @@ from tritonclient.grpc import model_config_pb2, service_pb2, service_pb2_grpc
 from scheduler.app import App
 from scheduler.config import Config
 from scheduler.edge.stream import Responses
+from scheduler.triton import catalog
 from scheduler.triton.decoupled import relay_responses
 from scheduler.triton.fake import FakeModel, FakeTriton
 from scheduler.triton.spec import spec_from_config
@@ -189,8 +190,16 @@ RELAYED = {
 }
 
 
+@pytest.fixture
+def probed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Probes read the same answers as callers do; one that reads garbage takes the backend out before a caller asks."""
+    monkeypatch.setattr(catalog, "PROBE_INTERVAL_S", 3600.0)
+
+
 @pytest.mark.parametrize("method", RELAYED)
+@pytest.mark.usefixtures("probed_once")
 async def test_garbage_for_a_relayed_answer_is_an_error_in_words(behind: Behind, method: str) -> None:
+    await behind.app._catalog.refresh()
     behind.garbled[method] = lambda _: NO_MESSAGE
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await getattr(behind.stub, method)(RELAYED[method], timeout=30)
