@@ -108,7 +108,7 @@ bench-micro: setup ## what the core costs (CPU a ticket, bytes a queued ticket, 
 core-coverage: setup ## every core file covered in full by its own unit test file alone
 	$(BIN)/python -m tests.core_coverage
 
-mutation: setup ## mutants of the core against its unit tests; MUTANTS="scheduler.core.share*" for some of them
+mutation: setup ## mutants of the core against its unit tests; MUTANTS="scheduler.core.queues.share*" for some of them
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements/constraints.txt -e '.[mutation]'
 	$(BIN)/python -m mutmut run $(MUTANTS)
 	$(BIN)/python -m mutmut results

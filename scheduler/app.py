@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from scheduler.config import Config, split_address
-from scheduler.core.backend import BackendState
+from scheduler.core.backends.backend import BackendState
 from scheduler.core.scheduler import Scheduler
 from scheduler.core.snapshot import Snapshot
 from scheduler.cpus import TritonCpus

@@ -10,10 +10,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Generic, Protocol, TypeVar
 
-from scheduler.core.backend import BackendState, Batch
+from scheduler.core.backends.backend import BackendState, Batch
+from scheduler.core.backends.patience import Statement
 from scheduler.core.events import Abandon, Dispatch, Event, Evict, GiveUp, Inquire, Reject
 from scheduler.core.outcome import Outcome, Verdict
-from scheduler.core.patience import Statement
 from scheduler.core.scheduler import Scheduler
 from scheduler.core.settings import CoreSettings
 from scheduler.core.snapshot import Snapshot

@@ -17,12 +17,13 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from scheduler.core import arrivals, feasibility
-from scheduler.core.caps import Tenant
-from scheduler.core.class_queue import ClassQueue
-from scheduler.core.feasibility import Outlook, feasible
-from scheduler.core.lane import Lane
+from scheduler.core import arrivals
+from scheduler.core.admission import feasibility
+from scheduler.core.admission.feasibility import Outlook, feasible
 from scheduler.core.outcome import Outcome
+from scheduler.core.queues.class_queue import ClassQueue
+from scheduler.core.queues.lane import Lane
+from scheduler.core.tenants.caps import Tenant
 from scheduler.core.ticket import Ticket
 from simulate.scenario import class_settings, core_settings, tenant_settings
 from simulate.world.backend import BackendPlan, Service

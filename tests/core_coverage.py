@@ -48,7 +48,8 @@ def main() -> int:
         if code:
             return int(code)
         measured.save()
-        lacking = {path.name: report for path in sorted(CORE.glob("*.py")) if (report := missing(measured, path))}
+        paths = sorted(CORE.rglob("*.py"))
+        lacking = {str(path.relative_to(CORE)): report for path in paths if (report := missing(measured, path))}
     for name, report in lacking.items():
         console.print(f"[bold red]scheduler/core/{name}[/] is not covered by its own tests: {report}", highlight=False)
     if not lacking:
@@ -65,7 +66,7 @@ def missing(measured: coverage.Coverage, path: Path) -> str:
     percent = measured.report([str(path)], show_missing=True, contexts=contexts, file=text, precision=2)
     if percent == 100:
         return ""
-    (row,) = (line for line in text.getvalue().splitlines() if path.name in line)
+    (row,) = (line for line in text.getvalue().splitlines() if f"/{path.name}" in line)
     return row.partition("%")[2].strip()
 
 

@@ -6,18 +6,18 @@ ticket that is refused. A more important arrival that finds the whole queue full
 (displacement.py).
 """
 
-from scheduler.core.admission import Admission, Refusal
-from scheduler.core.caps import Tenant, Tenants
+from scheduler.core.admission.bounds import Admission, Refusal
+from scheduler.core.admission.feasibility import feasible
+from scheduler.core.backends.fleet import Fleet
 from scheduler.core.endings import Endings
-from scheduler.core.estimate import FIRST_ROW_S
-from scheduler.core.evidence import KNOWN
-from scheduler.core.feasibility import feasible
-from scheduler.core.fleet import Fleet
-from scheduler.core.lane import Lane
-from scheduler.core.lanes import Lanes
+from scheduler.core.latency.estimate import FIRST_ROW_S
+from scheduler.core.latency.evidence import KNOWN
 from scheduler.core.outcome import Outcome
+from scheduler.core.queues.lane import Lane
+from scheduler.core.queues.lanes import Lanes
 from scheduler.core.rate import Rate, RateUnit
-from scheduler.core.steps import Steps
+from scheduler.core.sequences.steps import Steps
+from scheduler.core.tenants.caps import Tenant, Tenants
 from scheduler.core.ticket import Ticket
 
 

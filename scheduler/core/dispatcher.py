@@ -7,25 +7,25 @@ important model (concurrency.py).
 
 from typing import Final
 
-from scheduler.core import batch as batching
-from scheduler.core.admission import Admission
-from scheduler.core.backend import Backend
-from scheduler.core.batch_size import FREE, most_rows
-from scheduler.core.departure import Departure
+from scheduler.core.admission.bounds import Admission
+from scheduler.core.admission.feasibility import crowded
+from scheduler.core.backends.backend import Backend
+from scheduler.core.backends.executions import Execution
+from scheduler.core.backends.fleet import Fleet
+from scheduler.core.backends.limit import lead_s
+from scheduler.core.batching import batch as batching
+from scheduler.core.batching.batch_size import FREE, most_rows
+from scheduler.core.batching.departure import Departure
 from scheduler.core.endings import Endings
-from scheduler.core.estimate import KNOWN_SAMPLES, Estimator
 from scheduler.core.events import Dispatch
-from scheduler.core.evidence import KNOWN, SEEN
-from scheduler.core.executions import Execution
-from scheduler.core.feasibility import crowded
-from scheduler.core.fleet import Fleet
-from scheduler.core.lane import Lane, Turn
-from scheduler.core.lanes import Lanes
-from scheduler.core.limit import lead_s
+from scheduler.core.latency.estimate import KNOWN_SAMPLES, Estimator
+from scheduler.core.latency.evidence import KNOWN, SEEN
 from scheduler.core.outcome import Outcome
-from scheduler.core.returns import GAIN, WINDOW_PART
+from scheduler.core.queues.lane import Lane, Turn
+from scheduler.core.queues.lanes import Lanes
+from scheduler.core.queues.returns import GAIN, WINDOW_PART
+from scheduler.core.sequences.steps import Steps
 from scheduler.core.settings import CoreSettings
-from scheduler.core.steps import Steps
 from scheduler.core.ticket import IN_FLIGHT, RETRYING, Ticket
 
 # Batches that are shorter are not held in order to grow: a timer is a part of a millisecond late.

@@ -7,18 +7,18 @@ What a ticket's end makes possible for others is looked at in its turn (lanes.py
 
 from collections import deque
 
-from scheduler.core.admission import Admission, Refusal
-from scheduler.core.backend import Batch
-from scheduler.core.caps import Tenant, Tenants, holder_of
+from scheduler.core.admission.bounds import Admission, Refusal
+from scheduler.core.admission.pushback import Pushback
+from scheduler.core.backends.backend import Batch
+from scheduler.core.backends.fleet import Fleet, may_try_again
 from scheduler.core.events import Abandon, Event, Evict, GiveUp, Inquire, Reject
-from scheduler.core.fleet import Fleet, may_try_again
-from scheduler.core.heap import DeadlineHeap
-from scheduler.core.lane import Lane
-from scheduler.core.lanes import Lanes
 from scheduler.core.outcome import FINAL, Outcome, Verdict
-from scheduler.core.pushback import Pushback
+from scheduler.core.queues.heap import DeadlineHeap
+from scheduler.core.queues.lane import Lane
+from scheduler.core.queues.lanes import Lanes
+from scheduler.core.sequences.steps import Steps, count_behind
 from scheduler.core.settings import CoreSettings
-from scheduler.core.steps import Steps, count_behind
+from scheduler.core.tenants.caps import Tenant, Tenants, holder_of
 from scheduler.core.ticket import ENDED, IN_FLIGHT, RETRYING, Ticket
 
 

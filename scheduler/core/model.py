@@ -4,8 +4,8 @@ from collections import Counter
 from collections.abc import Iterable
 from collections.abc import Sequence as Listed
 
-from scheduler.core.lane import Lane
-from scheduler.core.sequence import Sequence, Sequences
+from scheduler.core.queues.lane import Lane
+from scheduler.core.sequences.sequence import Sequence, Sequences
 from scheduler.core.snapshot import ModelSnapshot
 from scheduler.core.ticket import RETRYING, Ticket
 

@@ -2,22 +2,22 @@
 
 from math import inf
 
-from scheduler.core.admission import Admission
+from scheduler.core.admission.bounds import Admission
 from scheduler.core.arrivals import Arrivals
-from scheduler.core.backend import BackendState, Batch
-from scheduler.core.caps import Tenants
+from scheduler.core.backends.backend import BackendState, Batch
+from scheduler.core.backends.fleet import Fleet
+from scheduler.core.backends.patience import GONE, SILENT, Patience, Statement
 from scheduler.core.dispatcher import Dispatcher
 from scheduler.core.endings import Endings
 from scheduler.core.events import Event
-from scheduler.core.fleet import Fleet
-from scheduler.core.lanes import Lanes
 from scheduler.core.model import model_snapshots
-from scheduler.core.order import due
 from scheduler.core.outcome import Verdict
-from scheduler.core.patience import GONE, SILENT, Patience, Statement
+from scheduler.core.queues.lanes import Lanes
+from scheduler.core.queues.order import due
+from scheduler.core.sequences.steps import Steps
 from scheduler.core.settings import CoreSettings
 from scheduler.core.snapshot import ClassSnapshot, Snapshot, TenantSnapshot
-from scheduler.core.steps import Steps
+from scheduler.core.tenants.caps import Tenants
 from scheduler.core.ticket import NEW, RETRYING, Ticket
 
 

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any, Final
 
-from scheduler.core.backend import Batch
+from scheduler.core.backends.backend import Batch
 from scheduler.core.outcome import Outcome
 from scheduler.core.ticket import Ticket
 from scheduler.telemetry.journey import Journal, Journey

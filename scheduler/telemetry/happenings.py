@@ -4,7 +4,7 @@ from collections import Counter, deque
 from collections.abc import Mapping
 from typing import Any, Final
 
-from scheduler.core.breaker import BreakerState
+from scheduler.core.backends.breaker import BreakerState
 from scheduler.core.outcome import Outcome
 from scheduler.core.snapshot import Snapshot
 from scheduler.telemetry.measures import Measures

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from enum import Enum
 from typing import Final, Protocol
 
-from scheduler.core.backend import BackendState, Batch
+from scheduler.core.backends.backend import BackendState, Batch
 from scheduler.core.events import Evict, Reject
 from scheduler.core.outcome import Verdict
 from scheduler.core.ticket import Ticket

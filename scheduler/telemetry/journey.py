@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Final
 
-from scheduler.core.backend import Batch
+from scheduler.core.backends.backend import Batch
 from scheduler.core.outcome import Outcome
 from scheduler.core.ticket import Ticket
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
-from scheduler.core.backend import Batch
+from scheduler.core.backends.backend import Batch
 from scheduler.core.outcome import Outcome, Verdict
 from scheduler.telemetry.histogram import RATIOS, ROWS, SECONDS, Histogram
 from scheduler.telemetry.hooks import MergeCheck

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
-from scheduler.core.backend import BackendState, Batch
+from scheduler.core.backends.backend import BackendState, Batch
 from scheduler.core.events import Evict, Reject
 from scheduler.core.outcome import Outcome, Verdict
 from scheduler.core.ticket import Ticket

@@ -30,7 +30,7 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_ON, ParentBased
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode, set_span_in_context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from scheduler.core.backend import Batch
+from scheduler.core.backends.backend import Batch
 from scheduler.core.outcome import Outcome, Verdict
 from scheduler.core.ticket import Ticket
 from scheduler.telemetry.hooks import Header

@@ -8,7 +8,7 @@ from typing import Any, Final
 import grpc
 from tritonclient.grpc import service_pb2
 
-from scheduler.core.backend import BackendState
+from scheduler.core.backends.backend import BackendState
 from scheduler.errors import no_backend, not_loaded, shown, unknown_model
 from scheduler.triton.answer import parsed
 from scheduler.triton.joining import with_parts

@@ -1,11 +1,11 @@
-"""What a Triton says of a model when a batch of it is overdue (core/patience.py)."""
+"""What a Triton says of a model when a batch of it is overdue (core/backends/patience.py)."""
 
 from typing import Any, Final
 
 import grpc
 from tritonclient.grpc import service_pb2
 
-from scheduler.core.patience import Statement
+from scheduler.core.backends.patience import Statement
 from scheduler.triton.answer import parsed
 
 # A healthy Triton answers in a millisecond; one that loads a model may need seconds.

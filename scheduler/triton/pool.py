@@ -9,8 +9,8 @@ from typing import Any, Final, Protocol
 import grpc
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
+from scheduler.core.backends.patience import Statement
 from scheduler.core.outcome import Outcome, Verdict
-from scheduler.core.patience import Statement
 from scheduler.core.ticket import Ticket
 from scheduler.driver import BatchError
 from scheduler.telemetry.hooks import NULL, Telemetry

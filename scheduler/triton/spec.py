@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from tritonclient.grpc import model_config_pb2
 
-from scheduler.core.backend import ModelCapacity
+from scheduler.core.backends.backend import ModelCapacity
 from scheduler.triton.queue_policy import NO_POLICIES, QueuePolicies, hindrances, queue_policies
 
 # Bytes of one element by KServe datatype; BYTES elements carry their own length.

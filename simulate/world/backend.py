@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Final
 
-from scheduler.core.backend import BackendState, ModelCapacity
+from scheduler.core.backends.backend import BackendState, ModelCapacity
+from scheduler.core.backends.patience import Statement
 from scheduler.core.events import Dispatch
 from scheduler.core.outcome import Verdict
-from scheduler.core.patience import Statement
 from simulate.world.clock import Clock
 from simulate.world.outage import Fault, Outage
 from simulate.world.variation import Variation

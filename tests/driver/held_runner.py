@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from scheduler.core.backend import BackendState, ModelCapacity
-from scheduler.core.patience import Statement
+from scheduler.core.backends.backend import BackendState, ModelCapacity
+from scheduler.core.backends.patience import Statement
 from scheduler.core.scheduler import Scheduler
 from scheduler.core.settings import CoreSettings
 from scheduler.core.ticket import Ticket

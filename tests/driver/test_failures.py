@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from scheduler.core import patience
-from scheduler.core.backend import BackendState, ModelCapacity
+from scheduler.core.backends import patience
+from scheduler.core.backends.backend import BackendState, ModelCapacity
+from scheduler.core.backends.patience import Statement
 from scheduler.core.outcome import Outcome, Verdict
-from scheduler.core.patience import Statement
 from scheduler.core.settings import CoreSettings
 from scheduler.driver import BatchError, Refused
 from tests.driver.held_runner import HeldRunner, make, settings, ticket

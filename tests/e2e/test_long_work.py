@@ -14,7 +14,7 @@ from tritonclient.grpc import service_pb2_grpc
 
 from scheduler.app import App
 from scheduler.config import Config
-from scheduler.core import patience
+from scheduler.core.backends import patience
 from tests.e2e.test_lost_triton import server_pid
 from tests.e2e.test_protocol import add_python, message, value_of
 from tests.real_triton import ModelRepository, TritonFactory

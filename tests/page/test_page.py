@@ -50,7 +50,7 @@ async def test_a_flood_is_seen_while_it_lasts(serve: Any, open_page: Any, reques
 async def test_limit_across_models_is_seen_to_move_and_why(
     serve: Any, open_page: Any, request_of: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("scheduler.core.concurrency.QUIET_S", 1e-9)  # any pause between batches is a quiet spell
+    monkeypatch.setattr("scheduler.core.backends.concurrency.QUIET_S", 1e-9)
     served = await serve()
     page, complaints = await open_page(served)
     limit = page.locator("#backends .limit")

@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from scheduler.core.backend import BackendState, ModelCapacity
+from scheduler.core.backends.backend import BackendState, ModelCapacity
 from scheduler.core.events import Abandon, Dispatch, GiveUp, Inquire, Reject
 from scheduler.core.outcome import Outcome, Verdict
 from scheduler.core.rate import Rate, RateUnit

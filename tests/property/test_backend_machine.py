@@ -4,11 +4,11 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from scheduler.core.backend import BackendState, ModelCapacity
-from scheduler.core.breaker import LAST_BACKOFF_S, BreakerState
+from scheduler.core.backends.backend import BackendState, ModelCapacity
+from scheduler.core.backends.breaker import LAST_BACKOFF_S, BreakerState
+from scheduler.core.backends.patience import GONE, SILENT, Statement
 from scheduler.core.events import Abandon, Dispatch, GiveUp, Inquire
 from scheduler.core.outcome import Verdict
-from scheduler.core.patience import GONE, SILENT, Statement
 from scheduler.core.scheduler import Scheduler
 from tests.unit.core.build import core_settings, make_ticket
 

@@ -7,9 +7,9 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from scheduler.core.backend import BackendState, ModelCapacity
-from scheduler.core.caps import OTHERS
+from scheduler.core.backends.backend import BackendState, ModelCapacity
 from scheduler.core.outcome import Verdict
+from scheduler.core.tenants.caps import OTHERS
 from scheduler.core.ticket import Ticket, TicketState
 from tests.property.account import CLASSES, MODELS, POLICIES, SETTINGS, TENANTS, Account
 

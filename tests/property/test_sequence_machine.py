@@ -6,7 +6,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from scheduler.core.backend import BackendState, ModelCapacity
+from scheduler.core.backends.backend import BackendState, ModelCapacity
 from scheduler.core.events import Abandon, Dispatch
 from scheduler.core.outcome import Verdict
 from scheduler.core.scheduler import Scheduler

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 
-from scheduler.core.limit import LEAD_PART, LEAST_LEAD_S
+from scheduler.core.backends.limit import LEAD_PART, LEAST_LEAD_S
 
 
 def sfq_lag_s(costs_s: Mapping[str, float], weights: Mapping[str, float]) -> float:

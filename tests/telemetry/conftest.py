@@ -8,7 +8,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from scheduler.core.backend import Batch
+from scheduler.core.backends.backend import Batch
 from scheduler.core.events import Reject
 from scheduler.core.outcome import Outcome, Verdict
 from scheduler.core.ticket import Ticket

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from scheduler.config import Config
-from scheduler.core.backend import BackendState, Batch, ModelCapacity
+from scheduler.core.backends.backend import BackendState, Batch, ModelCapacity
 from scheduler.core.outcome import Verdict
 from scheduler.core.scheduler import Scheduler
 from scheduler.core.ticket import Ticket

@@ -30,7 +30,7 @@ async def test_top_shows_classes_tenants_models_and_backends(serve: Any, request
 async def test_top_tells_the_limit_across_models_and_why_it_moved(
     serve: Any, request_of: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("scheduler.core.concurrency.QUIET_S", 1e-9)  # any pause between batches is a quiet spell
+    monkeypatch.setattr("scheduler.core.backends.concurrency.QUIET_S", 1e-9)
     served = await serve()
     told = (await run("top", "--once", "--http", served.addresses.http)).output
     assert "beside a more important model at most 1: nothing is known yet" in told

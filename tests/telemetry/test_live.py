@@ -165,7 +165,7 @@ async def test_reload_reaches_the_live_page_and_the_metrics(serve: Any, get: Any
 async def test_limit_that_moved_is_told_with_why(
     serve: Any, request_of: Any, get: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("scheduler.core.concurrency.QUIET_S", 1e-9)  # any pause between batches is a quiet spell
+    monkeypatch.setattr("scheduler.core.backends.concurrency.QUIET_S", 1e-9)
     served = await serve()
     _, before = await read_states(served, "", 2)
     assert before[-1]["backends"][0]["concurrency"] | {"lesser": 0} == {

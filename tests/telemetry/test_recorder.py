@@ -2,7 +2,7 @@
 
 import pytest
 
-from scheduler.core.backend import BackendState
+from scheduler.core.backends.backend import BackendState
 from scheduler.core.outcome import Outcome, Verdict
 from scheduler.telemetry import measures as measures_module
 from scheduler.telemetry.journey import ID_LENGTH

@@ -2,7 +2,7 @@
 
 import pytest
 
-from scheduler.core.concurrency import TOLERANCE
+from scheduler.core.backends.concurrency import TOLERANCE
 from simulate.scenario import class_settings, core_settings
 from simulate.world.backend import BackendPlan, Service
 from simulate.world.clients import ClosedLoop, Periodic, Poisson

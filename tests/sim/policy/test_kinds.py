@@ -7,7 +7,7 @@ leave it, once its callers fall into two groups; C / a if all of them wait for t
 
 import pytest
 
-from scheduler.core.returns import Returns
+from scheduler.core.queues.returns import Returns
 from simulate.world.backend import BackendPlan, Service
 from simulate.world.clients import ClosedLoop, Periodic, Poisson
 from simulate.world.load import Load

@@ -5,7 +5,7 @@ from functools import cache
 import pytest
 
 from scheduler.core import arrivals
-from scheduler.core.departure import Departure
+from scheduler.core.batching.departure import Departure
 from scheduler.core.outcome import Outcome
 from simulate.reporting.false_refusals import Refusals, in_time, measure_false_refusals
 from simulate.scenario import Scenario, class_settings, core_settings

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from itertools import count
 from typing import Any
 
-from scheduler.core.backend import BackendState, Batch, ModelCapacity
+from scheduler.core.backends.backend import BackendState, Batch, ModelCapacity
 from scheduler.core.events import Dispatch, Event
 from scheduler.core.outcome import Verdict
 from scheduler.core.rate import Rate, RateUnit

@@ -2,9 +2,9 @@
 
 import pytest
 
-from scheduler.core.caps import Tenant
-from scheduler.core.class_queue import ClassQueue
-from scheduler.core.lane import Lane
+from scheduler.core.queues.class_queue import ClassQueue
+from scheduler.core.queues.lane import Lane
+from scheduler.core.tenants.caps import Tenant
 from tests.unit.core.build import BACKGROUND, tenant_settings
 from tests.unit.core.learned import learned_lane
 

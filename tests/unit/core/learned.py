@@ -1,11 +1,11 @@
 """A lane whose model's speed is known, filled and emptied by hand."""
 
-from scheduler.core import batch as batching
-from scheduler.core.backend import ModelCapacity
-from scheduler.core.caps import Tenant
-from scheduler.core.departure import Departure
-from scheduler.core.lane import Lane
+from scheduler.core.batching import batch as batching
+from scheduler.core.backends.backend import ModelCapacity
+from scheduler.core.batching.departure import Departure
+from scheduler.core.queues.lane import Lane
 from scheduler.core.settings import ClassSettings
+from scheduler.core.tenants.caps import Tenant
 from scheduler.core.ticket import Ticket
 from tests.unit.core.build import class_settings, make_ticket
 

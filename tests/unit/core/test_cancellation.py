@@ -1,8 +1,8 @@
 import pytest
 
 from scheduler.core.events import Abandon
-from scheduler.core.heap import SLACK_ENTRIES
 from scheduler.core.outcome import Outcome, Verdict
+from scheduler.core.queues.heap import SLACK_ENTRIES
 from scheduler.core.scheduler import Scheduler
 from scheduler.core.ticket import Ticket, TicketState
 from tests.unit.core.build import (

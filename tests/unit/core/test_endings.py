@@ -1,9 +1,9 @@
 import pytest
 
-from scheduler.core.breaker import FIRST_BACKOFF_S
+from scheduler.core.backends.breaker import FIRST_BACKOFF_S
+from scheduler.core.backends.patience import GONE, SILENT, Statement
 from scheduler.core.events import Abandon, Evict, GiveUp, Inquire, Reject
 from scheduler.core.outcome import Outcome, Verdict
-from scheduler.core.patience import GONE, SILENT, Statement
 from scheduler.core.rate import RateUnit
 from scheduler.core.ticket import QueuePolicy, Step, TicketState
 from tests.unit.core.build import (

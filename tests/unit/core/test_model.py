@@ -1,8 +1,8 @@
-from scheduler.core.caps import Tenant
-from scheduler.core.lane import Lane
 from scheduler.core.model import model_snapshots
-from scheduler.core.sequence import Sequences
+from scheduler.core.queues.lane import Lane
+from scheduler.core.sequences.sequence import Sequences
 from scheduler.core.snapshot import ModelSnapshot
+from scheduler.core.tenants.caps import Tenant
 from scheduler.core.ticket import Step
 from tests.unit.core.build import INTERACTIVE, make_ticket, tenant_settings
 

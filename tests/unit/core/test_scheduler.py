@@ -1,10 +1,10 @@
 import pytest
 
-from scheduler.core.backend import BackendState, ModelCapacity
-from scheduler.core.breaker import FIRST_BACKOFF_S
+from scheduler.core.backends.backend import BackendState, ModelCapacity
+from scheduler.core.backends.breaker import FIRST_BACKOFF_S
+from scheduler.core.backends.patience import Statement
 from scheduler.core.events import Abandon, Evict, GiveUp, Inquire, Reject
 from scheduler.core.outcome import Outcome, Verdict
-from scheduler.core.patience import Statement
 from scheduler.core.ticket import QueuePolicy, Step, TicketState
 from tests.unit.core.build import (
     ONE_CLASS,

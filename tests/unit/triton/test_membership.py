@@ -11,7 +11,7 @@ import pytest
 from tritonclient.grpc import service_pb2
 
 from scheduler.config import BackendConfig
-from scheduler.core.backend import BackendState
+from scheduler.core.backends.backend import BackendState
 from scheduler.core.ticket import Ticket
 from scheduler.triton.catalog import Catalog
 from scheduler.triton.fake import FakeModel, FakeTriton
