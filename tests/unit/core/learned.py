@@ -1,7 +1,7 @@
 """A lane whose model's speed is known, filled and emptied by hand."""
 
-from scheduler.core.batching import batch as batching
 from scheduler.core.backends.backend import ModelCapacity
+from scheduler.core.batching import batch as batching
 from scheduler.core.batching.departure import Departure
 from scheduler.core.queues.lane import Lane
 from scheduler.core.settings import ClassSettings

@@ -19,6 +19,10 @@ from tests.unit.core.build import (
 )
 
 
+def test_a_lane_that_is_gone_has_no_batch():
+    assert ready_core()._dispatcher.dispatch("gone", now=0.0) is None
+
+
 class TestHolding:
     """Learned: a row of this model takes 100 ms; of interactive's wait of 50 ms the lead is 15 ms."""
 

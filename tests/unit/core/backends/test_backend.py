@@ -478,3 +478,18 @@ class TestParallelism:
         for number in range(2):
             start(plain, number, 0.0, rank=1)
         assert not plain.has_place("m", 0)
+
+
+def test_rows_in_flight_of_a_merge_key_are_those_of_its_own_executions():
+    backend = Backend(backend_state(instances=2))
+    assert backend.rows_in_flight("m", "k") == 0
+    start(backend, 1, 0.0, rows=3, tickets=(make_ticket(merge_key="k"),))
+    start(backend, 2, 0.0, rows=2, tickets=(make_ticket(merge_key="l"),))
+    assert (backend.rows_in_flight("m", "k"), backend.rows_in_flight("m", "l")) == (3, 2)
+
+
+def test_behind_a_network_as_many_are_under_way_as_keep_the_instance_busy():
+    backend = Backend(replace(backend_state(), round_trip_s=0.020))
+    assert backend._instances("m") == 1
+    backend.finish(start(backend, 1, 0.0), now=0.025)
+    assert backend._instances("m") == 5

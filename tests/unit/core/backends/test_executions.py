@@ -153,3 +153,9 @@ def test_rows_of_a_merge_key_are_those_of_executions_that_hold_no_other(executio
         _, execution = send(executions, number, 0.0, rows=number + 1)
         execution.merge_keys |= keys
     assert (executions.rows_of("k"), executions.rows_of("l"), executions.rows_of(None)) == (5, 2, 5)
+
+
+def test_executions_are_counted_and_not_the_batches_in_them(executions):
+    _, running = send(executions, 1, 0.0)
+    send(executions, 2, 0.0, into=running)
+    assert (executions.count, len(executions)) == (1, 2)

@@ -10,8 +10,9 @@ from scheduler.core.latency.evidence import SEEN
 from scheduler.core.outcome import Verdict
 from scheduler.core.queues.lane import Lane
 from scheduler.core.snapshot import BreakerSnapshot
+from scheduler.core.tenants.caps import Tenant
 from scheduler.core.ticket import Step, TicketState
-from tests.unit.core.build import BACKGROUND, INTERACTIVE, backend_state, make_batch, make_ticket
+from tests.unit.core.build import BACKGROUND, INTERACTIVE, backend_state, make_batch, make_ticket, tenant_settings
 
 HANG_S = 5.0
 OUTAGE_S = 30.0
@@ -576,3 +577,15 @@ def test_what_is_in_flight_can_be_bounded_by_hand_for_backends_that_are_here_and
 def test_whose_answers_come_in_parts():
     fleet = fleet_of(backend_state("a"), backend_state("b", models=("n",), streams=True))
     assert (fleet.streams("m"), fleet.streams("n"), fleet.streams("unknown")) == (False, True, False)
+
+
+def test_how_many_run_at_a_time_is_learned_of_a_model_without_a_batch_dimension():
+    fleet, lane = fleet_of(backend_state(max_batch_size=0)), lane_of()
+    (backend,) = fleet.able("m")
+    lane.push(make_ticket(), 0, Tenant("a", tenant_settings()))
+    now = 0.0
+    while backend._instances("m") == 1:
+        batch = start(fleet, lane, now)
+        now += 0.25
+        fleet.finish(batch.batch_id, Verdict.SUCCEEDED, {"m": lane}, now=now)
+        assert now < 30.0

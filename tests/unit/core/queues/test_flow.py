@@ -99,3 +99,9 @@ class TestRowsCap:
         owner = tenant("acme", model_caps={"n": Cap(0, 0)})
         ticket = push(queue, owner, rows=9)
         assert take_first(queue) is ticket
+
+
+def test_a_flow_waits_in_the_lane_of_its_queue(queue):
+    push(queue, owner := tenant("a"))
+    (flow,) = queue._flows.values()
+    assert (flow.tenant, flow.lane) == (owner, queue.lane)

@@ -238,3 +238,25 @@ def test_it_is_calm_unless_a_lesser_class_waits_while_one_that_minds_is_in_use(l
     lane.heard(0, 1, now=1.0)
     assert not lane.calm(now=2.0)
     assert lane.calm(now=9.0)
+
+
+class TestAnswered:
+    """Callers whose rows were answered may come back at once; of each class that rode in the batch."""
+
+    @staticmethod
+    def answered(lane, *tickets, row_s=0.02):
+        for rows in (1, 2):
+            lane.estimator.learn("k", rows, rows * row_s)
+        lane.answered(tickets, RANKS, now=1.0)
+        return [queue.returns.merge_key for queue in lane.classes]
+
+    def test_each_class_hears_of_its_own(self, lane):
+        background = make_ticket("background", "b", merge_key="k")
+        assert self.answered(lane, background) == ["", "k"]
+        assert lane.classes[1].returns.tenants == {"b"}
+
+    def test_what_rides_alone_tells_nothing(self, lane):
+        assert self.answered(lane, make_ticket()) == ["", ""]
+
+    def test_a_model_of_microseconds_is_not_waited_for(self, lane):
+        assert self.answered(lane, make_ticket(merge_key="k"), row_s=1e-6) == ["", ""]
