@@ -1,6 +1,6 @@
 """What a test costs, by the folder it lies in: the mark that tests/conftest.py gives it.
 
-    python -m pytest -m "unit or sim"      # no server, no graph: about a minute
+    python -m pytest -m "unit or sim"      # no server, no graph
     python -m pytest -m "not e2e"          # whatever needs no real Triton
 
 A test that asks for a real Triton is `e2e` wherever it lies.
