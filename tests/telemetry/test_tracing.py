@@ -96,7 +96,10 @@ async def test_every_rider_links_to_the_batch_that_it_shared(
     spans, address = receiver
     served = await serve(telemetry={"tracing": {"otlp": address, "sample": 1}})
     served.triton.hold()
-    calls = [asyncio.ensure_future(served.infer(request_of([[n]]))) for n in range(6)]
+    # The first leaves alone: of those that arrive within one turn of the loop a single batch might be made.
+    calls = [asyncio.ensure_future(served.infer(request_of([[0]])))]
+    await served.triton.until(lambda triton: len(triton.in_flight) == 1)
+    calls += [asyncio.ensure_future(served.infer(request_of([[n]]))) for n in range(1, 6)]
     await served.triton.until(lambda triton: len(triton.in_flight) == 2)
     await eventually(lambda: served.app.snapshot().queued + served.app.snapshot().in_flight == 6)
     served.triton.release()
@@ -120,22 +123,19 @@ async def test_of_what_callers_send_along_the_traces_id_alone_reaches_the_backen
     served = await serve(telemetry=telemetry, models={"identity": {"batch_invariant": True, "check_merging": False}})
     served.triton.hold()
     names = ("ann", "bob", "cyd", "eve", "fay", "guy")  # none may come up in the hexadecimal digits of a trace's id
-    calls = [
-        asyncio.ensure_future(
-            served.infer(
-                request_of([[n]], id=f"id-{name}"),
-                metadata=(
-                    ("traceparent", SAMPLED),
-                    ("tracestate", f"vendor=state-{name}"),
-                    ("baggage", f"user=baggage-{name}"),
-                    ("cookie", f"cookie-{name}"),
-                    ("x-tenant-id", f"tenant-{name}"),
-                    ("x-request-id", f"asked-{name}"),
-                ),
-            )
+    calls = []
+    for n, name in enumerate(names):
+        metadata = (
+            ("traceparent", SAMPLED),
+            ("tracestate", f"vendor=state-{name}"),
+            ("baggage", f"user=baggage-{name}"),
+            ("cookie", f"cookie-{name}"),
+            ("x-tenant-id", f"tenant-{name}"),
+            ("x-request-id", f"asked-{name}"),
         )
-        for n, name in enumerate(names)
-    ]
+        calls.append(asyncio.ensure_future(served.infer(request_of([[n]], id=f"id-{name}"), metadata=metadata)))
+        if n == 0:  # it leaves alone, the others together
+            await served.triton.until(lambda triton: len(triton.in_flight) == 1)
     await served.triton.until(lambda triton: len(triton.in_flight) == 2)
     await eventually(lambda: served.app.snapshot().queued + served.app.snapshot().in_flight == len(names))
     served.triton.release()
