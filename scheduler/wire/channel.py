@@ -17,6 +17,7 @@ from scheduler.wire.fields import RawField, fields_of
 
 # A server that has not spoken HTTP/2 by then counts as not there.
 CONNECT_S: Final = 2.0
+NEXT_ADDRESS_S: Final = 0.25
 # Between two tries to connect: it doubles from one to the other.
 FIRST_BACKOFF_S: Final = 0.1
 MOST_BACKOFF_S: Final = 1.0
@@ -200,6 +201,8 @@ class Channel:
                     place.port,
                     ssl=place.tls,
                     server_hostname=None if place.tls is None else place.server_name or place.host,
+                    # Of a name with several addresses one that does not answer must not use up the time.
+                    happy_eyeballs_delay=NEXT_ADDRESS_S,
                 )
                 await connection.greeted
         except BaseException:
