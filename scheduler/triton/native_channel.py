@@ -2,6 +2,7 @@
 
 from scheduler.triton.channel import METADATA_BYTES, USER_AGENT
 from scheduler.triton.security import BackendSecurity
+from scheduler.wire._h2 import VERSION
 from scheduler.wire.channel import Channel, Place
 
 
@@ -13,4 +14,4 @@ def native_channel(address: str, security: BackendSecurity) -> Channel:
     """
     host, _, port = address.rpartition(":")
     place = Place(host.strip("[]"), int(port), security.context(), security.server_name, security.headers)
-    return Channel(place, metadata_bytes=METADATA_BYTES, user_agent=USER_AGENT)
+    return Channel(place, metadata_bytes=METADATA_BYTES, user_agent=f"{USER_AGENT} grpc-nghttp2/{VERSION}")
