@@ -148,3 +148,13 @@ async def native_serving(handlers: Handlers, sizes: ServerSizes = SIZES, port: i
         yield f"127.0.0.1:{port}"
     finally:
         await server.stop(0)
+
+
+SERVING = {"grpcio": grpcio_serving, "native": native_serving}
+
+
+async def code_of(call: Any) -> tuple[grpc.StatusCode, str]:
+    """How a call fails."""
+    with pytest.raises(grpc.aio.AioRpcError) as ended:
+        await call
+    return ended.value.code(), ended.value.details() or ""

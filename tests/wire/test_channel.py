@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import grpc
@@ -11,9 +11,7 @@ import pytest
 
 from scheduler.wire.channel import Channel, Place
 from tests.conftest import PATIENCE_S
-from tests.wire.serving import Handlers, grpcio_serving, native_serving
-
-SERVING = {"grpcio": grpcio_serving, "native": native_serving}
+from tests.wire.serving import SERVING, Handlers, code_of
 
 
 def native_channel(address: str) -> Channel:
@@ -37,22 +35,11 @@ CHANNELS = {"grpcio": grpcio_channel, "native": native_channel}
 
 
 @pytest.fixture
-def handlers() -> Handlers:
-    return Handlers()
-
-
-@pytest.fixture(params=SERVING)
-async def address(request: pytest.FixtureRequest, handlers: Handlers) -> AsyncIterator[str]:
-    async with SERVING[request.param](handlers) as address:
-        yield address
-
-
-@pytest.fixture
-def closed_port() -> int:
-    """A port on which nobody listens; others may take it, but hardly do."""
+def closed_port() -> Iterator[int]:
+    """A port on which nobody listens. It is held, so nobody else takes it."""
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))
-        return int(held.getsockname()[1])
+        yield int(held.getsockname()[1])
 
 
 @pytest.fixture(params=CHANNELS)
@@ -65,12 +52,6 @@ async def channel(new_channel: Callable[[str], Any], address: str) -> AsyncItera
     channel = new_channel(address)
     yield channel
     await channel.close()
-
-
-async def code_of(call: Any) -> tuple[grpc.StatusCode, str]:
-    with pytest.raises(grpc.aio.AioRpcError) as ended:
-        await call
-    return ended.value.code(), ended.value.details() or ""
 
 
 async def eventually_answered(echo: Any) -> None:
@@ -241,14 +222,15 @@ async def test_a_server_that_is_not_there(new_channel: Callable[[str], Any], clo
 
 @pytest.mark.parametrize("serving", SERVING)
 async def test_a_server_that_goes_and_comes_back(
-    new_channel: Callable[[str], Any], serving: str, closed_port: int, eventually: Callable[..., Any]
+    new_channel: Callable[[str], Any], serving: str, eventually: Callable[..., Any]
 ) -> None:
-    channel = new_channel(f"127.0.0.1:{closed_port}")
-    echo = channel.unary_unary("/s/Echo")
+    port, channel = 0, None
     for _ in range(2):
         handlers = Handlers()
-        async with SERVING[serving](handlers, port=closed_port):
-            await eventually_answered(echo)
+        async with SERVING[serving](handlers, port=port) as address:
+            port = int(address.rpartition(":")[2])
+            channel = channel or new_channel(address)
+            await eventually_answered(channel.unary_unary("/s/Echo"))
             waiting = channel.unary_unary("/s/Wait")(b"")
             caught = asyncio.create_task(code_of(waiting))
             await eventually(lambda handlers=handlers: handlers.begun == 1)

@@ -14,6 +14,7 @@ from scheduler.wire import channel as channel_module
 from scheduler.wire._h2 import ConnectionBroken
 from scheduler.wire.channel import Channel, Place
 from tests.wire.frames import MAGIC, frame
+from tests.wire.serving import code_of
 
 DATA, HEADERS, RST, SETTINGS, GOAWAY = 0, 1, 3, 4, 7
 END_STREAM, END_HEADERS = 1, 4
@@ -93,12 +94,6 @@ async def channel(backend: Backend) -> AsyncIterator[Channel]:
     await channel.close()
 
 
-async def outcome(call: Any) -> tuple[grpc.StatusCode, str]:
-    with pytest.raises(grpc.aio.AioRpcError) as ended:
-        await call
-    return ended.value.code(), ended.value.details() or ""
-
-
 def ask(channel: Channel) -> Any:
     return channel.unary_unary("/s/M")(b"question")
 
@@ -139,7 +134,7 @@ async def test_an_answer_of_header_fields_alone(
     backend: Backend, channel: Channel, fields: list[tuple[str, str]], code: grpc.StatusCode
 ) -> None:
     backend.scripts = [trailers_only(*fields)]
-    assert (await outcome(ask(channel)))[0] is code
+    assert (await code_of(ask(channel)))[0] is code
     assert backend.connections == 1
 
 
@@ -149,7 +144,7 @@ async def test_a_page_of_a_proxy_is_no_answer(backend: Backend, channel: Channel
         peer.send(frame(DATA, END_STREAM, stream, b"<html>"))
 
     backend.scripts = [told(page)]
-    assert await outcome(ask(channel)) == (grpc.StatusCode.UNAVAILABLE, "expected HTTP status 200, got 502")
+    assert await code_of(ask(channel)) == (grpc.StatusCode.UNAVAILABLE, "expected HTTP status 200, got 502")
 
 
 async def test_what_is_told_before_the_answer_is_left_out(backend: Backend, channel: Channel) -> None:
@@ -172,7 +167,7 @@ async def test_what_is_told_before_the_answer_is_left_out(backend: Backend, chan
 )
 async def test_a_call_that_is_reset(backend: Backend, channel: Channel, error: int, code: grpc.StatusCode) -> None:
     backend.scripts = [told(lambda peer, stream: peer.send(frame(RST, 0, stream, error.to_bytes(4, "big"))))]
-    assert (await outcome(ask(channel)))[0] is code
+    assert (await code_of(ask(channel)))[0] is code
     assert backend.connections == 1
 
 
@@ -185,7 +180,7 @@ async def test_one_response_is_expected(backend: Backend, channel: Channel, mess
         peer.headers(stream, DONE, end=True)
 
     backend.scripts = [told(answer)]
-    code, words = await outcome(ask(channel))
+    code, words = await code_of(ask(channel))
     assert (code, words.split(",")[0]) == (grpc.StatusCode.INTERNAL, "expected one response")
 
 
@@ -211,7 +206,7 @@ async def test_what_cannot_be_decompressed_fails_its_call_alone(
         peer.send(frame(DATA, 0, stream, prefixed(b"no gzip", compressed=True)))
 
     backend.scripts = [told(answer)]
-    assert (await outcome(ask(channel)))[0] is grpc.StatusCode.INTERNAL
+    assert (await code_of(ask(channel)))[0] is grpc.StatusCode.INTERNAL
     assert await ask(channel) == b"answer"
     assert backend.connections == 1
 
@@ -247,7 +242,7 @@ async def test_a_call_that_goaway_leaves_out_has_not_been_answered(backend: Back
         peer.send(frame(GOAWAY, 0, 0, bytes(8)))
 
     backend.scripts = [refuses]
-    assert (await outcome(ask(channel)))[0] is grpc.StatusCode.UNAVAILABLE
+    assert (await code_of(ask(channel)))[0] is grpc.StatusCode.UNAVAILABLE
 
 
 @pytest.mark.parametrize("garbage", [b"HTTP/1.1 400 Bad Request\r\n\r\n", bytes(1000), b"\xff" * 1000])
@@ -256,7 +251,7 @@ async def test_a_server_of_another_kind_is_not_reached(backend: Backend, channel
         peer.send(garbage)
 
     backend.scripts = [babbles]
-    code, words = await outcome(ask(channel))
+    code, words = await code_of(ask(channel))
     assert code is grpc.StatusCode.UNAVAILABLE
     assert words.startswith("failed to connect to 127.0.0.1:")
 
@@ -267,7 +262,7 @@ async def test_a_server_that_never_speaks_is_not_reached(
     monkeypatch.setattr(channel_module, "CONNECT_S", 0.05)
 
     backend.scripts = [silent]
-    code, words = await outcome(ask(channel))
+    code, words = await code_of(ask(channel))
     assert code is grpc.StatusCode.UNAVAILABLE
     assert words.endswith(": no answer within 0.05 s")
 
@@ -279,7 +274,7 @@ async def test_a_connection_that_breaks_within_an_answer_loses_its_calls(backend
         peer.writer.close()
 
     backend.scripts = [told(cut)]
-    assert await outcome(ask(channel)) == (grpc.StatusCode.UNAVAILABLE, "the connection to the server was lost")
+    assert await code_of(ask(channel)) == (grpc.StatusCode.UNAVAILABLE, "the connection to the server was lost")
 
 
 async def test_header_fields_cut_off_by_the_network_are_a_lost_connection(backend: Backend, channel: Channel) -> None:
@@ -288,7 +283,7 @@ async def test_header_fields_cut_off_by_the_network_are_a_lost_connection(backen
         peer.writer.close()
 
     backend.scripts = [told(cut)]
-    assert await outcome(ask(channel)) == (grpc.StatusCode.UNAVAILABLE, "the connection to the server was lost")
+    assert await code_of(ask(channel)) == (grpc.StatusCode.UNAVAILABLE, "the connection to the server was lost")
 
 
 async def test_a_header_field_that_nghttp2_cannot_read_fails_the_call_that_has_it(
@@ -307,8 +302,8 @@ async def test_a_header_field_that_nghttp2_cannot_read_fails_the_call_that_has_i
 
     backend.scripts = [script]
     innocent, guilty = (asyncio.ensure_future(ask(channel)) for _ in range(2))
-    assert (await outcome(guilty))[0] is grpc.StatusCode.INTERNAL
-    assert (await outcome(innocent))[0] is grpc.StatusCode.UNAVAILABLE
+    assert (await code_of(guilty))[0] is grpc.StatusCode.INTERNAL
+    assert (await code_of(innocent))[0] is grpc.StatusCode.UNAVAILABLE
 
 
 async def test_metadata_beyond_the_bound_fail_the_call_alone(backend: Backend) -> None:
@@ -319,7 +314,7 @@ async def test_metadata_beyond_the_bound_fail_the_call_alone(backend: Backend) -
 
     backend.scripts = [told(answer)]
     channel = Channel(Place("127.0.0.1", backend.port), metadata_bytes=500, user_agent="test")
-    assert (await outcome(ask(channel)))[0] is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert (await code_of(ask(channel)))[0] is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert await ask(channel) == b"answer"
     await channel.close()
 
@@ -345,7 +340,7 @@ async def test_the_next_try_waits_for_a_moment_and_calls_fail_meanwhile(
         peer.send(bytes(100))
 
     backend.scripts = [babbles, told(lambda peer, stream: peer.answer(stream))]
-    first, second = await outcome(ask(channel)), await outcome(ask(channel))
+    first, second = await code_of(ask(channel)), await code_of(ask(channel))
     assert first == second
     assert channel.get_state() is grpc.ChannelConnectivity.TRANSIENT_FAILURE
     assert backend.connections == 1

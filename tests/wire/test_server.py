@@ -7,20 +7,7 @@ from typing import Any
 import grpc
 import pytest
 
-from tests.wire.serving import Handlers, grpcio_serving, native_serving
-
-SERVING = {"grpcio": grpcio_serving, "native": native_serving}
-
-
-@pytest.fixture
-def handlers() -> Handlers:
-    return Handlers()
-
-
-@pytest.fixture(params=SERVING)
-async def address(request: pytest.FixtureRequest, handlers: Handlers) -> AsyncIterator[str]:
-    async with SERVING[request.param](handlers) as address:
-        yield address
+from tests.wire.serving import Handlers, code_of
 
 
 @pytest.fixture
@@ -60,12 +47,6 @@ async def test_a_status_with_words_and_trailers(channel: grpc.aio.Channel, words
     assert ended.value.code() is grpc.StatusCode.FAILED_PRECONDITION
     assert ended.value.details() == words
     assert dict(tuple(ended.value.trailing_metadata())) == {"x-why": "because", "x-why-bin": b"\0\1\2"}  # type: ignore[arg-type]
-
-
-async def code_of(call: Any) -> tuple[grpc.StatusCode, str]:
-    with pytest.raises(grpc.aio.AioRpcError) as ended:
-        await call
-    return ended.value.code(), ended.value.details() or ""
 
 
 async def test_a_handler_that_fails_is_told_as_unknown(channel: grpc.aio.Channel) -> None:
